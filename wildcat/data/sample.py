@@ -1,0 +1,134 @@
+"""What every data set is: a list of samples, and a way to their pictures and masks. Free of PyTorch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from wildcat.errors import WildcatError
+from wildcat.transforms import load_image
+
+Self = TypeVar("Self", bound="Dataset")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One picture and what is known of it.
+
+    Attributes:
+        name: unique in data set and split: "000012", "cats/a.jpg".
+        path: the picture's file; None where it is drawn on demand.
+        labels: (C,) int8: 1 present, 0 only difficult ones (or unknown): ignored in scoring, -1 absent.
+        boxes: (B, 4) float32 (x1, y1, x2, y2), continuous pixel edges of the picture as `Dataset.image` gives it;
+            None where the data set has no boxes for it.
+        box_classes: (B,) int64, indices of classes.
+        box_difficult: (B,) bool.
+        mask_path: file of the label map: 0 background, 1 ... C classes, 255 void.
+    """
+
+    name: str
+    path: Path | None
+    labels: npt.NDArray[np.int8]
+    boxes: npt.NDArray[np.float32] | None = None
+    box_classes: npt.NDArray[np.int64] | None = None
+    box_difficult: npt.NDArray[np.bool_] | None = None
+    mask_path: Path | None = None
+
+
+class Dataset:
+    """Samples of one split. Subclasses override `image` and `mask` where these are not plain files.
+
+    Args:
+        spec: what `open_dataset` was given, "voc07:data".
+        split: "train", "test", ...
+        classes: names, in the order of the label columns.
+        samples: in the data set's own order.
+        multi_label: False where each picture has exactly one class.
+        upright: turn pictures as their EXIF orientation says; False where annotations refer to the pixels as stored.
+    """
+
+    def __init__(
+        self,
+        spec: str,
+        split: str,
+        classes: Sequence[str],
+        samples: Iterable[Sample],
+        *,
+        multi_label: bool = True,
+        upright: bool = True,
+    ) -> None:
+        """Hold the samples; nothing is read."""
+        self.spec = spec
+        self.split = split
+        self.classes = tuple(classes)
+        self.samples = list(samples)
+        self.multi_label = multi_label
+        self.upright = upright
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.samples)
+
+    def __repr__(self) -> str:
+        """Return one line for logs."""
+        return f"{type(self).__name__}({self.spec!r}, {self.split!r}: {len(self)} images, {len(self.classes)} classes)"
+
+    @property
+    def labels(self) -> npt.NDArray[np.int8]:
+        """(N, C) int8: 1 / 0 / -1, a new array at each call."""
+        rows = [sample.labels for sample in self.samples]
+        return np.stack(rows) if rows else np.empty((0, len(self.classes)), dtype=np.int8)
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether any sample comes with boxes (perhaps none in its picture)."""
+        return any(sample.boxes is not None for sample in self.samples)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether any sample comes with a mask."""
+        return any(sample.mask_path is not None for sample in self.samples)
+
+    def image(self, index: int, draft_size: int | None = None) -> Image.Image:
+        """RGB picture; with `draft_size`, a JPEG may come smaller, both sides >= `draft_size` (see `load_image`).
+
+        Raises:
+            WildcatError: the file is missing or cannot be read; the message names it.
+        """
+        path = self.samples[index].path
+        if path is None:
+            raise NotImplementedError(f"{type(self).__name__} has samples without files and must override image()")
+        return load_image(path, draft_size=draft_size, upright=self.upright)
+
+    def mask(self, index: int) -> npt.NDArray[np.uint8] | None:
+        """Label map (H, W): 0 background, 1 ... C classes, 255 void; None if the sample has none."""
+        path = self.samples[index].mask_path
+        return None if path is None else read_mask(path, len(self.classes))
+
+    def subset(self: Self, indices: Iterable[int]) -> Self:
+        """Return the same data set with only these samples, in this order."""
+        part = copy.copy(self)
+        part.samples = [self.samples[index] for index in indices]
+        return part
+
+
+def read_mask(path: Path, num_classes: int) -> npt.NDArray[np.uint8]:
+    """Read a label map from a palette or grey PNG: its pixel values are the labels."""
+    try:
+        with Image.open(path) as image:
+            if image.mode not in ("P", "L"):
+                raise WildcatError(f"{path}: a mask is a palette or grey PNG, not one of mode {image.mode}")
+            mask: npt.NDArray[Any] = np.array(image)
+    except OSError as error:
+        raise WildcatError(f"{path}: the mask cannot be read: {error}") from error
+    wrong = mask[(mask > num_classes) & (mask < 255)]
+    if wrong.size:
+        raise WildcatError(f"{path}: the mask holds {wrong[0]}; allowed are 0 (background), 1...{num_classes} and 255")
+    return mask
