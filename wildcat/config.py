@@ -1,0 +1,162 @@
+"""Every setting of a run, and recipes that hold only what differs from the defaults. Free of PyTorch."""
+
+import dataclasses
+import difflib
+import json
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from wildcat.errors import WildcatError
+
+Regions = int | float | Literal["all"]
+
+
+def setting(default: Any, help: str) -> Any:  # noqa: A002 - argparse's word
+    """A field with its help text, which the command line shows."""
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata={"help": help})
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class TrainConfig:
+    """Settings of ``wildcat train``; saved with the run, with every automatic choice resolved."""
+
+    data: str = setting("synthetic", "data set, kind:path (voc07:DIR, folder:DIR, tags:FILE.csv, synthetic, ...)")
+    train_split: str = setting("train", "split to train on")
+    val_split: str | None = setting(None, "split to score after each epoch; it never chooses the epoch")
+    val_fraction: float = setting(0.0, "share of the training split to hold out and score after each epoch")
+    on_bad_image: Literal["error", "skip"] = setting("error", "what to do when a picture cannot be read")
+    difficult: Literal["positive", "ignore"] = setting("positive", "how labels of difficult objects count in the loss")
+
+    backbone: str = setting("lite0", "lite0, lite1, lite2, resnet18 ... resnet152 or timm:NAME")
+    pretrained: bool = setting(True, "start from ImageNet weights")
+    weights: str | None = setting(None, "file with the trunk's state dict, instead of the hub's")
+    output_stride: Literal[8, 16, 32] | None = setting(None, "input pixels per map cell, by dilation")
+    num_maps: int = setting(4, "M, maps per class")
+    pooling: Literal["wildcat", "weldon", "top", "llp", "max", "average", "lse"] = setting(
+        "wildcat", "spatial pooling, by the names of the paper's Table 1"
+    )
+    kmax: Regions = setting(0.2, 'k+: a count, a proportion, "all", or 0')
+    kmin: Regions | None = setting(None, "k-: likewise; the same as k+ unless given")
+    alpha: float = setting(0.7, "weight of the lowest regions")
+    architecture: Literal["a", "b"] = setting("a", "a: pool the class maps; b: pool the features, then classify")
+    freeze_stages: int = setting(0, "trunk stages, from the input, that do not learn; -1 for all")
+    freeze_batch_norm: bool = setting(False, "keep the trunk's BatchNorm layers as they are")
+
+    image_size: int = setting(320, "side in pixels of the square that training pictures are warped to")
+    zoom: float = setting(1.0, "smallest side of a random crop, as a share of the picture's; 1 for no crop")
+    epochs: int = setting(10, "passes over the training pictures")
+    batch_size: int = setting(16, "pictures per step")
+    lr: float = setting(0.05, "learning rate of the head")
+    backbone_lr_factor: float = setting(0.1, "learning rate of the trunk, as a multiple of the head's")
+    momentum: float = setting(0.9, "momentum of SGD")
+    weight_decay: float = setting(1e-4, "weight decay")
+    schedule: Literal["constant", "step", "cosine"] = setting("cosine", "course of the learning rate")
+    step_epochs: int = setting(10, "schedule step: epochs between divisions by 10")
+    warmup_epochs: float = setting(0.0, "epochs over which the learning rate rises linearly from 0")
+
+    score_sizes: list[int] = setting([], "sides at which pictures are read for scores; image_size unless given")
+    map_sizes: list[int] = setting(
+        [], "sides at which pictures are read for points and masks; score_sizes unless given"
+    )
+    mirror: bool = setting(False, "read the mirrored picture too and average")
+
+    seed: int = setting(0, "seed of everything random")
+    precision: Literal["auto", "fp32", "bf16"] = setting("auto", "bf16 where a short measurement finds it faster")
+    workers: int | None = setting(None, "processes that read pictures; chosen from the machine unless given")
+    save_minutes: float = setting(5.0, "minutes between saved states, beside the one after each epoch")
+
+    def __post_init__(self) -> None:
+        """Reject values that no run can have.
+
+        Raises:
+            WildcatError: naming the setting, its value and what is allowed.
+        """
+        positive = ("image_size", "epochs", "batch_size", "num_maps", "step_epochs", "lr", "save_minutes")
+        not_negative = ("momentum", "weight_decay", "warmup_epochs", "backbone_lr_factor", "seed")
+        for names, low, allowed in ((positive, 0, "above 0"), (not_negative, -1, "0 or more")):
+            for name in names:
+                value = getattr(self, name)
+                if not (value > low if low == 0 else value >= 0):
+                    raise WildcatError(f"{name} must be {allowed}; got {value}")
+        if not 0 < self.zoom <= 1:
+            raise WildcatError(f"zoom must be above 0 and at most 1; got {self.zoom}")
+        if not 0 <= self.val_fraction < 1:
+            raise WildcatError(f"val_fraction must be at least 0 and below 1; got {self.val_fraction}")
+        if self.val_fraction and self.val_split:
+            raise WildcatError("val_split and val_fraction exclude each other; give one")
+        if any(size < 1 for size in (*self.score_sizes, *self.map_sizes)):
+            raise WildcatError(f"score_sizes and map_sizes must be above 0; got {self.score_sizes}, {self.map_sizes}")
+        self.score_sizes = self.score_sizes or [self.image_size]
+        self.map_sizes = self.map_sizes or list(self.score_sizes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return dataclasses.asdict(self)
+
+
+def config_from_dict(values: dict[str, Any], source: str) -> TrainConfig:
+    """The inverse of :meth:`TrainConfig.to_dict`; ``source`` names the file in errors.
+
+    Raises:
+        WildcatError: for a key that is not a setting.
+    """
+    known = [f.name for f in dataclasses.fields(TrainConfig)]
+    for key in values:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            raise WildcatError(f"{source}: unknown setting {key!r}" + (f"; did you mean {close[0]}?" if close else ""))
+    return TrainConfig(**values)
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the package."""
+    folder = resources.files("wildcat") / "recipes"
+    return sorted(Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def read_recipe(name_or_file: str) -> dict[str, Any]:
+    """The settings of a recipe: a name that comes with the package, or a YAML file.
+
+    Raises:
+        WildcatError: for a name that is neither, or a file that is not a mapping of settings.
+    """
+    import yaml
+
+    names = recipe_names()
+    if name_or_file in names:
+        text = (resources.files("wildcat") / "recipes" / f"{name_or_file}.yaml").read_text(encoding="utf-8")
+    elif Path(name_or_file).is_file():
+        text = Path(name_or_file).read_text(encoding="utf-8")
+    else:
+        close = difflib.get_close_matches(name_or_file, names, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise WildcatError(f"no recipe or file {name_or_file!r}{hint} (recipes: {', '.join(names)})")
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise WildcatError(f"recipe {name_or_file} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise WildcatError(f"recipe {name_or_file} must be a mapping of settings; got {type(values).__name__}")
+    config_from_dict(values, f"recipe {name_or_file}")
+    return values
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        WildcatError: if the file is missing or does not hold an object.
+    """
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise WildcatError(f"{file} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise WildcatError(f"{file} is not valid JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise WildcatError(f"{file} must hold a JSON object; got {type(values).__name__}")
+    return values

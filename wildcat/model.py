@@ -1,0 +1,172 @@
+"""The network of Figure 2: trunk, multi-map transfer, class-wise pooling, spatial pooling."""
+
+import copy
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from wildcat.backbones import Backbone, create_backbone, embedded_classifier
+from wildcat.errors import WildcatError
+from wildcat.pooling import LogSumExpPool, Regions, SpatialPool, class_wise_pool, create_pooling
+from wildcat.transfer import MultiMapTransfer
+
+
+class WildcatOutput(NamedTuple):
+    """What the network returns.
+
+    Attributes:
+        scores: (N, C) logits.
+        class_maps: (N, C, h, w), unbounded.
+        multi_maps: (N, C * M, h, w), class-major; for a folded model the class maps themselves.
+    """
+
+    scores: Tensor
+    class_maps: Tensor
+    multi_maps: Tensor
+
+
+class NonFiniteMapsError(WildcatError):
+    """NaN or infinity in the class maps while training: a top-k would hide it."""
+
+
+class Wildcat(nn.Module):
+    """Trunk + transfer + pooling.
+
+    Args:
+        backbone: the trunk.
+        transfer: from the trunk's channels to M * C maps.
+        pooling: (N, C, h, w) -> (N, C).
+        architecture: "a" pools the class maps (the paper's choice); "b" pools the features, then classifies, and its
+            maps are the classifier applied at each position (the order of CAM; Table 5).
+
+    Raises:
+        ValueError: for another architecture, or "b" with more than one map per class, which would change nothing.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        transfer: MultiMapTransfer,
+        pooling: SpatialPool | LogSumExpPool,
+        architecture: Literal["a", "b"] = "a",
+    ) -> None:
+        super().__init__()
+        if architecture not in ("a", "b"):
+            raise ValueError(f'architecture must be "a" or "b"; got {architecture!r}')
+        if architecture == "b" and transfer.num_maps > 1:
+            raise ValueError(f'architecture "b" has one map per class; got num_maps={transfer.num_maps}')
+        self.backbone = backbone
+        self.transfer = transfer
+        self.pooling = pooling
+        self.architecture = architecture
+        self.register_buffer("mean", torch.tensor(backbone.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(backbone.std).view(3, 1, 1), persistent=False)
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return self.transfer.num_classes
+
+    @property
+    def num_maps(self) -> int:
+        """M; 1 for a folded model."""
+        return self.transfer.num_maps
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """Pixels 0..255 (N, 3, H, W), uint8, to the input of :meth:`forward`."""
+        assert isinstance(self.mean, Tensor) and isinstance(self.std, Tensor)
+        return (pixels / 255 - self.mean) / self.std
+
+    def forward(self, images: Tensor) -> WildcatOutput:
+        """Scores and maps of normalised images.
+
+        Args:
+            images: (N, 3, H, W), floating point, normalised with the trunk's mean and std.
+
+        Raises:
+            NonFiniteMapsError: in training mode, if a class map holds NaN or infinity.
+        """
+        features = self.backbone(images)  # (N, D, h, w)
+        # Scores rank images, so the head leaves bf16: its mean over maps and regions is done in single precision.
+        multi_maps = self.transfer(features).float() if _is_half(features) else self.transfer(features)
+        class_maps = class_wise_pool(multi_maps, self.num_maps)  # (N, C, h, w)
+        if self.training and not torch.compiler.is_compiling():
+            _check_finite(class_maps)
+        if self.architecture == "a":
+            return WildcatOutput(self.pooling(class_maps), class_maps, multi_maps)
+        pooled = self.pooling(features)  # (N, D)
+        scores = self.transfer(pooled[:, :, None, None]).flatten(1)  # (N, C)
+        return WildcatOutput(scores.float() if _is_half(scores) else scores, class_maps, multi_maps)
+
+    def folded(self) -> "Wildcat":
+        """A model with the same scores and class maps whose M * C filters are folded into C; it shares the trunk."""
+        model = copy.copy(self)
+        model._modules = {**self._modules, "transfer": self.transfer.folded()}
+        return model
+
+
+def _is_half(tensor: Tensor) -> bool:
+    return tensor.dtype in (torch.bfloat16, torch.float16)
+
+
+def _check_finite(class_maps: Tensor) -> None:
+    finite = class_maps.isfinite().flatten(1).all(dim=1)
+    if not finite.all():
+        rows = (~finite).nonzero().flatten().tolist()
+        raise NonFiniteMapsError(
+            f"the class maps of {len(rows)} of {len(finite)} images in the batch (first: number {rows[0]}) hold NaN or "
+            "infinity; the learning rate is probably too high, or an input is not finite"
+        )
+
+
+def create_model(
+    backbone: str = "lite0",
+    *,
+    num_classes: int,
+    num_maps: int = 4,
+    kmax: Regions = 0.2,
+    kmin: Regions | None = None,
+    alpha: float = 0.7,
+    pooling: str = "wildcat",
+    architecture: Literal["a", "b"] = "a",
+    pretrained: bool = True,
+    weights: str | Path | None = None,
+    output_stride: int | None = None,
+) -> Wildcat:
+    """Build a model; the one way to do so.
+
+    Args:
+        backbone, pretrained, weights, output_stride: see :func:`wildcat.backbones.create_backbone`.
+        num_classes: C >= 1.
+        num_maps: M >= 1, maps per class.
+        kmax, kmin, alpha: Equation 3, see :func:`wildcat.pooling.spatial_pool`.
+        pooling: a name of :func:`wildcat.pooling.create_pooling`.
+        architecture: see :class:`Wildcat`.
+
+    >>> model = create_model("lite0", num_classes=20, num_maps=4, pretrained=False).eval()
+    >>> out = model(torch.zeros(1, 3, 64, 64))
+    >>> out.scores.shape, out.class_maps.shape, out.multi_maps.shape
+    (torch.Size([1, 20]), torch.Size([1, 20, 2, 2]), torch.Size([1, 80, 2, 2]))
+    """
+    spatial = create_pooling(pooling, kmax, kmin, alpha)  # first: it is cheap and checks its arguments
+    trunk = create_backbone(backbone, pretrained=pretrained, weights=weights, output_stride=output_stride)
+    transfer = MultiMapTransfer(trunk.channels, num_classes, num_maps)
+    return Wildcat(trunk, transfer, spatial, architecture)
+
+
+def imagenet_model(name: str = "lite0") -> tuple[Wildcat, tuple[str, ...]]:
+    """The embedded ImageNet classifier as a Wildcat model with no training, and its 1,000 class names.
+
+    The classifier's linear layer becomes the 1x1 transfer (M = 1); with average pooling the scores are the classifier's
+    own logits, and the class maps are its class activation maps.
+    """
+    from torchvision.models import ResNet101_Weights
+
+    net = embedded_classifier(name)
+    model = create_model(name, num_classes=1000, num_maps=1, pooling="average")
+    with torch.no_grad():
+        model.transfer.weight.copy_(net.classifier.weight[:, :, None, None])
+        model.transfer.bias.copy_(net.classifier.bias)
+    return model.eval(), tuple(ResNet101_Weights.IMAGENET1K_V1.meta["categories"])
