@@ -1,0 +1,203 @@
+"""Intersection over union from one confusion matrix over the whole data set (never a mean over images)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wildcat.errors import WildcatError
+from wildcat.metrics._common import (
+    FloatArray,
+    IntArray,
+    check_classes,
+    format_table,
+    mean_defined,
+    percent,
+    to_numpy,
+)
+
+
+class ConfusionMatrix:
+    """Pixels of each true class (row) that were given each predicted class (column), added up mask by mask.
+
+    Args:
+        num_classes: K, background included; label values are 0 ... K - 1.
+        void: the value of ground-truth pixels that are not scored; outside 0 ... K - 1.
+
+    Attributes:
+        counts: (K, K) int64.
+
+    >>> confusion = ConfusionMatrix(2)
+    >>> confusion.update([[0, 1], [1, 1]], [[0, 1], [0, 255]])
+    >>> confusion.counts.tolist()
+    [[1, 1], [0, 1]]
+    """
+
+    def __init__(self, num_classes: int, void: int = 255) -> None:
+        """Start with no pixels."""
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, not {num_classes}")
+        if 0 <= void < num_classes:
+            raise ValueError(f"void must lie outside the labels 0 to {num_classes - 1}, not {void}")
+        self.num_classes = num_classes
+        self.void = void
+        self.counts: IntArray = np.zeros((num_classes, num_classes), dtype=np.int64)
+
+    def update(self, prediction: Any, truth: Any, name: str = "") -> None:
+        """Add one mask or a batch of masks.
+
+        Args:
+            prediction: integers of any shape, usually (H, W); 0 ... K - 1 wherever `truth` is not void.
+            truth: integers of the same shape; 0 ... K - 1 or void.
+            name: the picture, for error messages.
+
+        Raises:
+            ValueError: shapes differ, values are not integers, or a value is not a label. Nothing was added then.
+        """
+        prediction, truth = to_numpy(prediction), to_numpy(truth)
+        where = f" of {name}" if name else ""
+        if prediction.shape != truth.shape:
+            raise ValueError(
+                f"the predicted mask{where} has shape {prediction.shape} and the ground truth {truth.shape}; "
+                "predict at the size of the ground truth"
+            )
+        for what, mask in (("predicted", prediction), ("ground-truth", truth)):
+            if not np.issubdtype(mask.dtype, np.integer):
+                raise ValueError(f"the {what} mask{where} must hold integer labels, not {mask.dtype}")
+        scored = truth != self.void
+        true, predicted = truth[scored], prediction[scored]
+        self._check_labels(predicted, f"predicted mask{where}", "")
+        self._check_labels(true, f"ground-truth mask{where}", f" or {self.void} (void)")
+        cells = true.astype(np.int64) * self.num_classes + predicted.astype(np.int64)
+        self.counts += np.bincount(cells, minlength=self.counts.size).reshape(self.counts.shape)
+
+    def merge(self, other: "ConfusionMatrix") -> None:
+        """Add the counts of another part of the data set, e.g. of another process."""
+        if other.num_classes != self.num_classes:
+            raise ValueError(f"cannot add counts of {other.num_classes} classes to those of {self.num_classes}")
+        self.counts += other.counts
+
+    def __add__(self, other: "ConfusionMatrix") -> "ConfusionMatrix":
+        """The counts of both, as a new matrix."""
+        total = ConfusionMatrix(self.num_classes, self.void)
+        total.merge(self)
+        total.merge(other)
+        return total
+
+    def __repr__(self) -> str:
+        """Settings and the number of pixels so far."""
+        return f"ConfusionMatrix(num_classes={self.num_classes}, void={self.void}, pixels={int(self.counts.sum())})"
+
+    def _check_labels(self, values: npt.NDArray[Any], what: str, also: str) -> None:
+        if not values.size:
+            return
+        for value in (int(values.min()), int(values.max())):
+            if not 0 <= value < self.num_classes:
+                raise WildcatError(f"the {what} holds the value {value}; allowed are 0 to {self.num_classes - 1}{also}")
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentationResult:
+    """Intersection over union of a data set; proportions in [0, 1]."""
+
+    classes: tuple[str, ...]
+    """K names, background included."""
+    confusion: IntArray
+    """(K, K) pixels; rows are true classes, columns predicted ones."""
+    iou: FloatArray
+    """(K,) TP / (TP + FP + FN); NaN for a class that is neither in the ground truth nor in any prediction."""
+
+    @property
+    def miou(self) -> float:
+        """Mean over the classes present in ground truth or prediction."""
+        return mean_defined(self.iou)
+
+    @property
+    def miou_all(self) -> float:
+        """Mean over all K classes, an absent one counting as 0."""
+        return float(np.nan_to_num(self.iou).mean())
+
+    @property
+    def pixel_accuracy(self) -> float:
+        """Share of scored pixels with the right label; NaN without pixels."""
+        pixels = self.confusion.sum()
+        return float(np.trace(self.confusion) / pixels) if pixels else float("nan")
+
+    @property
+    def classes_absent(self) -> tuple[str, ...]:
+        """Classes neither in the ground truth nor in any prediction."""
+        return tuple(name for name, iou in zip(self.classes, self.iou, strict=True) if np.isnan(iou))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The part "segmentation" of results.json, in per cent."""
+        return {
+            "miou": percent(self.miou),
+            "miou_all": percent(self.miou_all),
+            "pixel_accuracy": percent(self.pixel_accuracy),
+            "classes_absent": list(self.classes_absent),
+            "per_class": {name: percent(iou) for name, iou in zip(self.classes, self.iou, strict=True)},
+        }
+
+    def table(self) -> str:
+        """One line a class, both means and the pixel accuracy, in per cent."""
+        rows: list[Sequence[object]] = list(zip(self.classes, self.iou, strict=True))
+        rows.append(("mean of present", self.miou))
+        rows.append((f"mean of all {len(self.classes)}", self.miou_all))
+        notes = [f"pixel accuracy {percent(self.pixel_accuracy):.1f}"] if self.confusion.any() else []
+        if self.classes_absent:
+            notes.append(f"absent, 0 in the mean of all: {', '.join(self.classes_absent)}")
+        return format_table(("class", "IoU"), rows, notes)
+
+
+def class_iou(confusion: Any) -> FloatArray:
+    """Intersection over union of each class, TP / (TP + FP + FN).
+
+    Args:
+        confusion: a `ConfusionMatrix`, or counts (K, K) with true classes in rows.
+
+    Returns:
+        (K,) in [0, 1]; NaN for a class that is neither in the ground truth nor in any prediction.
+
+    Raises:
+        ValueError: the counts are not a square of whole numbers >= 0.
+    """
+    counts = _counts(confusion)
+    both = np.diag(counts)
+    either = counts.sum(axis=0) + counts.sum(axis=1) - both
+    return np.where(either > 0, both / np.maximum(either, 1), np.nan)
+
+
+def mean_iou(confusion: Any) -> float:
+    """Mean of `class_iou` over the classes present in ground truth or prediction, in [0, 1]; NaN if none is.
+
+    >>> mean_iou([[3, 1], [0, 4]])
+    0.775
+    """
+    return mean_defined(class_iou(confusion))
+
+
+def segmentation_result(confusion: Any, classes: Sequence[str]) -> SegmentationResult:
+    """Per-class IoU, both means and pixel accuracy of a whole data set.
+
+    Args:
+        confusion: a `ConfusionMatrix`, or counts (K, K) with true classes in rows.
+        classes: K different names, "background" first.
+
+    Raises:
+        ValueError: the counts are not a square of whole numbers >= 0, or the names do not fit.
+    """
+    counts = _counts(confusion)
+    return SegmentationResult(check_classes(classes, len(counts)), counts, class_iou(counts))
+
+
+def _counts(confusion: Any) -> IntArray:
+    counts = to_numpy(confusion.counts if isinstance(confusion, ConfusionMatrix) else confusion)
+    square = counts.ndim == 2 and counts.shape[0] == counts.shape[1] > 0
+    if not square or not np.issubdtype(counts.dtype, np.integer) or (counts < 0).any():
+        raise ValueError(
+            f"a confusion matrix is a square of pixel counts (K, K), not {counts.dtype} of shape {counts.shape}"
+            f"{' with negative values' if counts.size and (counts < 0).any() else ''}"
+        )
+    return counts.astype(np.int64)  # a copy: the result must not change when the accumulator goes on
