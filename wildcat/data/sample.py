@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import difflib
+import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,13 @@ from wildcat.errors import WildcatError
 from wildcat.transforms import load_image
 
 Self = TypeVar("Self", bound="Dataset")
+
+PICTURE_SUFFIXES = frozenset(
+    [
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff"),
+        *(".webp", ".avif", ".heic", ".heif", ".jp2", ".ppm", ".pgm", ".qoi"),
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +62,7 @@ class Dataset:
         samples: in the data set's own order.
         multi_label: False where each picture has exactly one class.
         upright: turn pictures as their EXIF orientation says; False where annotations refer to the pixels as stored.
+        zeros_unknown: labels of 0 mean "nobody looked", not "only difficult ones": they must never be trained on.
     """
 
     def __init__(
@@ -63,6 +74,7 @@ class Dataset:
         *,
         multi_label: bool = True,
         upright: bool = True,
+        zeros_unknown: bool = False,
     ) -> None:
         """Hold the samples; nothing is read."""
         self.spec = spec
@@ -71,6 +83,7 @@ class Dataset:
         self.samples = list(samples)
         self.multi_label = multi_label
         self.upright = upright
+        self.zeros_unknown = zeros_unknown
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -132,3 +145,49 @@ def read_mask(path: Path, num_classes: int) -> npt.NDArray[np.uint8]:
     if wrong.size:
         raise WildcatError(f"{path}: the mask holds {wrong[0]}; allowed are 0 (background), 1...{num_classes} and 255")
     return mask
+
+
+def one_label(index: int, num_classes: int) -> npt.NDArray[np.int8]:
+    """Label row of a picture with exactly one class."""
+    row = np.full(num_classes, -1, dtype=np.int8)
+    row[index] = 1
+    return row
+
+
+def check_choice(value: str, allowed: Iterable[str], what: str) -> None:
+    """Raise a WildcatError that lists what is allowed, and guesses what was meant, unless `value` is among it."""
+    allowed = list(allowed)
+    if value in allowed:
+        return
+    near = difflib.get_close_matches(value, allowed, n=1)
+    guess = f"; did you mean {near[0]!r}?" if near else ""
+    raise WildcatError(f"{what} {value!r} is unknown; allowed: {', '.join(allowed) or 'none'}{guess}")
+
+
+def require_path(path: Path, what: str) -> None:
+    """Raise a WildcatError, with the nearest name beside it, unless the file or folder exists."""
+    if path.exists():
+        return
+    beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    guess = f"; did you mean {path.parent / near[0]}?" if near else ""
+    raise WildcatError(f"{path}: not found; {what}{guess}")
+
+
+def pictures_below(folder: Path) -> list[str]:
+    """Paths, relative to `folder` and with "/", of all pictures at any depth, sorted; hidden ones are left out."""
+    found = []
+    for where, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = Path(where).relative_to(folder)
+        found += [
+            (inside / name).as_posix()
+            for name in files
+            if not name.startswith(".") and Path(name).suffix.lower() in PICTURE_SUFFIXES
+        ]
+    return sorted(found)
+
+
+def shuffled(names: Iterable[str], seed: int) -> list[str]:
+    """Names in an order that depends on seed and names only: not on their first order, platform or library version."""
+    return sorted(names, key=lambda name: hashlib.blake2b(f"{seed}/{name}".encode()).digest())

@@ -1,0 +1,155 @@
+"""One report on a data set before hours are spent on it: what is missing, broken, doubled or cannot be learnt."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from wildcat.data.sample import Dataset, Sample, check_choice
+from wildcat.errors import WildcatError
+from wildcat.transforms import image_size, load_image
+
+_SHOWN = 5  # names of each kind in the printed report
+_WORKERS = 4  # Pillow releases the lock while it decodes; more do not help on small machines
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What `check_dataset` found. `str(report)` is for people: counts and the first names.
+
+    Attributes:
+        data: the data set in one line.
+        images: how many samples were checked.
+        missing: names of samples whose file is not there.
+        unreadable: (name, reason) of samples whose file cannot be read.
+        duplicate_names: names that stand in the list more than once.
+        classes_without_positives: no good sample has them: they cannot be learnt, and have no average precision.
+        shared_files: (name here, name in the held-out data) of files with equal content.
+    """
+
+    data: str
+    images: int
+    missing: tuple[str, ...] = ()
+    unreadable: tuple[tuple[str, str], ...] = ()
+    duplicate_names: tuple[str, ...] = ()
+    classes_without_positives: tuple[str, ...] = ()
+    shared_files: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def has_bad_images(self) -> bool:
+        """Whether samples must be left out, or mended, before the data can be used."""
+        return bool(self.missing or self.unreadable or self.duplicate_names)
+
+    def __str__(self) -> str:
+        """Return one line per kind of finding."""
+        findings = [
+            ("files are missing", self.missing),
+            ("pictures cannot be read", [f"{name} ({reason})" for name, reason in self.unreadable]),
+            ("names are there more than once", self.duplicate_names),
+            ("classes have no positive picture", self.classes_without_positives),
+            (
+                "files are also in the held-out data",
+                [name if name == other else f"{name} = {other}" for name, other in self.shared_files],
+            ),
+        ]
+        lines = [f"  {len(names)} {what}: {_first(names)}" for what, names in findings if names]
+        return "\n".join([f"{self.data}: {self.images} images checked" + ("" if lines else ", all good"), *lines])
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+
+
+def _map(function: Callable[[T], R], items: Sequence[T], title: str, progress: bool) -> list[R]:
+    from tqdm import tqdm
+
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        return list(tqdm(pool.map(function, items), title, len(items), disable=not progress, unit="image", leave=False))
+
+
+def _problem(path: Path | None, decode: bool) -> str | None:
+    """Why a file cannot be used: "" if it is missing, None if it is good."""
+    if path is None:
+        return None
+    if not path.exists():
+        return ""
+    try:
+        if decode:
+            load_image(path, draft_size=1)  # all of the file's data, but a JPEG only at 1/8 of its size
+        else:
+            image_size(path)
+    except WildcatError as error:
+        return str(error).removeprefix(f"{path}: ")
+    return None
+
+
+def _files(samples: Iterable[Sample]) -> list[tuple[Path, str]]:
+    return [(sample.path, sample.name) for sample in samples if sample.path is not None and sample.path.is_file()]
+
+
+def _digest(path: Path) -> bytes:
+    return hashlib.blake2b(path.read_bytes()).digest()
+
+
+def _shared_files(here: Iterable[Sample], held_out: Iterable[Sample], progress: bool) -> tuple[tuple[str, str], ...]:
+    """Pairs of names with equal files; only files whose size occurs on both sides are read."""
+    sides = [[(path, path.stat().st_size, name) for path, name in _files(samples)] for samples in (here, held_out)]
+    sizes = {size for _, size, _ in sides[0]} & {size for _, size, _ in sides[1]}
+    ours, theirs = ([(path, name) for path, size, name in side if size in sizes] for side in sides)
+    digests = _map(lambda item: _digest(item[0]), ours + theirs, "looking for shared files", progress)
+    owner = {digest: name for digest, (_, name) in zip(digests[len(ours) :], theirs, strict=True)}
+    return tuple((name, owner[d]) for d, (_, name) in zip(digests, ours, strict=False) if d in owner)
+
+
+def check_dataset(
+    dataset: Dataset,
+    *,
+    held_out: Dataset | None = None,
+    on_bad_image: str = "error",
+    decode: bool = True,
+    progress: bool = False,
+) -> tuple[Dataset, CheckReport]:
+    """Look at every file once, and return the data set that can be used, with the report.
+
+    Args:
+        dataset: what is to be trained on or scored.
+        held_out: data that `dataset` must not share files with: what will be scored.
+        on_bad_image: what to do about missing or unreadable pictures and repeated names. "error": raise; "skip": leave
+            them out (of a repeated name the first stays). Classes without positives and shared files are reported only.
+        decode: read the pictures' data, which finds truncated files; without it the headers only, some 20 times faster.
+        progress: show a bar.
+
+    Raises:
+        WildcatError: with the report as its message: bad pictures and "error", or no good picture at all.
+    """
+    check_choice(on_bad_image, ("error", "skip"), "on_bad_image")
+    problems = _map(lambda sample: _problem(sample.path, decode), dataset.samples, "checking pictures", progress)
+    named = list(zip((sample.name for sample in dataset.samples), problems, strict=True))
+    good, seen = [], set()
+    for index, (name, problem) in enumerate(named):
+        if problem is None and name not in seen:
+            good.append(index)
+            seen.add(name)
+    kept = dataset.subset(good)
+    positives = (kept.labels == 1).any(axis=0)
+    report = CheckReport(
+        data=f"{dataset.spec} {dataset.split}",
+        images=len(dataset),
+        missing=tuple(name for name, problem in named if problem == ""),
+        unreadable=tuple((name, problem) for name, problem in named if problem),
+        duplicate_names=tuple(name for name, count in Counter(name for name, _ in named).items() if count > 1),
+        classes_without_positives=tuple(c for c, found in zip(dataset.classes, positives, strict=True) if not found),
+        shared_files=_shared_files(kept.samples, held_out.samples, progress) if held_out else (),
+    )
+    if not good or (report.has_bad_images and on_bad_image == "error"):
+        hint = "mend or remove them, or skip them with on_bad_image=skip" if good else "no picture is good"
+        raise WildcatError(f"{report}\n  {hint}")
+    return kept, report

@@ -1,0 +1,165 @@
+"""MS COCO (Lin et al. 2014): classification, pointing and segmentation from the official instance annotations."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from wildcat.data.sample import Dataset, Sample, check_choice, require_path
+from wildcat.errors import WildcatError
+
+YEARS = ("2014", "2017")
+SPLITS = ("train", "val")
+
+_HOST = "http://images.cocodataset.org"
+_MD5 = {
+    "zips/train2014.zip": "0da8c0bd3d6becc4dcb32757491aca88",
+    "zips/val2014.zip": "a3d79f5ed8d289b7a7554ce06a5782b3",
+    "annotations/annotations_trainval2014.zip": "0a379cfc70b0e71301e0f377548639bd",
+    "zips/train2017.zip": "cced6f7f71b7629ddf16f17bbcfab6b2",
+    "zips/val2017.zip": "442b8da7639aecaf257c1dceb8ba8c80",
+    "annotations/annotations_trainval2017.zip": "f4bbac642086de4f52a3fdda2de5fa2c",
+}
+
+
+class _Segment(NamedTuple):
+    label: int  # 1 ... C
+    area: float
+    crowd: bool
+    shape: list[npt.NDArray[np.float64]] | dict[str, Any]  # polygons, each (2 P,), or run lengths
+
+
+class CocoDataset(Dataset):
+    """COCO pictures; masks are drawn from the instances when asked for."""
+
+    segments: dict[str, list[_Segment]]
+    sizes: dict[str, tuple[int, int]]
+
+    @property
+    def has_masks(self) -> bool:
+        """Every picture has one."""
+        return bool(self.samples)
+
+    def mask(self, index: int) -> npt.NDArray[np.uint8]:
+        """Label map (H, W): crowds are void (255); where instances overlap, the smaller one is in front."""
+        try:
+            from pycocotools import mask as coco_mask
+        except ImportError:
+            raise WildcatError("COCO masks need pycocotools: pip install 'wildcat-wsl[coco]'") from None
+        name = self.samples[index].name
+        height, width = self.sizes[name]
+        out = np.zeros((height, width), dtype=np.uint8)
+        for segment in sorted(self.segments.get(name, []), key=lambda s: (not s.crowd, -s.area)):
+            if isinstance(segment.shape, dict):
+                runs = segment.shape
+                if isinstance(runs["counts"], list):
+                    runs = coco_mask.frPyObjects(runs, height, width)
+            else:
+                runs = coco_mask.merge(coco_mask.frPyObjects(segment.shape, height, width))
+            out[coco_mask.decode(runs) > 0] = 255 if segment.crowd else segment.label
+        return out
+
+
+def _annotations(path: Path, split: str, year: str) -> Path:
+    return path / "annotations" / f"instances_{split}{year}.json"
+
+
+def _year(path: Path, year: str | None) -> str:
+    require_path(path, "give the folder with annotations/instances_train2014.json and train2014/, or those of 2017")
+    years = [year] if year else [y for y in YEARS if any(_annotations(path, s, y).is_file() for s in SPLITS)]
+    if not years:
+        raise WildcatError(f"{path}: holds no annotations/instances_<train or val><2014 or 2017>.json")
+    return years[0]
+
+
+def splits(path: Path, *, year: str | None = None) -> tuple[str, ...]:
+    """Return the splits whose annotations and pictures are there."""
+    year = _year(path, year)
+    return tuple(s for s in SPLITS if _annotations(path, s, year).is_file() and (path / f"{s}{year}").is_dir())
+
+
+def download(path: Path, split: str, *, year: str | None = None) -> None:
+    """Fetch pictures and annotations of a split from the official host (2014: 13 and 6 GB), MD5 sums checked."""
+    check_choice(split, SPLITS, "COCO: a split for download")
+    from torchvision.datasets.utils import download_and_extract_archive
+
+    year = year or YEARS[0]
+    path.mkdir(parents=True, exist_ok=True)
+    for archive in (f"annotations/annotations_trainval{year}.zip", f"zips/{split}{year}.zip"):
+        download_and_extract_archive(f"{_HOST}/{archive}", str(path), md5=_MD5[archive])
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise WildcatError(f"{path}: cannot be read as JSON: {error}") from None
+    missing = {"images", "annotations", "categories"} - (content.keys() if isinstance(content, dict) else set())
+    if missing:
+        raise WildcatError(f"{path}: has no {' and no '.join(sorted(missing))}; it is no file of COCO instances")
+    return dict(content)
+
+
+def _segment(item: dict[str, Any], label: int) -> _Segment:
+    shape = item["segmentation"]
+    if isinstance(shape, list):
+        # A polygon has three corners; the tools would take four numbers for a box.
+        shape = [np.array(polygon, dtype=np.float64) for polygon in shape if len(polygon) >= 6]
+    return _Segment(label, float(item["area"]), bool(item.get("iscrowd", 0)), shape)
+
+
+def open_coco(spec: str, path: Path, split: str, *, year: str | None = None, empty: str = "keep") -> CocoDataset:
+    """Official layout: annotations/instances_<split><year>.json and <split><year>/.
+
+    Classes are the categories in the order of their ids (80; the ids have gaps). A crowd counts as difficult: a picture
+    that has only a crowd of a class gets the label 0 for it.
+
+    Args:
+        spec: as given.
+        path: the folder that holds annotations.
+        split: train or val.
+        year: "2014" or "2017"; by default the first of them that is there.
+        empty: "keep" takes pictures without any annotation as negatives of all classes, "drop" leaves them out.
+    """
+    year = _year(path, year)
+    check_choice(split, SPLITS, f"{spec}: split")
+    folder = path / f"{split}{year}"
+    for needed in (_annotations(path, split, year), folder):
+        require_path(needed, f"the split {split} of {year} needs it")
+    content = _load(_annotations(path, split, year))
+    categories = sorted(content["categories"], key=lambda item: int(item["id"]))
+    columns = {item["id"]: index for index, item in enumerate(categories)}
+    by_image = defaultdict(list)
+    for item in content["annotations"]:
+        by_image[item["image_id"]].append(item)
+
+    samples: list[Sample] = []
+    segments: dict[str, list[_Segment]] = {}
+    sizes: dict[str, tuple[int, int]] = {}
+    for image in content["images"]:
+        items = by_image[image["id"]]
+        if empty == "drop" and not items:
+            continue
+        name = Path(image["file_name"]).stem
+        classes = np.array([columns[item["category_id"]] for item in items], dtype=np.int64)
+        crowd = np.array([bool(item.get("iscrowd", 0)) for item in items], dtype=bool)
+        boxes = np.array([item["bbox"] for item in items], dtype=np.float64).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]  # x, y, width, height -> x1, y1, x2, y2
+        labels = np.full(len(columns), -1, dtype=np.int8)
+        labels[classes] = 0
+        labels[classes[~crowd]] = 1
+        samples.append(Sample(name, folder / image["file_name"], labels, boxes.astype(np.float32), classes, crowd))
+        drawn = [_segment(item, int(label) + 1) for item, label in zip(items, classes, strict=True)]
+        segments[name] = [segment for segment in drawn if segment.shape]
+        sizes[name] = (int(image["height"]), int(image["width"]))
+
+    # Annotations refer to the pixels as stored.
+    dataset = CocoDataset(spec, split, [item["name"] for item in categories], samples, upright=False)
+    dataset.segments = segments
+    dataset.sizes = sizes
+    return dataset

@@ -1,0 +1,173 @@
+"""A user's own pictures: a folder per class (`folder:`), or a CSV of pictures and tags (`tags:`)."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from wildcat.data.sample import Dataset, Sample, check_choice, one_label, pictures_below, require_path, shuffled
+from wildcat.errors import WildcatError
+
+_RANDOM_SPLITS = ("train", "test", "all")
+_SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_PICTURE_COLUMNS = ("picture", "image", "path", "file", "filename")
+_TAG_COLUMNS = ("tags", "labels", "tag", "label")
+
+
+def _part(names: Sequence[str], split: str, test: float, seed: int, spec: str) -> list[str]:
+    """Take the names of a random split: the same for the same names, fraction and seed on every machine."""
+    if not 0 < test < 1:
+        raise WildcatError(f"{spec}: test is {test:g}; allowed is a fraction between 0 and 1")
+    if split == "all":
+        return sorted(names)
+    mixed = shuffled(names, seed)
+    # At least one on each side, where there are two.
+    held = min(max(round(test * len(mixed)), 1), len(mixed) - 1)
+    return sorted(mixed[:held] if split == "test" else mixed[held:])
+
+
+def _subfolders(path: Path) -> list[Path]:
+    return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _split_folders(path: Path) -> dict[str, Path]:
+    """Split -> folder, where all of the top folders are train, val and test; else nothing."""
+    require_path(path, "give a folder that holds a folder per class, or train, val, test with a folder per class each")
+    folders = _subfolders(path) if path.is_dir() else []
+    found = {_SPLIT_FOLDERS.get(folder.name.lower(), ""): folder for folder in folders}
+    return found if "train" in found and "" not in found else {}
+
+
+def folder_splits(path: Path) -> tuple[str, ...]:
+    """Return the splits of a folder: its own top folders, else those of a random split."""
+    own = _split_folders(path)
+    return tuple(part for part in ("train", "val", "test") if part in own) or _RANDOM_SPLITS
+
+
+def open_folder(spec: str, path: Path, split: str, *, test: float = 0.2, seed: int = 0) -> Dataset:
+    """A folder per class, pictures at any depth below it; one class a picture.
+
+    With train, val, test on top the split is the user's own, and classes are those of all of them; else a fraction
+    `test` of each class is held out at random ("all" takes everything). A sample is named by its path below the folder,
+    or below the split's folder.
+    """
+    check_choice(split, folder_splits(path), f"{spec}: split")
+    own = _split_folders(path)
+    tops = list(own.values()) or [path]
+    classes = sorted({folder.name for top in tops for folder in _subfolders(top)})
+    if not classes:
+        raise WildcatError(f"{path}: holds no folder; each class needs a folder with its pictures")
+    for top in tops:
+        stray = [name for name in pictures_below(top) if "/" not in name]
+        if stray:
+            raise WildcatError(
+                f"{top}: {len(stray)} pictures lie outside the class folders, first of them {stray[0]};"
+                " each class needs a folder with its pictures"
+            )
+    root = own.get(split, path)
+    samples = []
+    for index, label in enumerate(classes):
+        pictures = [f"{label}/{name}" for name in pictures_below(root / label)]
+        if not own:
+            pictures = _part(pictures, split, test, seed, spec) if pictures else []
+        samples += [Sample(name, root / name, one_label(index, len(classes))) for name in pictures]
+    if not samples:
+        raise WildcatError(f"{root}: holds no pictures below its class folders")
+    return Dataset(spec, split, classes, samples, multi_label=False)
+
+
+def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
+    require_path(path, "give a CSV file with a picture column and a tags column, or one 0/1 column per class")
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            first = file.readline()
+            file.seek(0)
+            rows = list(csv.reader(file, delimiter="\t" if first.count("\t") > first.count(",") else ","))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise WildcatError(f"{path}: cannot be read as a CSV in UTF-8: {error}") from None
+    header = [name.strip() for name in rows[0]] if rows else []
+    if len(header) < 2:
+        raise WildcatError(f"{path}: the first line must name at least two columns, separated by comma or tab")
+    for number, row in enumerate(rows[1:], start=2):
+        if row and len(row) != len(header):
+            raise WildcatError(f"{path}: line {number} has {len(row)} columns, the first line {len(header)}")
+    twice = [name for name in header if header.count(name) > 1]
+    if twice:
+        raise WildcatError(f"{path}: the column {twice[0]!r} is there twice")
+    return header, [[cell.strip() for cell in row] for row in rows[1:] if any(cell.strip() for cell in row)]
+
+
+def _find(header: list[str], names: Sequence[str]) -> int | None:
+    """Position of the first column with one of these names, in any case."""
+    lower = [column.lower() for column in header]
+    return next((lower.index(name) for name in names if name in lower), None)
+
+
+def tags_splits(path: Path) -> tuple[str, ...]:
+    """Return the splits of a CSV: the values of its split column, else those of a random split."""
+    header, rows = _read_table(path)
+    column = _find(header, ["split"])
+    return _RANDOM_SPLITS if column is None else tuple(sorted({row[column] for row in rows}))
+
+
+def _tags_of_rows(
+    path: Path, header: list[str], rows: list[list[str]], picture: int, split: int | None
+) -> tuple[list[str], list[set[str]]]:
+    """(classes, the tags of each row), from the tags column or from 0/1 columns."""
+    column = _find(header, _TAG_COLUMNS)
+    if column is not None:
+        tags = [{tag.strip() for tag in row[column].split(";")} - {""} for row in rows]
+        return sorted(set().union(*tags)), tags
+    classes = {index: name for index, name in enumerate(header) if index not in (picture, split)}
+    for row in rows:
+        for index, name in classes.items():
+            if row[index] not in ("0", "1"):
+                raise WildcatError(
+                    f"{path}: {row[picture]}: column {name!r} holds {row[index]!r}; allowed are 0 and 1, or a column"
+                    f" named tags with tags separated by ;"
+                )
+    return list(classes.values()), [{name for index, name in classes.items() if row[index] == "1"} for row in rows]
+
+
+def open_tags(
+    spec: str, path: Path, split: str, *, test: float = 0.2, seed: int = 0, exclusive: bool = False
+) -> Dataset:
+    """A CSV, comma or tab, with a header: picture and tags ("cat;dog"), or picture and one 0/1 column per class.
+
+    The picture column is named picture, image, path, file or filename, else it is the first; paths are relative to the
+    CSV's folder. A column `split` names the split of each row; without it a fraction `test` is held out at random. A
+    picture without tags is a negative for all classes. Classes are those of the whole file, whatever the split.
+
+    Args:
+        spec: as given.
+        path: the CSV file.
+        split: a value of the split column, or train, test, all.
+        test: fraction to hold out where there is no split column.
+        seed: of the random split.
+        exclusive: each picture has exactly one tag: train and score as one class out of C.
+    """
+    check_choice(split, tags_splits(path), f"{spec}: split")
+    header, rows = _read_table(path)
+    split_column = _find(header, ["split"])
+    picture = _find(header, _PICTURE_COLUMNS) or 0
+    classes, tags = _tags_of_rows(path, header, rows, picture, split_column)
+    if not classes:
+        raise WildcatError(f"{path}: no row has a tag")
+    names = [row[picture] for row in rows]
+    if split_column is None:
+        kept = set(_part(sorted(set(names)), split, test, seed, spec))
+        chosen = [index for index, name in enumerate(names) if name in kept]
+    else:
+        chosen = [index for index, row in enumerate(rows) if row[split_column] == split]
+    samples = []
+    for index in chosen:
+        if not names[index]:
+            raise WildcatError(f"{path}: a row has no picture: {', '.join(rows[index])}")
+        if exclusive and len(tags[index]) != 1:
+            raise WildcatError(f"{path}: {names[index]} has {len(tags[index])} tags; exclusive=yes allows exactly one")
+        labels = np.array([1 if name in tags[index] else -1 for name in classes], dtype=np.int8)
+        samples.append(Sample(names[index], path.parent / names[index], labels))
+    return Dataset(spec, split, classes, samples, multi_label=not exclusive)

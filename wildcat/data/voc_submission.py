@@ -1,0 +1,97 @@
+"""Files in the formats of the VOC challenges: label files, and results for the VOC 2012 evaluation server.
+
+Facts: the VOC 2012 development kit document, "Submission of results". The competitions that allow pre-training on other
+data are comp2 (classification), comp6 (segmentation) and comp10 (actions); pack the folder `results` and upload it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from wildcat.render import voc_palette
+
+
+def write_label_files(
+    folder: Path, split: str, names: Sequence[str], labels: npt.NDArray[np.int8], classes: Sequence[str]
+) -> None:
+    """Write `<class>_<split>.txt` for each class, "000012 -1" a line, byte for byte as the devkit's own.
+
+    Args:
+        folder: ImageSets/Main, made if needed.
+        split: "trainval", ...
+        names: N image identifiers.
+        labels: (N, C), 1 / 0 / -1.
+        classes: C names.
+    """
+    _check_shape(labels, names, classes)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, column in zip(classes, labels.T, strict=True):
+        lines = [f"{image} {label:2d}\n" for image, label in zip(names, column.tolist(), strict=True)]
+        _write(folder / f"{name}_{split}.txt", lines)
+
+
+def write_classification(
+    folder: Path, names: Sequence[str], scores: npt.NDArray[np.floating], classes: Sequence[str], split: str = "test"
+) -> Path:
+    """Write results/VOC2012/Main/comp2_cls_<split>_<class>.txt below `folder`: "image score" a line; return Main."""
+    return _write_scores(folder / "results" / "VOC2012" / "Main", f"comp2_cls_{split}", names, scores, classes)
+
+
+def write_actions(
+    folder: Path, names: Sequence[str], scores: npt.NDArray[np.floating], classes: Sequence[str], split: str = "test"
+) -> Path:
+    """Write results/VOC2012/Action/comp10_action_<split>_<class>.txt: "image object score" a line; return Action.
+
+    `names` are those of the data set `action12:`, image and object number joined by "_".
+    """
+    names = [" ".join(name.rsplit("_", 1)) for name in names]
+    return _write_scores(folder / "results" / "VOC2012" / "Action", f"comp10_action_{split}", names, scores, classes)
+
+
+def write_masks(folder: Path, masks: Iterable[tuple[str, npt.NDArray[np.uint8]]], split: str = "test") -> Path:
+    """Write results/VOC2012/Segmentation/comp6_<split>_cls/<image>.png: palette PNGs with VOC's colours; return it.
+
+    Args:
+        folder: what is to hold `results`.
+        masks: (image identifier, label map (H, W) at the picture's size, 0 background, 1 ... 20); taken one by one.
+        split: "test" for the server.
+    """
+    out = folder / "results" / "VOC2012" / "Segmentation" / f"comp6_{split}_cls"
+    out.mkdir(parents=True, exist_ok=True)
+    palette = voc_palette().tobytes()
+    for name, mask in masks:
+        if mask.ndim != 2 or mask.dtype != np.uint8:
+            raise ValueError(f"{name}: a mask is uint8 (H, W), not {mask.dtype} {mask.shape}")
+        image = Image.fromarray(mask)
+        image.putpalette(palette)
+        image.save(out / f"{name}.png")
+    return out
+
+
+def _check_shape(values: npt.NDArray[np.generic], names: Sequence[str], classes: Sequence[str]) -> None:
+    if values.shape != (len(names), len(classes)):
+        raise ValueError(f"{len(names)} names and {len(classes)} classes do not fit values of shape {values.shape}")
+
+
+def _write_scores(
+    folder: Path, stem: str, names: Sequence[str], scores: npt.NDArray[np.floating], classes: Sequence[str]
+) -> Path:
+    _check_shape(scores, names, classes)
+    if not np.isfinite(scores).all():
+        raise ValueError("scores must be finite: the server cannot rank NaN or infinity")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, column in zip(classes, scores.T, strict=True):
+        # 9 digits tell every two float32 apart, so the server's ranking is the model's own.
+        lines = [f"{image} {score:.9g}\n" for image, score in zip(names, column.tolist(), strict=True)]
+        _write(folder / f"{stem}_{name}.txt", lines)
+    return folder
+
+
+def _write(path: Path, lines: Iterable[str]) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(lines)
