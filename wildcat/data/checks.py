@@ -124,7 +124,8 @@ def check_dataset(
         held_out: data that `dataset` must not share files with: what will be scored.
         on_bad_image: what to do about missing or unreadable pictures and repeated names. "error": raise; "skip": leave
             them out (of a repeated name the first stays). Classes without positives and shared files are reported only.
-        decode: read the pictures' data, which finds truncated files; without it the headers only, some 20 times faster.
+        decode: read the pictures' data, which finds truncated files; without it the headers only,
+            about five times faster on pictures of VOC's size (0.2 against 1.3 ms).
         progress: show a bar.
 
     Raises:

@@ -1,0 +1,342 @@
+"""Reading of awkward pictures, and the geometry of views."""
+
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from tests import awkward
+from wildcat.errors import WildcatError
+from wildcat.transforms import (
+    View,
+    cell_centres,
+    cells_of,
+    image_size,
+    load_image,
+    original_size,
+    random_view,
+    to_input,
+    warp,
+)
+
+RGB = awkward.photo()
+
+
+def pixels(source, **options) -> np.ndarray:
+    image = load_image(source, **options)
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+# Reading
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_all_eight_exif_orientations_come_upright(tmp_path: Path, orientation: int, suffix: str) -> None:
+    path = awkward.oriented(tmp_path / f"turned{suffix}", orientation, RGB)
+    assert image_size(path) == (60, 40)
+    image = load_image(path)
+    assert np.abs(np.asarray(image).astype(int) - RGB).max() <= (12 if suffix == ".jpg" else 0)
+    assert np.array_equal(np.asarray(ImageOps.exif_transpose(image)), np.asarray(image))  # not turned a second time
+    with Image.open(path) as opened:
+        assert np.array_equal(pixels(opened), np.asarray(image))
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_pixels_as_stored_on_request(tmp_path: Path, orientation: int) -> None:
+    path = awkward.oriented(tmp_path / "turned.png", orientation, RGB)
+    stored = {3: np.rot90(RGB, 2), 6: np.rot90(RGB, 1)}[orientation]
+    assert np.array_equal(pixels(path, upright=False), stored)
+
+
+def test_damaged_exif_does_not_spoil_the_picture(tmp_path: Path) -> None:
+    path = tmp_path / "exif.jpg"
+    Image.fromarray(RGB).save(path, exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12\0\x03")
+    assert image_size(path) == (60, 40)
+    assert pixels(path).shape == (40, 60, 3)
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
+    deep = np.arange(0, 65536, 16, dtype=np.uint16).reshape(64, 64)
+    deep[-1, -1] = 65535
+    expected = np.rint(deep / 65535 * 255)
+    for name in ("deep.png", "deep.tif"):
+        Image.fromarray(deep).save(tmp_path / name)
+        assert np.array_equal(pixels(tmp_path / name), np.repeat(expected[:, :, None], 3, axis=2)), name
+    assert np.array_equal(pixels(deep)[:, :, 0], expected)
+    assert np.array_equal(pixels(Image.fromarray(deep.astype(np.int32)))[:, :, 0], expected)
+
+
+def test_float_pictures_are_from_0_to_1() -> None:
+    ramp = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
+    assert np.array_equal(pixels(ramp)[:, :, 2].ravel(), np.arange(256))
+    assert np.array_equal(pixels(Image.fromarray(ramp)), pixels(ramp))
+    for wrong in (ramp * 255, ramp - 1, np.full((2, 2), np.nan)):
+        with pytest.raises(WildcatError, match=r"must be in 0\.\.\.1"):
+            load_image(wrong)
+
+
+def test_cmyk_follows_the_ink(tmp_path: Path) -> None:
+    inks = {(0, 0, 0, 0): (255, 255, 255), (255, 0, 0, 0): (0, 255, 255), (0, 0, 0, 255): (0, 0, 0)}
+    for ink, colour in inks.items():
+        Image.new("CMYK", (16, 16), ink).save(tmp_path / "ink.jpg", quality=100)
+        assert np.abs(pixels(tmp_path / "ink.jpg").astype(int) - colour).max() <= 3
+
+
+def test_what_is_transparent_becomes_white(tmp_path: Path) -> None:
+    clear = Image.new("RGBA", (4, 4), (10, 20, 30, 0))
+    clear.putpixel((0, 0), (10, 20, 30, 255))
+    clear.putpixel((1, 0), (0, 0, 0, 51))  # a fifth of black on white
+    clear.save(tmp_path / "rgba.png")
+    grey = Image.new("LA", (4, 4), (99, 0))
+    grey.save(tmp_path / "la.png")
+    palette = Image.new("P", (4, 4), 1)
+    palette.putpalette([0, 0, 0, 200, 100, 50])
+    palette.putpixel((0, 0), 0)
+    palette.save(tmp_path / "key.png", transparency=1)
+    palette.save(tmp_path / "bytes.png", transparency=b"\xff\x00")
+    Image.new("RGB", (4, 4), (1, 2, 3)).save(tmp_path / "rgb_key.png", transparency=(1, 2, 3))
+
+    rgba = pixels(tmp_path / "rgba.png")
+    assert rgba[0, 0].tolist() == [10, 20, 30] and rgba[0, 1].tolist() == [204] * 3 and (rgba[1:] == 255).all()
+    assert (pixels(tmp_path / "la.png") == 255).all()
+    for name in ("key.png", "bytes.png"):
+        assert pixels(tmp_path / name)[0, 0].tolist() == [0, 0, 0]
+        assert pixels(tmp_path / name)[1, 1].tolist() == [255, 255, 255]
+    assert (pixels(tmp_path / "rgb_key.png") == 255).all()
+
+
+def test_grey_bits_palette_and_first_frame(tmp_path: Path) -> None:
+    good, _ = awkward.write_all(tmp_path)
+    for name in good:
+        assert pixels(tmp_path / name).shape == (40, 60, 3), name
+        assert image_size(tmp_path / name) == (60, 40), name
+    grey = pixels(tmp_path / "grey.jpg")
+    assert (grey[:, :, 0] == grey[:, :, 2]).all()
+    assert set(np.unique(pixels(tmp_path / "bits.png"))) == {0, 255}
+    assert np.abs(pixels(tmp_path / "moving.gif").astype(int) - RGB).mean() < 12  # the next frame is black
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("truncated.jpg", "cannot be read: .*truncated"),
+        ("empty.jpg", "the file is empty"),
+        ("text.png", "not a picture"),
+        ("huge.png", "too large: .*900000000 pixels"),
+        ("absent.jpg", "no such file"),
+    ],
+)
+def test_bad_files_are_named_with_the_reason(tmp_path: Path, name: str, reason: str) -> None:
+    awkward.write_all(tmp_path)
+    with pytest.raises(WildcatError, match=reason) as caught:
+        load_image(tmp_path / name)
+    assert str(caught.value).startswith(f"{tmp_path / name}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_pixel_limit_holds_before_anything_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = awkward.huge_png(tmp_path / "large.png", 10_000)  # between Pillow's warning and its error
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    assert image_size(path) == (10_000, 10_000)
+    for read in (load_image, image_size):
+        with pytest.raises(WildcatError, match="10000 x 10000 pixels, more than the limit of 5000"):
+            read(path, max_pixels=5000)
+    with pytest.raises(WildcatError, match="more than the limit of 100"):
+        load_image(RGB, max_pixels=100)
+
+
+def test_outside_programs_are_never_started(tmp_path: Path) -> None:
+    Image.fromarray(RGB).save(tmp_path / "drawing.eps")
+    with pytest.raises(WildcatError, match="not a picture in a format"):
+        load_image(tmp_path / "drawing.eps")
+
+
+def test_bytes_arrays_and_opened_pictures(tmp_path: Path) -> None:
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+    for source in ((tmp_path / "a.png").read_bytes(), str(tmp_path / "a.png"), RGB, Image.fromarray(RGB)):
+        assert np.array_equal(pixels(source), RGB)
+    assert np.array_equal(pixels(RGB[:, ::-1]), RGB[:, ::-1])  # not contiguous
+    assert (pixels(RGB[:, :, :1]) == RGB[:, :, :1]).all()
+    assert (pixels(np.dstack([RGB, np.zeros((40, 60), np.uint8)])) == 255).all()
+    with pytest.raises(WildcatError, match="picture of 3 bytes"):
+        load_image(b"abc")
+    for wrong in (np.zeros((2, 2, 2), np.uint8), np.zeros((0, 2, 3), np.uint8), np.zeros(4, np.uint8)):
+        with pytest.raises(WildcatError, match="shape"):
+            load_image(wrong)
+    with pytest.raises(WildcatError, match="pixels of type bool"):
+        load_image(np.ones((2, 2), bool))
+    with pytest.raises(TypeError, match="not int"):
+        load_image(7)
+
+
+def test_the_callers_picture_is_left_alone() -> None:
+    image = Image.fromarray(RGB)
+    image.info["note"] = "mine"
+    loaded = load_image(image, draft_size=8)
+    loaded.paste((0, 0, 0), (0, 0, 60, 40))
+    assert np.array_equal(np.asarray(image), RGB) and image.info == {"note": "mine"}
+
+
+@pytest.mark.parametrize("wanted", [1, 50, 100, 101, 200, 399, 401, 5000])
+def test_a_draft_is_never_below_the_size_asked_for(tmp_path: Path, wanted: int) -> None:
+    large = awkward.photo(801, 400)
+    path = awkward.oriented(tmp_path / "large.jpg", 6, large)
+    image = load_image(path, draft_size=wanted)
+    assert min(image.size) >= min(wanted, 400)
+    assert original_size(image) == (801, 400) == image_size(path)
+    assert (image.size == (801, 400)) == (wanted > 200)
+    whole = load_image(path)
+    assert original_size(whole) == whole.size
+    if wanted >= 50:
+        exact = warp(whole, 40)
+        error, flipped = (np.abs(warp(image, 40)[:, ::step].astype(int) - exact).mean() for step in (1, -1))
+        assert error < 2 < 30 < flipped
+
+
+def test_pillows_warnings_stay_inside_also_with_threads(tmp_path: Path) -> None:
+    path = awkward.huge_png(tmp_path / "large.png", 10_000)
+    before = list(warnings.filters)
+    failures = []
+
+    def read() -> None:
+        try:
+            for _ in range(20):
+                image_size(path)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert list(warnings.filters) == before
+    with pytest.warns(Image.DecompressionBombWarning), Image.open(path):
+        pass
+
+
+# Geometry
+
+views = st.builds(
+    lambda seed, low, flip: random_view(np.random.default_rng(seed), zoom=(low, 1), flip=flip),
+    st.integers(0, 2**32),
+    st.floats(0.2, 1),
+    st.booleans(),
+)
+
+
+def test_the_square_warp_keeps_no_aspect() -> None:
+    out = warp(Image.fromarray(RGB), 20)
+    assert out.shape == (20, 20, 3) and out.dtype == np.uint8 and out.flags.writeable
+    # Anti-aliased bilinear is a triangle of two output pixels: in the inside it keeps a linear ramp.
+    ramp = np.tile(np.arange(0, 120, dtype=np.uint8)[None, :, None], (30, 1, 3))
+    assert warp(ramp, 30)[5, 3:-3, 0].tolist() == [round(4 * i + 1.5 + 0.01) for i in range(3, 27)]
+    assert np.array_equal(warp(RGB[:, :40], 40), RGB[:, :40])
+
+
+@given(view=views)
+@settings(max_examples=40, deadline=None)
+def test_picture_mask_and_boxes_move_together(view: View) -> None:
+    box = np.array([[30, 40, 150, 100]], dtype=np.float32)
+    mask = np.zeros((160, 240), dtype=np.uint8)
+    mask[40:100, 30:150] = 7
+    picture = np.repeat((mask > 0)[:, :, None].astype(np.uint8) * 255, 3, axis=2)
+    size = 96
+    x1, y1, x2, y2 = view.boxes(box, (240, 160), size)[0]
+    assert 0 <= x1 <= x2 <= size and 0 <= y1 <= y2 <= size
+    inside = np.zeros((size, size), dtype=bool)
+    inside[round(y1) : round(y2), round(x1) : round(x2)] = True
+    seen, drawn = view.picture(picture, size)[:, :, 0] > 127, view.mask(mask, size)
+    assert set(np.unique(drawn)) <= {0, 7}
+    for found in (seen, drawn > 0):
+        # At most one pixel off along the box's outline.
+        assert (found != inside).sum() <= 2 * (x2 - x1 + y2 - y1) + 4
+
+
+@given(view=views, x=st.floats(0, 96), y=st.floats(0, 96))
+@settings(max_examples=60, deadline=None)
+def test_the_way_back_undoes_the_view(view: View, x: float, y: float) -> None:
+    back = view.to_original(np.array([[x, y]]), (240, 160), 96)
+    assert (back >= -1e-9).all() and (back <= [240 + 1e-9, 160 + 1e-9]).all()
+    forth = view.boxes(np.concatenate([back, back], axis=1).astype(np.float32), (240, 160), 96)
+    np.testing.assert_allclose(forth[0], [x, y, x, y], atol=1e-3)
+
+
+def test_views_by_hand() -> None:
+    view = View(left=0.25, top=0.5, side=0.5, flip=True)
+    boxes = np.array([[50, 50, 100, 75], [0, 0, 10, 10]], dtype=np.float32)
+    # Shown: x 50...150 of 200, y 50...100 of 100, mirrored; 10 view pixels are 10 of x and 5 of y.
+    out = view.boxes(boxes, (200, 100), 100)
+    assert out.dtype == np.float32
+    assert out[0].tolist() == [50, 0, 100, 50]
+    assert out[1].tolist() == [100, 0, 100, 0]  # outside: no area, the row stays
+    assert boxes[0].tolist() == [50, 50, 100, 75]
+    assert view.to_original(np.array([100, 50]), (200, 100), 100).tolist() == [50, 75]
+    assert View().boxes(np.empty((0, 4), np.float32), (9, 9), 5).shape == (0, 4)
+    assert np.array_equal(View(flip=True).picture(RGB[:, :40], 40), RGB[:, :40][:, ::-1])
+
+
+def test_a_cached_square_warp_gives_nearly_the_same_view() -> None:
+    large = awkward.photo(300, 200)
+    view = View(left=0.1, top=0.2, side=0.7)
+    direct, cached = view.picture(large, 64), view.picture(warp(large, 128), 64)
+    assert np.abs(direct.astype(int) - cached).max() <= 4
+
+
+def test_random_views_are_inside_and_repeatable() -> None:
+    drawn = [random_view(np.random.default_rng(5), zoom=(0.5, 0.9)) for _ in range(2)]
+    assert drawn[0] == drawn[1]
+    rng = np.random.default_rng(0)
+    many = [random_view(rng, zoom=(0.5, 0.9)) for _ in range(400)]
+    sides = [view.side for view in many]
+    assert 0.5 <= min(sides) < 0.52 and 0.88 < max(sides) <= 0.9
+    assert all(0 <= v.left <= 1 - v.side and 0 <= v.top <= 1 - v.side for v in many)
+    assert 150 < sum(view.flip for view in many) < 250
+    assert random_view(rng, flip=False) == View()
+    # The stream does not depend on the settings.
+    a, b = np.random.default_rng(1), np.random.default_rng(1)
+    random_view(a, zoom=(1, 1), flip=False), random_view(b, zoom=(0.3, 0.9))
+    assert a.random() == b.random()
+
+
+@pytest.mark.parametrize("zoom", [(0, 1), (0.9, 0.5), (0.5, 1.1), (float("nan"), 1)])
+def test_impossible_zooms_are_refused(zoom: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="zoom"):
+        random_view(np.random.default_rng(0), zoom=zoom)
+
+
+def test_cells_by_hand() -> None:
+    # A 2 x 4 map over a picture 200 wide, 100 high: cells of 50 x 50.
+    assert cell_centres(np.array([1, 2]), (2, 4), (200, 100)).tolist() == [125, 75]
+    assert cells_of(np.array([[125, 75], [0, 0], [200, 100], [-5, 49.9]]), (2, 4), (200, 100)).tolist() == [
+        [1, 2],
+        [0, 0],
+        [1, 3],
+        [0, 0],
+    ]
+
+
+@given(rows=st.integers(1, 40), columns=st.integers(1, 40), width=st.integers(1, 900), height=st.integers(1, 900))
+def test_a_cells_centre_lies_in_the_cell(rows: int, columns: int, width: int, height: int) -> None:
+    cells = np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"), axis=-1)
+    points = cell_centres(cells, (rows, columns), (width, height))
+    assert np.array_equal(cells_of(points, (rows, columns), (width, height)), cells)
+
+
+def test_network_input_is_normalised_and_channels_last() -> None:
+    images = np.stack([RGB[:40, :40], RGB[:40, 20:]])
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    out = to_input(images, mean, std)
+    expected = (images / 255 - np.array(mean)) / np.array(std)
+    np.testing.assert_allclose(out.numpy(), expected.transpose(0, 3, 1, 2), atol=1e-5)
+    assert out.dtype == torch.float32 and out.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(to_input(torch.from_numpy(images), mean, std), out)
