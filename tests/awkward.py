@@ -7,6 +7,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+GOOD = [
+    *("alpha.png", "bits.png", "cmyk.jpg", "deep.png", "grey.jpg", "grey_alpha.png", "moving.gif", "palette.png"),
+    *("plain.jpg", "turned.jpg"),
+]
+BAD = ["empty.jpg", "huge.png", "text.png", "truncated.jpg"]
+
 
 def photo(width: int = 60, height: int = 40, seed: int = 0) -> np.ndarray:
     """Smooth colours without symmetry, uint8 (height, width, 3)."""
@@ -55,8 +61,8 @@ def oriented(path: Path, orientation: int, upright: np.ndarray) -> Path:
     return path
 
 
-def write_all(folder: Path) -> tuple[list[str], list[str]]:
-    """Write a mixed set of pictures; return the names of the good ones and of the bad ones."""
+def write_all(folder: Path) -> None:
+    """Write the mixed set of pictures GOOD and BAD."""
     folder.mkdir(parents=True, exist_ok=True)
     rgb = photo()
     image = Image.fromarray(rgb)
@@ -70,12 +76,9 @@ def write_all(folder: Path) -> tuple[list[str], list[str]]:
     image.convert("LA").save(folder / "grey_alpha.png")
     image.save(folder / "moving.gif", save_all=True, append_images=[Image.new("RGB", image.size)])
     oriented(folder / "turned.jpg", 6, rgb)
-    good = [*("alpha.png", "bits.png", "cmyk.jpg", "deep.png", "grey.jpg", "grey_alpha.png", "moving.gif")]
-    good += ["palette.png", "plain.jpg", "turned.jpg"]
 
     whole = (folder / "plain.jpg").read_bytes()
     (folder / "truncated.jpg").write_bytes(whole[: len(whole) * 2 // 3])
     (folder / "empty.jpg").touch()
     (folder / "text.png").write_text("this is no picture\n")
     huge_png(folder / "huge.png", 30_000)
-    return good, ["empty.jpg", "huge.png", "text.png", "truncated.jpg"]

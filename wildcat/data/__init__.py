@@ -135,7 +135,7 @@ _PAIRS = (
 
 def _parse(spec: str) -> tuple[_Kind, Path, dict[str, Any]]:
     name, _, rest = spec.partition(":")
-    if name not in _KINDS and Path(spec).exists():
+    if spec and name not in _KINDS and Path(spec).exists():
         guess = "tags" if Path(spec).is_file() else "folder"
         raise WildcatError(f"data {spec!r} has no kind; did you mean '{guess}:{spec}'? Kinds: {', '.join(_KINDS)}")
     check_choice(name, _KINDS, f"data {spec!r}: kind")

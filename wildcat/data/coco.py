@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,7 +62,11 @@ class CocoDataset(Dataset):
                     runs = coco_mask.frPyObjects(runs, height, width)
             else:
                 runs = coco_mask.merge(coco_mask.frPyObjects(segment.shape, height, width))
-            out[coco_mask.decode(runs) > 0] = 255 if segment.crowd else segment.label
+            with warnings.catch_warnings():
+                # pycocotools 2.0 has not followed NumPy 2's way to make arrays.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                drawn = coco_mask.decode(runs) > 0
+            out[drawn] = 255 if segment.crowd else segment.label
         return out
 
 

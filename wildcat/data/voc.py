@@ -182,9 +182,10 @@ def open_voc(spec: str, path: Path, split: str, *, year: int) -> Dataset:
         if unlabelled:
             samples.append(Sample(name, picture, np.zeros(len(CLASSES), dtype=np.int8), mask_path=mask))
             continue
-        _, objects = _read_annotation(_annotation(root, name))
+        annotation = _annotation(root, name)
+        _, objects = _read_annotation(annotation)
         for item in objects:
-            check_choice(item.name, CLASSES, f"{_annotation(root, name)}: class")
+            check_choice(item.name, CLASSES, f"{annotation}: class")
         samples.append(
             Sample(
                 name,

@@ -1,0 +1,104 @@
+"""The report on a data set before training."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import awkward
+from wildcat.data import check_dataset, open_dataset
+from wildcat.errors import WildcatError
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CSV over good and bad pictures, one that is missing and one that is named twice."""
+    base = tmp_path_factory.mktemp("mixed")
+    awkward.write_all(base / "pictures")
+    names = [*awkward.GOOD, *awkward.BAD, "gone.jpg", awkward.GOOD[0]]
+    rows = [f"pictures/{name},{'cat' if index % 2 else 'dog'}" for index, name in enumerate(names)]
+    (base / "my.csv").write_text("picture,tags\n" + "\n".join([*rows, "pictures/empty.jpg,ghost"]) + "\n")
+    return base
+
+
+def test_the_good_ones_are_used_and_the_bad_ones_named(mixed: Path) -> None:
+    data = open_dataset(f"tags:{mixed / 'my.csv'}", "all")
+    kept, report = check_dataset(data, on_bad_image="skip")
+    assert [sample.name for sample in kept.samples] == [f"pictures/{name}" for name in awkward.GOOD]
+    assert kept.classes == data.classes and len(data) == 17  # the caller's data set is as it was
+    assert report.images == 17
+    assert report.missing == ("pictures/gone.jpg",)
+    reasons = dict(report.unreadable)
+    assert sorted(reasons) == [f"pictures/{name}" for name in awkward.BAD]
+    assert reasons["pictures/empty.jpg"] == "the file is empty" and "truncated" in reasons["pictures/truncated.jpg"]
+    assert report.duplicate_names == ("pictures/alpha.png", "pictures/empty.jpg")
+    assert report.classes_without_positives == ("ghost",)  # its only picture is a bad one
+    text = str(report)
+    assert "17 images checked" in text and "1 files are missing: pictures/gone.jpg" in text
+    assert "pictures/text.png (not a picture in a format that can be read)" in text
+    for index in range(len(kept)):
+        kept.image(index)
+
+
+def test_bad_pictures_are_an_error_by_default(mixed: Path) -> None:
+    data = open_dataset(f"tags:{mixed / 'my.csv'}", "all")
+    with pytest.raises(WildcatError, match=r"(?s)gone.jpg.*empty.jpg.*skip them with on_bad_image=skip"):
+        check_dataset(data)
+    with pytest.raises(WildcatError, match="on_bad_image 'ignore' is unknown; allowed: error, skip"):
+        check_dataset(data, on_bad_image="ignore")
+
+
+def test_headers_alone_miss_only_what_is_truncated(mixed: Path) -> None:
+    data = open_dataset(f"tags:{mixed / 'my.csv'}", "all")
+    _, report = check_dataset(data, on_bad_image="skip", decode=False)
+    assert {name for name, _ in report.unreadable} == {
+        f"pictures/{name}" for name in ("empty.jpg", "huge.png", "text.png")
+    }
+
+
+def test_nothing_good_is_an_error_either_way(tmp_path: Path) -> None:
+    (tmp_path / "my.csv").write_text("picture,tags\na.jpg,x\nb.jpg,x\n")
+    data = open_dataset(f"tags:{tmp_path / 'my.csv'}", "all")
+    with pytest.raises(WildcatError, match=r"(?s)2 files are missing: a.jpg, b.jpg.*no picture is good"):
+        check_dataset(data, on_bad_image="skip")
+
+
+def test_files_shared_with_the_held_out_data_are_found_by_content(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / split / "a").mkdir(parents=True)
+    shared = bytes((awkward.huge_png(tmp_path / "s.png", 100)).read_bytes())
+    (tmp_path / "s.png").unlink()
+    (tmp_path / "train" / "a" / "1.png").write_bytes(shared)
+    (tmp_path / "test" / "a" / "9.png").write_bytes(shared)
+    awkward.huge_png(tmp_path / "train" / "a" / "5.png", 200)
+    awkward.huge_png(tmp_path / "test" / "a" / "5.png", 300)  # same name, other content
+    train, test = (open_dataset(f"folder:{tmp_path}", split) for split in ("train", "test"))
+    kept, report = check_dataset(train, held_out=test)
+    assert report.shared_files == (("a/1.png", "a/9.png"),)
+    assert "1 files are also in the held-out data: a/1.png = a/9.png" in str(report)
+    assert len(kept) == 2 and not report.has_bad_images  # reported, not removed
+
+
+def test_pictures_that_are_drawn_need_no_files(capsys: pytest.CaptureFixture[str]) -> None:
+    data = open_dataset("synthetic:count=4", "train")
+    kept, report = check_dataset(data, held_out=data)
+    assert len(kept) == 4 and not report.has_bad_images and not report.shared_files
+    assert np.array_equal(np.asarray(kept.image(2)), np.asarray(data.image(2)))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_first_names_and_the_count(tmp_path: Path) -> None:
+    (tmp_path / "my.csv").write_text("picture,tags\n" + "".join(f"{i}.jpg,x\n" for i in range(9)))
+    with pytest.raises(WildcatError, match=r"9 files are missing: 0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg, \.\.\.\n"):
+        check_dataset(open_dataset(f"tags:{tmp_path / 'my.csv'}", "all"))
+
+
+def test_real_scenes_share_no_files(real_data: Path) -> None:
+    train, test = (open_dataset(f"scene15:{real_data / '15-Scene'}", split) for split in ("train", "test"))
+    start = time.perf_counter()
+    kept, report = check_dataset(train.subset(range(0, 1500, 5)), held_out=test)
+    assert len(kept) == 300 and not report.has_bad_images
+    assert report.shared_files == () and report.classes_without_positives == ()
+    assert str(report).endswith("300 images checked, all good")
+    assert time.perf_counter() - start < 60

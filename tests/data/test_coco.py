@@ -1,0 +1,132 @@
+"""MS COCO by its official JSON."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torchvision
+
+from tests.data import trees
+from wildcat.data import available_splits, default_splits, open_dataset
+from wildcat.errors import WildcatError
+
+
+def test_labels_and_boxes_by_hand(tmp_path: Path) -> None:
+    trees.coco(tmp_path)
+    data = open_dataset(f"coco:{tmp_path}", "train")
+    assert data.classes == ("person", "dog", "toothbrush")  # by id, not by place in the file
+    assert [sample.name for sample in data.samples] == [f"COCO_train2014_{i:012}" for i in (7, 3, 5)]
+    assert data.labels.tolist() == [[1, 1, 0], [-1, 1, -1], [-1, -1, -1]]  # only a crowd of toothbrushes: ignored
+    first, second, empty = data.samples
+    assert first.boxes.tolist() == [[12, 7, 16, 11], [10, 5, 20, 15], [39, 0, 40, 30]]
+    assert first.box_classes.tolist() == [0, 1, 2] and first.box_difficult.tolist() == [False, False, True]
+    assert second.boxes.tolist() == [[1.5, 2.5, 1.5, 10.5]] and empty.boxes.shape == (0, 4)
+    assert data.image(2).size == (40, 30) and data.has_boxes and data.has_masks and not data.upright
+
+
+def test_masks_by_hand(tmp_path: Path) -> None:
+    trees.coco(tmp_path)
+    data = open_dataset(f"coco:{tmp_path}", "train")
+    expected = np.zeros((30, 40), dtype=np.uint8)
+    expected[5:15, 10:20] = 2
+    expected[7:11, 12:16] = 1  # the smaller one is in front
+    expected[:, 39] = 255
+    assert np.array_equal(data.mask(0), expected)
+    assert not data.mask(1).any() and not data.subset([2]).mask(0).any()
+
+
+def test_pictures_without_annotations_can_be_dropped(tmp_path: Path) -> None:
+    trees.coco(tmp_path)
+    assert len(open_dataset(f"coco:{tmp_path},empty=keep", "train")) == 3
+    kept = open_dataset(f"coco:{tmp_path},empty=drop", "train")
+    assert len(kept) == 2 and kept.mask(0).any()
+
+
+def test_years_and_splits(tmp_path: Path) -> None:
+    trees.coco(tmp_path, "2017")
+    assert available_splits(f"coco:{tmp_path}") == ("train", "val") == default_splits(f"coco:{tmp_path}")
+    assert open_dataset(f"coco:{tmp_path}", "val").samples[0].path == tmp_path / "val2017" / (
+        "COCO_val2017_000000000005.jpg"
+    )
+    trees.coco(tmp_path, "2014")
+    assert "2014" in open_dataset(f"coco:{tmp_path}", "val").samples[0].name
+    assert "2017" in open_dataset(f"coco:{tmp_path},year=2017", "val").samples[0].name
+
+
+def test_errors_name_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(WildcatError, match="holds no annotations/instances_"):
+        open_dataset(f"coco:{tmp_path}", "train")
+    with pytest.raises(WildcatError, match="gone: not found"):
+        open_dataset(f"coco:{tmp_path}/gone", "train")
+    trees.coco(tmp_path)
+    with pytest.raises(WildcatError, match="split 'test' is unknown; allowed: train, val"):
+        open_dataset(f"coco:{tmp_path}", "test")
+    with pytest.raises(WildcatError, match=r"instances_val2017.json: not found; the split val of 2017 needs it"):
+        open_dataset(f"coco:{tmp_path},year=2017", "val")
+    file = tmp_path / "annotations" / "instances_val2014.json"
+    content = json.loads(file.read_text())
+    del content["categories"]
+    file.write_text(json.dumps(content))
+    with pytest.raises(WildcatError, match="has no categories; it is no file of COCO instances"):
+        open_dataset(f"coco:{tmp_path}", "val")
+    file.write_text("{")
+    with pytest.raises(WildcatError, match=r"instances_val2014.json: cannot be read as JSON"):
+        open_dataset(f"coco:{tmp_path}", "val")
+    (tmp_path / "val2014" / "COCO_val2014_000000000005.jpg").unlink()
+    (tmp_path / "val2014").rmdir()
+    with pytest.raises(WildcatError, match="val2014: not found"):
+        open_dataset(f"coco:{tmp_path}", "val")
+    assert available_splits(f"coco:{tmp_path}") == ("train",)
+
+
+def test_masks_say_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trees.coco(tmp_path)
+    data = open_dataset(f"coco:{tmp_path}", "train")
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    with pytest.raises(WildcatError, match=r"pip install 'wildcat-wsl\[coco\]'"):
+        data.mask(0)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # the oracle's own
+def test_real_coco(real_data: Path) -> None:
+    pycocotools = pytest.importorskip("pycocotools.coco")
+    data = open_dataset(f"coco:{real_data / 'coco-mini'}", "val")
+    assert len(data) == 114 and len(data.classes) == 80
+    assert data.classes[0] == "person" and data.classes[-1] == "toothbrush"
+    # Against the official tools: each instance's own mask, the boxes and the categories.
+    official = pycocotools.COCO(real_data / "coco-mini" / "annotations" / "instances_val2014.json")
+    names = {item["id"]: item["name"] for item in official.loadCats(official.getCatIds())}
+    checked = 0
+    for index, sample in enumerate(data.samples):
+        items = official.loadAnns(official.getAnnIds(imgIds=[int(sample.name)]))
+        assert [data.classes[c] for c in sample.box_classes] == [names[item["category_id"]] for item in items]
+        for box, item in zip(sample.boxes, items, strict=True):
+            x, y, w, h = item["bbox"]
+            np.testing.assert_allclose(box, [x, y, x + w, y + h], rtol=1e-6)
+        mask, covered = data.mask(index), np.zeros(1)
+        assert mask.shape == data.image(index).size[::-1]
+        for item in items:
+            covered = covered + official.annToMask(item)
+        if items:
+            assert np.array_equal(mask > 0, covered > 0)
+            for item, label in zip(items, sample.box_classes, strict=True):
+                alone = (official.annToMask(item) > 0) & (covered == 1)
+                assert (mask[alone] == (255 if item["iscrowd"] else label + 1)).all()
+                checked += 1
+    assert checked > 500
+
+
+def test_download_asks_for_the_known_checksums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def fetch(url: str, root: str, md5: str) -> None:
+        calls.append((url, md5))
+        if len(calls) == 2:
+            trees.coco(Path(root), "2017")
+
+    monkeypatch.setattr(torchvision.datasets.utils, "download_and_extract_archive", fetch)
+    assert len(open_dataset(f"coco:{tmp_path / 'new'},year=2017", "val", download=True)) == 1
+    assert [url.rsplit("/", 1)[1] for url, _ in calls] == ["annotations_trainval2017.zip", "val2017.zip"]
+    assert all(len(md5) == 32 for _, md5 in calls)

@@ -1,0 +1,167 @@
+"""A user's own folder per class, and a CSV of tags."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.data import trees
+from wildcat.data import available_splits, default_splits, open_dataset
+from wildcat.errors import WildcatError
+
+
+def names(spec: str, split: str) -> list[str]:
+    return [sample.name for sample in open_dataset(spec, split).samples]
+
+
+def folder(path: Path, *files: str) -> Path:
+    for name in files:
+        trees.picture(path / name)
+    return path
+
+
+# folder:
+
+
+def test_a_folder_per_class_with_pictures_at_any_depth(tmp_path: Path) -> None:
+    folder(tmp_path, "dogs/old/a.JPG", "dogs/b.png", "cats/c.jpg", "cats/.hidden.jpg", ".git/x.jpg")
+    (tmp_path / "cats" / "notes.txt").write_text("no picture")
+    (tmp_path / "readme.md").write_text("no picture")
+    spec = f"folder:{tmp_path}"
+    data = open_dataset(spec, "all")
+    assert data.classes == ("cats", "dogs") and not data.multi_label
+    assert [sample.name for sample in data.samples] == ["cats/c.jpg", "dogs/b.png", "dogs/old/a.JPG"]
+    assert data.labels.tolist() == [[1, -1], [-1, 1], [-1, 1]]
+    assert data.image(2).size == (40, 30) and data.upright
+    assert available_splits(spec) == ("train", "test", "all") and default_splits(spec) == ("train", "test")
+
+
+def test_the_random_split_is_by_class_and_repeatable(tmp_path: Path) -> None:
+    folder(tmp_path, *(f"a/{i}.png" for i in range(20)), *(f"b/{i}.png" for i in range(5)), "lonely/1.png")
+    spec = f"folder:{tmp_path}"
+    train, test = names(spec, "train"), names(spec, "test")
+    assert sorted(train + test) == names(spec, "all")
+    assert [sum(n.startswith(c) for n in test) for c in ("a/", "b/", "lonely/")] == [4, 1, 0]
+    assert names(f"{spec},seed=0,test=0.2", "test") == test != names(f"{spec},seed=1", "test")
+    assert len(names(f"{spec},test=0.5", "test")) == 10 + 2
+    # A new picture joins one side; those who were there stay on theirs, but for the one that the fraction adds.
+    trees.picture(tmp_path / "b" / "new.png")
+    assert len(set(names(spec, "test")) - set(test)) <= 1
+
+
+def test_own_split_folders(tmp_path: Path) -> None:
+    folder(tmp_path, "train/a/1.png", "train/b/2.png", "Valid/a/1.png", "test/c/4.png")
+    spec = f"folder:{tmp_path}"
+    assert available_splits(spec) == ("train", "val", "test") and default_splits(spec) == ("train", "test")
+    assert open_dataset(spec, "val").classes == ("a", "b", "c")
+    assert names(spec, "val") == ["a/1.png"] and names(spec, "test") == ["c/4.png"]
+    assert open_dataset(spec, "val").image(0).size == (40, 30)
+    with pytest.raises(WildcatError, match="split 'all' is unknown; allowed: train, val, test"):
+        open_dataset(spec, "all")
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    folder(tmp_path, "train/1.png", "car/2.png")
+    assert open_dataset(f"folder:{tmp_path}", "all").classes == ("car", "train")
+
+
+@pytest.mark.parametrize(
+    ("files", "spec", "message"),
+    [
+        ([], "folder:{}", "holds no folder; each class needs a folder"),
+        (["a/1.png", "stray.png"], "folder:{}", "1 pictures lie outside the class folders, first of them stray.png"),
+        (["a/1.png"], "folder:{}x", "abx: not found; give a folder that holds a folder per class.*did you mean"),
+        (["a/1.png"], "folder:{},test=0", "test is 0; allowed is a fraction"),
+        (["a/1.png"], "folder:{},test=half", "option test=half is not allowed; it is a number"),
+        (["train/a/1.png", "val/a/.keep.png"], "folder:{}", "val: holds no pictures"),
+    ],
+)
+def test_folders_that_cannot_be_used(tmp_path: Path, files: list[str], spec: str, message: str) -> None:
+    base = tmp_path / "ab"
+    base.mkdir()
+    folder(base, *files)
+    with pytest.raises(WildcatError, match=message):
+        open_dataset(spec.format(base), "val" if any(name.startswith("val") for name in files) else "train")
+
+
+# tags:
+
+
+def table(path: Path, text: str) -> str:
+    (path / "my.csv").write_bytes(text.encode("utf-8-sig"))
+    return f"tags:{path / 'my.csv'}"
+
+
+def test_tags_column(tmp_path: Path) -> None:
+    spec = table(tmp_path, 'picture,tags\na.jpg, dog ; cat;\nsub/b.jpg,cat\n"c, d.jpg",\n')
+    trees.picture(tmp_path / "sub" / "b.jpg")
+    data = open_dataset(spec, "all")
+    assert data.classes == ("cat", "dog") and data.multi_label
+    rows = {sample.name: sample.labels.tolist() for sample in data.samples}
+    assert rows == {"a.jpg": [1, 1], "sub/b.jpg": [1, -1], "c, d.jpg": [-1, -1]}
+    index = [sample.name for sample in data.samples].index("sub/b.jpg")
+    assert data.image(index).size == (40, 30)  # relative to the CSV's folder
+
+
+def test_zero_one_columns_tabs_absolute_paths_and_any_place(tmp_path: Path) -> None:
+    elsewhere = trees.picture(tmp_path / "elsewhere" / "a.jpg")
+    spec = table(tmp_path, f"wild cat\tFile\tdog\r\n1\t{elsewhere}\t0\r\n0\tb.jpg\t1\r\n\r\n")
+    data = open_dataset(spec, "all")
+    assert data.classes == ("wild cat", "dog")  # the columns' order
+    rows = {sample.name: sample.labels.tolist() for sample in data.samples}
+    assert rows == {str(elsewhere): [1, -1], "b.jpg": [-1, 1]}
+    assert data.samples[0].path == elsewhere
+
+
+def test_split_column(tmp_path: Path) -> None:
+    spec = table(tmp_path, "image,labels,Split\na.jpg,x,train\nb.jpg,y,val\nc.jpg,x;y,train\n")
+    assert available_splits(spec) == ("train", "val") == default_splits(spec)
+    assert names(spec, "train") == ["a.jpg", "c.jpg"]
+    assert open_dataset(spec, "train").classes == open_dataset(spec, "val").classes == ("x", "y")
+    with pytest.raises(WildcatError, match="split 'test' is unknown; allowed: train, val"):
+        open_dataset(spec, "test")
+
+
+def test_random_split_keeps_repeated_pictures_on_one_side(tmp_path: Path) -> None:
+    rows = "".join(f"{i % 10}.jpg,x\n" for i in range(20))
+    spec = table(tmp_path, "picture,tags\n" + rows)
+    train, test = names(spec, "train"), names(spec, "test")
+    assert len(train) == 16 and len(test) == 4 and not set(train) & set(test)
+
+
+def test_exclusive_tags_are_one_class_a_picture(tmp_path: Path) -> None:
+    spec = table(tmp_path, "picture,tags\na.jpg,x\nb.jpg,y\n")
+    assert not open_dataset(f"{spec},exclusive=yes", "all").multi_label
+    assert open_dataset(f"{spec},exclusive=no", "all").multi_label
+    with pytest.raises(WildcatError, match="exclusive=maybe is not allowed; it is one of yes, no"):
+        open_dataset(f"{spec},exclusive=maybe", "all")
+    table(tmp_path, "picture,tags\na.jpg,x;y\n")
+    with pytest.raises(WildcatError, match=r"a.jpg has 2 tags; exclusive=yes allows exactly one"):
+        open_dataset(f"{spec},exclusive=yes", "all")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the first line must name at least two columns"),
+        ("picture\na.jpg\n", "the first line must name at least two columns"),
+        ("picture;tags\na.jpg;dog\n", "separated by comma or tab"),
+        ("picture,tags\na.jpg,x\nb.jpg\n", "line 3 has 1 columns, the first line 2"),
+        ("picture,tags\na.jpg,\n", "no row has a tag"),
+        ("picture,cat,cat\na.jpg,1,1\n", "the column 'cat' is there twice"),
+        ("picture,cat\na.jpg,-1\n", r"a\.jpg: column 'cat' holds '-1'; allowed are 0 and 1"),
+        ("picture,tags\n,x\n", "a row has no picture: , x"),
+    ],
+)
+def test_tables_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(WildcatError, match=message):
+        open_dataset(table(tmp_path, text), "all")
+
+
+def test_other_encodings_and_missing_files(tmp_path: Path) -> None:
+    (tmp_path / "my.csv").write_bytes("picture,tags\na.jpg,zürich\n".encode("latin-1"))
+    with pytest.raises(WildcatError, match="cannot be read as a CSV in UTF-8"):
+        open_dataset(f"tags:{tmp_path / 'my.csv'}", "all")
+    with pytest.raises(WildcatError, match=r"mi.csv: not found; .*did you mean .*my.csv"):
+        open_dataset(f"tags:{tmp_path / 'mi.csv'}", "all")
+    with pytest.raises(WildcatError, match="cannot be read as a CSV"):
+        open_dataset(f"tags:{tmp_path}", "all")
