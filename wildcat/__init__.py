@@ -1,0 +1,70 @@
+"""Learn from image-level tags alone to classify pictures, point at what is in them, and segment them.
+
+>>> import wildcat
+>>> predictor = wildcat.load("imagenet")
+
+Names are imported when they are first used, so that ``import wildcat`` and ``wildcat --help`` cost next to nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from wildcat._version import __version__
+from wildcat.errors import WildcatError
+
+if TYPE_CHECKING:
+    from wildcat import crf, masks, metrics, pooling, render
+    from wildcat.config import TrainConfig
+    from wildcat.data import open_dataset
+    from wildcat.evaluate import evaluate
+    from wildcat.model import Wildcat, WildcatOutput, create_model
+    from wildcat.predict import Prediction, Predictor, load
+    from wildcat.train import train
+
+__all__ = [
+    "Prediction",
+    "Predictor",
+    "TrainConfig",
+    "Wildcat",
+    "WildcatError",
+    "WildcatOutput",
+    "__version__",
+    "create_model",
+    "crf",
+    "evaluate",
+    "load",
+    "masks",
+    "metrics",
+    "open_dataset",
+    "pooling",
+    "render",
+    "train",
+]
+
+_HOME = {
+    "Prediction": "predict",
+    "Predictor": "predict",
+    "TrainConfig": "config",
+    "Wildcat": "model",
+    "WildcatOutput": "model",
+    "create_model": "model",
+    "evaluate": "evaluate",
+    "load": "predict",
+    "open_dataset": "data",
+    "train": "train",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(f"wildcat.{_HOME[name]}"), name)
+    elif name in __all__:
+        value = importlib.import_module(f"wildcat.{name}")
+    else:
+        raise AttributeError(f"module 'wildcat' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

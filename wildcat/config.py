@@ -4,9 +4,9 @@ import dataclasses
 import difflib
 import json
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from wildcat.errors import WildcatError
 
@@ -25,7 +25,7 @@ class TrainConfig:
     """Settings of ``wildcat train``; saved with the run, with every automatic choice resolved."""
 
     data: str = setting("synthetic", "data set, kind:path (voc07:DIR, folder:DIR, tags:FILE.csv, synthetic, ...)")
-    train_split: str = setting("train", "split to train on")
+    train_split: str | None = setting(None, "split to train on; the data set's usual one unless given")
     val_split: str | None = setting(None, "split to score after each epoch; it never chooses the epoch")
     val_fraction: float = setting(0.0, "share of the training split to hold out and score after each epoch")
     on_bad_image: Literal["error", "skip"] = setting("error", "what to do when a picture cannot be read")
@@ -70,11 +70,15 @@ class TrainConfig:
     save_minutes: float = setting(5.0, "minutes between saved states, beside the one after each epoch")
 
     def __post_init__(self) -> None:
-        """Reject values that no run can have.
+        """Reject values of another type, and values that no run can have.
 
         Raises:
             WildcatError: naming the setting, its value and what is allowed.
         """
+        for name, kind in get_type_hints(TrainConfig).items():
+            value = getattr(self, name)
+            if not _fits(value, kind):
+                raise WildcatError(f"{name} must be {_told(kind)}; got {value!r}")
         positive = ("image_size", "epochs", "batch_size", "num_maps", "step_epochs", "lr", "save_minutes")
         not_negative = ("momentum", "weight_decay", "warmup_epochs", "backbone_lr_factor", "seed")
         for names, low, allowed in ((positive, 0, "above 0"), (not_negative, -1, "0 or more")):
@@ -88,6 +92,8 @@ class TrainConfig:
             raise WildcatError(f"val_fraction must be at least 0 and below 1; got {self.val_fraction}")
         if self.val_fraction and self.val_split:
             raise WildcatError("val_split and val_fraction exclude each other; give one")
+        if self.workers is not None and self.workers < 0:
+            raise WildcatError(f"workers must be 0 or more; got {self.workers}")
         if any(size < 1 for size in (*self.score_sizes, *self.map_sizes)):
             raise WildcatError(f"score_sizes and map_sizes must be above 0; got {self.score_sizes}, {self.map_sizes}")
         self.score_sizes = self.score_sizes or [self.image_size]
@@ -102,20 +108,49 @@ def config_from_dict(values: dict[str, Any], source: str) -> TrainConfig:
     """The inverse of :meth:`TrainConfig.to_dict`; ``source`` names the file in errors.
 
     Raises:
-        WildcatError: for a key that is not a setting.
+        WildcatError: for a key that is not a setting, or a value that the setting cannot have.
     """
     known = [f.name for f in dataclasses.fields(TrainConfig)]
     for key in values:
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
+            close = difflib.get_close_matches(str(key), known, n=1)
             raise WildcatError(f"{source}: unknown setting {key!r}" + (f"; did you mean {close[0]}?" if close else ""))
-    return TrainConfig(**values)
+    try:
+        return TrainConfig(**values)
+    except WildcatError as error:
+        raise WildcatError(f"{source}: {error}") from error
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Whether a value is of a setting's type; an int serves as a float, and a bool as neither."""
+    if get_origin(kind) is Literal:
+        return any(type(value) is type(choice) and value == choice for choice in get_args(kind))
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(_fits(item, get_args(kind)[0]) for item in value)
+    if get_args(kind):  # a union
+        return any(_fits(value, choice) for choice in get_args(kind))
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _told(kind: Any) -> str:
+    """A setting's type in words."""
+    words = {int: "a whole number", float: "a number, e.g. 0.01", bool: "true or false", str: "text", NoneType: "null"}
+    if get_origin(kind) is list:
+        return "a list of whole numbers"
+    if get_origin(kind) is Literal:
+        return ", ".join(map(repr, get_args(kind)))
+    return " or ".join(_told(choice) for choice in get_args(kind)) or words[kind]
+
+
+def _recipe_folder() -> Path:
+    return Path(__file__).parent / "recipes"
 
 
 def recipe_names() -> list[str]:
     """Names of the recipes that come with the package."""
-    folder = resources.files("wildcat") / "recipes"
-    return sorted(Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".yaml"))
+    return sorted(file.stem for file in _recipe_folder().glob("*.yaml"))
 
 
 def read_recipe(name_or_file: str) -> dict[str, Any]:
@@ -127,18 +162,17 @@ def read_recipe(name_or_file: str) -> dict[str, Any]:
     import yaml
 
     names = recipe_names()
+    file = Path(name_or_file)
     if name_or_file in names:
-        text = (resources.files("wildcat") / "recipes" / f"{name_or_file}.yaml").read_text(encoding="utf-8")
-    elif Path(name_or_file).is_file():
-        text = Path(name_or_file).read_text(encoding="utf-8")
-    else:
+        file = _recipe_folder() / f"{name_or_file}.yaml"
+    elif not file.is_file():
         close = difflib.get_close_matches(name_or_file, names, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise WildcatError(f"no recipe or file {name_or_file!r}{hint} (recipes: {', '.join(names)})")
     try:
-        values = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise WildcatError(f"recipe {name_or_file} is not valid YAML: {error}") from error
+        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise WildcatError(f"recipe {name_or_file} cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise WildcatError(f"recipe {name_or_file} must be a mapping of settings; got {type(values).__name__}")
     config_from_dict(values, f"recipe {name_or_file}")

@@ -1,0 +1,165 @@
+"""A run's folder: what it holds, and writing it so that nothing half-written is ever read as whole.
+
+::
+
+    RUN/config.json         settings, class names, preprocessing, versions
+    RUN/model.safetensors   weights
+    RUN/metrics.csv         one row per epoch
+    RUN/state.pt            everything needed to continue training
+    RUN/tensorboard/        the same curves for TensorBoard
+"""
+
+import io
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from wildcat._version import __version__
+from wildcat.config import TrainConfig, config_from_dict, read_json
+from wildcat.errors import WildcatError
+from wildcat.model import Wildcat, create_model
+
+CONFIG, WEIGHTS, STATE = "config.json", "model.safetensors", "state.pt"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run is, apart from its weights.
+
+    Attributes:
+        config: every setting, automatic choices resolved.
+        classes: names in the order of the scores.
+        multi_label: whether a picture may have several classes (sigmoid) or has exactly one (softmax).
+        mean, std: normalisation of the trunk's input, for pixel values in [0, 1].
+        images: how many pictures it was trained on.
+    """
+
+    config: TrainConfig
+    classes: tuple[str, ...]
+    multi_label: bool
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    images: int
+
+
+def write_atomically(file: Path, content: bytes) -> None:
+    """Write a file so that after any crash it is either the old one or the new one, whole.
+
+    Raises:
+        WildcatError: if the disk refuses (full, read-only); the old file is intact then.
+    """
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(file)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise WildcatError(f"{file} cannot be written: {error.strerror}") from error
+
+
+def write_json(file: Path, values: dict[str, Any]) -> None:
+    """Write a JSON object atomically, indented."""
+    write_atomically(file, (json.dumps(values, indent=2) + "\n").encode())
+
+
+def build_model(config: TrainConfig, num_classes: int, pretrained: bool) -> Wildcat:
+    """The model that the settings describe; ``pretrained`` off when its weights are loaded afterwards."""
+    return create_model(
+        config.backbone,
+        num_classes=num_classes,
+        num_maps=config.num_maps,
+        kmax=config.kmax,
+        kmin=config.kmin,
+        alpha=config.alpha,
+        pooling=config.pooling,
+        architecture=config.architecture,
+        pretrained=pretrained and config.pretrained,
+        weights=config.weights if pretrained else None,
+        output_stride=config.output_stride,
+    )
+
+
+def save_config(folder: Path, run: Run) -> None:
+    """Write ``config.json``."""
+    values = {"format": 1, **asdict(run), "versions": {"wildcat": __version__, "torch": torch.__version__}}
+    write_json(folder / CONFIG, values)
+
+
+def save_weights(folder: Path, model: Wildcat) -> None:
+    """Write ``model.safetensors``."""
+    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    write_atomically(folder / WEIGHTS, safetensors.torch.save(state, metadata={"format": "pt"}))
+
+
+def read_run(folder: Path) -> Run:
+    """Read ``config.json``.
+
+    Raises:
+        WildcatError: if the folder is not a run's or its config.json is damaged.
+    """
+    file = folder / CONFIG
+    if not file.is_file():
+        raise WildcatError(f"{folder} is not a run's folder: it has no {CONFIG}")
+    values = read_json(file)
+    try:
+        return Run(
+            config=config_from_dict(values["config"], str(file)),
+            classes=tuple(values["classes"]),
+            multi_label=values["multi_label"],
+            mean=tuple(values["mean"]),
+            std=tuple(values["std"]),
+            images=values["images"],
+        )
+    except KeyError as error:
+        raise WildcatError(f"{file} has no entry {error}") from error
+
+
+def load_run(folder: Path) -> tuple[Wildcat, Run]:
+    """Model in evaluation mode, and run.
+
+    Raises:
+        WildcatError: if training has not finished, or the weights are damaged or of another model.
+    """
+    run = read_run(folder)
+    file = folder / WEIGHTS
+    if not file.is_file():
+        hint = "; training has not finished: continue it with --resume" if (folder / STATE).exists() else ""
+        raise WildcatError(f"{folder} has no {WEIGHTS}{hint}")
+    model = build_model(run.config, len(run.classes), pretrained=False)
+    try:
+        model.load_state_dict(safetensors.torch.load_file(file))
+    except (SafetensorError, RuntimeError) as error:
+        raise WildcatError(f"{file} is damaged or of another model: {str(error).splitlines()[0]}") from error
+    return model.eval(), run
+
+
+def save_state(folder: Path, state: dict[str, Any]) -> None:
+    """Write the training state."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomically(folder / STATE, buffer.getvalue())
+
+
+def load_state(folder: Path) -> dict[str, Any] | None:
+    """The training state, or None if none was saved yet.
+
+    Raises:
+        WildcatError: if the file is damaged.
+    """
+    file = folder / STATE
+    if not file.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise WildcatError(f"{file} is damaged: {str(error).splitlines()[0]}") from error
+    return state

@@ -1,0 +1,57 @@
+"""The first three minutes: train on drawn pictures, score, and look at photographs with no training at all."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from wildcat import render
+from wildcat.checkpoint import write_json
+from wildcat.config import TrainConfig
+from wildcat.data import open_dataset
+from wildcat.evaluate import evaluate, items_of, summary
+from wildcat.predict import load
+from wildcat.train import train
+
+
+def sample_photographs() -> dict[str, Image.Image]:
+    """The two photographs that come with scikit-learn (CC-BY 2.0, by danielle jaouich and Ronnie Jones)."""
+    from sklearn.datasets import load_sample_images
+
+    found = load_sample_images()
+    return {
+        Path(name).stem: Image.fromarray(np.asarray(image))
+        for name, image in zip(found.filenames, found.images, strict=True)
+    }
+
+
+def quickstart(out: Path, recipe: dict[str, Any]) -> dict[str, Any]:
+    """Train on the synthetic data, score the held-out pictures and write overlays.
+
+    Args:
+        out: folder: ``run/``, ``results.json``, ``overlays.jpg`` and one overlay per photograph.
+        recipe: settings of the training.
+
+    Returns:
+        The content of results.json.
+    """
+    config = TrainConfig(**recipe)
+    run = train(config, out / "run")
+    predictor = load(run)
+    results = evaluate(predictor, config.data)
+    write_json(out / "results.json", results)
+    print(summary(results))
+
+    dataset = open_dataset(config.data, split="test").subset(range(6))
+    pages = [prediction.overlay() for prediction in predictor.stream(items_of(dataset))]
+    render.contact_sheet(pages, columns=2, side=640).save(out / "overlays.jpg", quality=92)
+    imagenet = load("imagenet")
+    for name, photograph in sample_photographs().items():
+        prediction = imagenet(photograph)
+        best, score = next(iter(prediction.scores.items()))
+        prediction.overlay().save(out / f"imagenet-{name}.jpg", quality=92)
+        x, y = prediction.points[best]
+        print(f"imagenet, no training: {name} is a {best} ({100 * score:.0f} %), at ({x:.0f}, {y:.0f})")
+    print(f"look at: {out / 'overlays.jpg'}, {out / 'imagenet-flower.jpg'}")
+    return results

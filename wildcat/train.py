@@ -1,0 +1,402 @@
+"""Training from image labels alone: one short loop on accelerate, that can stop anywhere and continue exactly."""
+
+import csv
+import io
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
+from tqdm import tqdm
+
+from wildcat import checkpoint
+from wildcat.checkpoint import Run
+from wildcat.config import TrainConfig
+from wildcat.data import Dataset, check_dataset, default_splits, open_dataset
+from wildcat.errors import WildcatError
+from wildcat.losses import multi_class_loss, multi_label_loss
+from wildcat.metrics import average_precision
+from wildcat.model import Wildcat
+from wildcat.transforms import random_view, warp
+
+Row = dict[str, float]
+
+
+class TrainingPictures(TorchDataset[tuple[Tensor, Tensor]]):
+    """Pictures as training sees them, warped, cropped and mirrored at random.
+
+    The key of an item is (epoch, index), and its random numbers come from (seed, epoch, index) alone: an item does not
+    depend on the number of worker processes, nor on what was read before it, so a continued run reads the same.
+    """
+
+    def __init__(self, dataset: Dataset, config: TrainConfig) -> None:
+        self.dataset = dataset
+        self.labels = dataset.labels
+        self.size = config.image_size
+        self.zoom = (config.zoom, 1.0)
+        self.seed = config.seed
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Pixels (size, size, 3) uint8, labels (C,) int8."""
+        epoch, index = key
+        view = random_view(np.random.default_rng((self.seed, epoch, index)), zoom=self.zoom)
+        image = self.dataset.image(index, draft_size=math.ceil(self.size / view.side))
+        return torch.from_numpy(view.picture(image, self.size).copy()), torch.from_numpy(self.labels[index])
+
+
+class TestPictures(TorchDataset[tuple[Tensor, Tensor]]):
+    """Pictures warped to a square, in order."""
+
+    __test__ = False  # the name is the field's, not pytest's
+
+    def __init__(self, dataset: Dataset, size: int) -> None:
+        self.dataset = dataset
+        self.labels = dataset.labels
+        self.size = size
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Pixels (size, size, 3) uint8, labels (C,) int8."""
+        image = self.dataset.image(index, draft_size=self.size)
+        return torch.from_numpy(warp(image, self.size).copy()), torch.from_numpy(self.labels[index])
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """The order of an epoch, a function of (seed, epoch); may start in its middle."""
+
+    def __init__(self, total: int, used: int, seed: int) -> None:
+        self.total, self.used, self.seed = total, used, seed
+        self.epoch = self.start = 0
+
+    def __len__(self) -> int:
+        return self.used - self.start
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.total)
+        return iter([(self.epoch, int(index)) for index in order[self.start : self.used]])
+
+
+def learning_rate_factor(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+    """The schedule: what the base learning rates are multiplied by at a step counted from 0.
+
+    Warm-up rises linearly over ``warmup_epochs``; then constant, divided by 10 every ``step_epochs`` epochs of the run,
+    or half a cosine down to 0 at the end of the run.
+    """
+    total = config.epochs * steps_per_epoch
+    warmup = round(config.warmup_epochs * steps_per_epoch)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    if config.schedule == "step":
+        return float(0.1 ** (step // (config.step_epochs * steps_per_epoch)))
+    if config.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+    return 1.0
+
+
+def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Divide a data set at random, by its seed, into (rest, held out)."""
+    held = round(fraction * len(dataset))
+    if not 0 < held < len(dataset):
+        raise WildcatError(f"val_fraction {fraction} of {len(dataset)} pictures leaves one part empty")
+    order = np.random.default_rng(seed).permutation(len(dataset))
+    return dataset.subset(sorted(order[held:].tolist())), dataset.subset(sorted(order[:held].tolist()))
+
+
+def open_training_data(config: TrainConfig) -> tuple[Dataset, Dataset | None]:
+    """The checked training set and the validation set, if any.
+
+    Raises:
+        WildcatError: from the check, with its report, unless ``on_bad_image`` is "skip".
+    """
+    split = config.train_split or default_splits(config.data)[0]
+    dataset, report = check_dataset(
+        open_dataset(config.data, split), on_bad_image=config.on_bad_image, progress=sys.stderr.isatty()
+    )
+    print(report, file=sys.stderr)
+    if config.val_fraction:
+        return split_off(dataset, config.val_fraction, config.seed)
+    if config.val_split is None:
+        return dataset, None
+    validation, _ = check_dataset(open_dataset(config.data, config.val_split), on_bad_image=config.on_bad_image)
+    return dataset, validation
+
+
+def bf16_is_faster(model: Wildcat, image_size: int, device: torch.device) -> bool:
+    """Measure a forward and backward pass of two images in both precisions; bf16 must win by 15 %.
+
+    bf16 doubles the speed of ResNets on processors with matrix units for it, and slows depthwise convolutions.
+    """
+    if device.type == "mps" or (device.type == "cuda" and not torch.cuda.is_bf16_supported()):
+        return False
+    images = torch.zeros(2, 3, image_size, image_size, device=device).to(memory_format=torch.channels_last)
+    was_training = model.training
+    model.eval()  # BatchNorm must not see these images
+
+    def seconds(enabled: bool) -> float:
+        best = math.inf
+        for _ in range(3):  # the first is a warm-up
+            start = time.perf_counter()
+            with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
+                loss = model(images).scores.sum()
+            loss.backward()
+            loss.item()
+            best = min(best, time.perf_counter() - start)
+        return best
+
+    single, half = seconds(False), seconds(True)
+    model.zero_grad(set_to_none=True)
+    model.train(was_training)
+    return half * 1.15 < single
+
+
+def resolve(config: TrainConfig, model: Wildcat, device: torch.device) -> TrainConfig:
+    """Replace automatic choices by what they mean on this machine, so that a continued run repeats them."""
+    precision = config.precision
+    if precision == "auto":
+        precision = "bf16" if bf16_is_faster(model, config.image_size, device) else "fp32"
+    workers = config.workers
+    if workers is None:
+        # On a CPU the trunk needs every core: one process is enough to decode ahead of it.
+        workers = 1 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+    return replace(config, precision=precision, workers=workers)
+
+
+def train(config: TrainConfig, out: str | Path, *, resume: bool = False) -> Path:
+    """Train a model and write its run's folder.
+
+    The weights of the last epoch are kept, whatever the validation says. The state is saved after each epoch and every
+    ``save_minutes``; on a CPU a run that was killed and continued ends with the weights of an uninterrupted one.
+
+    Args:
+        config: the settings; when resuming they must be the run's own.
+        out: the run's folder; must be new or empty unless resuming.
+        resume: continue from the last saved state; a finished run stays as it is.
+
+    Returns:
+        The folder.
+
+    Raises:
+        WildcatError: for mistakes in settings, data or folder, and if the loss stops being finite.
+    """
+    folder = Path(out)
+    if not resume and (folder / checkpoint.CONFIG).exists():
+        raise WildcatError(f"{folder} already holds a run: continue it with --resume, or give another folder")
+    accelerator = Accelerator(mixed_precision="no")
+    torch.manual_seed(config.seed)
+    dataset, validation = open_training_data(config)
+    if len(dataset) < 2:
+        raise WildcatError(f"{config.data} has {len(dataset)} usable training pictures; at least 2 are needed")
+    model = checkpoint.build_model(config, len(dataset.classes), pretrained=True)
+    model.backbone.freeze(config.freeze_stages, config.freeze_batch_norm)
+    model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    state = checkpoint.load_state(folder) if resume else None
+    if resume and (folder / checkpoint.CONFIG).exists():
+        config = checkpoint.read_run(folder).config
+    else:
+        config = resolve(config, model, accelerator.device)
+        if accelerator.is_main_process:
+            folder.mkdir(parents=True, exist_ok=True)
+            checkpoint.save_config(
+                folder,
+                Run(
+                    config,
+                    dataset.classes,
+                    dataset.multi_label,
+                    model.backbone.mean,
+                    model.backbone.std,
+                    len(dataset),
+                ),
+            )
+    _run_epochs(accelerator, model, config, dataset, validation, folder, state)
+    return folder
+
+
+def _run_epochs(
+    accelerator: Accelerator,
+    model: Wildcat,
+    config: TrainConfig,
+    dataset: Dataset,
+    validation: Dataset | None,
+    folder: Path,
+    state: dict[str, Any] | None,
+) -> None:
+    optimizer = torch.optim.SGD(
+        parameter_groups(model, config), momentum=config.momentum, weight_decay=config.weight_decay, fused=True
+    )
+    batch_size = min(config.batch_size, len(dataset))
+    steps = len(dataset) // batch_size  # whole batches: BatchNorm cannot train on a last batch of one
+    sampler = EpochSampler(len(dataset), steps * batch_size, config.seed)
+    loader = DataLoader(
+        TrainingPictures(dataset, config),
+        batch_size,
+        sampler=sampler,
+        num_workers=config.workers or 0,
+        persistent_workers=bool(config.workers),
+        pin_memory=accelerator.device.type == "cuda",
+    )
+    first_epoch = first_step = 0
+    history: list[Row] = []
+    if state is not None:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        first_epoch, first_step, history = state["epoch"], state["step"], state["history"]
+        if first_epoch == config.epochs:
+            print(f"{folder} has finished its {config.epochs} epochs", file=sys.stderr)
+    trained, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    criterion = criterion_for(dataset, config)
+    totals = state["totals"] if state is not None else {"loss": 0.0, "seconds": 0.0, "images": 0}
+
+    def save(epoch: int, step: int) -> None:
+        if accelerator.is_main_process:
+            checkpoint.save_state(
+                folder,
+                {
+                    "model": accelerator.unwrap_model(trained).state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "epoch": epoch,
+                    "step": step,
+                    "history": history,
+                    "totals": totals,
+                },
+            )
+
+    for epoch in range(first_epoch, config.epochs):
+        sampler.epoch, sampler.start = epoch, first_step * batch_size
+        trained.train()
+        bar = tqdm(
+            total=steps * batch_size,
+            initial=first_step * batch_size,
+            desc=f"epoch {epoch + 1}/{config.epochs}",
+            unit=" images",
+            disable=None if accelerator.is_main_process else True,
+            dynamic_ncols=True,
+        )
+        saved = mark = time.monotonic()
+        for step, (pixels, labels) in enumerate(loader, start=first_step):
+            factor = learning_rate_factor(config, epoch * steps + step, steps)
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * factor
+            # Dropout and drop path of a trunk draw from this, so a continued run draws the same.
+            torch.manual_seed((config.seed * 1_000_003 + epoch) * 1_000_003 + step)
+            with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                output = trained(model.normalize(pixels.permute(0, 3, 1, 2)))
+            loss = criterion(output.scores, labels)
+            value = loss.item()
+            if not math.isfinite(value):
+                raise WildcatError(
+                    f"the loss became {value} in epoch {epoch + 1}, step {step + 1} (learning rate "
+                    f"{config.lr * factor:.3g}); the last good state is kept in {folder}"
+                )
+            accelerator.backward(loss)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            now = time.monotonic()
+            totals["loss"] += value
+            totals["seconds"] += now - mark
+            totals["images"] += len(labels)
+            mark = now
+            bar.update(len(labels))
+            bar.set_postfix(loss=f"{totals['loss'] / (step + 1):.4f}", refresh=False)
+            if now - saved > 60 * config.save_minutes:
+                save(epoch, step + 1)
+                saved = mark = time.monotonic()
+        bar.close()
+        row: Row = {
+            "epoch": epoch + 1,
+            "learning_rate": config.lr * learning_rate_factor(config, (epoch + 1) * steps - 1, steps),
+            "train_loss": totals["loss"] / steps,
+            "images_per_second": totals["images"] / totals["seconds"],
+            "seconds": totals["seconds"],
+        }
+        if validation is not None:
+            row |= validate(accelerator, trained, model, validation, config, criterion)
+        history.append(row)
+        totals |= {"loss": 0.0, "seconds": 0.0, "images": 0}
+        first_step = 0
+        save(epoch + 1, 0)
+        if accelerator.is_main_process:
+            write_history(folder, history)
+            print(describe(row, config.epochs), file=sys.stderr)
+    if accelerator.is_main_process:
+        checkpoint.save_weights(folder, accelerator.unwrap_model(trained))
+
+
+def parameter_groups(model: Wildcat, config: TrainConfig) -> list[dict[str, Any]]:
+    """Trunk and head with their learning rates; what is frozen is left out."""
+    trunk = [p for p in model.backbone.parameters() if p.requires_grad]
+    groups = [
+        {"params": trunk, "base_lr": config.lr * config.backbone_lr_factor},
+        {"params": list(model.transfer.parameters()), "base_lr": config.lr},
+    ]
+    return [{**group, "lr": group["base_lr"]} for group in groups if group["params"]]
+
+
+def criterion_for(dataset: Dataset, config: TrainConfig) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss that the data asks for: (scores, labels) -> scalar."""
+    if dataset.multi_label:
+        return lambda scores, labels: multi_label_loss(scores, labels, config.difficult)
+    return multi_class_loss
+
+
+def validate(
+    accelerator: Accelerator,
+    trained: torch.nn.Module,
+    model: Wildcat,
+    dataset: Dataset,
+    config: TrainConfig,
+    criterion: Callable[[Tensor, Tensor], Tensor],
+) -> Row:
+    """Loss and mAP (area, per cent) or accuracy of the validation set, read at ``image_size``."""
+    loader = accelerator.prepare(DataLoader(TestPictures(dataset, config.image_size), config.batch_size))
+    scores, labels = [], []
+    trained.eval()
+    with torch.no_grad():
+        for pixels, batch_labels in loader:
+            output = trained(model.normalize(pixels.permute(0, 3, 1, 2)))
+            gathered = accelerator.gather_for_metrics((output.scores, batch_labels))
+            scores.append(gathered[0].float().cpu())
+            labels.append(gathered[1].cpu())
+    all_scores, all_labels = torch.cat(scores), torch.cat(labels)
+    row = {"val_loss": criterion(all_scores, all_labels).item()}
+    if dataset.multi_label:
+        precisions = np.asarray(average_precision(all_scores.numpy(), all_labels.numpy()))
+        row["val_map"] = 100 * float(np.nanmean(precisions)) if np.isfinite(precisions).any() else math.nan
+    else:
+        row["val_accuracy"] = 100 * (all_scores.argmax(1) == all_labels.argmax(1)).float().mean().item()
+    return row
+
+
+def write_history(folder: Path, history: list[Row]) -> None:
+    """Write ``metrics.csv`` and the newest row to TensorBoard."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(history[0]))
+    writer.writeheader()
+    writer.writerows(history)
+    checkpoint.write_atomically(folder / "metrics.csv", text.getvalue().encode())
+    epoch = int(history[-1]["epoch"])
+    with SummaryWriter(folder / "tensorboard", purge_step=epoch) as board:
+        for name, value in history[-1].items():
+            if name != "epoch":
+                board.add_scalar(name, value, epoch)
+
+
+def describe(row: Row, epochs: int) -> str:
+    """One line for logs."""
+    shown = {"train_loss": "loss", "val_loss": "val loss", "val_map": "val mAP", "val_accuracy": "val accuracy"}
+    parts = [f"{label} {row[name]:.4g}" for name, label in shown.items() if name in row]
+    return f"epoch {int(row['epoch'])}/{epochs}: {', '.join(parts)}, {row['images_per_second']:.1f} images/s"
