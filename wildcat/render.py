@@ -19,6 +19,7 @@ from wildcat.colours import class_colours, heat_palette
 
 Picture = Image.Image | npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
+_Box = tuple[float, float, float, float]  # x1, y1, x2, y2
 
 PAPER: Colour = (250, 249, 247)
 TEXT: Colour = (44, 46, 54)
@@ -53,7 +54,7 @@ def heatmap_overlay(
         class_map: (h, w), any unit, finite.
         opacity: of the highest values, 0 to 1; lower values are more transparent.
         vmin: value shown as lowest; the map's own minimum by default. Give both to compare maps with each other.
-        vmax: value shown as highest; the map's own maximum by default.
+        vmax: value shown as highest; the map's own maximum by default. A map without a range shows no heat.
 
     Raises:
         ValueError: a map that is not (h, w), empty or not finite; an opacity outside [0, 1].
@@ -87,73 +88,79 @@ def draw_points(image: Picture, points: npt.ArrayLike, labels: Sequence[str] | N
     Raises:
         ValueError: points that are not (K, 2), or another number of labels.
     """
-    picture = as_picture(image).copy()
-    spots = (
-        np.asarray(points, dtype=np.float64).reshape(-1, 2) if np.size(points) == 0 else np.asarray(points, np.float64)
-    )
-    if spots.ndim != 2 or spots.shape[1] != 2:
-        raise ValueError(f"points must have the shape (K, 2), not {spots.shape}")
+    picture = as_picture(image)
+    array = np.asarray(points, dtype=np.float64)
+    if array.size and (array.ndim != 2 or array.shape[1] != 2):
+        raise ValueError(f"points must have the shape (K, 2), not {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError("points hold values that are not finite")
+    spots: list[tuple[float, float]] = [(x, y) for x, y in array.reshape(-1, 2).tolist()]
     if labels is not None and len(labels) != len(spots):
         raise ValueError(f"{len(spots)} points need as many labels, not {len(labels)}")
-    radius = min(max(0.028 * max(picture.size), 5.0), 150.0)
-    taken = [(x - radius, y - radius, x + radius, y + radius) for x, y in spots.tolist()]
-    for x, y in spots.tolist():
-        _stamp_mark(picture, x, y, radius)
-    for (x, y), label in zip(spots.tolist(), labels or (), strict=False):
-        _stamp_tag(picture, x, y, radius, label, taken)
+    radius = min(max(0.034 * math.sqrt(picture.width * picture.height), 5.0), 150.0)
+    for spot in spots:
+        _stamp_mark(picture, spot, radius)
+    if labels is not None:
+        taken = [(x - radius, y - radius, x + radius, y + radius) for x, y in spots]
+        for spot, label in zip(spots, labels, strict=True):
+            _stamp_tag(picture, spot, radius, label, taken)
     return picture
 
 
-def _stamp_mark(picture: Image.Image, x: float, y: float, radius: float) -> None:
+def _stamp_mark(picture: Image.Image, spot: tuple[float, float], radius: float) -> None:
     """A ring with a cross in it: the mark's colour inside, a white rim, and a dark one that shows on white."""
+    x, y = spot
     reach = math.ceil(radius * 1.6)
     left, top = math.floor(x) - reach, math.floor(y) - reach
     side = (2 * reach + 1) * _SUPERSAMPLING
     canvas = Image.new("RGBA", (side, side), (*MARK, 0))
     draw = ImageDraw.Draw(canvas)
     cx, cy, r = (x - left) * _SUPERSAMPLING, (y - top) * _SUPERSAMPLING, radius * _SUPERSAMPLING
+
+    def around(dx: float, dy: float) -> _Box:
+        # Pillow fills up to and with the last pixel: one less keeps the mark centred.
+        return round(cx - dx), round(cy - dy), round(cx + dx) - 1, round(cy + dy) - 1
+
     for colour, width in (((20, 20, 28, 110), 0.52), ((255, 255, 255, 255), 0.42), ((*MARK, 255), 0.2)):
         half = width * r / 2
-        draw.ellipse(
-            (cx - r - half, cy - r - half, cx + r + half, cy + r + half), outline=colour, width=round(2 * half)
-        )
-        arm = 0.42 * r + half * 0.6
-        draw.rectangle((cx - arm, cy - half, cx + arm, cy + half), fill=colour)
-        draw.rectangle((cx - half, cy - arm, cx + half, cy + arm), fill=colour)
+        arm = 0.42 * r + 0.6 * half
+        draw.ellipse(around(r + half, r + half), outline=colour, width=round(2 * half))
+        draw.rectangle(around(arm, half), fill=colour)
+        draw.rectangle(around(half, arm), fill=colour)
     mark = canvas.reduce(_SUPERSAMPLING)
     picture.paste(mark, (left, top), mark)
 
 
-def _stamp_tag(
-    picture: Image.Image, x: float, y: float, radius: float, label: str, taken: list[tuple[float, float, float, float]]
-) -> None:
-    """A tag beside a mark, where it fits and covers no other mark or tag; left out where nothing fits."""
-    font = _font(round(min(max(0.034 * max(picture.size), 11), 120)))
-    text_width, (ascent, descent) = font.getlength(label), font.getmetrics()
+def _stamp_tag(picture: Image.Image, spot: tuple[float, float], radius: float, label: str, taken: list[_Box]) -> None:
+    """A tag beside a mark, where it covers the fewest of the boxes taken, to which its own is added.
+
+    A tag that does not fit into the picture is left out.
+    """
+    x, y = spot
+    text = " ".join(label.split())
+    font = _font(round(min(max(1.2 * radius, 11), 120)))
+    ascent, descent = font.getmetrics()
     pad = round(0.45 * font.size)
-    width, height = math.ceil(text_width) + 2 * pad, ascent + descent + pad
+    width, height = math.ceil(font.getlength(text)) + 2 * pad, ascent + descent + pad
     if width > picture.width or height > picture.height:
         return
+
+    def box_at(left: float, top: float) -> _Box:
+        left = round(min(max(left, 0), picture.width - width))
+        top = round(min(max(top, 0), picture.height - height))
+        return left, top, left + width, top + height
+
+    def covered(box: _Box) -> int:
+        return sum(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken)
+
     away = 1.7 * radius
-    corners = [
-        (x + away, y - height / 2),
-        (x - away - width, y - height / 2),
-        (x - width / 2, y - away - height),
-        (x - width / 2, y + away),
-    ]
-    best, fewest = None, math.inf
-    for corner in corners:
-        left = min(max(corner[0], 0), picture.width - width)
-        top = min(max(corner[1], 0), picture.height - height)
-        covered = sum(left < b[2] and b[0] < left + width and top < b[3] and b[1] < top + height for b in taken)
-        if covered < fewest:
-            best, fewest = (round(left), round(top)), covered
-    if best is None:
-        return
-    taken.append((best[0], best[1], best[0] + width, best[1] + height))
-    shape = _rounded((width, height), height / 2).point(lambda v: v * 0.94)
-    picture.paste(PAPER, best, shape)
-    ImageDraw.Draw(picture).text((best[0] + pad, best[1] + pad / 2), label, TEXT, font)
+    right, left = box_at(x + away, y - height / 2), box_at(x - away - width, y - height / 2)
+    above, below = box_at(x - width / 2, y - away - height), box_at(x - width / 2, y + away)
+    box = min(right, left, above, below, key=covered)  # the first of equals
+    taken.append(box)
+    corner = (int(box[0]), int(box[1]))
+    picture.paste(PAPER, corner, _rounded((width, height), height / 2).point(lambda v: v * 0.94))
+    ImageDraw.Draw(picture).text((corner[0] + pad, corner[1] + pad / 2), text, TEXT, font)
 
 
 # ---- Masks --------------------------------------------------------------------------------------------------------
@@ -295,7 +302,7 @@ def _columns(count: int, size: tuple[int, int]) -> int:
     def badness(columns: int) -> float:
         rows = math.ceil(count / columns)
         shape = columns * max(size[0], _NARROWEST) / (rows * (size[1] + 50))
-        return abs(math.log(shape / 1.6)) + 0.5 * (rows * columns - count) / count
+        return abs(math.log(shape / 1.6)) + 2 * (rows * columns - count) / count
 
     return min(range(1, count + 1), key=badness)
 
@@ -368,7 +375,7 @@ def _with_legend(view: Image.Image, legend: Sequence[tuple[str, Colour]]) -> Ima
 
 
 def as_picture(image: Picture) -> Image.Image:
-    """An RGB PIL image of a PIL image or of a uint8 array (H, W, 3).
+    """A new RGB PIL image of a PIL image or of a uint8 array (H, W, 3).
 
     Raises:
         ValueError: an array of another shape or type.
@@ -405,7 +412,7 @@ def _panel_size(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    return picture.copy() if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
 def _colour(rgb: npt.NDArray[np.uint8]) -> Colour:
@@ -428,7 +435,8 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """The text, or its beginning and an ellipsis where the whole is wider than ``width`` pixels."""
+    """The text on one line, or its beginning and an ellipsis where the whole is wider than ``width`` pixels."""
+    text = " ".join(text.split())
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:

@@ -306,8 +306,8 @@ def synthetic(split: str, count: int | None = None, seed: int = _SEED, size: int
     """The synthetic data set: drawn from a seed, multi-label, with boxes and masks.
 
     Labels, boxes and masks tell what stays visible. An object of which less than a quarter does is "difficult", one of
-    which nothing does is left out. The drawings repeat exactly with the same
-    versions of NumPy and Pillow on the same kind of machine.
+    which nothing does is left out. The pictures repeat exactly with the same versions of NumPy and Pillow on the same
+    kind of machine.
 
     Args:
         split: "train", "val" or "test": other pictures each.
@@ -329,14 +329,3 @@ def synthetic(split: str, count: int | None = None, seed: int = _SEED, size: int
     if not SIZES[0] <= size <= SIZES[1]:
         raise WildcatError(f"synthetic: size={size} is not allowed; it is {SIZES[0]} to {SIZES[1]}")
     return Synthetic(split, count, seed, size)
-
-
-def synthetic_from_options(options: str, split: str) -> Synthetic:
-    """The data set that a spec asks for after ``synthetic:``, ``"count=40,seed=1,size=128"`` or any of the three."""
-    values: dict[str, int] = {}
-    for option in filter(None, options.split(",")):
-        name, _, value = option.partition("=")
-        if name not in ("count", "seed", "size") or not value.strip().isdecimal():
-            raise WildcatError(f"synthetic:{options}: cannot read {option!r}; allowed are count=N, seed=N and size=N")
-        values[name] = int(value)
-    return synthetic(split, **values)
