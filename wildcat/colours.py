@@ -7,6 +7,8 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+Colour = tuple[int, int, int]  # red, green, blue, 0 to 255
+
 
 def oklch(lightness: npt.ArrayLike, chroma: npt.ArrayLike, hue: npt.ArrayLike) -> npt.NDArray[np.uint8]:
     """sRGB colours (..., 3) of OKLCH coordinates, which broadcast; colours outside sRGB are clipped.
@@ -70,3 +72,8 @@ def class_colours(count: int) -> npt.NDArray[np.uint8]:
     """
     index = np.arange(count)
     return oklch(0.78 - 0.12 * (index % 3), 0.15, 25 + 137.508 * index)
+
+
+def as_colour(rgb: npt.NDArray[np.uint8]) -> Colour:
+    """One row (3,) of the arrays above as Pillow takes it."""
+    return int(rgb[0]), int(rgb[1]), int(rgb[2])

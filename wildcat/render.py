@@ -15,10 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from wildcat.colours import class_colours, heat_palette
+from wildcat.colours import Colour, as_colour, class_colours, heat_palette
 
 Picture = Image.Image | npt.NDArray[np.uint8]
-Colour = tuple[int, int, int]
 _Box = tuple[float, float, float, float]  # x1, y1, x2, y2
 
 PAPER: Colour = (250, 249, 247)
@@ -218,7 +217,7 @@ def mask_overlay(
     colours = class_colours(len(classes))
     legend = []
     for label in present:
-        colour = (225, 225, 228) if label == VOID else _colour(colours[label - 1])
+        colour = (225, 225, 228) if label == VOID else as_colour(colours[label - 1])
         region = Image.fromarray(((labels == label) * 255).astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
         soft = region.filter(ImageFilter.GaussianBlur(sigma))
         view.paste(colour, (0, 0), soft.point(lambda v: v * opacity))
@@ -413,10 +412,6 @@ def _panel_size(size: tuple[int, int]) -> tuple[int, int]:
 
 def _resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     return picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-
-
-def _colour(rgb: npt.NDArray[np.uint8]) -> Colour:
-    return int(rgb[0]), int(rgb[1]), int(rgb[2])
 
 
 def _rounded(size: tuple[int, int], radius: float) -> Image.Image:

@@ -15,13 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
-from wildcat.colours import oklch
+from wildcat.colours import Colour, as_colour, oklch
 from wildcat.data import drawings
 from wildcat.data.drawings import Drawing, Part, Points, Rng
 from wildcat.data.sample import Dataset, Sample
 from wildcat.errors import WildcatError
 
-Colour = tuple[int, int, int]
 
 CLASSES = tuple(drawings.CLASSES)
 COUNTS = {"train": 480, "val": 120, "test": 240}  # pictures of each split
@@ -152,11 +151,7 @@ def _fills(dark_ground: bool, rng: Rng) -> list[Colour]:
     lightness = rng.uniform(low, high, (2, 1)) + np.array([0.0, -0.13, 0.14])
     chroma = rng.uniform(0.1, 0.17, (2, 1)) * np.array([1.0, 1.0, 0.6])
     shades = oklch(lightness, chroma, hues).reshape(6, 3)
-    return [*(_colour(rgb) for rgb in shades), (252, 250, 245), (38, 36, 46)]
-
-
-def _colour(rgb: npt.NDArray[np.uint8]) -> Colour:
-    return int(rgb[0]), int(rgb[1]), int(rgb[2])
+    return [*(as_colour(rgb) for rgb in shades), (252, 250, 245), (38, 36, 46)]
 
 
 def _noise(cells: int, size: int, rng: Rng) -> npt.NDArray[np.float32]:
@@ -199,7 +194,7 @@ def _ground(size: int, rng: Rng) -> tuple[Image.Image, bool]:
     step = rng.choice((-1, 1)) * rng.uniform(0.04, 0.07)
     chroma, hue, turn = rng.uniform(0.02, 0.065), rng.uniform(0, 360), rng.uniform(-50, 50)
     first, second = (
-        Image.new("RGB", (size, size), _colour(rgb))
+        Image.new("RGB", (size, size), as_colour(rgb))
         for rgb in oklch([lightness, lightness + step], chroma, [hue, hue + turn])
     )
     mix = (np.clip(_pattern(size, rng), 0, 1) * 255).astype(np.uint8)
