@@ -232,7 +232,7 @@ def test_pillows_warnings_stay_inside_also_with_threads(tmp_path: Path) -> None:
 # Geometry
 
 views = st.builds(
-    lambda seed, low, flip: random_view(np.random.default_rng(seed), zoom=(low, 1), flip=flip),
+    lambda seed, low, flip: random_view(np.random.default_rng(seed), crop_area=low, flip=flip),
     st.integers(0, 2**32),
     st.floats(0.2, 1),
     st.booleans(),
@@ -277,7 +277,7 @@ def test_the_way_back_undoes_the_view(view: View, x: float, y: float) -> None:
 
 
 def test_views_by_hand() -> None:
-    view = View(left=0.25, top=0.5, side=0.5, flip=True)
+    view = View(left=0.25, top=0.5, width=0.5, height=0.5, flip=True)
     boxes = np.array([[50, 50, 100, 75], [0, 0, 10, 10]], dtype=np.float32)
     # Shown: x 50...150 of 200, y 50...100 of 100, mirrored; 10 view pixels are 10 of x and 5 of y.
     out = view.boxes(boxes, (200, 100), 100)
@@ -292,31 +292,33 @@ def test_views_by_hand() -> None:
 
 def test_a_cached_square_warp_gives_nearly_the_same_view() -> None:
     large = awkward.photo(300, 200)
-    view = View(left=0.1, top=0.2, side=0.7)
+    view = View(left=0.1, top=0.2, width=0.7, height=0.6)
     direct, cached = view.picture(large, 64), view.picture(warp(large, 128), 64)
     assert np.abs(direct.astype(int) - cached).max() <= 4
 
 
 def test_random_views_are_inside_and_repeatable() -> None:
-    drawn = [random_view(np.random.default_rng(5), zoom=(0.5, 0.9)) for _ in range(2)]
+    drawn = [random_view(np.random.default_rng(5), crop_area=0.4) for _ in range(2)]
     assert drawn[0] == drawn[1]
     rng = np.random.default_rng(0)
-    many = [random_view(rng, zoom=(0.5, 0.9)) for _ in range(400)]
-    sides = [view.side for view in many]
-    assert 0.5 <= min(sides) < 0.52 and 0.88 < max(sides) <= 0.9
-    assert all(0 <= v.left <= 1 - v.side and 0 <= v.top <= 1 - v.side for v in many)
+    many = [random_view(rng, crop_area=0.4) for _ in range(400)]
+    areas = [view.width * view.height for view in many]
+    assert 0.39 <= min(areas) < 0.45 and 0.9 < max(areas) <= 1
+    assert all(3 / 4 <= v.width / v.height <= 4 / 3 for v in many)
+    assert min(v.width / v.height for v in many) < 0.8 < 1.2 < max(v.width / v.height for v in many)
+    assert all(0 <= v.left <= 1 - v.width and 0 <= v.top <= 1 - v.height for v in many)
     assert 150 < sum(view.flip for view in many) < 250
     assert random_view(rng, flip=False) == View()
     # The stream does not depend on the settings.
     a, b = np.random.default_rng(1), np.random.default_rng(1)
-    random_view(a, zoom=(1, 1), flip=False), random_view(b, zoom=(0.3, 0.9))
+    random_view(a, flip=False), random_view(b, crop_area=0.3)
     assert a.random() == b.random()
 
 
-@pytest.mark.parametrize("zoom", [(0, 1), (0.9, 0.5), (0.5, 1.1), (float("nan"), 1)])
-def test_impossible_zooms_are_refused(zoom: tuple[float, float]) -> None:
-    with pytest.raises(ValueError, match="zoom"):
-        random_view(np.random.default_rng(0), zoom=zoom)
+@pytest.mark.parametrize("area", [0, -0.5, 1.1, float("nan")])
+def test_impossible_crops_are_refused(area: float) -> None:
+    with pytest.raises(ValueError, match="crop_area"):
+        random_view(np.random.default_rng(0), crop_area=area)
 
 
 def test_cells_by_hand() -> None:

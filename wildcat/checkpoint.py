@@ -72,20 +72,29 @@ def write_json(file: Path, values: dict[str, Any]) -> None:
 
 
 def build_model(config: TrainConfig, num_classes: int, pretrained: bool) -> Wildcat:
-    """The model that the settings describe; ``pretrained`` off when its weights are loaded afterwards."""
-    return create_model(
-        config.backbone,
-        num_classes=num_classes,
-        num_maps=config.num_maps,
-        kmax=config.kmax,
-        kmin=config.kmin,
-        alpha=config.alpha,
-        pooling=config.pooling,
-        architecture=config.architecture,
-        pretrained=pretrained and config.pretrained,
-        weights=config.weights if pretrained else None,
-        output_stride=config.output_stride,
-    )
+    """The model that the settings describe; ``pretrained`` off when its weights are loaded afterwards.
+
+    Raises:
+        WildcatError: for a setting that no model can have.
+    """
+    try:
+        return create_model(
+            config.backbone,
+            num_classes=num_classes,
+            num_maps=config.num_maps,
+            kmax=config.kmax,
+            kmin=config.kmin,
+            alpha=config.alpha,
+            pooling=config.pooling,
+            architecture=config.architecture,
+            pretrained=pretrained and config.pretrained,
+            weights=config.weights if pretrained else None,
+            output_stride=config.output_stride,
+        )
+    except WildcatError:
+        raise
+    except (ValueError, TypeError) as error:  # the network's parts know nothing of settings
+        raise WildcatError(str(error)) from error
 
 
 def save_config(folder: Path, run: Run) -> None:

@@ -47,7 +47,7 @@ class TrainConfig:
     freeze_batch_norm: bool = setting(False, "keep the trunk's BatchNorm layers as they are")
 
     image_size: int = setting(320, "side in pixels of the square that training pictures are warped to")
-    zoom: float = setting(1.0, "smallest side of a random crop, as a share of the picture's; 1 for no crop")
+    crop_area: float = setting(1.0, "smallest area of a random crop, as a share of the picture's; 1 for no crop")
     epochs: int = setting(10, "passes over the training pictures")
     batch_size: int = setting(16, "pictures per step")
     lr: float = setting(0.05, "learning rate of the head")
@@ -86,8 +86,8 @@ class TrainConfig:
                 value = getattr(self, name)
                 if not (value > low if low == 0 else value >= 0):
                     raise WildcatError(f"{name} must be {allowed}; got {value}")
-        if not 0 < self.zoom <= 1:
-            raise WildcatError(f"zoom must be above 0 and at most 1; got {self.zoom}")
+        if not 0 < self.crop_area <= 1:
+            raise WildcatError(f"crop_area must be above 0 and at most 1; got {self.crop_area}")
         if not 0 <= self.val_fraction < 1:
             raise WildcatError(f"val_fraction must be at least 0 and below 1; got {self.val_fraction}")
         if self.val_fraction and self.val_split:

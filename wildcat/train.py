@@ -43,14 +43,14 @@ class TrainingPictures(TorchDataset[tuple[Tensor, Tensor]]):
         self.dataset = dataset
         self.labels = dataset.labels
         self.size = config.image_size
-        self.zoom = (config.zoom, 1.0)
+        self.crop_area = config.crop_area
         self.seed = config.seed
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Pixels (size, size, 3) uint8, labels (C,) int8."""
         epoch, index = key
-        view = random_view(np.random.default_rng((self.seed, epoch, index)), zoom=self.zoom)
-        image = self.dataset.image(index, draft_size=math.ceil(self.size / view.side))
+        view = random_view(np.random.default_rng((self.seed, epoch, index)), crop_area=self.crop_area)
+        image = self.dataset.image(index, draft_size=math.ceil(self.size / min(view.width, view.height)))
         return torch.from_numpy(view.picture(image, self.size).copy()), torch.from_numpy(self.labels[index])
 
 

@@ -1,7 +1,7 @@
 """Pictures in, network inputs out, and the way back to original pixels.
 
 Two jobs, both free of PyTorch (imported only by `to_input`): reading a picture of any kind as upright 8-bit RGB, and
-the geometry of training and prediction: the square warp, the horizontal flip and the zoom jitter, applied to picture,
+the geometry of training and prediction: the square warp, the horizontal flip and the random crop, applied to picture,
 mask and boxes together. Boxes and points are continuous pixel edges, x before y: pixel i covers [i, i + 1).
 """
 
@@ -232,20 +232,21 @@ def image_size(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS) -> t
 class View:
     """The part of a picture that the network sees: a sub-rectangle, mirrored or not, warped to a square.
 
-    `left`, `top` and `side` are fractions of the picture's width and height, so a view holds for a picture, its mask
-    and its boxes at any resolution (a draft, or a cached square warp). The default is the whole picture: the square
-    warp.
+    `left` and `width` are fractions of the picture's width, `top` and `height` of its height, so a view holds for a
+    picture, its mask and its boxes at any resolution (a draft, or a cached square warp). The default is the whole
+    picture: the square warp.
     """
 
     left: float = 0.0
     top: float = 0.0
-    side: float = 1.0
+    width: float = 1.0
+    height: float = 1.0
     flip: bool = False
 
     def _resize(self, image: Image.Image, size: int, resample: Image.Resampling) -> npt.NDArray[np.uint8]:
         width, height = image.size
         # min: 0.1 + 0.9 may exceed 1 by a rounding error, which Pillow refuses
-        right, bottom = min(self.left + self.side, 1.0) * width, min(self.top + self.side, 1.0) * height
+        right, bottom = min(self.left + self.width, 1.0) * width, min(self.top + self.height, 1.0) * height
         out = np.array(image.resize((size, size), resample, box=(self.left * width, self.top * height, right, bottom)))
         return np.ascontiguousarray(out[:, ::-1]) if self.flip else out
 
@@ -266,7 +267,7 @@ class View:
         A box outside the view stays, with no area, so that rows keep their classes.
         """
         start = np.array([self.left, self.top] * 2)
-        out = (boxes / np.array(picture_size * 2, dtype=np.float64) - start) / self.side
+        out = (boxes / np.array(picture_size * 2, dtype=np.float64) - start) / np.array([self.width, self.height] * 2)
         if self.flip:
             out[:, [0, 2]] = 1 - out[:, [2, 0]]
         return np.asarray(out.clip(0, 1) * size, dtype=np.float32)
@@ -278,20 +279,34 @@ class View:
         relative = np.asarray(points, dtype=np.float64) / size
         if self.flip:
             relative = np.stack([1 - relative[..., 0], relative[..., 1]], axis=-1)
-        return np.asarray((relative * self.side + np.array([self.left, self.top])) * np.array(picture_size))
+        return np.asarray(
+            (relative * np.array([self.width, self.height]) + np.array([self.left, self.top])) * np.array(picture_size)
+        )
 
 
-def random_view(rng: np.random.Generator, *, zoom: tuple[float, float] = (1.0, 1.0), flip: bool = True) -> View:
-    """Draw a view for training: side uniform in `zoom` (fractions of the picture's sides), any place, mirrored or not.
+CROP_RATIO = 4 / 3  # largest change of a random crop's aspect, either way
 
-    Always draws four numbers, so that a run's random stream does not depend on the settings.
+
+def random_view(rng: np.random.Generator, *, crop_area: float = 1.0, flip: bool = True) -> View:
+    """Draw a view for training: a crop of random area, aspect and place, mirrored or not.
+
+    The area is uniform in [crop_area, 1] of the picture's, the aspect log-uniform within 4 / 3 of the picture's either
+    way (the crop of Szegedy et al. 2015, relative to the picture); a side that would leave the picture is cut to it.
+    1 means the whole picture. Always draws five numbers, so that a run's random stream does not depend on the settings.
+
+    Raises:
+        ValueError: if `crop_area` is not above 0 and at most 1.
     """
-    low, high = zoom
-    if not 0 < low <= high <= 1:
-        raise ValueError(f"zoom is (smallest, largest) side with 0 < smallest <= largest <= 1, not {zoom}")
-    side, left, top, mirror = rng.random(4).tolist()
-    side = low + (high - low) * side
-    return View(left=left * (1 - side), top=top * (1 - side), side=side, flip=flip and mirror < 0.5)
+    if not 0 < crop_area <= 1:
+        raise ValueError(f"crop_area must be above 0 and at most 1; got {crop_area}")
+    area, aspect, left, top, mirror = rng.random(5)
+    flip = bool(flip and mirror < 0.5)
+    if crop_area == 1:
+        return View(flip=flip)
+    area = crop_area + (1 - crop_area) * area
+    ratio = CROP_RATIO ** (2 * aspect - 1)
+    width, height = min(1.0, (area * ratio) ** 0.5), min(1.0, (area / ratio) ** 0.5)
+    return View(left * (1 - width), top * (1 - height), width, height, flip)
 
 
 def warp(image: Image.Image | npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
