@@ -21,7 +21,6 @@ from wildcat.data.drawings import Drawing, Part, Points, Rng
 from wildcat.data.sample import Dataset, Sample
 from wildcat.errors import WildcatError
 
-
 CLASSES = tuple(drawings.CLASSES)
 COUNTS = {"train": 480, "val": 120, "test": 240}  # pictures of each split
 SIZES = (32, 2048)  # smallest and largest side, in pixels
