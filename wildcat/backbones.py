@@ -8,7 +8,6 @@ import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +65,7 @@ class Backbone(nn.Module):
         self._features = features
         self._stages = stages
         self._frozen_modules: list[nn.Module] = []
+        self._frozen_parameters: list[nn.Parameter] = []
 
     @property
     def stages(self) -> int:
@@ -79,6 +79,8 @@ class Backbone(nn.Module):
     def freeze(self, stages: int = 0, batch_norm: bool = False) -> None:
         """Stop the first stages from learning; their BatchNorm statistics stay as they are, also after ``train()``.
 
+        What an earlier call froze and this one does not learns again.
+
         Args:
             stages: how many stages to freeze, from the input; -1 freezes all.
             batch_norm: also freeze every BatchNorm of the trunk, statistics and affine parameters.
@@ -91,17 +93,18 @@ class Backbone(nn.Module):
         chosen = self._stages if stages == -1 else self._stages[:stages]
         modules = dict(self.net.named_modules())
         parameters = dict(self.net.named_parameters())
-        frozen: list[nn.Module] = []
-        for name in (name for stage in chosen for name in stage):
-            if name in modules:
-                frozen.append(modules[name])
-            else:  # a bare parameter such as a position embedding
-                parameters[name].requires_grad_(False)
+        names = [name for stage in chosen for name in stage]
+        frozen = [modules[name] for name in names if name in modules]
         if batch_norm:
             frozen += [module for module in modules.values() if isinstance(module, _NORMS)]
-        for module in frozen:
-            module.requires_grad_(False)
+        still = [parameter for module in frozen for parameter in module.parameters()]
+        still += [parameters[name] for name in names if name in parameters]  # bare, such as a position embedding
+        for parameter in self._frozen_parameters:
+            parameter.requires_grad_(True)
         self._frozen_modules = frozen
+        self._frozen_parameters = [parameter for parameter in still if parameter.requires_grad]
+        for parameter in self._frozen_parameters:
+            parameter.requires_grad_(False)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "Backbone":
@@ -202,9 +205,10 @@ def _resnet(name: str, pretrained: bool, output_stride: int | None) -> Backbone:
     if pretrained:
         weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
         try:
-            net.load_state_dict(weights.get_state_dict(progress=True, check_hash=True))
-        except (URLError, OSError) as error:
+            state = weights.get_state_dict(progress=True, check_hash=True)
+        except Exception as error:  # no network, a broken connection, a file cut short
             raise _no_hub(name, error) from error
+        net.load_state_dict(state)
     channels = net.fc.in_features
     net.avgpool = nn.Identity()
     net.fc = nn.Identity()
@@ -236,20 +240,23 @@ def _timm(name: str, pretrained: bool, output_stride: int | None) -> Backbone:
         close = difflib.get_close_matches(timm_name, timm.list_models(), n=1)
         hint = f"; did you mean {TIMM_PREFIX}{close[0]}?" if close else ""
         raise WildcatError(f"timm has no model {timm_name!r}{hint}")
-    options: dict[str, Any] = {} if output_stride is None else {"output_stride": output_stride}
-    # Transformers interpolate their position embedding to the input at hand only when asked; others refuse the option.
-    candidates: list[dict[str, Any]] = [{"dynamic_img_size": True}, {}] if output_stride is None else [{}]
+    # Transformers fit their position embedding and their grid of patches to the input at hand only when asked; the
+    # other families refuse these options.
+    any_size = {"dynamic_img_size": True}
+    candidates: list[dict[str, Any]] = [{**any_size, "dynamic_img_pad": True}, any_size, {}]
+    if output_stride is not None:
+        candidates = [{"output_stride": output_stride}]
     net: Any = None
-    for extra in candidates:
+    for options in candidates:
         try:
-            net = timm.create_model(timm_name, pretrained=pretrained, num_classes=0, **options, **extra)
+            net = timm.create_model(timm_name, pretrained=pretrained, num_classes=0, **options)
             break
         except (TypeError, NotImplementedError, AssertionError) as error:
             refused = error
         except Exception as error:  # timm passes on whatever its hub client raises
-            raise _no_hub(name, error) from error
+            raise _no_hub(name, error) if pretrained else _not_built(name, error) from error
     if net is None:
-        raise WildcatError(f"{name} cannot be built with {options or 'its own defaults'}: {refused}") from refused
+        raise _not_built(name, refused, output_stride) from refused
     config = net.pretrained_cfg
     backbone = Backbone(
         name,
@@ -268,37 +275,55 @@ def _timm(name: str, pretrained: bool, output_stride: int | None) -> Backbone:
     return backbone
 
 
+def _not_built(name: str, error: Exception, output_stride: int | None = None) -> WildcatError:
+    told = "" if output_stride is None else f" with output stride {output_stride}"
+    return WildcatError(f"{name} cannot be built{told}: {error}")
+
+
 def _measured_stride(backbone: Backbone) -> int:
+    """Pixels per cell, from how the map grows with the input; a network of one size is measured at that size."""
+
+    def cells(height: int, width: int) -> int:
+        features = backbone(torch.zeros(1, 3, height, width))
+        if features.ndim != 4 or features.shape[1] != backbone.channels:
+            raise WildcatError(f"{backbone.name} gives features of shape {tuple(features.shape)}, not (N, D, h, w)")
+        columns: int = features.shape[3]
+        return columns
+
     size = backbone.native_size
     was_training = backbone.training
     backbone.eval()
     with torch.no_grad():
-        features = backbone(torch.zeros(1, 3, size, size))
+        try:
+            # 448 more pixels are a whole number of cells of 7, 8, 14, 16, 28, 32 or 64 pixels: the borders cancel out.
+            stride = 448 / (cells(96, 96 + 448) - cells(96, 96))
+        except (AssertionError, RuntimeError):
+            stride = size / cells(size, size)
     backbone.train(was_training)
-    if features.ndim != 4 or features.shape[1] != backbone.channels:
-        raise WildcatError(f"{backbone.name} gives features of shape {tuple(features.shape)}, not (N, D, h, w)")
-    cells: int = features.shape[3]
-    return round(size / cells)
+    return round(stride)
 
 
 def _forward_features(net: Any, images: Tensor) -> Tensor:
     """Features of a timm model as (N, D, h, w), whatever layout the family uses."""
-    x: Tensor = net.forward_features(images)
-    if x.ndim == 4:
+    x: Any = net.forward_features(images)
+    if isinstance(x, Tensor) and x.ndim == 4:
         if x.shape[1] != net.num_features and x.shape[3] == net.num_features:  # (N, h, w, D), for example Swin
-            x = x.permute(0, 3, 1, 2)
+            return x.permute(0, 3, 1, 2)
         return x
-    if x.ndim != 3 or not hasattr(net, "patch_embed"):
-        raise WildcatError(f"{type(net).__name__} gives features of shape {tuple(x.shape)}, not a map or patch tokens")
-    x = x[:, getattr(net, "num_prefix_tokens", 0) :]  # patch tokens only, (N, h * w, D)
-    height, width = net.patch_embed.dynamic_feat_size(images.shape[-2:])
-    features: Tensor = x.transpose(1, 2).unflatten(2, (height, width))
-    return features
+    if isinstance(x, Tensor) and x.ndim == 3 and hasattr(getattr(net, "patch_embed", None), "dynamic_feat_size"):
+        x = x[:, getattr(net, "num_prefix_tokens", 0) :]  # patch tokens only, (N, h * w, D)
+        height, width = net.patch_embed.dynamic_feat_size(images.shape[-2:])
+        if x.shape[1] == height * width:
+            features: Tensor = x.transpose(1, 2).unflatten(2, (height, width))
+            return features
+    raise WildcatError(f"the features of timm's {type(net).__name__} are neither a map nor a grid of patch tokens")
 
 
 def _timm_stages(net: Any) -> list[list[str]]:
     from timm.models import group_modules, group_parameters
 
+    if not hasattr(net, "group_matcher"):  # a few families: one stage, all or nothing
+        return [[name for name, _ in (*net.named_children(), *net.named_parameters(recurse=False))]]
     matcher = net.group_matcher(coarse=True)
     modules = group_modules(net, matcher)
     parameters = group_parameters(net, matcher)
@@ -330,10 +355,14 @@ def load_weights(net: nn.Module, file: Path) -> None:
         raise WildcatError(
             f"weights file {file} cannot be read as a state dict (.pth, .safetensors): {error}"
         ) from error
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
+        raise WildcatError(f"weights file {file} does not hold a state dict: a mapping of names to tensors alone")
     own = net.state_dict()
-    heads = ("fc.", "classifier.", "head.")
+    heads = ("fc.", "classifier.", "head.", "head_dist.")
     extra = [key for key in state if key not in own and not key.startswith(heads)]
-    missing = [key for key in own if key not in state and not key.startswith(heads)]
+    # Files of PyTorch 0.4 and earlier, such as the first ResNets, do not count the batches that a BatchNorm has seen.
+    needed = [key for key in own if not key.startswith(heads) and not key.endswith("num_batches_tracked")]
+    missing = [key for key in needed if key not in state]
     wrong = [key for key in own if key in state and state[key].shape != own[key].shape]
     if extra or missing or wrong:
         parts = [("missing", missing), ("unknown", extra), ("of another shape", wrong)]

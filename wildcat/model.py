@@ -86,11 +86,11 @@ class Wildcat(nn.Module):
             images: (N, 3, H, W), floating point, normalised with the trunk's mean and std.
 
         Raises:
-            NonFiniteMapsError: in training mode, if a class map holds NaN or infinity.
+            NonFiniteMapsError: in training mode, if a class map holds NaN or infinity; a compiled graph does not look.
         """
         features = self.backbone(images)  # (N, D, h, w)
         # Scores rank images, so the head leaves bf16: its mean over maps and regions is done in single precision.
-        multi_maps = self.transfer(features).float() if _is_half(features) else self.transfer(features)
+        multi_maps = _at_least_single(self.transfer(features))  # (N, C * M, h, w)
         class_maps = class_wise_pool(multi_maps, self.num_maps)  # (N, C, h, w)
         if self.training and not torch.compiler.is_compiling():
             _check_finite(class_maps)
@@ -98,7 +98,7 @@ class Wildcat(nn.Module):
             return WildcatOutput(self.pooling(class_maps), class_maps, multi_maps)
         pooled = self.pooling(features)  # (N, D)
         scores = self.transfer(pooled[:, :, None, None]).flatten(1)  # (N, C)
-        return WildcatOutput(scores.float() if _is_half(scores) else scores, class_maps, multi_maps)
+        return WildcatOutput(_at_least_single(scores), class_maps, multi_maps)
 
     def folded(self) -> "Wildcat":
         """A model with the same scores and class maps whose M * C filters are folded into C; it shares the trunk."""
@@ -107,8 +107,8 @@ class Wildcat(nn.Module):
         return model
 
 
-def _is_half(tensor: Tensor) -> bool:
-    return tensor.dtype in (torch.bfloat16, torch.float16)
+def _at_least_single(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
 def _check_finite(class_maps: Tensor) -> None:

@@ -85,6 +85,12 @@ def _mean_of_selected(maps: Tensor, count: int, largest: bool) -> Tensor:
     return maps.topk(count, dim=-1, largest=largest, sorted=False).values.mean(dim=-1)
 
 
+def _regions(class_maps: Tensor) -> Tensor:
+    if class_maps.ndim != 4 or class_maps.shape[2] * class_maps.shape[3] == 0:
+        raise ValueError(f"class_maps must be (N, C, h, w) with h, w >= 1; got shape {tuple(class_maps.shape)}")
+    return class_maps.flatten(2)  # (N, C, n), n = h * w
+
+
 def spatial_pool(class_maps: Tensor, kmax: Regions = 1, kmin: Regions | None = None, alpha: float = 1.0) -> Tensor:
     """Mean of the k+ highest activations plus alpha times the mean of the k- lowest ones (Equations 2 and 3).
 
@@ -108,9 +114,7 @@ def spatial_pool(class_maps: Tensor, kmax: Regions = 1, kmin: Regions | None = N
     """
     kmin = kmax if kmin is None else kmin
     check_pooling(kmax, kmin, alpha)
-    if class_maps.ndim != 4 or class_maps.shape[2] * class_maps.shape[3] == 0:
-        raise ValueError(f"class_maps must be (N, C, h, w) with h, w >= 1; got shape {tuple(class_maps.shape)}")
-    regions = class_maps.flatten(2)  # (N, C, n), n = h * w
+    regions = _regions(class_maps)
     highest = count_regions(kmax, regions.shape[2])
     lowest = count_regions(kmin, regions.shape[2]) if alpha != 0 else 0
     if not lowest:
@@ -144,11 +148,18 @@ def log_sum_exp_pool(class_maps: Tensor, sharpness: float = 5.0) -> Tensor:
 
     Returns:
         Scores (N, C).
+
+    Raises:
+        ValueError: for a bad shape or sharpness.
     """
+    _check_sharpness(sharpness)
+    regions = _regions(class_maps)
+    return (torch.logsumexp(regions * sharpness, dim=2) - math.log(regions.shape[2])) / sharpness
+
+
+def _check_sharpness(sharpness: float) -> None:
     if not (sharpness > 0 and math.isfinite(sharpness)):
         raise ValueError(f"sharpness must be a finite number above 0; got {sharpness!r}")
-    regions = class_maps.flatten(2) * sharpness
-    return (torch.logsumexp(regions, dim=2) - math.log(regions.shape[2])) / sharpness
 
 
 class SpatialPool(nn.Module):
@@ -175,8 +186,7 @@ class LogSumExpPool(nn.Module):
 
     def __init__(self, sharpness: float = 5.0) -> None:
         super().__init__()
-        if not (sharpness > 0 and math.isfinite(sharpness)):
-            raise ValueError(f"sharpness must be a finite number above 0; got {sharpness!r}")
+        _check_sharpness(sharpness)
         self.sharpness = sharpness
 
     def forward(self, class_maps: Tensor) -> Tensor:
