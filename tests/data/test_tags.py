@@ -36,13 +36,20 @@ def test_a_folder_per_class_with_pictures_at_any_depth(tmp_path: Path) -> None:
 
 
 def test_the_random_split_is_by_class_and_repeatable(tmp_path: Path) -> None:
-    folder(tmp_path, *(f"a/{i}.png" for i in range(20)), *(f"b/{i}.png" for i in range(5)), "lonely/1.png")
+    folder(
+        tmp_path,
+        *(f"a/{i}.png" for i in range(20)),
+        *(f"b/{i}.png" for i in range(5)),
+        "lonely/1.png",
+        "pair/1.png",
+        "pair/2.png",
+    )
     spec = f"folder:{tmp_path}"
     train, test = names(spec, "train"), names(spec, "test")
     assert sorted(train + test) == names(spec, "all")
-    assert [sum(n.startswith(c) for n in test) for c in ("a/", "b/", "lonely/")] == [4, 1, 0]
+    assert [sum(n.startswith(c) for n in test) for c in ("a/", "b/", "lonely/", "pair/")] == [4, 1, 0, 1]
     assert names(f"{spec},seed=0,test=0.2", "test") == test != names(f"{spec},seed=1", "test")
-    assert len(names(f"{spec},test=0.5", "test")) == 10 + 2
+    assert len(names(f"{spec},test=0.5", "test")) == 10 + 2 + 1
     # A new picture joins one side; those who were there stay on theirs, but for the one that the fraction adds.
     trees.picture(tmp_path / "b" / "new.png")
     assert len(set(names(spec, "test")) - set(test)) <= 1
@@ -124,8 +131,9 @@ def test_split_column(tmp_path: Path) -> None:
 def test_random_split_keeps_repeated_pictures_on_one_side(tmp_path: Path) -> None:
     rows = "".join(f"{i % 10}.jpg,x\n" for i in range(20))
     spec = table(tmp_path, "picture,tags\n" + rows)
-    train, test = names(spec, "train"), names(spec, "test")
-    assert len(train) == 16 and len(test) == 4 and not set(train) & set(test)
+    for fraction, count in (("0.2", 4), ("0.3", 6), ("0.35", 8)):
+        train, test = (names(f"{spec},test={fraction}", split) for split in ("train", "test"))
+        assert len(test) == count and len(train) == 20 - count and not set(train) & set(test)
 
 
 def test_exclusive_tags_are_one_class_a_picture(tmp_path: Path) -> None:

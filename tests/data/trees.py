@@ -31,9 +31,9 @@ def write(path: Path, text: str) -> Path:
 def voc_xml(root: Path, name: str, objects: list[tuple], size: tuple[int, int] = (40, 30)) -> None:
     """Objects are (class, difficult, xmin, ymin, xmax, ymax); each has a part with a box of its own, as persons do."""
     items = "".join(
-        f"<object><name>{label}</name><difficult>{difficult}</difficult><bndbox><xmax>{x2}</xmax><xmin>{x1}</xmin>"
-        f"<ymax>{y2}</ymax><ymin>{y1}</ymin></bndbox><part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin>"
-        "<xmax>2</xmax><ymax>2</ymax></bndbox></part></object>\n"
+        f"<object><name>{label}</name><difficult>{difficult}</difficult><part><name>head</name><bndbox><xmin>1</xmin>"
+        f"<ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part><bndbox><xmax>{x2}</xmax><xmin>{x1}</xmin>"
+        f"<ymax>{y2}</ymax><ymin>{y1}</ymin></bndbox></object>\n"
         for label, difficult, x1, y1, x2, y2 in objects
     )
     write(
@@ -101,13 +101,13 @@ def coco(path: Path, year: str = "2014") -> Path:
     """Ids with gaps and out of order, a crowd by run lengths, a box without area, a picture without annotations."""
     categories = [{"id": 90, "name": "toothbrush"}, {"id": 1, "name": "person"}, {"id": 18, "name": "dog"}]
     square = [[10, 5, 20, 5, 20, 15, 10, 15]]
-    inner = [[12, 7, 16, 7, 16, 11, 12, 11], [0, 0, 1, 1]]  # the second one has too few corners
-    # Run lengths go down the columns: 40 x 30 pixels, all of the last column.
-    crowd = {"size": [30, 40], "counts": [39 * 30, 30]}
+    inner = [[0, 0, 1, 1], [12, 7, 16, 7, 16, 11, 12, 11]]  # the first one has too few corners
+    # Run lengths go down the columns: all of column 19 of 40 x 30 pixels, where the dog's square ends.
+    crowd = {"size": [30, 40], "counts": [19 * 30, 30, 20 * 30]}
     annotations = [
         {"image_id": 7, "category_id": 1, "bbox": [12, 7, 4, 4], "area": 16, "segmentation": inner, "iscrowd": 0},
         {"image_id": 7, "category_id": 18, "bbox": [10, 5, 10, 10], "area": 100, "segmentation": square, "iscrowd": 0},
-        {"image_id": 7, "category_id": 90, "bbox": [39, 0, 1, 30], "area": 30, "segmentation": crowd, "iscrowd": 1},
+        {"image_id": 7, "category_id": 90, "bbox": [19, 0, 1, 30], "area": 30, "segmentation": crowd, "iscrowd": 1},
         {"image_id": 3, "category_id": 18, "bbox": [1.5, 2.5, 0, 8], "area": 0, "segmentation": [], "iscrowd": 0},
     ]
     for split, ids in {"train": [7, 3, 5], "val": [5]}.items():
