@@ -1,0 +1,174 @@
+"""The ledger of measured figures: kept by program, never by hand.
+
+python -m experiments.ledger add RUN [--label NAME] [--note TEXT]   keep the figures of a scored run
+python -m experiments.ledger                                        write experiments/README.md and README's row
+python -m experiments.ledger check                                  fail if they are not up to date
+"""
+
+import argparse
+import csv
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+LEDGER = HERE / "README.md"
+README = HERE.parent / "README.md"
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+HEAD = """# Ledger
+
+One row per group of runs that differ in their seed alone: mean, and standard deviation where there are several.
+Written by `python -m experiments.ledger` from `experiments/results/`; scores in per cent. `voc07-mini` and the other
+`-mini` sets are small subsets with their own splits: their figures compare methods with each other, and are **not**
+comparable with published VOC, COCO or 15-Scene figures.
+"""
+COLUMNS = {
+    "mAP": ("classification", "map_area"),
+    "accuracy": ("classification", "accuracy"),
+    "points": ("pointing", "map"),
+    "mIoU": ("segmentation", "miou"),
+    "mIoU CRF": ("segmentation", "miou_crf"),
+}
+
+
+def add(run: Path, label: str, note: str) -> Path:
+    """Copy a run's figures, with what is needed to repeat them."""
+    config = json.loads((run / "config.json").read_text())
+    results = json.loads((run / "results.json").read_text())
+    with (run / "metrics.csv").open() as file:
+        seconds = sum(float(row["seconds"]) for row in csv.DictReader(file))
+    for task in ("classification", "pointing", "segmentation"):
+        for key in ("decisions", "classes_without_positives", "classes_absent"):
+            results.get(task, {}).pop(key, None)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=True, cwd=HERE
+    ).stdout.strip()
+    settings = {k: v for k, v in config["config"].items() if k not in ("data", "workers", "save_minutes")}
+    record = {
+        "label": label,
+        "data": label_of(config["config"]["data"]),
+        "split": results["split"],
+        "note": note,
+        "commit": commit,
+        "seed": settings["seed"],
+        "config": settings,
+        "train_seconds": round(seconds),
+        "evaluate_seconds": round(results["seconds"]),
+        "results": {k: results[k] for k in ("classification", "pointing", "segmentation") if k in results},
+        "machine": {"cores": os.cpu_count(), "processor": processor(), **results["versions"]},
+    }
+    RESULTS.mkdir(exist_ok=True)
+    file = RESULTS / f"{label}-seed{settings['seed']}.json"
+    file.write_text(json.dumps(record, indent=1) + "\n")
+    return file
+
+
+def label_of(spec: str) -> str:
+    """The data set's folder name without the path to it, which belongs to one machine."""
+    kind, _, path = spec.partition(":")
+    return Path(path).name or kind
+
+
+def processor() -> str:
+    """Name of the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def figures(records: list[dict[str, Any]]) -> dict[str, str]:
+    """Column -> "mean" or "mean ± deviation" over seeds."""
+    shown = {}
+    for column, (task, key) in COLUMNS.items():
+        values = [r["results"].get(task, {}).get(key) for r in records]
+        known = [v for v in values if v is not None]
+        if len(known) == len(records):
+            deviation = f" ± {statistics.stdev(known):.1f}" if len(known) > 1 else ""
+            shown[column] = f"{statistics.fmean(known):.1f}{deviation}"
+    return shown
+
+
+def table(records: list[dict[str, Any]]) -> str:
+    """The ledger as Markdown."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for record in records:
+        groups[record["label"], record["commit"]].append(record)
+    header = ["run", "data", *COLUMNS, "train", "score", "seeds", "commit", "machine", "note"]
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    for (label, commit), group in groups.items():
+        shown = figures(group)
+        first = group[0]
+        row = [
+            label,
+            f"{first['data']} {first['split']}",
+            *(shown.get(column, "") for column in COLUMNS),
+            f"{statistics.fmean(r['train_seconds'] for r in group) / 60:.1f} min",
+            f"{statistics.fmean(r['evaluate_seconds'] for r in group) / 60:.1f} min",
+            ", ".join(str(r["seed"]) for r in group),
+            commit,
+            f"{first['machine']['cores']} cores, {first['machine']['processor']}",
+            first["note"],
+        ]
+        lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines)
+
+
+def read_records() -> list[dict[str, Any]]:
+    """All kept figures, by file name."""
+    return [json.loads(file.read_text()) for file in sorted(RESULTS.glob("*.json"))]
+
+
+def pages() -> dict[Path, str]:
+    """What the ledger and README should say."""
+    records = read_records()
+    readme = README.read_text()
+    before, _, rest = readme.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    main = [r for r in records if r["label"] == "voc07-mini"]
+    row = ""
+    if main:
+        shown = figures(main)
+        minutes = statistics.fmean(r["train_seconds"] for r in main) / 60
+        row = "| " + " | ".join(["trained on", *shown, "training, 2 cores"]) + " |\n"
+        row += "|" + "---|" * (len(shown) + 2) + "\n"
+        row += (
+            "| " + " | ".join(["`voc07-mini`, 2,000 tagged photographs", *shown.values(), f"{minutes:.0f} min"]) + " |"
+        )
+    return {
+        LEDGER: f"{HEAD}\n{table(records)}\n",
+        README: f"{before}{BEGIN}\n{row}\n{END}{after}",
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", nargs="?", choices=["add", "write", "check"], default="write")
+    parser.add_argument("run", nargs="?", type=Path)
+    parser.add_argument("--label")
+    parser.add_argument("--note", default="")
+    arguments = parser.parse_args()
+    if arguments.action == "add":
+        if arguments.run is None:
+            parser.error("add needs RUN")
+        print(add(arguments.run, arguments.label or arguments.run.name, arguments.note))
+    stale = [file for file, text in pages().items() if not file.exists() or file.read_text() != text]
+    if arguments.action == "check":
+        for file in stale:
+            print(f"{file.name} is not up to date: run python -m experiments.ledger", file=sys.stderr)
+        return 1 if stale else 0
+    for file, text in pages().items():
+        file.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
