@@ -9,6 +9,7 @@
     RUN/tensorboard/        the same curves for TensorBoard
 """
 
+import contextlib
 import io
 import json
 import os
@@ -62,7 +63,8 @@ def write_atomically(file: Path, content: bytes) -> None:
             os.fsync(stream.fileno())
         temporary.replace(file)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise WildcatError(f"{file} cannot be written: {error.strerror}") from error
 
 
@@ -130,6 +132,8 @@ def read_run(folder: Path) -> Run:
         )
     except KeyError as error:
         raise WildcatError(f"{file} has no entry {error}") from error
+    except TypeError as error:
+        raise WildcatError(f"{file} is damaged: {error}") from error
 
 
 def load_run(folder: Path) -> tuple[Wildcat, Run]:

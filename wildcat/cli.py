@@ -80,12 +80,14 @@ def _train(argv: Sequence[str]) -> int:
     first.add_argument("--recipe", nargs="?")
     first.add_argument("--out", nargs="?")
     first.add_argument("--resume", action="store_true")
-    known, _ = first.parse_known_args(argv)
+    try:
+        known, _ = first.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise WildcatError(f"{error} (see wildcat train --help)") from error
     defaults: dict[str, Any] = {}
-    resumed: dict[str, Any] = {}
     if known.resume and known.out and (Path(known.out) / "config.json").is_file():
-        resumed = settings.read_json(Path(known.out) / "config.json")["config"]
-        defaults = resumed
+        file = Path(known.out) / "config.json"
+        defaults = settings.config_from_dict(settings.read_json(file).get("config"), str(file)).to_dict()
     elif known.recipe:
         defaults = settings.read_recipe(known.recipe)
 
@@ -108,12 +110,6 @@ wildcat train --out runs/voc07 --resume
     _add_debug(parser)
     arguments = parser.parse_args(argv)
     values = {f.name: arguments[f.name] for f in dataclasses.fields(TrainConfig)}
-    changed = [name for name, value in resumed.items() if values[name] != value]
-    if changed:
-        raise WildcatError(
-            f"a continued run keeps its settings; {changed[0]} is {resumed[changed[0]]!r} in {known.out}, "
-            f"not {values[changed[0]]!r}"
-        )
     values = {name: value for name, value in values.items() if value is not None}
 
     from wildcat.train import train
@@ -152,11 +148,10 @@ wildcat evaluate runs/mine --data folder:my_pictures --split test --tasks classi
         tasks=arguments.tasks.split(","),
         on_bad_image=arguments.on_bad_image,
     )
+    print(summary(results))
     file = Path(arguments.json) if arguments.json else results_file(arguments.run)
     if file is not None:
         write_json(file, results)
-    print(summary(results))
-    if file is not None:
         print(f"written: {file}")
     return 0
 
@@ -195,6 +190,8 @@ wildcat predict runs/mine pictures/ --out found --formats json,overlay
     _add_debug(parser)
     arguments = parser.parse_args(argv)
     formats = arguments.formats.split(",")
+    if not 0 <= arguments.threshold <= 1:
+        raise WildcatError(f"--threshold is a probability, from 0 to 1; got {arguments.threshold:g}")
 
     from wildcat.formats import FORMATS, write_predictions
     from wildcat.predict import items_of, load
@@ -273,7 +270,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             hint = f"; did you mean {close[0]}?" if close else ""
             raise WildcatError(f"unknown command {argv[0]!r}{hint} (known: {', '.join(_COMMANDS)})")
         return _COMMANDS[argv[0]][0](argv[1:])
-    except WildcatError as error:
+    except (WildcatError, OSError) as error:  # OSError: a folder or file that cannot be made, read or written
         if "--debug" in argv:
             traceback.print_exc()
         else:

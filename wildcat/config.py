@@ -104,12 +104,14 @@ class TrainConfig:
         return dataclasses.asdict(self)
 
 
-def config_from_dict(values: dict[str, Any], source: str) -> TrainConfig:
+def config_from_dict(values: Any, source: str) -> TrainConfig:
     """The inverse of :meth:`TrainConfig.to_dict`; ``source`` names the file in errors.
 
     Raises:
-        WildcatError: for a key that is not a setting, or a value that the setting cannot have.
+        WildcatError: for no mapping, a key that is not a setting, or a value that the setting cannot have.
     """
+    if not isinstance(values, dict):
+        raise WildcatError(f"{source} must be a mapping of settings; got {type(values).__name__}")
     known = [f.name for f in dataclasses.fields(TrainConfig)]
     for key in values:
         if key not in known:
@@ -173,10 +175,8 @@ def read_recipe(name_or_file: str) -> dict[str, Any]:
         values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise WildcatError(f"recipe {name_or_file} cannot be read as YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise WildcatError(f"recipe {name_or_file} must be a mapping of settings; got {type(values).__name__}")
     config_from_dict(values, f"recipe {name_or_file}")
-    return values
+    return dict(values)
 
 
 def read_json(file: Path) -> dict[str, Any]:

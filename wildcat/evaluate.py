@@ -75,7 +75,7 @@ def evaluate(
     start = time.perf_counter()
     dataset = open_dataset(data, split or default_splits(data)[1])
     with_classes(dataset, predictor.settings.classes)
-    dataset, report = check_dataset(dataset, on_bad_image=on_bad_image, decode=False)
+    dataset, report = check_dataset(dataset, on_bad_image=on_bad_image, decode=on_bad_image == "skip")
     if report.has_bad_images:
         print(report, file=sys.stderr)
     if "pointing" in tasks and not dataset.has_boxes:

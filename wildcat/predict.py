@@ -213,6 +213,8 @@ class Predictor:
             on_error: "raise", or "yield" to get a :class:`Failure` in place of the prediction.
             multi_maps: keep the M maps of each class; without them the M * C filters are folded into C.
         """
+        if batch_size < 1:
+            raise WildcatError(f"batch size must be at least 1; got {batch_size}")
         model = self.model if multi_maps else self.model.folded()
         sizes = sorted({*self.settings.score_sizes, *self.settings.map_sizes})
 
@@ -258,6 +260,10 @@ class Predictor:
             )
         found = reading.probabilities.float().cpu().numpy()
         class_maps = reading.class_maps.float().cpu().numpy()
+        if not (np.isfinite(found).all() and np.isfinite(class_maps).all()):
+            raise WildcatError(
+                "the model gives NaN or infinite values: its training diverged, or its weights are damaged"
+            )
         multi = reading.multi_maps.float().cpu().numpy() if multi_maps else None
         return [
             Prediction(

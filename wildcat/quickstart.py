@@ -37,7 +37,7 @@ def quickstart(out: Path, recipe: dict[str, Any]) -> dict[str, Any]:
         The content of results.json.
     """
     config = TrainConfig(**recipe)
-    run = train(config, out / "run")
+    run = train(config, out / "run", resume=True)  # called again, it goes on where it was
     predictor = load(run)
     results = evaluate(predictor, config.data)
     write_json(out / "results.json", results)

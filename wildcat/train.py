@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from wildcat.data import Dataset, check_dataset, default_splits, open_dataset
 from wildcat.errors import WildcatError
 from wildcat.losses import multi_class_loss, multi_label_loss
 from wildcat.metrics import average_precision
-from wildcat.model import Wildcat
+from wildcat.model import NonFiniteMapsError, Wildcat
 from wildcat.transforms import random_view, warp
 
 Row = dict[str, float]
@@ -173,6 +173,20 @@ def resolve(config: TrainConfig, model: Wildcat, device: torch.device) -> TrainC
     return replace(config, precision=precision, workers=workers)
 
 
+def continued(asked: TrainConfig, kept: TrainConfig, folder: Path) -> TrainConfig:
+    """The settings of a run that goes on: its own, and nothing else may be asked for.
+
+    Raises:
+        WildcatError: naming the first setting that differs.
+    """
+    automatic = {"precision": "auto", "workers": None}
+    for name in [field.name for field in fields(kept)]:
+        new, old = getattr(asked, name), getattr(kept, name)
+        if new != old and not (name in automatic and new == automatic[name]):
+            raise WildcatError(f"a continued run keeps its settings; {name} is {old!r} in {folder}, not {new!r}")
+    return kept
+
+
 def train(config: TrainConfig, out: str | Path, *, resume: bool = False) -> Path:
     """Train a model and write its run's folder.
 
@@ -191,21 +205,38 @@ def train(config: TrainConfig, out: str | Path, *, resume: bool = False) -> Path
         WildcatError: for mistakes in settings, data or folder, and if the loss stops being finite.
     """
     folder = Path(out)
-    if not resume and (folder / checkpoint.CONFIG).exists():
+    if folder.exists() and not folder.is_dir():
+        raise WildcatError(f"{folder} is a file; give a folder for the run")
+    started = (folder / checkpoint.CONFIG).exists()
+    if started and not resume:
         raise WildcatError(f"{folder} already holds a run: continue it with --resume, or give another folder")
+    run = checkpoint.read_run(folder) if started else None
+    if run is not None:
+        config = continued(config, run.config, folder)
+    for leftover in folder.glob(".*.tmp"):  # of a run that was killed while it saved
+        leftover.unlink(missing_ok=True)
+    state = checkpoint.load_state(folder) if resume else None
+    if state is not None and state["epoch"] == config.epochs and (folder / checkpoint.WEIGHTS).exists():
+        print(f"{folder} has finished its {config.epochs} epochs", file=sys.stderr)
+        return folder
     accelerator = Accelerator(mixed_precision="no")
-    torch.manual_seed(config.seed)
+    torch.manual_seed(config.seed % 2**63)
     dataset, validation = open_training_data(config)
     if len(dataset) < 2:
         raise WildcatError(f"{config.data} has {len(dataset)} usable training pictures; at least 2 are needed")
-    model = checkpoint.build_model(config, len(dataset.classes), pretrained=True)
-    model.backbone.freeze(config.freeze_stages, config.freeze_batch_norm)
+    if run is not None and (run.classes, run.images) != (dataset.classes, len(dataset)):
+        raise WildcatError(
+            f"{config.data} has changed since {folder} was started: {len(dataset)} usable training pictures of "
+            f"{len(dataset.classes)} classes instead of {run.images} of {len(run.classes)}, or other names"
+        )
+    model = checkpoint.build_model(config, len(dataset.classes), pretrained=state is None)
+    try:
+        model.backbone.freeze(config.freeze_stages, config.freeze_batch_norm)
+    except ValueError as error:
+        raise WildcatError(f"freeze_stages: {error}") from error
     model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    state = checkpoint.load_state(folder) if resume else None
-    if resume and (folder / checkpoint.CONFIG).exists():
-        config = checkpoint.read_run(folder).config
-    else:
+    if run is None:
         config = resolve(config, model, accelerator.device)
         if accelerator.is_main_process:
             folder.mkdir(parents=True, exist_ok=True)
@@ -220,7 +251,14 @@ def train(config: TrainConfig, out: str | Path, *, resume: bool = False) -> Path
                     len(dataset),
                 ),
             )
-    _run_epochs(accelerator, model, config, dataset, validation, folder, state)
+    try:
+        _run_epochs(accelerator, model, config, dataset, validation, folder, state)
+    except WildcatError as error:
+        # An error in a worker process arrives as text that ends with its traceback, whose last line is the message.
+        if "Original Traceback" not in str(error):
+            raise
+        last = str(error).rstrip().splitlines()[-1]
+        raise WildcatError(last.removeprefix(f"{WildcatError.__module__}.{WildcatError.__name__}: ")) from error
     return folder
 
 
@@ -253,11 +291,22 @@ def _run_epochs(
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         first_epoch, first_step, history = state["epoch"], state["step"], state["history"]
-        if first_epoch == config.epochs:
-            print(f"{folder} has finished its {config.epochs} epochs", file=sys.stderr)
     trained, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     criterion = criterion_for(dataset, config)
     totals = state["totals"] if state is not None else {"loss": 0.0, "seconds": 0.0, "images": 0}
+
+    def diverged(what: str, epoch: int, step: int) -> WildcatError:
+        rate = config.lr * learning_rate_factor(config, epoch * steps + step, steps)
+        kept = (folder / checkpoint.STATE).exists()
+        return WildcatError(
+            f"{what} in epoch {epoch + 1}, step {step + 1} (learning rate {rate:.3g}; a lower one may help); "
+            + (f"the last saved state is kept in {folder}" if kept else "no state was saved yet")
+        )
+
+    def check_weights(epoch: int, step: int) -> None:
+        # A last step can ruin the weights with no loss behind it to show it.
+        if not all(value.isfinite().all() for value in model.state_dict().values()):
+            raise diverged("the weights became NaN or infinite", epoch, step)
 
     def save(epoch: int, step: int) -> None:
         if accelerator.is_main_process:
@@ -290,16 +339,16 @@ def _run_epochs(
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * factor
             # Dropout and drop path of a trunk draw from this, so a continued run draws the same.
-            torch.manual_seed((config.seed * 1_000_003 + epoch) * 1_000_003 + step)
-            with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-                output = trained(model.normalize(pixels.permute(0, 3, 1, 2)))
+            torch.manual_seed(((config.seed * 1_000_003 + epoch) * 1_000_003 + step) % 2**63)
+            try:
+                with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                    output = trained(model.normalize(pixels.permute(0, 3, 1, 2)))
+            except NonFiniteMapsError as error:
+                raise diverged("class maps became NaN or infinite", epoch, step) from error
             loss = criterion(output.scores, labels)
             value = loss.item()
             if not math.isfinite(value):
-                raise WildcatError(
-                    f"the loss became {value} in epoch {epoch + 1}, step {step + 1} (learning rate "
-                    f"{config.lr * factor:.3g}); the last good state is kept in {folder}"
-                )
+                raise diverged(f"the loss became {value}", epoch, step)
             accelerator.backward(loss)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -311,9 +360,11 @@ def _run_epochs(
             bar.update(len(labels))
             bar.set_postfix(loss=f"{totals['loss'] / (step + 1):.4f}", refresh=False)
             if now - saved > 60 * config.save_minutes:
+                check_weights(epoch, step)
                 save(epoch, step + 1)
                 saved = mark = time.monotonic()
         bar.close()
+        check_weights(epoch, steps - 1)
         row: Row = {
             "epoch": epoch + 1,
             "learning_rate": config.lr * learning_rate_factor(config, (epoch + 1) * steps - 1, steps),
@@ -326,10 +377,10 @@ def _run_epochs(
         history.append(row)
         totals |= {"loss": 0.0, "seconds": 0.0, "images": 0}
         first_step = 0
-        save(epoch + 1, 0)
-        if accelerator.is_main_process:
+        if accelerator.is_main_process:  # before the state: a run killed between the two repeats the row, not loses it
             write_history(folder, history)
             print(describe(row, config.epochs), file=sys.stderr)
+        save(epoch + 1, 0)
     if accelerator.is_main_process:
         checkpoint.save_weights(folder, accelerator.unwrap_model(trained))
 
@@ -370,6 +421,8 @@ def validate(
             scores.append(gathered[0].float().cpu())
             labels.append(gathered[1].cpu())
     all_scores, all_labels = torch.cat(scores), torch.cat(labels)
+    if not all_scores.isfinite().all():
+        raise NonFiniteMapsError("validation scores are NaN or infinite; the learning rate is probably too high")
     row = {"val_loss": criterion(all_scores, all_labels).item()}
     if dataset.multi_label:
         precisions = np.asarray(average_precision(all_scores.numpy(), all_labels.numpy()))
