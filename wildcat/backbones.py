@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from wildcat.errors import WildcatError
+from wildcat.folding import fold_norms
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 EMBEDDED = {
@@ -147,6 +148,8 @@ def create_backbone(
         raise WildcatError(f"unknown backbone {name!r}{hint} (known: {', '.join(known)}, {TIMM_PREFIX}NAME)")
     if weights is not None:
         load_weights(backbone.net, Path(weights))
+    if any(isinstance(module, _NORMS) for module in backbone.net.modules()):
+        fold_norms(backbone.net, torch.zeros(1, 3, backbone.native_size, backbone.native_size))
     return backbone
 
 
@@ -269,7 +272,8 @@ def _timm(name: str, pretrained: bool, output_stride: int | None) -> Backbone:
         native_size=config["input_size"][-1],
         stages=_timm_stages(net),
     )
-    backbone.stride = _measured_stride(backbone)
+    with torch.enable_grad():
+        _measure(backbone)
     if output_stride is not None and backbone.stride != output_stride:
         raise WildcatError(f"{name} does not allow output stride {output_stride}: it gives {backbone.stride}")
     return backbone
@@ -280,27 +284,32 @@ def _not_built(name: str, error: Exception, output_stride: int | None = None) ->
     return WildcatError(f"{name} cannot be built{told}: {error}")
 
 
-def _measured_stride(backbone: Backbone) -> int:
-    """Pixels per cell, from how the map grows with the input; a network of one size is measured at that size."""
+def _measure(backbone: Backbone) -> None:
+    """Set the stride that a small picture shows, and stop the parameters that no feature depends on.
 
-    def cells(height: int, width: int) -> int:
-        features = backbone(torch.zeros(1, 3, height, width))
+    Such are the normalisations that belong to a head: training on several machines would wait for their gradient.
+    """
+
+    def features_of(height: int, width: int) -> Tensor:
+        features: Tensor = backbone(torch.zeros(1, 3, height, width))
         if features.ndim != 4 or features.shape[1] != backbone.channels:
             raise WildcatError(f"{backbone.name} gives features of shape {tuple(features.shape)}, not (N, D, h, w)")
-        columns: int = features.shape[3]
-        return columns
+        return features
 
-    size = backbone.native_size
     was_training = backbone.training
     backbone.eval()
-    with torch.no_grad():
-        try:
-            # 448 more pixels are a whole number of cells of 7, 8, 14, 16, 28, 32 or 64 pixels: the borders cancel out.
-            stride = 448 / (cells(96, 96 + 448) - cells(96, 96))
-        except (AssertionError, RuntimeError):
-            stride = size / cells(size, size)
+    try:
+        # 448 more pixels are a whole number of cells of 7, 8, 14, 16, 28, 32 or 64 pixels: the borders cancel out.
+        features = features_of(96, 96)
+        backbone.stride = round(448 / (features_of(96, 96 + 448).shape[3] - features.shape[3]))
+    except (AssertionError, RuntimeError):  # a network of one input size
+        features = features_of(backbone.native_size, backbone.native_size)
+        backbone.stride = round(backbone.native_size / features.shape[3])
     backbone.train(was_training)
-    return round(stride)
+    learning = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
+    gradients = torch.autograd.grad(features.sum(), learning, allow_unused=True)
+    for parameter, gradient in zip(learning, gradients, strict=True):
+        parameter.requires_grad_(gradient is not None)
 
 
 def _forward_features(net: Any, images: Tensor) -> Tensor:
@@ -352,9 +361,7 @@ def load_weights(net: nn.Module, file: Path) -> None:
         else:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise WildcatError(
-            f"weights file {file} cannot be read as a state dict (.pth, .safetensors): {error}"
-        ) from error
+        raise WildcatError(f"weights file {file} cannot be read as a state dict (.pth, .safetensors)") from error
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise WildcatError(f"weights file {file} does not hold a state dict: a mapping of names to tensors alone")
     own = net.state_dict()
