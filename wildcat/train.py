@@ -24,7 +24,7 @@ from wildcat.checkpoint import Run
 from wildcat.config import TrainConfig
 from wildcat.data import Dataset, check_dataset, default_splits, open_dataset
 from wildcat.errors import WildcatError
-from wildcat.losses import multi_class_loss, multi_label_loss
+from wildcat.losses import Difficult, multi_class_loss, multi_label_loss
 from wildcat.metrics import average_precision
 from wildcat.model import NonFiniteMapsError, Wildcat
 from wildcat.transforms import random_view, warp
@@ -398,7 +398,9 @@ def parameter_groups(model: Wildcat, config: TrainConfig) -> list[dict[str, Any]
 def criterion_for(dataset: Dataset, config: TrainConfig) -> Callable[[Tensor, Tensor], Tensor]:
     """The loss that the data asks for: (scores, labels) -> scalar."""
     if dataset.multi_label:
-        return lambda scores, labels: multi_label_loss(scores, labels, config.difficult)
+        # Where 0 means that nobody looked, it cannot count as present.
+        difficult: Difficult = "ignore" if dataset.zeros_unknown else config.difficult
+        return lambda scores, labels: multi_label_loss(scores, labels, difficult)
     return multi_class_loss
 
 
