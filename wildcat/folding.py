@@ -11,8 +11,8 @@ from functools import cache
 from typing import Any
 
 import torch
-from timm.layers.norm_act import BatchNormAct2d
 from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.norm_act import BatchNormAct2d
 from timm.layers.padding import pad_same
 from torch import Tensor, nn
 from torch.nn import functional
