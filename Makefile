@@ -22,8 +22,9 @@ lint: $(VENV)/installed
 types: $(VENV)/installed
 	$(BIN)/mypy
 
+# One thread in each of several processes: threads of several processes on the same cores slow each other down.
 tests: $(VENV)/installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks
