@@ -4,6 +4,7 @@
 >>> predictor = wildcat.load("imagenet")
 
 Names are imported when they are first used, so that ``import wildcat`` and ``wildcat --help`` cost next to nothing.
+Training and scoring are functions of their modules: ``wildcat.train.train``, ``wildcat.evaluate.evaluate``.
 """
 
 import importlib
@@ -13,13 +14,11 @@ from wildcat._version import __version__
 from wildcat.errors import WildcatError
 
 if TYPE_CHECKING:
-    from wildcat import crf, masks, metrics, pooling, render
+    from wildcat import crf, evaluate, masks, metrics, pooling, render, train
     from wildcat.config import TrainConfig
     from wildcat.data import open_dataset
-    from wildcat.evaluate import evaluate
     from wildcat.model import Wildcat, WildcatOutput, create_model
     from wildcat.predict import Prediction, Predictor, load
-    from wildcat.train import train
 
 __all__ = [
     "Prediction",
@@ -48,10 +47,8 @@ _HOME = {
     "Wildcat": "model",
     "WildcatOutput": "model",
     "create_model": "model",
-    "evaluate": "evaluate",
     "load": "predict",
     "open_dataset": "data",
-    "train": "train",
 }
 
 
