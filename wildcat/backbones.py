@@ -87,25 +87,27 @@ class Backbone(nn.Module):
             batch_norm: also freeze every BatchNorm of the trunk, statistics and affine parameters.
 
         Raises:
-            ValueError: if there are not so many stages.
+            WildcatError: if there are not so many stages.
         """
         if not -1 <= stages <= len(self._stages):
-            raise ValueError(f"{self.name} has {len(self._stages)} stages to freeze (-1 for all); got {stages}")
+            raise WildcatError(f"{self.name} has {len(self._stages)} stages to freeze (-1 for all); got {stages}")
         chosen = self._stages if stages == -1 else self._stages[:stages]
         modules = dict(self.net.named_modules())
         parameters = dict(self.net.named_parameters())
         names = [name for stage in chosen for name in stage]
-        frozen = [modules[name] for name in names if name in modules]
-        if batch_norm:
-            frozen += [module for module in modules.values() if isinstance(module, _NORMS)]
-        still = [parameter for module in frozen for parameter in module.parameters()]
+        norms = [module for module in modules.values() if isinstance(module, _NORMS)] if batch_norm else []
+        still = [p for name in names if name in modules for p in modules[name].parameters()]
         still += [parameters[name] for name in names if name in parameters]  # bare, such as a position embedding
+        still += [p for module in norms for p in module.parameters()]
         for parameter in self._frozen_parameters:
             parameter.requires_grad_(True)
-        self._frozen_modules = frozen
         self._frozen_parameters = [parameter for parameter in still if parameter.requires_grad]
         for parameter in self._frozen_parameters:
             parameter.requires_grad_(False)
+        # With a block go its parts without parameters, such as stochastic depth.
+        ours = set(self._frozen_parameters)
+        frozen = [m for m in modules.values() if ours.intersection(m.parameters()) and not _learns(m)]
+        self._frozen_modules = [*frozen, *norms]
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "Backbone":
@@ -114,6 +116,10 @@ class Backbone(nn.Module):
         for module in self._frozen_modules:
             module.eval()
         return self
+
+
+def _learns(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def create_backbone(
