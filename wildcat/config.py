@@ -45,6 +45,7 @@ class TrainConfig:
     architecture: Literal["a", "b"] = setting("a", "a: pool the class maps; b: pool the features, then classify")
     freeze_stages: int = setting(0, "trunk stages, from the input, that do not learn; -1 for all")
     freeze_batch_norm: bool = setting(False, "keep the trunk's BatchNorm layers as they are")
+    freeze_depthwise: bool = setting(False, "keep the trunk's depthwise filters as they are: faster on a CPU")
 
     image_size: int = setting(320, "side in pixels of the square that training pictures are warped to")
     crop_area: float = setting(1.0, "smallest area of a random crop, as a share of the picture's; 1 for no crop")

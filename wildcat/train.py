@@ -231,7 +231,7 @@ def train(config: TrainConfig, out: str | Path, *, resume: bool = False) -> Path
         )
     model = checkpoint.build_model(config, len(dataset.classes), pretrained=state is None)
     try:
-        model.backbone.freeze(config.freeze_stages, config.freeze_batch_norm)
+        model.backbone.freeze(config.freeze_stages, config.freeze_batch_norm, config.freeze_depthwise)
     except ValueError as error:
         raise WildcatError(f"freeze_stages: {error}") from error
     model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
