@@ -106,6 +106,7 @@ wildcat train --out runs/voc07 --resume
         "--recipe", metavar="NAME|FILE", help=f"settings: {', '.join(settings.recipe_names())}, or YAML"
     )
     parser.add_argument("--resume", action="store_true", help="continue a run that was stopped")
+    parser.add_argument("--download", action="store_true", help="fetch VOC or COCO first; wants --train-split")
     _add_settings(parser, defaults)
     _add_debug(parser)
     arguments = parser.parse_args(argv)
@@ -114,7 +115,7 @@ wildcat train --out runs/voc07 --resume
 
     from wildcat.train import train
 
-    folder = train(TrainConfig(**values), arguments.out, resume=arguments.resume)
+    folder = train(TrainConfig(**values), arguments.out, resume=arguments.resume, download=arguments.download)
     print(f"trained: {folder}")
     return 0
 

@@ -114,15 +114,20 @@ def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Da
     return dataset.subset(sorted(order[held:].tolist())), dataset.subset(sorted(order[:held].tolist()))
 
 
-def open_training_data(config: TrainConfig) -> tuple[Dataset, Dataset | None]:
+def open_training_data(config: TrainConfig, download: bool = False) -> tuple[Dataset, Dataset | None]:
     """The checked training set and the validation set, if any.
 
     Raises:
-        WildcatError: from the check, with its report, unless ``on_bad_image`` is "skip".
+        WildcatError: from the check, with its report, unless ``on_bad_image`` is "skip"; or if a download is asked for
+            without naming the split.
     """
+    if download and config.train_split is None:
+        raise WildcatError(f"name the split of {config.data} to download (train_split, for example trainval)")
     split = config.train_split or default_splits(config.data)[0]
     dataset, report = check_dataset(
-        open_dataset(config.data, split), on_bad_image=config.on_bad_image, progress=sys.stderr.isatty()
+        open_dataset(config.data, split, download=download),
+        on_bad_image=config.on_bad_image,
+        progress=sys.stderr.isatty(),
     )
     print(report, file=sys.stderr)
     if config.val_fraction:
@@ -187,7 +192,7 @@ def continued(asked: TrainConfig, kept: TrainConfig, folder: Path) -> TrainConfi
     return kept
 
 
-def train(config: TrainConfig, out: str | Path, *, resume: bool = False) -> Path:
+def train(config: TrainConfig, out: str | Path, *, resume: bool = False, download: bool = False) -> Path:
     """Train a model and write its run's folder.
 
     The weights of the last epoch are kept, whatever the validation says. The state is saved after each epoch and every
@@ -197,6 +202,7 @@ def train(config: TrainConfig, out: str | Path, *, resume: bool = False) -> Path
         config: the settings; when resuming they must be the run's own.
         out: the run's folder; must be new or empty unless resuming.
         resume: continue from the last saved state; a finished run stays as it is.
+        download: fetch VOC or COCO first, where the path does not hold it yet.
 
     Returns:
         The folder.
@@ -221,7 +227,7 @@ def train(config: TrainConfig, out: str | Path, *, resume: bool = False) -> Path
         return folder
     accelerator = Accelerator(mixed_precision="no")
     torch.manual_seed(config.seed % 2**63)
-    dataset, validation = open_training_data(config)
+    dataset, validation = open_training_data(config, download)
     if len(dataset) < 2:
         raise WildcatError(f"{config.data} has {len(dataset)} usable training pictures; at least 2 are needed")
     if run is not None and (run.classes, run.images) != (dataset.classes, len(dataset)):
