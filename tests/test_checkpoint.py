@@ -1,0 +1,156 @@
+"""A run's folder: round trips, half-written files, damage."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.runs import tiny
+from wildcat import checkpoint
+from wildcat.checkpoint import Run, build_model, load_run, load_state, read_run, save_config, save_state, save_weights
+from wildcat.errors import WildcatError
+
+RUN = Run(tiny(score_sizes=[64, 96]), ("cat", "dog"), True, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 24)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(1)
+    save_config(folder, RUN)
+    save_weights(folder, build_model(RUN.config, 2, pretrained=False))
+    return folder
+
+
+@pytest.fixture
+def folder(written: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(written, tmp_path / "run"))
+
+
+def test_round_trip(folder: Path) -> None:
+    model, run = load_run(folder)
+    assert run == RUN
+    assert not model.training and model.num_classes == 2 and model.num_maps == 2
+    torch.manual_seed(1)
+    first = build_model(RUN.config, 2, pretrained=False).state_dict()
+    assert all(torch.equal(value, first[name]) for name, value in model.state_dict().items())
+    values = json.loads((folder / "config.json").read_text())
+    assert values["classes"] == ["cat", "dog"] and set(values["versions"]) == {"wildcat", "torch"}
+
+
+def test_weights_of_another_memory_format_are_the_same(folder: Path) -> None:
+    model, _ = load_run(folder)
+    before = (folder / "model.safetensors").read_bytes()
+    save_weights(folder, model.to(memory_format=torch.channels_last))
+    assert (folder / "model.safetensors").read_bytes() == before
+
+
+def test_state_round_trip(tmp_path: Path) -> None:
+    assert load_state(tmp_path) is None
+    state = {"model": {"w": torch.arange(3.0)}, "epoch": 2, "step": 1, "history": [{"epoch": 1.0}], "totals": {}}
+    save_state(tmp_path, state)
+    found = load_state(tmp_path)
+    assert found is not None and torch.equal(found.pop("model")["w"], state.pop("model")["w"]) and found == state
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("config.json", "{", "config.json is not valid JSON"),
+        ("config.json", "[]", "config.json must hold a JSON object; got list"),
+        ("config.json", "{}", "config.json has no entry 'config'"),
+        ("config.json", '{"config": 3}', "config.json must be a mapping of settings; got int"),
+        ("config.json", '{"config": {"lr": "x"}}', "config.json: lr must be a number"),
+        ("config.json", '{"config": {"zooom": 1}}', "config.json: unknown setting 'zooom'"),
+        ("config.json", '{"config": {}, "classes": 3}', "config.json is damaged"),
+        ("config.json", '{"config": {}, "classes": ["a"]}', "config.json has no entry 'multi_label'"),
+        ("model.safetensors", "x", "model.safetensors is damaged or of another model"),
+        ("model.safetensors", "", "model.safetensors is damaged or of another model"),
+    ],
+)
+def test_damage_is_named(folder: Path, file: str, content: str, message: str) -> None:
+    (folder / file).write_text(content)
+    with pytest.raises(WildcatError) as caught:
+        load_run(folder)
+    assert message in str(caught.value) and str(folder) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_cut_short_weights(folder: Path) -> None:
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+    with pytest.raises(WildcatError, match="is damaged or of another model"):
+        load_run(folder)
+
+
+def test_weights_of_another_model(folder: Path) -> None:
+    save_config(folder, replace(RUN, classes=("cat", "dog", "cow")))
+    with pytest.raises(WildcatError, match="is damaged or of another model"):
+        load_run(folder)
+
+
+def test_damaged_state(tmp_path: Path) -> None:
+    (tmp_path / "state.pt").write_bytes(b"nothing")
+    with pytest.raises(WildcatError, match=r"state\.pt is damaged"):
+        load_state(tmp_path)
+
+
+def test_not_a_run(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(WildcatError, match=r"is not a run's folder: it has no config\.json"):
+            read_run(folder)
+
+
+def test_unfinished_run(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(WildcatError, match=r"has no model\.safetensors$"):
+        load_run(folder)
+    save_state(folder, {})
+    with pytest.raises(WildcatError, match="training has not finished: continue it with --resume"):
+        load_run(folder)
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "state.pt"
+    checkpoint.write_atomically(file, b"old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(WildcatError, match=r"state\.pt cannot be written: No space left"):
+        checkpoint.write_atomically(file, b"new")
+    assert file.read_bytes() == b"old" and list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("where", ["nowhere/results.json", "a_file/results.json"])
+def test_a_place_that_cannot_be_written(tmp_path: Path, where: str) -> None:
+    (tmp_path / "a_file").touch()
+    with pytest.raises(WildcatError, match=r"results\.json cannot be written"):
+        checkpoint.write_json(tmp_path / where, {})
+
+
+def test_a_writer_killed_at_any_time_leaves_a_whole_file(tmp_path: Path) -> None:
+    """A process that writes 4 MB of zeros or ones, again and again, is killed: the file is all zeros or all ones."""
+    code = (
+        "import sys; from pathlib import Path; from wildcat.checkpoint import write_atomically\n"
+        "while True:\n"
+        "    for byte in (b'0', b'1'): write_atomically(Path(sys.argv[1]), byte * 4_000_000); print(flush=True)\n"
+    )
+    file = tmp_path / "file"
+    with subprocess.Popen([sys.executable, "-c", code, str(file)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for _ in range(3):
+            process.stdout.readline()
+        for _ in range(30):
+            content = file.read_bytes()
+            assert content.count(content[:1]) == 4_000_000
+        process.send_signal(signal.SIGKILL)
+    content = file.read_bytes()
+    assert content.count(content[:1]) == 4_000_000
