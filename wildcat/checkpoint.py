@@ -7,6 +7,7 @@
     RUN/metrics.csv         one row per epoch
     RUN/state.pt            everything needed to continue training
     RUN/tensorboard/        the same curves for TensorBoard
+    RUN/background.json     where masks have their background, if it was fitted
 """
 
 import contextlib
@@ -24,9 +25,10 @@ from safetensors import SafetensorError
 from wildcat._version import __version__
 from wildcat.config import TrainConfig, config_from_dict, read_json
 from wildcat.errors import WildcatError
+from wildcat.masks import Background
 from wildcat.model import Wildcat, create_model
 
-CONFIG, WEIGHTS, STATE = "config.json", "model.safetensors", "state.pt"
+CONFIG, WEIGHTS, STATE, BACKGROUND = "config.json", "model.safetensors", "state.pt", "background.json"
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,27 @@ def load_run(folder: Path) -> tuple[Wildcat, Run]:
     except (SafetensorError, RuntimeError) as error:
         raise WildcatError(f"{file} is damaged or of another model: {str(error).splitlines()[0]}") from error
     return model.eval(), run
+
+
+def save_background(folder: Path, background: Background, fitted_on: str, miou: float) -> None:
+    """Write ``background.json``: mode and constant, on what they were fitted, and the mIoU there in per cent."""
+    write_json(folder / BACKGROUND, {**asdict(background), "fitted_on": fitted_on, "miou": miou})
+
+
+def read_background(folder: Path) -> Background:
+    """The fitted background of a run, or the default.
+
+    Raises:
+        WildcatError: if the file is damaged.
+    """
+    file = folder / BACKGROUND
+    if not file.exists():
+        return Background()
+    values = read_json(file)
+    try:
+        return Background(values["mode"], values["constant"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise WildcatError(f"{file} is damaged: {error}") from error
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:

@@ -127,6 +127,7 @@ def _evaluate(argv: Sequence[str]) -> int:
         """
 wildcat evaluate runs/voc07 --data voc07:data
 wildcat evaluate runs/mine --data folder:my_pictures --split test --tasks classification
+wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-background threshold --crf
 """,
     )
     parser.add_argument("run", metavar="RUN", help="a run's folder")
@@ -135,15 +136,33 @@ wildcat evaluate runs/mine --data folder:my_pictures --split test --tasks classi
     parser.add_argument("--tasks", default="classification,pointing", help="separated by commas")
     parser.add_argument("--on-bad-image", choices=["error", "skip"], default="error", help="what to do with bad files")
     parser.add_argument("--json", metavar="FILE", help="where to write the results")
+    parser.add_argument("--crf", action="store_true", help="score masks refined by the dense CRF as well")
+    parser.add_argument(
+        "--labels", choices=["predicted", "image"], default="predicted", help="which classes a mask may hold"
+    )
+    parser.add_argument(
+        "--fit-background",
+        choices=["threshold", "power"],
+        help="first choose where masks have their background, on the run's training split, and keep it with the run",
+    )
     _add_debug(parser)
     arguments = parser.parse_args(argv)
 
-    from wildcat.checkpoint import write_json
-    from wildcat.evaluate import evaluate, results_file, summary
+    from wildcat.checkpoint import read_run, save_background, write_json
+    from wildcat.data import default_splits
+    from wildcat.evaluate import evaluate, fit_masks, results_file, summary
     from wildcat.predict import load
 
+    predictor = load(arguments.run)
+    if arguments.fit_background:
+        config = read_run(Path(arguments.run)).config
+        split = config.train_split or default_splits(config.data)[0]
+        background, miou = fit_masks(predictor, config.data, split, arguments.fit_background)
+        save_background(Path(arguments.run), background, f"{config.data} {split}", miou)
+        predictor = load(arguments.run)
+        print(f"background: {background}, mIoU {miou:.1f} on the masks of {split}")
     results = evaluate(
-        load(arguments.run),
+        predictor,
         arguments.data,
         split=arguments.split,
         tasks=arguments.tasks.split(","),
@@ -176,17 +195,18 @@ def _pictures(paths: Sequence[str]) -> list[Path]:
 def _predict(argv: Sequence[str]) -> int:
     parser = _parser(
         "predict",
-        "Classify pictures and point at what is in them.",
+        "Classify pictures, point at what is in them, and segment them.",
         """
 wildcat predict imagenet cat.jpg --out found
-wildcat predict runs/mine pictures/ --out found --formats json,overlay
+wildcat predict runs/mine pictures/ --out found --formats json,mask --crf
 """,
     )
     parser.add_argument("run", metavar="RUN", help='a run\'s folder, a hub name, or "imagenet"')
     parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="picture files, or folders of them")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
-    parser.add_argument("--formats", default="json,overlay", help="separated by commas: json, overlay")
+    parser.add_argument("--formats", default="json,overlay", help="separated by commas: json, overlay, mask")
     parser.add_argument("--threshold", type=float, default=0.5, help="probability from which a class is predicted")
+    parser.add_argument("--crf", action="store_true", help="refine masks with the dense CRF")
     parser.add_argument("--batch-size", type=int, default=8, help="pictures per pass")
     _add_debug(parser)
     arguments = parser.parse_args(argv)
@@ -206,7 +226,7 @@ wildcat predict runs/mine pictures/ --out found --formats json,overlay
     predictor = load(arguments.run)
     stream = predictor.stream(items_of(pictures), batch_size=arguments.batch_size, on_error="yield", multi_maps=False)
     shown = tqdm(stream, "predicting", len(pictures), unit=" images", disable=None)
-    failures = write_predictions(shown, Path(arguments.out), formats, arguments.threshold)
+    failures = write_predictions(shown, Path(arguments.out), formats, arguments.threshold, arguments.crf)
     for failure in failures:
         print(f"skipped: {failure.message}", file=sys.stderr)
     print(f"{len(pictures) - len(failures)} of {len(pictures)} pictures: {arguments.out}")

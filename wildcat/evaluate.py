@@ -2,11 +2,12 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import PIL
 import torch
 from tqdm import tqdm
@@ -15,7 +16,8 @@ from wildcat import metrics
 from wildcat._version import __version__
 from wildcat.data import Dataset, check_dataset, default_splits, open_dataset
 from wildcat.errors import WildcatError
-from wildcat.predict import Item, Predictor
+from wildcat.masks import Background, Mode, fit_background
+from wildcat.predict import Item, Prediction, Predictor
 
 TASKS = ("classification", "pointing", "segmentation")
 
@@ -52,6 +54,8 @@ def evaluate(
     split: str | None = None,
     tasks: Sequence[str] = ("classification", "pointing"),
     on_bad_image: str = "error",
+    labels: Literal["predicted", "image"] = "predicted",
+    crf: bool = False,
 ) -> dict[str, Any]:
     """Score a model.
 
@@ -62,6 +66,8 @@ def evaluate(
         tasks: out of classification, pointing, segmentation; those that the data has no annotation for are left out
             with a note.
         on_bad_image: "error" or "skip".
+        labels: which classes a mask may hold: those predicted, or those of the image's true labels.
+        crf: score masks refined by the dense CRF as well.
 
     Returns:
         The content of results.json; scores in per cent.
@@ -81,13 +87,19 @@ def evaluate(
     if "pointing" in tasks and not dataset.has_boxes:
         print(f"{data} has no boxes: pointing is left out", file=sys.stderr)
         tasks = [task for task in tasks if task != "pointing"]
+    if "segmentation" in tasks and not dataset.has_masks:
+        print(f"{data} has no masks: segmentation is left out", file=sys.stderr)
+        tasks = [task for task in tasks if task != "segmentation"]
 
+    masks = MaskScore(dataset, labels, crf) if "segmentation" in tasks else None
     probabilities = np.empty((len(dataset), len(dataset.classes)), dtype=np.float32)
     points = np.empty((*probabilities.shape, 2))
     bar = tqdm(total=len(dataset), desc=f"scoring {dataset.split}", unit=" images", disable=None)
     for index, prediction in enumerate(predictor.stream(items_of(dataset), multi_maps=False)):
         probabilities[index] = prediction.probabilities
         points[index] = prediction.point_array
+        if masks is not None:
+            masks.update(index, prediction)
         bar.update()
     bar.close()
 
@@ -97,9 +109,77 @@ def evaluate(
         results["classification"] = score(probabilities, dataset.labels, dataset.classes).to_dict()
     if "pointing" in tasks:
         results["pointing"] = score_points(dataset, probabilities, points).to_dict()
+    if masks is not None:
+        results["segmentation"] = masks.to_dict(predictor.settings.background)
     results["seconds"] = round(time.perf_counter() - start, 2)
     results["versions"] = {"wildcat": __version__, "torch": torch.__version__, "pillow": PIL.__version__}
     return results
+
+
+class MaskScore:
+    """Confusion matrices of a data set's masks, with and without CRF; pictures without a mask are passed over."""
+
+    def __init__(self, dataset: Dataset, labels: Literal["predicted", "image"], crf: bool) -> None:
+        self.dataset, self.labels = dataset, labels
+        size = len(dataset.classes) + 1
+        self.plain = metrics.ConfusionMatrix(size)
+        self.crf = metrics.ConfusionMatrix(size) if crf else None
+        self.pictures = 0
+
+    def allowed(self, index: int) -> list[int] | None:
+        """Classes of the true labels, difficult ones too, or None for those predicted."""
+        if self.labels == "predicted":
+            return None
+        return [int(c) for c in np.flatnonzero(self.dataset.samples[index].labels >= 0)]
+
+    def update(self, index: int, prediction: Prediction) -> None:
+        """Count a picture's pixels."""
+        truth = self.dataset.mask(index)
+        if truth is None:
+            return
+        allowed = self.allowed(index)
+        self.plain.update(prediction.mask(allowed=allowed), truth, prediction.name)
+        if self.crf is not None:
+            self.crf.update(prediction.mask(allowed=allowed, crf=True), truth, prediction.name)
+        self.pictures += 1
+
+    def to_dict(self, background: Background) -> dict[str, Any]:
+        """The segmentation part of results.json."""
+        names = ("background", *self.dataset.classes)
+        values = metrics.segmentation_result(self.plain, names).to_dict()
+        if self.crf is not None:
+            refined = metrics.segmentation_result(self.crf, names).to_dict()
+            values |= {"miou_crf": refined["miou"], "per_class_crf": refined["per_class"]}
+        return values | {"background": str(background), "labels": self.labels, "pictures": self.pictures}
+
+
+def fit_masks(predictor: Predictor, data: str, split: str, mode: Mode) -> tuple[Background, float]:
+    """Choose the background's constant on the masks of a training split, with the classes predicted.
+
+    Returns:
+        The background, and its mIoU there in per cent.
+
+    Raises:
+        WildcatError: if the split has no masks.
+    """
+    dataset = open_dataset(data, split)
+    with_classes(dataset, predictor.settings.classes)
+    if not dataset.has_masks:
+        raise WildcatError(f"{data} {split} has no masks to fit the background on")
+    with_mask = [i for i, sample in enumerate(dataset.samples) if sample.path is None or sample.mask_path is not None]
+    dataset = dataset.subset(with_mask)
+
+    def pictures() -> Iterator[tuple[torch.Tensor, list[int], npt.NDArray[np.uint8]]]:
+        bar = tqdm(total=len(dataset), desc=f"fitting on {split}", unit=" images", disable=None)
+        for index, prediction in enumerate(predictor.stream(items_of(dataset), multi_maps=False)):
+            truth = dataset.mask(index)
+            if truth is not None:
+                yield torch.from_numpy(prediction.class_maps), prediction.candidates(), truth
+            bar.update()
+        bar.close()
+
+    best, miou = fit_background(mode, pictures(), len(dataset.classes), metrics.mean_iou)
+    return best, 100 * miou
 
 
 def score_points(dataset: Dataset, probabilities: Any, points: Any) -> metrics.PointingResult:

@@ -4,33 +4,39 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from wildcat import render
 from wildcat.predict import Failure, Prediction
 
-FORMATS = ("json", "overlay")
+FORMATS = ("json", "overlay", "mask")
 
 
 def write_predictions(
-    predictions: Iterable[Prediction | Failure], out: Path, formats: Iterable[str], threshold: float = 0.5
+    predictions: Iterable[Prediction | Failure],
+    out: Path,
+    formats: Iterable[str],
+    threshold: float = 0.5,
+    crf: bool = False,
 ) -> list[Failure]:
     """Write predictions as they come.
 
     ``json``: ``predictions.jsonl``, one object per picture. ``overlay``: ``overlay/NAME.jpg``, the picture with a
-    heatmap and a point for each predicted class.
+    heatmap and a point for each predicted class. ``mask``: ``mask/NAME.png``, labels 0 (background) and 1 + class with
+    the palette of PASCAL VOC, and ``mask-overlay/NAME.jpg``, the picture with mask and legend.
 
     Args:
         predictions: from :meth:`wildcat.predict.Predictor.stream`.
         out: folder, made if needed.
         formats: out of :data:`FORMATS`.
         threshold: probability from which a class counts as predicted.
+        crf: refine masks with the dense CRF.
 
     Returns:
         The pictures that could not be read.
     """
     formats = set(formats)
-    out.mkdir(parents=True, exist_ok=True)
-    overlays = out / "overlay"
-    if "overlay" in formats:
-        overlays.mkdir(exist_ok=True)
+    folders = {"overlay": ["overlay"], "mask": ["mask", "mask-overlay"]}
+    for folder in ["", *(name for kind in formats for name in folders.get(kind, []))]:
+        (out / folder).mkdir(parents=True, exist_ok=True)
     failures: list[Failure] = []
     used: set[str] = set()
     lines = out / ".predictions.jsonl.part"
@@ -39,10 +45,14 @@ def write_predictions(
             if isinstance(prediction, Failure):
                 failures.append(prediction)
                 continue
+            name = unique_name(Path(prediction.name).stem, used)
             stream.write(json.dumps(prediction.to_dict(threshold)) + "\n")
             if "overlay" in formats:
-                name = unique_name(Path(prediction.name).stem, used)
-                prediction.overlay(threshold).save(overlays / f"{name}.jpg", quality=92)
+                prediction.overlay(threshold).save(out / "overlay" / f"{name}.jpg", quality=92)
+            if "mask" in formats:
+                mask = prediction.mask(crf=crf, threshold=threshold)
+                render.mask_png(mask).save(out / "mask" / f"{name}.png")
+                prediction.mask_overlay(mask).save(out / "mask-overlay" / f"{name}.jpg", quality=92)
     if "json" in formats:
         lines.replace(out / "predictions.jsonl")
     else:

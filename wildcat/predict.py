@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,11 @@ import torch
 from PIL import Image
 
 from wildcat import render
-from wildcat.checkpoint import load_run
+from wildcat.checkpoint import load_run, read_background
+from wildcat.crf import dense_crf
 from wildcat.errors import WildcatError
 from wildcat.fusion import read
+from wildcat.masks import Background, label_map, pixel_probabilities, strengths
 from wildcat.model import Wildcat, imagenet_model
 from wildcat.transforms import Source, cell_centres, load_image, original_size, warp
 
@@ -36,6 +38,7 @@ class Settings:
         score_sizes: sides in pixels at which pictures are read for scores.
         map_sizes: sides at which they are read for points and masks.
         mirror: also read the mirror image.
+        background: where masks have their background.
     """
 
     classes: tuple[str, ...]
@@ -43,6 +46,7 @@ class Settings:
     score_sizes: tuple[int, ...]
     map_sizes: tuple[int, ...]
     mirror: bool = False
+    background: Background = Background()  # noqa: RUF009 - it is frozen
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,34 @@ class Prediction:
         ranked = self._ranked()
         return [c for c in ranked if self.probabilities[c] >= threshold] if self.settings.multi_label else ranked[:1]
 
+    def candidates(self, threshold: float = 0.5) -> list[int]:
+        """The classes present, or the most probable one where none is."""
+        return self.present(threshold) or self._ranked()[:1]
+
+    def mask(
+        self, *, crf: bool = False, threshold: float = 0.5, allowed: Sequence[int] | None = None
+    ) -> npt.NDArray[np.uint8]:
+        """Label map (H, W) of the original picture: 0 background, 1 + class otherwise.
+
+        Args:
+            crf: refine with the dense CRF, which reads the picture again.
+            threshold: probability from which a class may appear; the most probable class always may.
+            allowed: indices of the classes that may appear, instead.
+        """
+        if len(self.settings.classes) > 254:
+            raise WildcatError(f"masks hold up to 254 classes; the model has {len(self.settings.classes)}")
+        if allowed is None:
+            allowed = self.candidates(threshold)
+        width, height = self.size
+        strength = strengths(torch.from_numpy(self.class_maps), allowed, (height, width), self.settings.background)
+        if crf:
+            strength = dense_crf(pixel_probabilities(strength), np.asarray(self.image))
+        return label_map(strength, allowed)
+
+    def mask_overlay(self, mask: npt.NDArray[np.uint8]) -> Image.Image:
+        """The picture with a mask from :meth:`mask` over it, and a legend."""
+        return render.mask_overlay(self.image, mask, self.settings.classes)
+
     def overlay(self, threshold: float = 0.5) -> Image.Image:
         """The picture, then a panel with heatmap, point and score for each class present (else for the best one)."""
         points = self.point_array
@@ -107,7 +139,7 @@ class Prediction:
                 self.class_maps[c],
                 (float(points[c, 0]), float(points[c, 1])),
             )
-            for c in self.present(threshold) or self._ranked()[:1]
+            for c in self.candidates(threshold)
         ]
         return render.prediction_overlay(self.image, entries, title=Path(self.name).name)
 
@@ -319,7 +351,12 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> Predictor:
     model, info = load_run(folder)
     config = info.config
     settings = Settings(
-        info.classes, info.multi_label, tuple(config.score_sizes), tuple(config.map_sizes), config.mirror
+        info.classes,
+        info.multi_label,
+        tuple(config.score_sizes),
+        tuple(config.map_sizes),
+        config.mirror,
+        read_background(folder),
     )
     return Predictor(model, settings, device)
 
