@@ -167,6 +167,8 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
         split=arguments.split,
         tasks=arguments.tasks.split(","),
         on_bad_image=arguments.on_bad_image,
+        labels=arguments.labels,
+        crf=arguments.crf,
     )
     print(summary(results))
     file = Path(arguments.json) if arguments.json else results_file(arguments.run)

@@ -122,7 +122,7 @@ class Prediction:
         width, height = self.size
         strength = strengths(torch.from_numpy(self.class_maps), allowed, (height, width), self.settings.background)
         if crf:
-            strength = dense_crf(pixel_probabilities(strength), np.asarray(self.image))
+            strength = dense_crf(pixel_probabilities(strength), np.array(self.image))
         return label_map(strength, allowed)
 
     def mask_overlay(self, mask: npt.NDArray[np.uint8]) -> Image.Image:
