@@ -80,12 +80,14 @@ def strengths(class_maps: Tensor, allowed: Sequence[int], size: tuple[int, int],
     Returns:
         (1 + len(allowed), H, W), not negative; channel 0 is the background.
     """
+    if not len(allowed):
+        return class_maps.new_ones((1, *size))
     chosen = class_maps[list(allowed)]
     if background.mode == "class":
         maps = normalized_maps(torch.cat([class_maps[-1:], chosen]), size)
         return torch.cat([background.constant * maps[:1], maps[1:]])
     maps = normalized_maps(chosen, size)
-    if background.mode == "threshold" or not len(allowed):
+    if background.mode == "threshold":
         behind = maps.new_full((1, *size), background.constant)
     else:
         behind = (1 - maps.amax(dim=0, keepdim=True)) ** background.constant
