@@ -2,6 +2,8 @@
 
 import argparse
 import dataclasses
+import difflib
+import re
 import sys
 import traceback
 import typing
@@ -24,8 +26,15 @@ class _Parser(jsonargparse.ArgumentParser):
     """A parser whose errors are the one line that `main` prints."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        first = " ".join(str(message).split())
-        raise WildcatError(f"{first} (see {self.prog} --help)") from ex
+        told = " ".join(str(message).split())
+        kinds = typing.get_type_hints(TrainConfig)
+        # jsonargparse names Python's types; say it as the settings do.
+        if (wrong := re.match(r'Parser key "(\w+)": .*(?:Got value|Given value): (.*)', told)) and wrong[1] in kinds:
+            told = f"{_flag(wrong[1])} must be {settings.told(kinds[wrong[1]])}; got {wrong[2]!r}"
+        if unknown := re.match(r"unrecognized arguments: (--[\w-]+)", told):
+            close = difflib.get_close_matches(unknown[1], self._option_string_actions, n=1)
+            told += f"; did you mean {close[0]}?" if close else ""
+        raise WildcatError(f"{told} (see {self.prog} --help)") from ex
 
 
 def _sizes(value: Any) -> list[int]:
@@ -33,7 +42,8 @@ def _sizes(value: Any) -> list[int]:
     try:
         return [int(v) for v in (value.split(",") if isinstance(value, str) else value)]
     except (TypeError, ValueError):
-        raise ValueError(f"sizes are whole numbers separated by commas, such as 320,448; got {value!r}") from None
+        told = f"sizes are whole numbers separated by commas, such as 320,448; got {value!r}"
+        raise argparse.ArgumentTypeError(told) from None
 
 
 def _flag(name: str) -> str:
@@ -67,6 +77,7 @@ def _parser(name: str, about: str, examples: str) -> _Parser:
         description=about,
         epilog="examples:\n" + "\n".join(f"  {line}" for line in examples.strip().splitlines()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
 
 
@@ -287,8 +298,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         if argv[0] not in _COMMANDS:
-            import difflib
-
             close = difflib.get_close_matches(argv[0], _COMMANDS, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
             raise WildcatError(f"unknown command {argv[0]!r}{hint} (known: {', '.join(_COMMANDS)})")

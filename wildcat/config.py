@@ -79,7 +79,7 @@ class TrainConfig:
         for name, kind in get_type_hints(TrainConfig).items():
             value = getattr(self, name)
             if not _fits(value, kind):
-                raise WildcatError(f"{name} must be {_told(kind)}; got {value!r}")
+                raise WildcatError(f"{name} must be {told(kind)}; got {value!r}")
         positive = ("image_size", "epochs", "batch_size", "num_maps", "step_epochs", "lr", "save_minutes")
         not_negative = ("momentum", "weight_decay", "warmup_epochs", "backbone_lr_factor", "seed")
         for names, low, allowed in ((positive, 0, "above 0"), (not_negative, -1, "0 or more")):
@@ -137,14 +137,14 @@ def _fits(value: object, kind: Any) -> bool:
     return isinstance(value, (int, float) if kind is float else kind)
 
 
-def _told(kind: Any) -> str:
+def told(kind: Any) -> str:
     """A setting's type in words."""
     words = {int: "a whole number", float: "a number, e.g. 0.01", bool: "true or false", str: "text", NoneType: "null"}
     if get_origin(kind) is list:
         return "a list of whole numbers"
     if get_origin(kind) is Literal:
         return ", ".join(map(repr, get_args(kind)))
-    return " or ".join(_told(choice) for choice in get_args(kind)) or words[kind]
+    return " or ".join(told(choice) for choice in get_args(kind)) or words[kind]
 
 
 def _recipe_folder() -> Path:
