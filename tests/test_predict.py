@@ -190,7 +190,7 @@ def test_a_model_in_training_mode_is_read_in_evaluation_mode() -> None:
 def test_a_model_that_is_not_finite() -> None:
     model = build_model(tiny(), 2, pretrained=False)
     torch.nn.init.constant_(model.transfer.bias, torch.nan)
-    with pytest.raises(WildcatError, match="NaN or infinite"):
+    with pytest.raises(WildcatError, match="NaN or infinit"):
         Predictor(model, Settings(("a", "b"), True, (64,), (64,)))(awkward.photo())
 
 
