@@ -445,6 +445,28 @@ def test_frozen_batch_norms_keep_statistics_and_affine_parameters_while_the_rest
     assert moved == {key for key in model.state_dict() if not key.startswith(norms)}
 
 
+def test_a_batch_norm_without_parameters_of_its_own_is_frozen_too() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, affine=False), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+    trunk = Backbone(
+        "toy",
+        net,
+        lambda net, images: net(images),
+        channels=4,
+        stride=1,
+        mean=HALF,
+        std=HALF,
+        native_size=8,
+        stages=[["0", "1"], ["2", "3"]],
+    )
+    for stages, batch_norm, training in (
+        (1, False, [False, True]),
+        (0, True, [False, False]),
+        (0, False, [True, True]),
+    ):
+        trunk.freeze(stages, batch_norm=batch_norm)
+        assert [trunk.train().net[i].training for i in (1, 3)] == training
+
+
 def test_a_copy_keeps_what_is_frozen() -> None:
     trunk = create_backbone("timm:test_efficientnet", pretrained=False)
     trunk.freeze(2)

@@ -97,10 +97,11 @@ class Backbone(nn.Module):
         modules = dict(self.net.named_modules())
         parameters = dict(self.net.named_parameters())
         names = [name for stage in chosen for name in stage]
-        norms = [module for module in modules.values() if isinstance(module, _NORMS)] if batch_norm else []
-        still = [p for name in names if name in modules for p in modules[name].parameters()]
+        named = [modules[name] for name in names if name in modules]
+        if batch_norm:
+            named += [module for module in modules.values() if isinstance(module, _NORMS)]
+        still = [parameter for module in named for parameter in module.parameters()]
         still += [parameters[name] for name in names if name in parameters]  # bare, such as a position embedding
-        still += [p for module in norms for p in module.parameters()]
         for parameter in self._frozen_parameters:
             parameter.requires_grad_(True)
         self._frozen_parameters = [parameter for parameter in still if parameter.requires_grad]
@@ -108,8 +109,8 @@ class Backbone(nn.Module):
             parameter.requires_grad_(False)
         # With a block go its parts without parameters, such as stochastic depth.
         ours = set(self._frozen_parameters)
-        frozen = [m for m in modules.values() if ours.intersection(m.parameters()) and not _learns(m)]
-        self._frozen_modules = [*frozen, *norms]
+        blocks = [m for m in modules.values() if ours.intersection(m.parameters()) and not _learns(m)]
+        self._frozen_modules = [*named, *blocks]
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "Backbone":
