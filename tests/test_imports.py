@@ -35,6 +35,7 @@ LEVELS: dict[str, int] = {
     "data": 2,
     "config": 2,
     "checkpoint": 3,
+    "loading": 3,
     "predict": 4,
     "train": 4,
     "evaluate": 5,

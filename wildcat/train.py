@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,77 +15,20 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
-from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from wildcat import checkpoint
 from wildcat.checkpoint import Run
 from wildcat.config import TrainConfig
-from wildcat.data import Dataset, check_dataset, default_splits, open_dataset
+from wildcat.data import Dataset
 from wildcat.errors import WildcatError
+from wildcat.loading import EpochSampler, TestPictures, TrainingPictures, open_training_data
 from wildcat.losses import Difficult, multi_class_loss, multi_label_loss
 from wildcat.metrics import average_precision
 from wildcat.model import NonFiniteMapsError, Wildcat
-from wildcat.transforms import random_view, warp
 
 Row = dict[str, float]
-
-
-class TrainingPictures(TorchDataset[tuple[Tensor, Tensor]]):
-    """Pictures as training sees them, warped, cropped and mirrored at random.
-
-    The key of an item is (epoch, index), and its random numbers come from (seed, epoch, index) alone: an item does not
-    depend on the number of worker processes, nor on what was read before it, so a continued run reads the same.
-    """
-
-    def __init__(self, dataset: Dataset, config: TrainConfig) -> None:
-        self.dataset = dataset
-        self.labels = dataset.labels
-        self.size = config.image_size
-        self.crop_area = config.crop_area
-        self.seed = config.seed
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Pixels (size, size, 3) uint8, labels (C,) int8."""
-        epoch, index = key
-        view = random_view(np.random.default_rng((self.seed, epoch, index)), crop_area=self.crop_area)
-        image = self.dataset.image(index, draft_size=math.ceil(self.size / min(view.width, view.height)))
-        return torch.from_numpy(view.picture(image, self.size).copy()), torch.from_numpy(self.labels[index])
-
-
-class TestPictures(TorchDataset[tuple[Tensor, Tensor]]):
-    """Pictures warped to a square, in order."""
-
-    __test__ = False  # the name is the field's, not pytest's
-
-    def __init__(self, dataset: Dataset, size: int) -> None:
-        self.dataset = dataset
-        self.labels = dataset.labels
-        self.size = size
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Pixels (size, size, 3) uint8, labels (C,) int8."""
-        image = self.dataset.image(index, draft_size=self.size)
-        return torch.from_numpy(warp(image, self.size).copy()), torch.from_numpy(self.labels[index])
-
-
-class EpochSampler(Sampler[tuple[int, int]]):
-    """The order of an epoch, a function of (seed, epoch); may start in its middle."""
-
-    def __init__(self, total: int, used: int, seed: int) -> None:
-        self.total, self.used, self.seed = total, used, seed
-        self.epoch = self.start = 0
-
-    def __len__(self) -> int:
-        return self.used - self.start
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.total)
-        return iter([(self.epoch, int(index)) for index in order[self.start : self.used]])
 
 
 def learning_rate_factor(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
@@ -103,39 +46,6 @@ def learning_rate_factor(config: TrainConfig, step: int, steps_per_epoch: int) -
     if config.schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
     return 1.0
-
-
-def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Divide a data set at random, by its seed, into (rest, held out)."""
-    held = round(fraction * len(dataset))
-    if not 0 < held < len(dataset):
-        raise WildcatError(f"val_fraction {fraction} of {len(dataset)} pictures leaves one part empty")
-    order = np.random.default_rng(seed).permutation(len(dataset))
-    return dataset.subset(sorted(order[held:].tolist())), dataset.subset(sorted(order[:held].tolist()))
-
-
-def open_training_data(config: TrainConfig, download: bool = False) -> tuple[Dataset, Dataset | None]:
-    """The checked training set and the validation set, if any.
-
-    Raises:
-        WildcatError: from the check, with its report, unless ``on_bad_image`` is "skip"; or if a download is asked for
-            without naming the split.
-    """
-    if download and config.train_split is None:
-        raise WildcatError(f"name the split of {config.data} to download (train_split, for example trainval)")
-    split = config.train_split or default_splits(config.data)[0]
-    dataset, report = check_dataset(
-        open_dataset(config.data, split, download=download),
-        on_bad_image=config.on_bad_image,
-        progress=sys.stderr.isatty(),
-    )
-    print(report, file=sys.stderr)
-    if config.val_fraction:
-        return split_off(dataset, config.val_fraction, config.seed)
-    if config.val_split is None:
-        return dataset, None
-    validation, _ = check_dataset(open_dataset(config.data, config.val_split), on_bad_image=config.on_bad_image)
-    return dataset, validation
 
 
 def bf16_is_faster(model: Wildcat, image_size: int, device: torch.device) -> bool:
@@ -222,7 +132,7 @@ def train(config: TrainConfig, out: str | Path, *, resume: bool = False, downloa
     for leftover in folder.glob(".*.tmp"):  # of a run that was killed while it saved
         leftover.unlink(missing_ok=True)
     state = checkpoint.load_state(folder) if resume else None
-    if state is not None and state["epoch"] == config.epochs and (folder / checkpoint.WEIGHTS).exists():
+    if state is not None and state["progress"]["epoch"] == config.epochs and (folder / checkpoint.WEIGHTS).exists():
         print(f"{folder} has finished its {config.epochs} epochs", file=sys.stderr)
         return folder
     accelerator = Accelerator(mixed_precision="no")
@@ -258,7 +168,10 @@ def train(config: TrainConfig, out: str | Path, *, resume: bool = False, downloa
                 ),
             )
     try:
-        _run_epochs(accelerator, model, config, dataset, validation, folder, state)
+        loop = Loop(accelerator, model, config, dataset, folder)
+        if state is not None:
+            loop.load(state)
+        loop.run(validation)
     except WildcatError as error:
         # An error in a worker process arrives as text that ends with its traceback, whose last line is the message.
         if "Original Traceback" not in str(error):
@@ -268,127 +181,135 @@ def train(config: TrainConfig, out: str | Path, *, resume: bool = False, downloa
     return folder
 
 
-def _run_epochs(
-    accelerator: Accelerator,
-    model: Wildcat,
-    config: TrainConfig,
-    dataset: Dataset,
-    validation: Dataset | None,
-    folder: Path,
-    state: dict[str, Any] | None,
-) -> None:
-    optimizer = torch.optim.SGD(
-        parameter_groups(model, config), momentum=config.momentum, weight_decay=config.weight_decay, fused=True
-    )
-    batch_size = min(config.batch_size, len(dataset))
-    steps = len(dataset) // batch_size  # whole batches: BatchNorm cannot train on a last batch of one
-    sampler = EpochSampler(len(dataset), steps * batch_size, config.seed)
-    loader = DataLoader(
-        TrainingPictures(dataset, config),
-        batch_size,
-        sampler=sampler,
-        num_workers=config.workers or 0,
-        persistent_workers=bool(config.workers),
-        pin_memory=accelerator.device.type == "cuda",
-    )
-    first_epoch = first_step = 0
-    history: list[Row] = []
-    if state is not None:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        first_epoch, first_step, history = state["epoch"], state["step"], state["history"]
-    trained, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-    criterion = criterion_for(dataset, config)
-    totals = state["totals"] if state is not None else {"loss": 0.0, "seconds": 0.0, "images": 0}
+class Loop:
+    """What one run of the loop over epochs shares: model, optimizer, data and how far it is.
 
-    def diverged(what: str, epoch: int, step: int) -> WildcatError:
-        rate = config.lr * learning_rate_factor(config, epoch * steps + step, steps)
-        kept = (folder / checkpoint.STATE).exists()
+    Attributes:
+        progress: what is saved beside model and optimizer: epoch and step to do next, the sums of the epoch under way,
+            and the rows of the epochs behind.
+    """
+
+    def __init__(
+        self, accelerator: Accelerator, model: Wildcat, config: TrainConfig, dataset: Dataset, folder: Path
+    ) -> None:
+        self.accelerator, self.model, self.config, self.folder = accelerator, model, config, folder
+        self.batch_size = min(config.batch_size, len(dataset))
+        self.steps = len(dataset) // self.batch_size  # whole batches: BatchNorm cannot train on a last batch of one
+        self.sampler = EpochSampler(len(dataset), self.steps * self.batch_size, config.seed)
+        self.criterion = criterion_for(dataset, config)
+        self.progress: dict[str, Any] = {"epoch": 0, "step": 0, "loss": 0.0, "seconds": 0.0, "images": 0, "history": []}
+        optimizer = torch.optim.SGD(
+            parameter_groups(model, config), momentum=config.momentum, weight_decay=config.weight_decay, fused=True
+        )
+        loader = DataLoader(
+            TrainingPictures(dataset, config),
+            self.batch_size,
+            sampler=self.sampler,
+            num_workers=config.workers or 0,
+            persistent_workers=bool(config.workers),
+            pin_memory=accelerator.device.type == "cuda",
+        )
+        self.trained, self.optimizer, self.loader = accelerator.prepare(model, optimizer, loader)
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.progress = state["progress"]
+
+    def save(self) -> None:
+        """Save the state, unless the weights are ruined."""
+        # A last step can ruin them with no loss behind it to show it.
+        if not all(value.isfinite().all() for value in self.model.state_dict().values()):
+            raise self.diverged("the weights became NaN or infinite")
+        if self.accelerator.is_main_process:
+            states = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+            checkpoint.save_state(self.folder, {**states, "progress": self.progress})
+
+    def diverged(self, what: str) -> WildcatError:
+        """The error of a training that went wrong in the step under way."""
+        epoch, step = self.progress["epoch"], self.progress["step"]
+        rate = self.config.lr * learning_rate_factor(self.config, epoch * self.steps + step, self.steps)
+        kept = (self.folder / checkpoint.STATE).exists()
         return WildcatError(
             f"{what} in epoch {epoch + 1}, step {step + 1} (learning rate {rate:.3g}; a lower one may help); "
-            + (f"the last saved state is kept in {folder}" if kept else "no state was saved yet")
+            + (f"the last saved state is kept in {self.folder}" if kept else "no state was saved yet")
         )
 
-    def check_weights(epoch: int, step: int) -> None:
-        # A last step can ruin the weights with no loss behind it to show it.
-        if not all(value.isfinite().all() for value in model.state_dict().values()):
-            raise diverged("the weights became NaN or infinite", epoch, step)
+    def train_step(self, pixels: Tensor, labels: Tensor) -> float:
+        """One step of the optimizer; the loss before it."""
+        epoch, step = self.progress["epoch"], self.progress["step"]
+        factor = learning_rate_factor(self.config, epoch * self.steps + step, self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        # Dropout and drop path of a trunk draw from this, so a continued run draws the same.
+        torch.manual_seed(((self.config.seed * 1_000_003 + epoch) * 1_000_003 + step) % 2**63)
+        device = self.accelerator.device.type
+        try:
+            with torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bf16"):
+                output = self.trained(self.model.normalize(pixels.permute(0, 3, 1, 2)))
+        except NonFiniteMapsError as error:
+            raise self.diverged("class maps became NaN or infinite") from error
+        loss = self.criterion(output.scores, labels)
+        value: float = loss.item()
+        if not math.isfinite(value):
+            raise self.diverged(f"the loss became {value}")
+        self.accelerator.backward(loss)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return value
 
-    def save(epoch: int, step: int) -> None:
-        if accelerator.is_main_process:
-            checkpoint.save_state(
-                folder,
-                {
-                    "model": accelerator.unwrap_model(trained).state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "epoch": epoch,
-                    "step": step,
-                    "history": history,
-                    "totals": totals,
-                },
-            )
-
-    for epoch in range(first_epoch, config.epochs):
-        sampler.epoch, sampler.start = epoch, first_step * batch_size
-        trained.train()
-        bar = tqdm(
-            total=steps * batch_size,
-            initial=first_step * batch_size,
-            desc=f"epoch {epoch + 1}/{config.epochs}",
-            unit=" images",
-            disable=None if accelerator.is_main_process else True,
-            dynamic_ncols=True,
-        )
+    def train_epoch(self) -> Row:
+        """The rest of the epoch under way; its row of ``metrics.csv``."""
+        progress, config = self.progress, self.config
+        self.sampler.epoch, self.sampler.start = progress["epoch"], progress["step"] * self.batch_size
+        self.trained.train()
         saved = mark = time.monotonic()
-        for step, (pixels, labels) in enumerate(loader, start=first_step):
-            factor = learning_rate_factor(config, epoch * steps + step, steps)
-            for group in optimizer.param_groups:
-                group["lr"] = group["base_lr"] * factor
-            # Dropout and drop path of a trunk draw from this, so a continued run draws the same.
-            torch.manual_seed(((config.seed * 1_000_003 + epoch) * 1_000_003 + step) % 2**63)
-            try:
-                with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-                    output = trained(model.normalize(pixels.permute(0, 3, 1, 2)))
-            except NonFiniteMapsError as error:
-                raise diverged("class maps became NaN or infinite", epoch, step) from error
-            loss = criterion(output.scores, labels)
-            value = loss.item()
-            if not math.isfinite(value):
-                raise diverged(f"the loss became {value}", epoch, step)
-            accelerator.backward(loss)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            now = time.monotonic()
-            totals["loss"] += value
-            totals["seconds"] += now - mark
-            totals["images"] += len(labels)
-            mark = now
-            bar.update(len(labels))
-            bar.set_postfix(loss=f"{totals['loss'] / (step + 1):.4f}", refresh=False)
-            if now - saved > 60 * config.save_minutes:
-                check_weights(epoch, step)
-                save(epoch, step + 1)
-                saved = mark = time.monotonic()
-        bar.close()
-        check_weights(epoch, steps - 1)
-        row: Row = {
-            "epoch": epoch + 1,
-            "learning_rate": config.lr * learning_rate_factor(config, (epoch + 1) * steps - 1, steps),
-            "train_loss": totals["loss"] / steps,
-            "images_per_second": totals["images"] / totals["seconds"],
-            "seconds": totals["seconds"],
+        with tqdm(
+            total=self.steps * self.batch_size,
+            initial=progress["step"] * self.batch_size,
+            desc=f"epoch {progress['epoch'] + 1}/{config.epochs}",
+            unit=" images",
+            disable=None if self.accelerator.is_main_process else True,
+            dynamic_ncols=True,
+        ) as bar:
+            for pixels, labels in self.loader:
+                progress["loss"] += self.train_step(pixels, labels)
+                progress["step"] += 1
+                progress["images"] += len(labels)
+                now = time.monotonic()
+                progress["seconds"] += now - mark
+                mark = now
+                bar.update(len(labels))
+                bar.set_postfix(loss=f"{progress['loss'] / progress['step']:.4f}", refresh=False)
+                if now - saved > 60 * config.save_minutes:
+                    self.save()
+                    saved = mark = time.monotonic()
+        last = (progress["epoch"] + 1) * self.steps - 1
+        row = {
+            "epoch": progress["epoch"] + 1,
+            "learning_rate": config.lr * learning_rate_factor(config, last, self.steps),
+            "train_loss": progress["loss"] / self.steps,
+            "images_per_second": progress["images"] / progress["seconds"],
+            "seconds": progress["seconds"],
         }
-        if validation is not None:
-            row |= validate(accelerator, trained, model, validation, config, criterion)
-        history.append(row)
-        totals |= {"loss": 0.0, "seconds": 0.0, "images": 0}
-        first_step = 0
-        if accelerator.is_main_process:  # before the state: a run killed between the two repeats the row, not loses it
-            write_history(folder, history)
-            print(describe(row, config.epochs), file=sys.stderr)
-        save(epoch + 1, 0)
-    if accelerator.is_main_process:
-        checkpoint.save_weights(folder, accelerator.unwrap_model(trained))
+        progress |= {"epoch": progress["epoch"] + 1, "step": 0, "loss": 0.0, "seconds": 0.0, "images": 0}
+        return row
+
+    def run(self, validation: Dataset | None) -> None:
+        """All epochs that are left, then the weights."""
+        progress, config = self.progress, self.config
+        while progress["epoch"] < config.epochs:
+            row = self.train_epoch()
+            if validation is not None:
+                row |= validate(self.accelerator, self.trained, self.model, validation, config, self.criterion)
+            progress["history"].append(row)
+            if self.accelerator.is_main_process:  # before the state: a run killed between the two repeats the row
+                write_history(self.folder, progress["history"])
+                print(describe(row, config.epochs), file=sys.stderr)
+            self.save()
+        if self.accelerator.is_main_process:
+            checkpoint.save_weights(self.folder, self.model)
 
 
 def parameter_groups(model: Wildcat, config: TrainConfig) -> list[dict[str, Any]]:

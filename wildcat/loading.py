@@ -1,0 +1,105 @@
+"""Pictures on their way into training: what is opened, how it is divided, the order and the random crops."""
+
+import math
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import Sampler
+
+from wildcat.config import TrainConfig
+from wildcat.data import Dataset, check_dataset, default_splits, open_dataset
+from wildcat.errors import WildcatError
+from wildcat.transforms import random_view, warp
+
+
+class TrainingPictures(TorchDataset[tuple[Tensor, Tensor]]):
+    """Pictures as training sees them, warped, cropped and mirrored at random.
+
+    The key of an item is (epoch, index), and its random numbers come from (seed, epoch, index) alone: an item does not
+    depend on the number of worker processes, nor on what was read before it, so a continued run reads the same.
+    """
+
+    def __init__(self, dataset: Dataset, config: TrainConfig) -> None:
+        self.dataset = dataset
+        self.labels = dataset.labels
+        self.size = config.image_size
+        self.crop_area = config.crop_area
+        self.seed = config.seed
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Pixels (size, size, 3) uint8, labels (C,) int8."""
+        epoch, index = key
+        view = random_view(np.random.default_rng((self.seed, epoch, index)), crop_area=self.crop_area)
+        image = self.dataset.image(index, draft_size=math.ceil(self.size / min(view.width, view.height)))
+        return torch.from_numpy(view.picture(image, self.size).copy()), torch.from_numpy(self.labels[index])
+
+
+class TestPictures(TorchDataset[tuple[Tensor, Tensor]]):
+    """Pictures warped to a square, in order."""
+
+    __test__ = False  # the name is the field's, not pytest's
+
+    def __init__(self, dataset: Dataset, size: int) -> None:
+        self.dataset = dataset
+        self.labels = dataset.labels
+        self.size = size
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Pixels (size, size, 3) uint8, labels (C,) int8."""
+        image = self.dataset.image(index, draft_size=self.size)
+        return torch.from_numpy(warp(image, self.size).copy()), torch.from_numpy(self.labels[index])
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """The order of an epoch, a function of (seed, epoch); may start in its middle."""
+
+    def __init__(self, total: int, used: int, seed: int) -> None:
+        self.total, self.used, self.seed = total, used, seed
+        self.epoch = self.start = 0
+
+    def __len__(self) -> int:
+        return self.used - self.start
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.total)
+        return iter([(self.epoch, int(index)) for index in order[self.start : self.used]])
+
+
+def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Divide a data set at random, by its seed, into (rest, held out)."""
+    held = round(fraction * len(dataset))
+    if not 0 < held < len(dataset):
+        raise WildcatError(f"val_fraction {fraction} of {len(dataset)} pictures leaves one part empty")
+    order = np.random.default_rng(seed).permutation(len(dataset))
+    return dataset.subset(sorted(order[held:].tolist())), dataset.subset(sorted(order[:held].tolist()))
+
+
+def open_training_data(config: TrainConfig, download: bool = False) -> tuple[Dataset, Dataset | None]:
+    """The checked training set and the validation set, if any.
+
+    Raises:
+        WildcatError: from the check, with its report, unless ``on_bad_image`` is "skip"; or if a download is asked for
+            without naming the split.
+    """
+    if download and config.train_split is None:
+        raise WildcatError(f"name the split of {config.data} to download (train_split, for example trainval)")
+    split = config.train_split or default_splits(config.data)[0]
+    dataset, report = check_dataset(
+        open_dataset(config.data, split, download=download),
+        on_bad_image=config.on_bad_image,
+        progress=sys.stderr.isatty(),
+    )
+    print(report, file=sys.stderr)
+    if config.val_fraction:
+        return split_off(dataset, config.val_fraction, config.seed)
+    if config.val_split is None:
+        return dataset, None
+    validation, _ = check_dataset(open_dataset(config.data, config.val_split), on_bad_image=config.on_bad_image)
+    return dataset, validation
