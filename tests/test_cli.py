@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.data import trees
-from tests.runs import flags, run, tiny
+from tests.runs import flags, run, start, tiny
 from wildcat._version import __version__
 from wildcat.cli import main
 from wildcat.config import TrainConfig
@@ -62,6 +62,17 @@ def test_help_has_examples(command: str, capsys: pytest.CaptureFixture[str]) -> 
     # Each option says what it is for.
     for option in re.findall(r"^  (--[a-z-]+)", told, re.MULTILINE):
         assert re.search(rf"^  {option}\b.*(?:  \S|\n {{10,}}\S)", told, re.MULTILINE), option
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])
+def test_a_reader_that_leaves_early(arguments: list[str]) -> None:
+    """As in `wildcat train --help | head`."""
+    process = start(*arguments)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    told = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() == 0 and told == ""
 
 
 def test_every_setting_has_an_option(capsys: pytest.CaptureFixture[str]) -> None:

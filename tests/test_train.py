@@ -16,10 +16,11 @@ from safetensors.torch import load_file
 from tests import awkward
 from tests.data import trees
 from tests.runs import flags, run, start, tiny
-from wildcat import checkpoint
+from wildcat import checkpoint, loading
 from wildcat import train as training
 from wildcat.checkpoint import build_model, load_run, load_state, read_run
 from wildcat.cli import main
+from wildcat.config import TrainConfig, read_recipe
 from wildcat.errors import WildcatError
 from wildcat.train import learning_rate_factor, train
 
@@ -70,7 +71,7 @@ def killed(folder: Path, arguments: list, moment, **environment: str) -> tuple[i
     assert process.returncode == -signal.SIGKILL
     state = load_state(folder)
     assert state is not None
-    return state["epoch"], state["step"]
+    return state["progress"]["epoch"], state["progress"]["step"]
 
 
 def reached(epoch: int, step: int):
@@ -83,7 +84,7 @@ def reached(epoch: int, step: int):
             return False
         seen = file.stat().st_mtime_ns
         state = load_state(folder)
-        return state is not None and (state["epoch"], state["step"]) >= (epoch, step)
+        return state is not None and (state["progress"]["epoch"], state["progress"]["step"]) >= (epoch, step)
 
     return moment
 
@@ -127,7 +128,7 @@ def test_a_run_that_stops_after_every_saved_state(tmp_path: Path, plain: Path, m
 
     def save_and_stop(where: Path, state: dict) -> None:
         save(where, state)
-        stops.append((state["epoch"], state["step"]))
+        stops.append((state["progress"]["epoch"], state["progress"]["step"]))
         raise Stop
 
     monkeypatch.setattr(checkpoint, "save_state", save_and_stop)
@@ -260,19 +261,19 @@ def test_another_seed_gives_other_weights(tmp_path: Path, plain: Path, seed: int
 
 def test_pictures_depend_on_seed_epoch_and_index_alone() -> None:
     config = tiny(crop_area=0.3)
-    dataset, _ = training.open_training_data(config)
-    pictures = training.TrainingPictures(dataset, config)
+    dataset, _ = loading.open_training_data(config)
+    pictures = loading.TrainingPictures(dataset, config)
     pixels, labels = pictures[0, 5]
     assert pixels.shape == (64, 64, 3) and pixels.dtype == torch.uint8
     assert torch.equal(labels, torch.from_numpy(dataset.labels[5]))
     pictures[3, 1]
     assert torch.equal(pictures[0, 5][0], pixels)
-    assert torch.equal(training.TrainingPictures(dataset, config)[0, 5][0], pixels)
+    assert torch.equal(loading.TrainingPictures(dataset, config)[0, 5][0], pixels)
     assert not torch.equal(pictures[1, 5][0], pixels)
 
 
 def test_an_epoch_is_a_permutation_that_may_start_in_its_middle() -> None:
-    sampler = training.EpochSampler(total=10, used=8, seed=3)
+    sampler = loading.EpochSampler(total=10, used=8, seed=3)
     whole = list(sampler)
     assert len(whole) == len(sampler) == 8 and len({index for _, index in whole}) == 8
     sampler.start = 5
@@ -408,7 +409,7 @@ def test_divergence_is_told_and_the_last_state_is_sound(tmp_path: Path) -> None:
     ):
         train(tiny(lr=1e30, schedule="constant", save_minutes=1e-9), folder)
     state = load_state(folder)
-    assert state is not None and (state["epoch"], state["step"]) >= (0, 1)
+    assert state is not None and (state["progress"]["epoch"], state["progress"]["step"]) >= (0, 1)
     assert all(value.isfinite().all() for value in state["model"].values())
     assert not (folder / "model.safetensors").exists()
     with pytest.raises(WildcatError, match="training has not finished"):
@@ -481,11 +482,11 @@ def test_validation_scores_are_those_of_the_weights(tmp_path: Path) -> None:
 
 def test_a_held_out_fraction_is_not_trained_on(tmp_path: Path) -> None:
     config = tiny(val_fraction=0.25)
-    dataset, validation = training.open_training_data(config)
+    dataset, validation = loading.open_training_data(config)
     assert validation is not None
     names = [sample.name for sample in dataset.samples], [sample.name for sample in validation.samples]
     assert len(names[0]) == 18 and len(names[1]) == 6 and not set(names[0]) & set(names[1])
-    again, _ = training.open_training_data(config)
+    again, _ = loading.open_training_data(config)
     assert [sample.name for sample in again.samples] == names[0]
     folder = train(config, tmp_path / "run")
     assert read_run(folder).images == 18
@@ -562,7 +563,7 @@ def test_a_picture_that_vanishes_while_training_is_named(
         (tmp_path / "pictures" / "a" / "0.png").unlink()
         return dataset, "looked at"
 
-    monkeypatch.setattr(training, "check_dataset", checked_before_it_vanished)
+    monkeypatch.setattr(loading, "check_dataset", checked_before_it_vanished)
     config = tiny(data=f"folder:{tmp_path / 'pictures'}", train_split="all", batch_size=2, workers=workers)
     with pytest.raises(WildcatError) as caught:
         train(config, tmp_path / "run")
@@ -638,36 +639,43 @@ def test_awkward_pictures(mixed: Path, tmp_path: Path, kind: str, capsys: pytest
 # The paper's recipe
 
 
-def test_recipe_voc07_trains_a_few_steps_and_continues(real_data: Path, tmp_path: Path) -> None:
-    from torchvision.models import ResNet101_Weights, resnet101
-
-    # Random weights of the true architecture, under the name that torchvision looks for: no hub is needed.
-    home = tmp_path / "torch"
-    file = home / "hub" / "checkpoints" / Path(ResNet101_Weights.IMAGENET1K_V1.url).name
-    file.parent.mkdir(parents=True)
-    torch.manual_seed(3)
-    net = resnet101(weights=None)
-    torch.save(net.state_dict(), file)
-
+@pytest.fixture(scope="module")
+def devkit(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Four real pictures in VOC's layout."""
     theirs = real_data / "voc07-mini" / "VOCdevkit" / "VOC2007"
-    ours = tmp_path / "data" / "VOCdevkit" / "VOC2007"
+    ours = tmp_path_factory.mktemp("data") / "VOCdevkit" / "VOC2007"
     (ours / "ImageSets" / "Main").mkdir(parents=True)
     for part in ("JPEGImages", "Annotations"):
         (ours / part).symlink_to(theirs / part)
     for lists in (theirs / "ImageSets" / "Main").glob("*_trainval.txt"):
         lines = lists.read_text().splitlines()[:4]
         trees.write(ours / "ImageSets" / "Main" / lists.name, "\n".join(lines) + "\n")
+    return f"voc07:{ours.parent.parent}"
 
+
+@pytest.fixture(scope="module")
+def torch_home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.nn.Module]:
+    """Random weights of the true ResNet-101, under the name that torchvision looks for: no hub is needed."""
+    from torchvision.models import ResNet101_Weights, resnet101
+
+    home = tmp_path_factory.mktemp("torch")
+    (home / "hub" / "checkpoints").mkdir(parents=True)
+    torch.manual_seed(3)
+    net = resnet101(weights=None)
+    torch.save(net.state_dict(), home / "hub" / "checkpoints" / Path(ResNet101_Weights.IMAGENET1K_V1.url).name)
+    return home, net
+
+
+def test_recipe_voc07_trains_a_few_steps_and_continues(devkit: str, torch_home, tmp_path: Path) -> None:
+    home, net = torch_home
     folder = tmp_path / "run"
-    changed = {"image-size": 96, "batch-size": 2, "epochs": 2, "save-minutes": 1e-9, "workers": 0, "precision": "fp32"}
+    changed = {"image-size": 96, "batch-size": 2, "epochs": 2, "workers": 0, "precision": "fp32"}
     options = [word for name, value in changed.items() for word in (f"--{name}", str(value))]
-    data = ["--data", f"voc07:{tmp_path / 'data'}", "--train-split", "trainval"]
-    arguments = [*data, "--recipe", "voc07", "--out", folder, *options]
-    assert killed(folder, arguments, lambda f: (f / "state.pt").exists(), TORCH_HOME=str(home)) < (2, 0)
+    arguments = ["--data", devkit, "--train-split", "trainval", "--recipe", "voc07", "--out", folder, *options]
+    assert killed(folder, arguments, reached(1, 0), TORCH_HOME=str(home)) == (1, 0)
     config = read_run(folder).config
     assert (config.backbone, config.num_maps, config.kmax, config.alpha) == ("resnet101", 8, 0.2, 0.7)
-    file.unlink()  # a run that goes on has its weights
-    finished = run("train", "--out", folder, "--resume", TORCH_HOME=str(home))
+    finished = run("train", "--out", folder, "--resume", TORCH_HOME=str(tmp_path))  # what goes on has its weights
     assert finished.returncode == 0, finished.stderr
     assert [row["epoch"] for row in rows(folder)] == ["1", "2"]
     # It started from the file: random weights of another seed would have nothing in common with these.
@@ -677,3 +685,27 @@ def test_recipe_voc07_trains_a_few_steps_and_continues(real_data: Path, tmp_path
         torch.cosine_similarity(after[f"backbone.net.{n}"].flatten(), net.get_parameter(n).flatten(), 0) for n in layers
     ]
     assert max(alike) > 0.9 and not torch.equal(after["backbone.net.conv1.weight"], net.conv1.weight)
+
+
+def test_recipe_voc07_takes_a_step_at_its_own_size(
+    devkit: str, torch_home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(torch_home[0]))
+    # As the recipe is, but for four pictures a step, the measurement of bf16 and the worker process.
+    short = ["--epochs", "1", "--batch-size", "4", "--precision", "fp32", "--workers", "0"]
+    arguments = ["--data", devkit, "--train-split", "trainval", "--recipe", "voc07", *short]
+    assert main(["train", *arguments, "--out", str(tmp_path / "run")]) == 0
+    assert read_run(tmp_path / "run").config.image_size == 448
+    (row,) = rows(tmp_path / "run")
+    assert 0.3 < float(row["train_loss"]) < 3 and float(row["learning_rate"]) == 0.02
+
+
+def test_recipe_voc07_without_its_weights(devkit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_network(*_: object, **__: object) -> None:
+        raise OSError("no network here")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.download_url_to_file", no_network)
+    config = {"data": devkit, "train_split": "trainval", **read_recipe("voc07")}
+    with pytest.raises(WildcatError, match=r"resnet101 could not be downloaded \(no network here\); give a local file"):
+        train(TrainConfig(**config), tmp_path / "run")

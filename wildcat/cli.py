@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import difflib
+import os
 import re
 import sys
 import traceback
@@ -287,21 +288,31 @@ def _overview() -> str:
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code is 0, 1 if some pictures were skipped, 2 for a mistake of the user's."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+def _dispatch(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0
     if argv[0] == "--version":
         print(__version__)
         return 0
+    if argv[0] not in _COMMANDS:
+        close = difflib.get_close_matches(argv[0], _COMMANDS, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise WildcatError(f"unknown command {argv[0]!r}{hint} (known: {', '.join(_COMMANDS)})")
+    return _COMMANDS[argv[0]][0](argv[1:])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code is 0, 1 if some pictures were skipped, 2 for a mistake of the user's."""
+    argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        if argv[0] not in _COMMANDS:
-            close = difflib.get_close_matches(argv[0], _COMMANDS, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise WildcatError(f"unknown command {argv[0]!r}{hint} (known: {', '.join(_COMMANDS)})")
-        return _COMMANDS[argv[0]][0](argv[1:])
+        try:
+            return _dispatch(argv)
+        finally:
+            sys.stdout.flush()  # a reader that has gone (`| head`) is met here, not when Python ends
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (WildcatError, OSError) as error:  # OSError: a folder or file that cannot be made, read or written
         if "--debug" in argv:
             traceback.print_exc()
