@@ -218,17 +218,19 @@ class Loop:
         self.progress = state["progress"]
 
     def save(self) -> None:
-        """Save the state, unless the weights are ruined."""
-        # A last step can ruin them with no loss behind it to show it.
-        if not all(value.isfinite().all() for value in self.model.state_dict().values()):
-            raise self.diverged("the weights became NaN or infinite")
+        """Save the state."""
         if self.accelerator.is_main_process:
             states = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
             checkpoint.save_state(self.folder, {**states, "progress": self.progress})
 
-    def diverged(self, what: str) -> WildcatError:
-        """The error of a training that went wrong in the step under way."""
-        epoch, step = self.progress["epoch"], self.progress["step"]
+    def check_weights(self) -> None:
+        """Fail if the last step ruined the weights, which no loss behind it would show."""
+        if not all(value.isfinite().all() for value in self.model.state_dict().values()):
+            raise self.diverged("the weights became NaN or infinite", self.progress["step"] - 1)
+
+    def diverged(self, what: str, step: int) -> WildcatError:
+        """The error of a training that went wrong in a step, counted from 0, of the epoch under way."""
+        epoch = self.progress["epoch"]
         rate = self.config.lr * learning_rate_factor(self.config, epoch * self.steps + step, self.steps)
         kept = (self.folder / checkpoint.STATE).exists()
         return WildcatError(
@@ -249,11 +251,11 @@ class Loop:
             with torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bf16"):
                 output = self.trained(self.model.normalize(pixels.permute(0, 3, 1, 2)))
         except NonFiniteMapsError as error:
-            raise self.diverged("class maps became NaN or infinite") from error
+            raise self.diverged("class maps became NaN or infinite", step) from error
         loss = self.criterion(output.scores, labels)
         value: float = loss.item()
         if not math.isfinite(value):
-            raise self.diverged(f"the loss became {value}")
+            raise self.diverged(f"the loss became {value}", step)
         self.accelerator.backward(loss)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -283,8 +285,10 @@ class Loop:
                 bar.update(len(labels))
                 bar.set_postfix(loss=f"{progress['loss'] / progress['step']:.4f}", refresh=False)
                 if now - saved > 60 * config.save_minutes:
+                    self.check_weights()
                     self.save()
                     saved = mark = time.monotonic()
+        self.check_weights()
         last = (progress["epoch"] + 1) * self.steps - 1
         row = {
             "epoch": progress["epoch"] + 1,
