@@ -203,8 +203,10 @@ def _infer(
     # No log-odds can exceed this bound; where it allows overflow, each pixel's largest is taken off first.
     bound = float(bias.max()) + float(mass.max()) * float(odds.abs().max())
     ones = torch.ones(labels - 1, labels - 1, device=image.device)
+    points = torch.empty(readout.points, labels - 1, device=image.device)
     for _ in range(settings.iterations):
-        points = torch.cat([lattice.filter(field) for lattice in lattices]) @ odds
+        for lattice, part in zip(lattices, readout.parts, strict=True):
+            torch.mm(lattice.filter(field), odds, out=points[part])
         for rows in chunks:
             logits = readout(points, rows).add_(bias[rows])
             base: float | Tensor = 1.0

@@ -87,7 +87,7 @@ class Lattice:
 
 
 class Readout:
-    """Slices several lattices at once: their points' values stand in one table, one lattice after the other."""
+    """Slices several lattices at once: lattice i has the rows `parts[i]` of one table of `points` rows."""
 
     def __init__(self, lattices: list[Lattice], scales: list[float]) -> None:
         first = lattices[0].index
@@ -95,12 +95,14 @@ class Readout:
         self._index = first.new_empty(pixels, corners)
         self._weight = lattices[0].weight.new_empty(pixels, corners)
         self._offsets = torch.arange(0, pixels * corners + 1, corners, dtype=torch.int32, device=first.device)
-        base, column = 0, 0
+        self.parts: list[slice] = []
+        self.points, column = 0, 0
         for lattice, scale in zip(lattices, scales, strict=True):
             columns = slice(column, column + len(lattice.index))
-            torch.add(lattice.index.T, base, out=self._index[:, columns])
+            torch.add(lattice.index.T, self.points, out=self._index[:, columns])
             torch.mul(lattice.weight.T, scale, out=self._weight[:, columns])
-            base, column = base + lattice.points + 1, columns.stop
+            self.parts.append(slice(self.points, self.points + lattice.points + 1))
+            self.points, column = self.parts[-1].stop, columns.stop
 
     def __call__(self, values: Tensor, rows: slice) -> Tensor:
         """Values (points, k) at the given pixels: (rows, k)."""
