@@ -55,6 +55,9 @@ def test_each_size_is_read_once() -> None:
 def test_the_mirror_image_reads_the_same_mirrored(sizes: list[int]) -> None:
     model, images = ColourModel(), pictures(64, 96)
     reading = read(model, images, sizes, sizes, mirror=True)
+    once = read(model, images, sizes, sizes)  # this model sees in a mirror what it sees without
+    assert torch.allclose(reading.class_maps, once.class_maps, atol=1e-6)
+    assert torch.allclose(reading.multi_maps, once.multi_maps, atol=1e-6)
     mirrored = read(model, {size: image.flip(3) for size, image in images.items()}, sizes, sizes, mirror=True)
     assert torch.allclose(mirrored.probabilities, reading.probabilities, atol=1e-6)
     assert torch.allclose(mirrored.class_maps.flip(3), reading.class_maps, atol=1e-6)

@@ -5,6 +5,7 @@ import json
 import math
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -460,6 +461,20 @@ def test_validation_rows_and_curves_that_never_choose_the_epoch(tmp_path: Path, 
     for name in set(table[0]) - {"epoch"}:
         assert [event.step for event in scalars[name]] == [1, 2]
         assert [event.value for event in scalars[name]] == pytest.approx([float(row[name]) for row in table], rel=1e-5)
+
+
+def test_bad_pictures_of_the_validation_split_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "val"):
+        for label in "ab":
+            for number in range(2):
+                trees.picture(tmp_path / split / label / f"{number}.png", colour=(40 * number, 90, 30))
+    (tmp_path / "val" / "a" / "broken.png").write_text("x")
+    config = tiny(data=f"folder:{tmp_path}", train_split="train", val_split="val")
+    with pytest.raises(WildcatError, match=r"a/broken\.png"):
+        training.open_training_data(config)
+    _, validation = training.open_training_data(replace(config, on_bad_image="skip"))
+    assert validation is not None and len(validation) == 4
+    assert "a/broken.png" in capsys.readouterr().err
 
 
 def test_validation_scores_are_those_of_the_weights(tmp_path: Path) -> None:

@@ -101,5 +101,7 @@ def open_training_data(config: TrainConfig, download: bool = False) -> tuple[Dat
         return split_off(dataset, config.val_fraction, config.seed)
     if config.val_split is None:
         return dataset, None
-    validation, _ = check_dataset(open_dataset(config.data, config.val_split), on_bad_image=config.on_bad_image)
+    validation, report = check_dataset(open_dataset(config.data, config.val_split), on_bad_image=config.on_bad_image)
+    if report.has_bad_images:
+        print(report, file=sys.stderr)
     return dataset, validation
