@@ -317,6 +317,37 @@ def test_the_rate_of_an_epochs_last_step_is_reported(plain: Path) -> None:
     assert [float(row["learning_rate"]) for row in rows(plain)] == pytest.approx(expected)
 
 
+def test_training_is_sgd_by_hand(tmp_path: Path) -> None:
+    """The same weights from an obvious loop: v = momentum v + gradient + decay w; w -= rate v."""
+    settings = {"lr": 0.02, "backbone_lr_factor": 0.5, "momentum": 0.8, "weight_decay": 0.01, "crop_area": 0.5}
+    config = tiny(**settings, schedule="cosine", warmup_epochs=0.5)
+    # 3 steps of warm-up, then half a cosine over the other 9
+    factors = [0.25, 0.5, 0.75, *(0.5 * (1 + math.cos(math.pi * step / 9)) for step in range(9))]
+
+    dataset, _ = training.open_training_data(config)
+    torch.manual_seed(config.seed)
+    model = build_model(config, len(dataset.classes), pretrained=True).train()
+    pictures = training.TrainingPictures(dataset, config)
+    velocity = {name: torch.zeros_like(value) for name, value in model.named_parameters()}
+    sampler = training.EpochSampler(total=24, used=24, seed=config.seed)
+    for step, factor in enumerate(factors):
+        sampler.epoch = step // 6
+        batch = [pictures[key] for key in list(sampler)[4 * (step % 6) :][:4]]
+        pixels = torch.stack([picture for picture, _ in batch]).permute(0, 3, 1, 2)
+        targets = (torch.stack([labels for _, labels in batch]) >= 0).float()  # difficult counts as present
+        scores = model(model.normalize(pixels)).scores
+        loss = -(targets * scores.sigmoid().log() + (1 - targets) * (-scores).sigmoid().log()).mean()
+        gradients = torch.autograd.grad(loss, list(model.parameters()))
+        with torch.no_grad():
+            for (name, value), gradient in zip(model.named_parameters(), gradients, strict=True):
+                velocity[name] = 0.8 * velocity[name] + gradient + 0.01 * value
+                value -= factor * (0.01 if name.startswith("backbone.") else 0.02) * velocity[name]
+
+    found = tensors(train(config, tmp_path / "run"))
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-5, msg=lambda m, name=name: f"{name}: {m}")
+
+
 def test_the_trunk_learns_at_a_multiple_of_the_heads_rate(tmp_path: Path) -> None:
     # One step without momentum moves weights by rate x gradient.
     settings = {"epochs": 1, "batch_size": 24, "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant", "lr": 0.5}
