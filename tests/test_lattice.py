@@ -33,11 +33,6 @@ def test_any_features_equal_the_loops(seed, dims, pixels, spread) -> None:
     np.testing.assert_allclose(dense(features), kernel(features.T.double().numpy()), atol=2e-4)
 
 
-def test_mass_is_the_sum_of_each_row() -> None:
-    features = features_of(0, 5, 200, 2)
-    np.testing.assert_allclose(Lattice(features).mass, dense(features).sum(1), rtol=1e-5)
-
-
 def test_a_smooth_kernel_is_nearly_gaussian() -> None:
     # 40 x 40 pixels at 4 pixels a sigma: the middle row against exp(-r^2 / 2), both normalised to their maximum
     side, sigma = 40, 4.0

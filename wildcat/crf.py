@@ -107,7 +107,7 @@ def dense_crf(
         raise ValueError(f"clip must lie between 0 and 1, not {clip}")
     given, photo = _tensor(probabilities), _tensor(image)
     _check(given, photo)
-    penalty = _penalty(compatibility, given.shape[-3], given.device)
+    penalty = None if compatibility is None else _penalty(compatibility, given.shape[-3], given.device)
 
     batch = given[None] if given.ndim == 3 else given
     photos = (photo[None] if photo.ndim == 3 else photo).to(given.device).contiguous()
@@ -124,7 +124,8 @@ def dense_crf(
                 _infer(one, picture, settings, penalty, clip, out)
             else:
                 part = one[present]
-                _infer(part, picture, settings, penalty[present][:, present], clip, part)
+                among = None if penalty is None else penalty[present][:, present]
+                _infer(part, picture, settings, among, clip, part)
                 out[present] = part
     result = result.view(given.shape)
     return result.numpy() if isinstance(probabilities, np.ndarray) else result
@@ -155,10 +156,7 @@ def _check(probabilities: Tensor, image: Tensor) -> None:
         raise ValueError(f"probabilities must lie in [0, 1] without NaN, got {low} ... {high}")
 
 
-def _penalty(compatibility: Tensor | npt.NDArray[np.floating] | None, labels: int, device: torch.device) -> Tensor:
-    """The penalty matrix (C, C); Potts as minus identity, the same energy up to a constant of each pixel."""
-    if compatibility is None:
-        return -torch.eye(labels, device=device)
+def _penalty(compatibility: Tensor | npt.NDArray[np.floating], labels: int, device: torch.device) -> Tensor:
     penalty = torch.as_tensor(compatibility, dtype=torch.float32, device=device)
     if penalty.shape != (labels, labels):
         raise ValueError(f"compatibility must be ({labels}, {labels}), one row per label, not {tuple(penalty.shape)}")
@@ -168,58 +166,56 @@ def _penalty(compatibility: Tensor | npt.NDArray[np.floating] | None, labels: in
 
 
 def _infer(
-    probabilities: Tensor, image: Tensor, settings: CRFSettings, penalty: Tensor, clip: float, out: Tensor
+    probabilities: Tensor, image: Tensor, settings: CRFSettings, penalty: Tensor | None, clip: float, out: Tensor
 ) -> None:
     """Marginals of C >= 2 present labels, written to out (C, H, W), which may be `probabilities` itself.
 
-    Works on the log-odds against the last label, (pixels, C - 1). With Q_C = 1 - sum_k Q_k and messages
-    m_c = -sum_k mu(c, k) K'Q_k, the odds change by m_c - m_C = sum_k odds(k, c) K'Q_k + a constant of the pixel, where
-    odds(k, c) = mu(C, k) - mu(c, k) - (mu(C, C) - mu(c, C)) for k < C.
+    Works on the log-odds o against the last label, (pixels, C - 1). An update adds the difference of two messages, and
+    filters are linear: o_c = log p_c / p_C + sum_m w_m K'_m e_c with e_c = sum_k [mu(C, k) - mu(c, k)] Q_k. So C - 1
+    numbers per pixel are filtered; with Potts, where mu is minus identity, they are simply Q_c - Q_C.
     """
     labels, height, width = probabilities.shape
     pixels = height * width
-    kernels = (
-        (_gaussian_lattice(height, width, settings.gaussian_sxy, image.device), settings.gaussian_compat),
-        (_bilateral_lattice(image, settings.bilateral_sxy, settings.bilateral_srgb), settings.bilateral_compat),
-    )
-    lattices = [lattice for lattice, _ in kernels]
-    readout = Readout(lattices, [weight for _, weight in kernels])
-    mass = torch.stack([lattice.mass * weight for lattice, weight in kernels], 1).sum(1, keepdim=True)  # (pixels, 1)
-    change = (penalty[-1] - penalty[:-1]).T.contiguous()  # (C, C - 1): of m_c - m_C for each K'Q_k
-    odds = change[:-1] - change[-1:]
+    gaussian = _gaussian_lattice(height, width, settings.gaussian_sxy, image.device)
+    bilateral = _bilateral_lattice(image, settings.bilateral_sxy, settings.bilateral_srgb)
+    readout = Readout([gaussian, bilateral], [settings.gaussian_compat, settings.bilateral_compat])
+    effect = None if penalty is None else (penalty[-1] - penalty[:-1]).T.contiguous()  # (C, C - 1): of Q_k on o_c
 
     step = max(1, _CHUNK * torch.get_num_threads() // labels) if image.device.type == "cpu" else pixels
     chunks = [slice(start, min(start + step, pixels)) for start in range(0, pixels, step)]
-    field = torch.empty(pixels, labels - 1, device=image.device)  # Q_1 ... Q_(C-1)
-    bias = torch.empty_like(field)  # log-odds of the given probabilities, and what is constant in the messages
+    field = torch.empty(pixels, labels - 1, device=image.device)  # e
+    bias = torch.empty_like(field)  # log p_c / p_C
+    points = torch.empty(readout.points, labels - 1, device=image.device)
     given, result = probabilities.reshape(labels, pixels), out.view(labels, pixels)
     for rows in chunks:
         unary = given[:, rows].float().clamp(clip, 1)
-        field[rows] = (unary[:-1] / unary.sum(0)).T
+        marginals = unary / unary.sum(0)
+        field[rows] = (marginals[:-1] - marginals[-1]).T if effect is None else marginals.T @ effect
         unary.log_()
         bias[rows] = (unary[:-1] - unary[-1]).T
-        bias[rows].addmm_(mass[rows], change[-1:])
+        if settings.iterations == 0:
+            result[:, rows] = marginals
 
-    # No log-odds can exceed this bound; where it allows overflow, each pixel's largest is taken off first.
-    bound = float(bias.max()) + float(mass.max()) * float(odds.abs().max())
     ones = torch.ones(labels - 1, labels - 1, device=image.device)
-    points = torch.empty(readout.points, labels - 1, device=image.device)
-    for _ in range(settings.iterations):
-        for lattice, part in zip(lattices, readout.parts, strict=True):
-            torch.mm(lattice.filter(field), odds, out=points[part])
+    for iteration in range(settings.iterations):
+        for lattice, part in zip((gaussian, bilateral), readout.parts, strict=True):
+            points[part] = lattice.filter(field)
         for rows in chunks:
-            logits = readout(points, rows).add_(bias[rows])
-            base: float | Tensor = 1.0
-            if bound > _LARGEST_EXPONENT:
-                top = logits.amax(1, keepdim=True).clamp_(min=0)
-                logits -= top
-                base = top.neg_().exp_()
-            logits.exp_()
-            total = (logits @ ones).add_(base)  # the product sums, and repeats the sum for every label
-            torch.div(logits, total, out=field[rows])
-    for rows in chunks:
-        result[:-1, rows] = field[rows].T
-        result[-1, rows] = (1 - field[rows].sum(1)).clamp_(min=0)
+            odds = readout(points, rows).add_(bias[rows])
+            last: float | Tensor = 1.0  # of the last label, which all odds are against
+            if odds.max() > _LARGEST_EXPONENT:
+                top = odds.amax(1, keepdim=True).clamp_(min=0)
+                odds -= top
+                last = top.neg_().exp_()
+            odds.exp_()
+            total = (odds @ ones).add_(last)  # the product sums, and repeats the sum for every label
+            if iteration == settings.iterations - 1:
+                result[:-1, rows] = (odds / total).T
+                result[-1, rows] = (last / total[:, :1]).squeeze(1)
+            elif effect is None:
+                torch.div(odds.sub_(last), total, out=field[rows])
+            else:
+                torch.div(odds @ effect[:-1] + last * effect[-1:], total, out=field[rows])
 
 
 def _gaussian_lattice(height: int, width: int, sigma: float, device: torch.device) -> Lattice:

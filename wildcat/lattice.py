@@ -23,14 +23,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_CHUNK = 2**14  # pixels: 0.5 MB of float32 or less in each of the tables that a step works on
+_CHUNK = 2**15  # pixels: less than 1 MB of float32 in each of the tables that a step works on
 
 
 class Lattice:
     """One normalised kernel: K' = n K n with n = (K 1)^-1/2 and K = slice . blur . splat over given features.
 
     Every pixel lies in a simplex of d + 1 lattice points, one of each remainder class 0...d, and has a barycentric
-    weight for each: `index` and `weight`, (d + 1, pixels), are the slice. `mass` (pixels,) is K' 1.
+    weight for each: `index` and `weight`, (d + 1, pixels), are the slice.
 
     The splat has two stages, so that it reads its pixels from cache: every chunk of pixels is summed into its own
     copies of the points it touches ("partial" points), which are then joined.
@@ -65,10 +65,14 @@ class Lattice:
         self._splat_index, self._splat_weight, self._splat_offsets = splat.index, splat.weight, splat.offsets
         self.index = joined.index_select(0, splat.partial.view(-1)).view_as(splat.partial)
         self.weight = splat.barycentric
-        norm = self._row_sums().rsqrt_()
+        ones = torch.ones(features.shape[1], 1, device=device)
+        points = self.filter(ones).view(-1)
+        sums = torch.zeros_like(self.weight[0])  # K 1
+        for index, weight in zip(self.index, self.weight, strict=True):
+            sums.addcmul_(points.index_select(0, index), weight)
+        norm = sums.rsqrt_()
         self._splat_weight *= norm.index_select(0, self._splat_index)
         self.weight *= norm
-        self.mass = self._row_sums()
 
     def filter(self, values: Tensor) -> Tensor:
         """Splat (pixels, k), then blur along the d + 1 axes in order: (points + 1, k), the last row 0."""
@@ -77,13 +81,6 @@ class Lattice:
         for index in self._blur_indices:
             values = _bags(index, self._blur_weight, self._blur_offsets, values)
         return values
-
-    def _row_sums(self) -> Tensor:
-        points = self.filter(self.weight.new_ones(self.weight.shape[1], 1)).view(-1)
-        sums = torch.zeros_like(self.weight[0])
-        for index, weight in zip(self.index, self.weight, strict=True):
-            sums.addcmul_(points.index_select(0, index), weight)
-        return sums
 
 
 class Readout:
