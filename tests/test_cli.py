@@ -295,6 +295,6 @@ def test_imagenet_from_process_start(tmp_path: Path) -> None:
         assert [path.name for path in (out / "overlay").iterdir()] == ["china.jpg"]
         if seconds[-1] < 5:
             return
-        if os.getloadavg()[0] > len(os.sched_getaffinity(0)):
+        if os.getloadavg()[0] > 0.9 * len(os.sched_getaffinity(0)):
             pytest.skip(f"the machine is busy: it took {seconds[-1]:.1f} s")
     raise AssertionError(f"took {seconds} s")

@@ -100,9 +100,12 @@ def test_a_run_killed_again_and_again_ends_as_an_uninterrupted_one(tmp_path: Pat
     broken = tmp_path / "broken"
     first = ["--out", broken, *flags(**settings, **{"workers": 1})]  # and with a worker process: the same pictures
     again = ["--out", broken, "--resume"]
-    assert (0, 2) <= killed(broken, first, reached(0, 2)) < (1, 0)  # within an epoch of 8 steps
-    assert (1, 0) <= killed(broken, again, reached(1, 0)) < (2, 0)  # about its end
-    assert (2, 1) <= killed(broken, again, reached(2, 1)) < (3, 0)
+    left = [
+        killed(broken, first, reached(0, 2)),  # within an epoch of 8 steps
+        killed(broken, again, reached(1, 0)),  # about its end
+        killed(broken, again, reached(2, 1)),
+    ]
+    assert (0, 2) <= left[0] < left[1] < left[2] < (3, 0) and any(0 < step < 8 for _, step in left)
     with pytest.raises(WildcatError, match=r"has no model\.safetensors; .* --resume"):
         load_run(broken)
     finished = run("train", *again)
