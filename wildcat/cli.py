@@ -20,8 +20,6 @@ from wildcat._version import __version__
 from wildcat.config import TrainConfig
 from wildcat.errors import WildcatError
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-
 
 class _Parser(jsonargparse.ArgumentParser):
     """A parser whose errors are the one line that `main` prints."""
@@ -192,13 +190,15 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
 
 def _pictures(paths: Sequence[str]) -> list[Path]:
     """Files as given, and the pictures below folders."""
+    from wildcat.data.sample import PICTURE_SUFFIXES, pictures_below
+
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
+            inside = pictures_below(path)
             if not inside:
-                raise WildcatError(f"{path} holds no pictures ({', '.join(PICTURE_SUFFIXES)})")
-            found += inside
+                raise WildcatError(f"{path} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
+            found += [path / name for name in inside]
         elif path.exists():
             found.append(path)
         else:

@@ -1,6 +1,5 @@
 """The report on a data set before training."""
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -96,9 +95,7 @@ def test_the_first_names_and_the_count(tmp_path: Path) -> None:
 
 def test_real_scenes_share_no_files(real_data: Path) -> None:
     train, test = (open_dataset(f"scene15:{real_data / '15-Scene'}", split) for split in ("train", "test"))
-    start = time.perf_counter()
     kept, report = check_dataset(train.subset(range(0, 1500, 5)), held_out=test)
     assert len(kept) == 300 and not report.has_bad_images
     assert report.shared_files == () and report.classes_without_positives == ()
     assert str(report).endswith("300 images checked, all good")
-    assert time.perf_counter() - start < 60
