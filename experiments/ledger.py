@@ -1,6 +1,6 @@
 """The ledger of measured figures: kept by program, never by hand.
 
-python -m experiments.ledger add RUN [--label NAME] [--note TEXT]   keep the figures of a scored run
+python -m experiments.ledger add RUN [--label NAME] [--note TEXT] [--commit HASH]   keep the figures of a scored run
 python -m experiments.ledger                                        write experiments/README.md and README's row
 python -m experiments.ledger check                                  fail if they are not up to date
 """
@@ -38,7 +38,7 @@ COLUMNS = {
 }
 
 
-def add(run: Path, label: str, note: str) -> Path:
+def add(run: Path, label: str, note: str, commit: str) -> Path:
     """Copy a run's figures, with what is needed to repeat them."""
     config = json.loads((run / "config.json").read_text())
     results = json.loads((run / "results.json").read_text())
@@ -47,9 +47,6 @@ def add(run: Path, label: str, note: str) -> Path:
     for task in ("classification", "pointing", "segmentation"):
         for key in ("decisions", "classes_without_positives", "classes_absent"):
             results.get(task, {}).pop(key, None)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=True, cwd=HERE
-    ).stdout.strip()
     settings = {k: v for k, v in config["config"].items() if k not in ("data", "workers", "save_minutes")}
     record = {
         "label": label,
@@ -68,6 +65,12 @@ def add(run: Path, label: str, note: str) -> Path:
     file = RESULTS / f"{label}-seed{settings['seed']}.json"
     file.write_text(json.dumps(record, indent=1) + "\n")
     return file
+
+
+def short_commit(name: str) -> str:
+    """Abbreviated hash of a commit."""
+    command = ["git", "rev-parse", "--short=10", name]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=HERE).stdout.strip()
 
 
 def label_of(spec: str) -> str:
@@ -138,10 +141,12 @@ def pages() -> dict[Path, str]:
     if main:
         shown = figures(main)
         minutes = statistics.fmean(r["train_seconds"] for r in main) / 60
-        row = "| " + " | ".join(["trained on", *shown, "training, 2 cores"]) + " |\n"
+        row = "| " + " | ".join(["trained on", *shown, "training"]) + " |\n"
         row += "|" + "---|" * (len(shown) + 2) + "\n"
         row += (
-            "| " + " | ".join(["`voc07-mini`, 2,000 tagged photographs", *shown.values(), f"{minutes:.0f} min"]) + " |"
+            "| "
+            + " | ".join(["`voc07-mini`, 2,000 tagged photographs", *shown.values(), f"{minutes:.0f} min on a CPU"])
+            + " |"
         )
     return {
         LEDGER: f"{HEAD}\n{table(records)}\n",
@@ -155,11 +160,12 @@ def main() -> int:
     parser.add_argument("run", nargs="?", type=Path)
     parser.add_argument("--label")
     parser.add_argument("--note", default="")
+    parser.add_argument("--commit", default="HEAD", help="the commit that the run was trained with")
     arguments = parser.parse_args()
     if arguments.action == "add":
         if arguments.run is None:
             parser.error("add needs RUN")
-        print(add(arguments.run, arguments.label or arguments.run.name, arguments.note))
+        print(add(arguments.run, arguments.label or arguments.run.name, arguments.note, short_commit(arguments.commit)))
     stale = [file for file, text in pages().items() if not file.exists() or file.read_text() != text]
     if arguments.action == "check":
         for file in stale:
