@@ -38,7 +38,7 @@ def loop_mask(class_maps, allowed, height, width, background):
     channels = list(allowed) + ([len(class_maps) - 1] if background.mode == "class" else [])
     for c in channels:
         fine = bilinear(class_maps[c], height, width)
-        maps[c] = (fine - fine.min()) / (fine.max() - fine.min())
+        maps[c] = np.maximum(fine, 0) / max(fine.max(), 1e-30)
     mask = np.zeros((height, width), np.uint8)
     for i in range(height):
         for j in range(width):
@@ -70,11 +70,13 @@ def test_masks_equal_the_loop(mode, shape, size):
     assert clear.mean() > 0.7
 
 
-def test_maps_are_upsampled_then_stretched():
-    maps = normalized_maps(torch.tensor([[[-2.0, 4.0]], [[3.0, 3.0]]]), (2, 8))
-    assert maps[0].amin() == 0 and maps[0].amax() == 1
-    assert (maps[0].diff(dim=1) >= 0).all()
-    assert maps[1].eq(0).all(), "a constant map has no object"
+def test_maps_are_upsampled_then_their_positive_part_is_divided_by_its_maximum():
+    # 2 columns at 8: read at -0.375, -0.125, 0.125, 0.375, ..., held within 0 ... 1
+    maps = normalized_maps(torch.tensor([[[-2.0, 4.0]], [[3.0, 3.0]], [[-3.0, 0.0]]]), (2, 8))
+    expected = torch.tensor([-2, -2, -1.25, 0.25, 1.75, 3.25, 4, 4]).relu() / 4
+    torch.testing.assert_close(maps[0], expected.expand(2, 8))
+    assert maps[1].eq(1).all()
+    assert maps[2].eq(0).all(), "no evidence for the class anywhere"
 
 
 def test_only_allowed_classes_appear():
@@ -89,6 +91,10 @@ def test_probabilities_sum_to_one_and_keep_the_order():
     found = pixel_probabilities(strength)
     torch.testing.assert_close(found.sum(dim=0), torch.ones(12, 12))
     assert found.argmax(dim=0).equal(strength.argmax(dim=0))
+    assert (found > 0).all(), "no pixel is given up before the CRF"
+    torch.testing.assert_close(
+        pixel_probabilities(torch.tensor([0.1, 0.3]).view(2, 1, 1)).flatten().tolist(), [1 / 17, 16 / 17]
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)
