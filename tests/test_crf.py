@@ -1,6 +1,9 @@
 """The dense CRF against pydensecrf2, against loops over all pairs of pixels, and at its limits."""
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -366,3 +369,20 @@ def test_wrong_options_are_refused(arguments, message) -> None:
 def test_wrong_settings_are_refused(name, value) -> None:
     with pytest.raises(ValueError, match=f"{name} must be .*{value}"):
         CRFSettings(**{name: value})
+
+
+# ---- the benchmark
+
+
+def test_the_benchmark_runs() -> None:
+    pytest.importorskip("pydensecrf.densecrf")
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.crf", "--smoke"],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    row = done.stdout.splitlines()[-1].split()
+    assert row[:2] == ["krahenbuhl", "3"]
+    assert "100.000 %" in done.stdout
