@@ -46,13 +46,14 @@ LEVELS: dict[str, int] = {
     "app": 5,
     "quickstart": 6,
     "reproduce": 6,
-    "cli": 7,
-    "__main__": 8,
-    "__init__": 9,
+    "commands": 7,
+    "cli": 8,
+    "__main__": 9,
+    "__init__": 10,
 }
 
 # Inside a sub-package: the files that the others may import. Its __init__ imports them all.
-HELPERS = {"data": ("sample", "drawings"), "metrics": ("_common", "classification")}
+HELPERS = {"commands": ("parser",), "data": ("sample", "drawings"), "metrics": ("_common", "classification")}
 
 # Packages of the extras; who installs wildcat alone does not have them.
 OPTIONAL = {

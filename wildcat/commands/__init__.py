@@ -1,0 +1,1 @@
+"""The commands, a file each: parsing only. Each imports what it needs when it runs."""

@@ -1,0 +1,64 @@
+"""``wildcat evaluate``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from wildcat.commands.parser import command_parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command."""
+    parser = command_parser(
+        "evaluate",
+        "Score a run on a data set. Scores are written to RUN/results.json, or where --json says.",
+        """
+wildcat evaluate runs/voc07 --data voc07:data
+wildcat evaluate runs/mine --data folder:my_pictures --split test --tasks classification
+wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-background threshold --crf
+""",
+    )
+    parser.add_argument("run", metavar="RUN", help="a run's folder")
+    parser.add_argument("--data", required=True, metavar="SPEC", help="data set, kind:path")
+    parser.add_argument("--split", help="split to score; the data set's usual one unless given")
+    parser.add_argument("--tasks", default="classification,pointing", help="separated by commas")
+    parser.add_argument("--on-bad-image", choices=["error", "skip"], default="error", help="what to do with bad files")
+    parser.add_argument("--json", metavar="FILE", help="where to write the results")
+    parser.add_argument("--crf", action="store_true", help="score masks refined by the dense CRF as well")
+    parser.add_argument(
+        "--labels", choices=["predicted", "image"], default="predicted", help="which classes a mask may hold"
+    )
+    parser.add_argument(
+        "--fit-background",
+        choices=["threshold", "power"],
+        help="first choose where masks have their background, on the run's training split, and keep it with the run",
+    )
+    arguments = parser.parse_args(argv)
+
+    from wildcat.checkpoint import read_run, save_background, write_json
+    from wildcat.data import default_splits
+    from wildcat.evaluate import evaluate, fit_masks, results_file, summary
+    from wildcat.predict import load
+
+    predictor = load(arguments.run)
+    if arguments.fit_background:
+        config = read_run(Path(arguments.run)).config
+        split = config.train_split or default_splits(config.data)[0]
+        background, miou = fit_masks(predictor, config.data, split, arguments.fit_background)
+        save_background(Path(arguments.run), background, f"{config.data} {split}", miou)
+        predictor = load(arguments.run)
+        print(f"background: {background}, mIoU {miou:.1f} on the masks of {split}")
+    results = evaluate(
+        predictor,
+        arguments.data,
+        split=arguments.split,
+        tasks=arguments.tasks.split(","),
+        on_bad_image=arguments.on_bad_image,
+        labels=arguments.labels,
+        crf=arguments.crf,
+    )
+    print(summary(results))
+    file = Path(arguments.json) if arguments.json else results_file(arguments.run)
+    if file is not None:
+        write_json(file, results)
+        print(f"written: {file}")
+    return 0

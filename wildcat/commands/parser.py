@@ -1,0 +1,79 @@
+"""What the parsers of all commands share."""
+
+import argparse
+import dataclasses
+import difflib
+import re
+import typing
+from typing import Any, NoReturn
+
+import jsonargparse
+from jsonargparse import ActionYesNo
+
+from wildcat import config as settings
+from wildcat.config import TrainConfig
+from wildcat.errors import WildcatError
+
+
+class CommandParser(jsonargparse.ArgumentParser):
+    """A parser whose errors are the one line that `main` prints."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise what ``main`` prints."""
+        told = " ".join(str(message).split())
+        kinds = typing.get_type_hints(TrainConfig)
+        # jsonargparse names Python's types; say it as the settings do.
+        if (wrong := re.match(r'Parser key "(\w+)": .*(?:Got value|Given value): (.*)', told)) and wrong[1] in kinds:
+            told = f"{flag(wrong[1])} must be {settings.told(kinds[wrong[1]])}; got {wrong[2]!r}"
+        if unknown := re.match(r"unrecognized arguments: (--[\w-]+)", told):
+            close = difflib.get_close_matches(unknown[1], self._option_string_actions, n=1)
+            told += f"; did you mean {close[0]}?" if close else ""
+        raise WildcatError(f"{told} (see {self.prog} --help)") from ex
+
+
+def sizes(value: Any) -> list[int]:
+    """Sides in pixels: "320,448", or a list from a recipe."""
+    try:
+        return [int(v) for v in (value.split(",") if isinstance(value, str) else value)]
+    except (TypeError, ValueError):
+        told = f"sizes are whole numbers separated by commas, such as 320,448; got {value!r}"
+        raise argparse.ArgumentTypeError(told) from None
+
+
+def flag(name: str) -> str:
+    """The option of a setting."""
+    return "--" + name.replace("_", "-")
+
+
+def add_settings(parser: CommandParser, defaults: dict[str, Any]) -> None:
+    """One option for each setting of training; ``defaults`` stand before those of the settings."""
+    hints = typing.get_type_hints(TrainConfig)
+    for field in dataclasses.fields(TrainConfig):
+        default = defaults.get(field.name)
+        if default is None:
+            default = field.default if field.default is not dataclasses.MISSING else None
+        help_text = field.metadata["help"]
+        if hints[field.name] is bool:
+            parser.add_argument(
+                flag(field.name), action=ActionYesNo(yes_prefix="", no_prefix="no-"), default=default, help=help_text
+            )
+        else:
+            kind = sizes if hints[field.name] == list[int] else hints[field.name]
+            choices = [v for v in typing.get_args(hints[field.name]) if isinstance(v, str)]
+            shown = "|".join(choices) if choices else "V"
+            if default is not None:
+                help_text += f" (default: {default})"
+            parser.add_argument(flag(field.name), type=kind, default=default, help=help_text, metavar=shown)
+
+
+def command_parser(name: str, about: str, examples: str) -> CommandParser:
+    """A parser with a command's name, examples in its help, and ``--debug``."""
+    parser = CommandParser(
+        prog=f"wildcat {name}",
+        description=about,
+        epilog="examples:\n" + "\n".join(f"  {line}" for line in examples.strip().splitlines()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser

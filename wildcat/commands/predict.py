@@ -1,0 +1,67 @@
+"""``wildcat predict``."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from wildcat.commands.parser import command_parser
+from wildcat.errors import WildcatError
+
+
+def _pictures(paths: Sequence[str]) -> list[Path]:
+    """Files as given, and the pictures below folders."""
+    from wildcat.data.sample import PICTURE_SUFFIXES, pictures_below
+
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = pictures_below(path)
+            if not inside:
+                raise WildcatError(f"{path} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
+            found += [path / name for name in inside]
+        elif path.exists():
+            found.append(path)
+        else:
+            raise WildcatError(f"{path} does not exist")
+    return found
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command."""
+    parser = command_parser(
+        "predict",
+        "Classify pictures, point at what is in them, and segment them.",
+        """
+wildcat predict imagenet cat.jpg --out found
+wildcat predict runs/mine pictures/ --out found --formats json,mask --crf
+""",
+    )
+    parser.add_argument("run", metavar="RUN", help='a run\'s folder, a hub name, or "imagenet"')
+    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="picture files, or folders of them")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument("--formats", default="json,overlay", help="separated by commas: json, overlay, mask")
+    parser.add_argument("--threshold", type=float, default=0.5, help="probability from which a class is predicted")
+    parser.add_argument("--crf", action="store_true", help="refine masks with the dense CRF")
+    parser.add_argument("--batch-size", type=int, default=8, help="pictures per pass")
+    arguments = parser.parse_args(argv)
+    formats = arguments.formats.split(",")
+    if not 0 <= arguments.threshold <= 1:
+        raise WildcatError(f"--threshold is a probability, from 0 to 1; got {arguments.threshold:g}")
+
+    from wildcat.formats import FORMATS, write_predictions
+    from wildcat.predict import items_of, load
+
+    for name in formats:
+        if name not in FORMATS:
+            raise WildcatError(f"unknown format {name!r}; known: {', '.join(FORMATS)}")
+    from tqdm import tqdm
+
+    pictures = _pictures(arguments.pictures)
+    predictor = load(arguments.run)
+    stream = predictor.stream(items_of(pictures), batch_size=arguments.batch_size, on_error="yield", multi_maps=False)
+    shown = tqdm(stream, "predicting", len(pictures), unit=" images", disable=None)
+    failures = write_predictions(shown, Path(arguments.out), formats, arguments.threshold, arguments.crf)
+    for failure in failures:
+        print(f"skipped: {failure.message}", file=sys.stderr)
+    print(f"{len(pictures) - len(failures)} of {len(pictures)} pictures: {arguments.out}")
+    return 1 if failures else 0
