@@ -37,7 +37,7 @@ class Run:
 
     Attributes:
         config: every setting, automatic choices resolved.
-        classes: names in the order of the scores.
+        classes: names in the order of the scores; a background class of the settings is not among them.
         multi_label: whether a picture may have several classes (sigmoid) or has exactly one (softmax).
         mean, std: normalisation of the trunk's input, for pixel values in [0, 1].
         images: how many pictures it was trained on.
@@ -76,7 +76,12 @@ def write_json(file: Path, values: dict[str, Any]) -> None:
 
 
 def build_model(config: TrainConfig, num_classes: int, pretrained: bool) -> Wildcat:
-    """The model that the settings describe; ``pretrained`` off when its weights are loaded afterwards.
+    """The model that the settings describe.
+
+    Args:
+        config: the settings.
+        num_classes: C, the classes of the data; with ``background_class`` the model has one more, the last.
+        pretrained: off when the weights are loaded afterwards.
 
     Raises:
         WildcatError: for a setting that no model can have.
@@ -84,7 +89,7 @@ def build_model(config: TrainConfig, num_classes: int, pretrained: bool) -> Wild
     try:
         return create_model(
             config.backbone,
-            num_classes=num_classes,
+            num_classes=num_classes + config.background_class,
             num_maps=config.num_maps,
             kmax=config.kmax,
             kmin=config.kmin,

@@ -43,6 +43,9 @@ class TrainConfig:
     kmin: Regions | None = setting(None, "k-: likewise; the same as k+ unless given")
     alpha: float = setting(0.7, "weight of the lowest regions")
     architecture: Literal["a", "b"] = setting("a", "a: pool the class maps; b: pool the features, then classify")
+    background_class: bool = setting(
+        False, "learn a further class that is in every picture: masks may have their background from its map"
+    )
     freeze_stages: int = setting(0, "trunk stages, from the input, that do not learn; -1 for all")
     freeze_batch_norm: bool = setting(False, "keep the trunk's BatchNorm layers as they are")
     freeze_depthwise: bool = setting(False, "keep the trunk's depthwise filters as they are: faster on a CPU")

@@ -160,8 +160,9 @@ def fit_masks(predictor: Predictor, data: str, split: str, mode: Mode) -> tuple[
         The background, and its mIoU there in per cent.
 
     Raises:
-        WildcatError: if the split has no masks.
+        WildcatError: if the split has no masks, or the model no background class for the mode "class".
     """
+    predictor.settings.check_background(mode)
     dataset = open_dataset(data, split)
     with_classes(dataset, predictor.settings.classes)
     if not dataset.has_masks:
@@ -174,7 +175,7 @@ def fit_masks(predictor: Predictor, data: str, split: str, mode: Mode) -> tuple[
         for index, prediction in enumerate(predictor.stream(items_of(dataset), multi_maps=False)):
             truth = dataset.mask(index)
             if truth is not None:
-                yield torch.from_numpy(prediction.class_maps), prediction.candidates(), truth
+                yield prediction.mask_maps, prediction.candidates(), truth
             bar.update()
         bar.close()
 

@@ -20,7 +20,7 @@ from wildcat.checkpoint import load_run, read_background
 from wildcat.crf import dense_crf
 from wildcat.errors import WildcatError
 from wildcat.fusion import read
-from wildcat.masks import Background, label_map, pixel_probabilities, strengths
+from wildcat.masks import Background, Mode, label_map, pixel_probabilities, strengths
 from wildcat.model import Wildcat, imagenet_model
 from wildcat.transforms import Source, cell_centres, load_image, original_size, warp
 
@@ -39,6 +39,7 @@ class Settings:
         map_sizes: sides at which they are read for points and masks.
         mirror: also read the mirror image.
         background: where masks have their background.
+        background_class: whether the model has a further class, the last: the background.
     """
 
     classes: tuple[str, ...]
@@ -47,6 +48,24 @@ class Settings:
     map_sizes: tuple[int, ...]
     mirror: bool = False
     background: Background = Background()  # noqa: RUF009 - it is frozen
+    background_class: bool = False
+
+    def __post_init__(self) -> None:
+        """Reject a background that the model cannot give.
+
+        Raises:
+            WildcatError: saying which.
+        """
+        self.check_background(self.background.mode)
+
+    def check_background(self, mode: Mode) -> None:
+        """Reject the mode "class" where the model has no background class.
+
+        Raises:
+            WildcatError: saying how to get one.
+        """
+        if mode == "class" and not self.background_class:
+            raise WildcatError("the model has no background class for masks: train it with --background-class")
 
 
 @dataclass(frozen=True)
@@ -60,6 +79,7 @@ class Prediction:
         probabilities: (C,) in [0, 1].
         class_maps: (C, h, w), unbounded.
         multi_maps: (C * M, h, w), class-major; None where a stream was not asked for them.
+        background_map: (h, w), unbounded; None unless the model has a background class.
     """
 
     name: str
@@ -69,6 +89,7 @@ class Prediction:
     class_maps: npt.NDArray[np.float32]
     multi_maps: npt.NDArray[np.float32] | None
     _source: Callable[[], Image.Image]
+    background_map: npt.NDArray[np.float32] | None = None
 
     @property
     def scores(self) -> dict[str, float]:
@@ -87,6 +108,12 @@ class Prediction:
         """Class -> (x, y) in pixels of the original, in the order of :attr:`scores`."""
         points = self.point_array
         return {self.settings.classes[c]: (float(points[c, 0]), float(points[c, 1])) for c in self._ranked()}
+
+    @property
+    def mask_maps(self) -> torch.Tensor:
+        """What masks are made of: (C, h, w), or (C + 1, h, w) with the map of a background class last."""
+        maps = torch.from_numpy(self.class_maps)
+        return maps if self.background_map is None else torch.cat([maps, torch.from_numpy(self.background_map)[None]])
 
     @property
     def image(self) -> Image.Image:
@@ -120,7 +147,7 @@ class Prediction:
         if allowed is None:
             allowed = self.candidates(threshold)
         width, height = self.size
-        strength = strengths(torch.from_numpy(self.class_maps), allowed, (height, width), self.settings.background)
+        strength = strengths(self.mask_maps, allowed, (height, width), self.settings.background)
         if crf:
             strength = dense_crf(pixel_probabilities(strength), np.array(self.image))
         return label_map(strength, allowed)
@@ -291,21 +318,25 @@ class Predictor:
                 multi_label=settings.multi_label,
             )
         found = reading.probabilities.float().cpu().numpy()
-        class_maps = reading.class_maps.float().cpu().numpy()
-        if not (np.isfinite(found).all() and np.isfinite(class_maps).all()):
+        maps = reading.class_maps.float().cpu().numpy()
+        if not (np.isfinite(found).all() and np.isfinite(maps).all()):
             raise WildcatError(
                 "the model gives NaN or infinite values: its training diverged, or its weights are damaged"
             )
         multi = reading.multi_maps.float().cpu().numpy() if multi_maps else None
+        classes = len(settings.classes)  # the model may have one more, for the background
+        if multi is not None:
+            multi = multi[:, : classes * (multi.shape[1] // maps.shape[1])]
         return [
             Prediction(
                 item.name,
                 size,
                 settings,
-                found[i],
-                class_maps[i],
+                found[i, :classes],
+                maps[i, :classes],
                 None if multi is None else multi[i],
                 lambda load=item.load: load(None),  # type: ignore[misc]
+                maps[i, classes] if settings.background_class else None,
             )
             for i, (item, size, _) in enumerate(batch)
         ]
@@ -357,6 +388,7 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> Predictor:
         tuple(config.map_sizes),
         config.mirror,
         read_background(folder),
+        config.background_class,
     )
     return Predictor(model, settings, device)
 

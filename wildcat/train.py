@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -140,6 +141,10 @@ def train(config: TrainConfig, out: str | Path, *, resume: bool = False, downloa
     dataset, validation = open_training_data(config, download)
     if len(dataset) < 2:
         raise WildcatError(f"{config.data} has {len(dataset)} usable training pictures; at least 2 are needed")
+    if config.background_class and not dataset.multi_label:
+        raise WildcatError(
+            f"background_class is for pictures that may hold several classes; those of {config.data} have one each"
+        )
     if run is not None and (run.classes, run.images) != (dataset.classes, len(dataset)):
         raise WildcatError(
             f"{config.data} has changed since {folder} was started: {len(dataset)} usable training pictures of "
@@ -327,12 +332,18 @@ def parameter_groups(model: Wildcat, config: TrainConfig) -> list[dict[str, Any]
 
 
 def criterion_for(dataset: Dataset, config: TrainConfig) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss that the data asks for: (scores, labels) -> scalar."""
-    if dataset.multi_label:
-        # Where 0 means that nobody looked, it cannot count as present.
-        difficult: Difficult = "ignore" if dataset.zeros_unknown else config.difficult
-        return lambda scores, labels: multi_label_loss(scores, labels, difficult)
-    return multi_class_loss
+    """The loss that the data asks for: (scores, labels) -> scalar; labels are those of the data's C classes."""
+    if not dataset.multi_label:
+        return multi_class_loss
+    # Where 0 means that nobody looked, it cannot count as present.
+    difficult: Difficult = "ignore" if dataset.zeros_unknown else config.difficult
+
+    def criterion(scores: Tensor, labels: Tensor) -> Tensor:
+        if config.background_class:
+            labels = functional.pad(labels, (0, 1), value=1)  # every picture has some background
+        return multi_label_loss(scores, labels, difficult)
+
+    return criterion
 
 
 def validate(
@@ -357,6 +368,7 @@ def validate(
     if not all_scores.isfinite().all():
         raise NonFiniteMapsError("validation scores are NaN or infinite; the learning rate is probably too high")
     row = {"val_loss": criterion(all_scores, all_labels).item()}
+    all_scores = all_scores[:, : len(dataset.classes)]  # a background class has no score
     if dataset.multi_label:
         precisions = np.asarray(average_precision(all_scores.numpy(), all_labels.numpy()))
         row["val_map"] = 100 * float(np.nanmean(precisions)) if np.isfinite(precisions).any() else math.nan

@@ -29,7 +29,7 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
     )
     parser.add_argument(
         "--fit-background",
-        choices=["threshold", "power"],
+        choices=["threshold", "power", "class"],
         help="first choose where masks have their background, on the run's training split, and keep it with the run",
     )
     arguments = parser.parse_args(argv)
