@@ -53,7 +53,12 @@ LEVELS: dict[str, int] = {
 }
 
 # Inside a sub-package: the files that the others may import. Its __init__ imports them all.
-HELPERS = {"commands": ("parser",), "data": ("sample", "drawings"), "metrics": ("_common", "classification")}
+HELPERS = {
+    "commands": ("parser",),
+    "data": ("sample", "drawings"),
+    "metrics": ("_common", "classification"),
+    "reproduce": ("planning", "tables"),
+}
 
 # Packages of the extras; who installs wildcat alone does not have them.
 OPTIONAL = {

@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "train a model from image labels",
     "evaluate": "score a run on a data set",
     "predict": "classify pictures, point at what is in them, segment them",
+    "reproduce": "repeat tables and figures of the paper",
 }
 
 

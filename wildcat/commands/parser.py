@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import re
 import typing
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import jsonargparse
@@ -45,10 +46,26 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def add_settings(parser: CommandParser, defaults: dict[str, Any]) -> None:
+def asked_first(
+    name: str, argv: Sequence[str], options: Sequence[str], flags: Sequence[str] = ()
+) -> argparse.Namespace:
+    """The options that decide on the defaults of the others, read before the rest is parsed."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for option in options:
+        parser.add_argument(option, nargs="?")
+    for option in flags:
+        parser.add_argument(option, action="store_true")
+    try:
+        known, _ = parser.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise WildcatError(f"{error} (see wildcat {name} --help)") from error
+    return known
+
+
+def add_settings(parser: CommandParser, defaults: dict[str, Any], without: Sequence[str] = ()) -> None:
     """One option for each setting of training; ``defaults`` stand before those of the settings."""
     hints = typing.get_type_hints(TrainConfig)
-    for field in dataclasses.fields(TrainConfig):
+    for field in [field for field in dataclasses.fields(TrainConfig) if field.name not in without]:
         default = defaults.get(field.name)
         if default is None:
             default = field.default if field.default is not dataclasses.MISSING else None

@@ -1,28 +1,19 @@
 """``wildcat train``."""
 
-import argparse
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from wildcat import config as settings
-from wildcat.commands.parser import add_settings, command_parser
+from wildcat.commands.parser import add_settings, asked_first, command_parser
 from wildcat.config import TrainConfig
-from wildcat.errors import WildcatError
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
     # Defaults come from the recipe, or from the run to continue, so these are looked at before the rest is parsed.
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    first.add_argument("--recipe", nargs="?")
-    first.add_argument("--out", nargs="?")
-    first.add_argument("--resume", action="store_true")
-    try:
-        known, _ = first.parse_known_args(argv)
-    except argparse.ArgumentError as error:
-        raise WildcatError(f"{error} (see wildcat train --help)") from error
+    known = asked_first("train", argv, ["--recipe", "--out"], ["--resume"])
     defaults: dict[str, Any] = {}
     if known.resume and known.out and (Path(known.out) / "config.json").is_file():
         file = Path(known.out) / "config.json"

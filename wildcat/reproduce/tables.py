@@ -1,0 +1,244 @@
+"""What the finished runs say: records, Markdown, CSV, and which of the paper's effects appear. Free of PyTorch."""
+
+import csv
+import io
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from wildcat.config import TrainConfig
+from wildcat.reproduce.planning import Effect, Experiment, Measure
+
+DATA_NAMES = {
+    "voc07": "VOC 2007",
+    "voc12": "VOC 2012",
+    "action12": "VOC 2012 Action",
+    "coco": "COCO",
+    "mit67": "MIT67",
+    "scene15": "15-Scene",
+}
+CONFIDENCE = 0.95
+
+
+def published() -> dict[str, dict[str, dict[str, float]]]:
+    """The paper's figures: experiment -> row -> kind of data -> per cent."""
+    content = yaml.safe_load((Path(__file__).parent / "paper.yaml").read_text(encoding="utf-8"))
+    return dict(content)
+
+
+def data_name(spec: str) -> str:
+    """What a data set is called on pages: its folder, which is the same on all machines, and not the path to it.
+
+    >>> data_name("voc07:/data/voc07-mini"), data_name("synthetic:count=24")
+    ('voc07-mini', 'synthetic')
+    """
+    kind, _, path = spec.partition(":")
+    return kind if "=" in path.partition(",")[0] else Path(path.partition(",")[0]).name or kind
+
+
+def scores_of(results: Mapping[str, Any], measures: Sequence[Measure]) -> dict[str, float]:
+    """The headline figures of results.json, by name."""
+    found: dict[str, float] = {}
+    for measure in measures:
+        part = results.get(measure, {})
+        if measure == "classification":
+            name, key = ("mAP", "map_area") if "map_area" in part else ("accuracy", "accuracy")
+            found[name] = part[key]
+        elif measure == "pointing" and part:
+            found["points"] = part["map"]
+        elif measure == "segmentation" and part:
+            found["mIoU"] = part["miou"]
+            if "miou_crf" in part:
+                found["mIoU CRF"] = part["miou_crf"]
+    return found
+
+
+def record(
+    experiment: Experiment,
+    runs: Mapping[str, Sequence[Mapping[str, Any]]],
+    recipe: TrainConfig,
+    about: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Everything that a table shows, as plain values.
+
+    Args:
+        experiment: the table.
+        runs: row key -> its finished runs, each {"run", "seed", "scores": {name: per cent}, "train_seconds",
+            "evaluate_seconds"}.
+        recipe: the settings that the rows change.
+        about: command, splits, number of pictures, versions.
+    """
+    paper = published().get(experiment.name, {})
+    rows = [
+        {
+            "key": row.key,
+            "label": row.label,
+            "x": row.x,
+            "settings": dict(row.settings),
+            "paper": paper.get(row.key, {}),
+            "runs": [dict(run) for run in runs.get(row.key, ())],
+        }
+        for row in experiment.rows
+    ]
+    values = {
+        "name": experiment.name,
+        "title": experiment.title,
+        "axis": experiment.axis,
+        **about,
+        "recipe": {key: value for key, value in recipe.to_dict().items() if key not in ("data", "seed")},
+        "rows": rows,
+    }
+    return {**values, "effects": [judged(effect, rows) for effect in experiment.effects]}
+
+
+def score_names(values: Mapping[str, Any]) -> list[str]:
+    """Names of the scores in a record, in order."""
+    return list(dict.fromkeys(name for row in values["rows"] for run in row["runs"] for name in run["scores"]))
+
+
+def scores(row: Mapping[str, Any], name: str) -> list[float]:
+    """A score of all seeds of a row."""
+    return [run["scores"][name] for run in row["runs"] if name in run["scores"]]
+
+
+def spread(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[float, int]:
+    """Standard deviation of a score that neither its row nor its seed explains, and its degrees of freedom.
+
+    Runs of one seed share the order of the pictures, so a seed may lift all rows alike; that part is taken out (the
+    residual of a two-way layout of rows and seeds). All rows together say more than the few seeds of one row do. NaN
+    and 0 unless two rows share two seeds.
+    """
+    by_seed = [{run["seed"]: run["scores"][name] for run in row["runs"] if name in run["scores"]} for row in rows]
+    by_seed = [found for found in by_seed if found]
+    shared = sorted(set.intersection(*map(set, by_seed))) if by_seed else []
+    freedom = (len(by_seed) - 1) * (len(shared) - 1)
+    if freedom < 1:
+        return math.nan, 0
+    table = [[found[seed] for seed in shared] for found in by_seed]
+    of_rows = [statistics.fmean(row) for row in table]
+    of_seeds = [statistics.fmean(column) for column in zip(*table, strict=True)]
+    mean = statistics.fmean(of_rows)
+    squares = sum(
+        (value - of_row - of_seed + mean) ** 2
+        for row, of_row in zip(table, of_rows, strict=True)
+        for value, of_seed in zip(row, of_seeds, strict=True)
+    )
+    return math.sqrt(squares / freedom), freedom
+
+
+def judged(effect: Effect, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """An effect with the paper's differences, ours over the seeds that both rows have, and a verdict.
+
+    The verdict is a two-sided t test at 5 % with the deviation of :func:`spread`; "threshold" is the smallest
+    difference that it calls more than chance.
+    """
+    from scipy.stats import t
+
+    higher, lower = (next(row for row in rows if row["key"] == key) for key in (effect.higher, effect.lower))
+    both = [kind for kind in higher["paper"] if kind in lower["paper"]]
+    paper = {kind: round(higher["paper"][kind] - lower["paper"][kind], 2) for kind in both}
+    found = {"claim": effect.claim, "higher": effect.higher, "lower": effect.lower, "paper": paper}
+    name = next(iter(score_names({"rows": rows})), "")
+    ours, others = ({run["seed"]: run["scores"].get(name) for run in row["runs"]} for row in (higher, lower))
+    differences = [ours[seed] - others[seed] for seed in ours if seed in others]
+    if not differences:
+        return {**found, "verdict": "not measured"}
+    difference = statistics.fmean(differences)
+    found |= {"score": name, "difference": difference}
+    deviation, freedom = spread(rows, name)
+    if not freedom:
+        return {**found, "verdict": "one seed"}
+    threshold = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * deviation * math.sqrt(2 / len(differences))
+    verdict = "unclear" if abs(difference) <= threshold else "appears" if difference > 0 else "reversed"
+    return {**found, "threshold": threshold, "verdict": verdict}
+
+
+def told(effect: Mapping[str, Any]) -> str:
+    """An effect as a sentence."""
+    head = f"{effect['claim'][0].upper()}{effect['claim'][1:]}"
+    if effect["paper"]:
+        shown = ", ".join(f"{DATA_NAMES[kind]} {value:+.1f}" for kind, value in effect["paper"].items())
+        head += f" (paper: {shown})"
+    if effect["verdict"] == "not measured":
+        return f"{head}: not measured yet."
+    ours = f"{head}: here {effect['difference']:+.1f} {effect['score']}"
+    if effect["verdict"] == "one seed":
+        return f"{ours}, of one seed, so chance cannot be told from it."
+    ends = {
+        "appears": f"**appears** (more than the ±{effect['threshold']:.1f} of chance).",
+        "reversed": f"**the opposite appears** (more than the ±{effect['threshold']:.1f} of chance).",
+        "unclear": f"**not to be told** from chance (±{effect['threshold']:.1f}).",
+    }
+    return f"{ours}: {ends[effect['verdict']]}"
+
+
+def mean_and_deviation(values: Sequence[float]) -> str:
+    """ "81.0 ± 1.4"; the deviation where there are several values, nothing at all where there are none."""
+    if not values:
+        return ""
+    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.1f}{deviation}"
+
+
+def markdown(values: Mapping[str, Any]) -> str:
+    """A record as a page."""
+    rows = values["rows"]
+    names = score_names(values) or ["score"]
+    kinds = [kind for kind in DATA_NAMES if any(kind in row["paper"] for row in rows)]
+    header = ["", *(f"paper, {DATA_NAMES[kind]}" for kind in kinds), *(f"here, {name}" for name in names), "seeds"]
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    for row in rows:
+        paper = [f"{row['paper'][kind]:.1f}" if kind in row["paper"] else "" for kind in kinds]
+        ours = [mean_and_deviation(scores(row, name)) for name in names]
+        seeds = ", ".join(str(run["seed"]) for run in row["runs"])
+        lines.append("| " + " | ".join([row["label"], *paper, *ours, seeds or "not measured yet"]) + " |")
+    recipe = values["recipe"]
+    seconds = sum(run["train_seconds"] + run["evaluate_seconds"] for row in rows for run in row["runs"])
+    parts = [
+        f"# {values['title']}",
+        f"Here: `{values['data']}`, trained on {values['train_split']}, scored on {values['split']} "
+        f"({values['images']:,} pictures); {recipe['backbone']}, {recipe['image_size']} px, {recipe['epochs']} epochs. "
+        "Per cent, mean ± standard deviation over seeds. Paper: ResNet-101, 448 px, the full data sets.",
+        f"`{values['command']}`",
+        "\n".join(lines),
+    ]
+    if values["effects"]:
+        name = names[0]
+        deviation, freedom = spread(rows, name)
+        parts.append("## Which of the paper's effects appear")
+        if freedom:
+            parts.append(
+                f"Chance: what neither row nor seed explains of {name} has a deviation of {deviation:.2f} points "
+                f"({freedom} degrees of freedom). An effect appears if its difference is more than that explains at "
+                f"{100 * CONFIDENCE:.0f} % (two-sided t test); how other test pictures might differ is not part of it."
+            )
+        parts.append("\n".join(f"- {told(effect)}" for effect in values["effects"]))
+    parts.append(f"All runs of this page together took {seconds / 60:.0f} minutes.")
+    return "\n\n".join(parts) + "\n"
+
+
+def raw_csv(values: Mapping[str, Any]) -> str:
+    """One line per run: row, seed, scores, duration, and what the row changes."""
+    names = score_names(values)
+    changed = list(dict.fromkeys(key for row in values["rows"] for key in row["settings"]))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["row", "seed", *names, "train_seconds", "evaluate_seconds", *changed, "run"])
+    for row in values["rows"]:
+        for run in row["runs"]:
+            writer.writerow(
+                [
+                    row["key"],
+                    run["seed"],
+                    *(run["scores"].get(name, "") for name in names),
+                    round(run["train_seconds"], 1),
+                    round(run["evaluate_seconds"], 1),
+                    *(row["settings"].get(key, "") for key in changed),
+                    run["run"],
+                ]
+            )
+    return text.getvalue()
