@@ -79,6 +79,13 @@ def test_with_one_seed_no_verdict_is_given() -> None:
     assert "chance cannot be told" in tables.told(tables.judged(Effect("b beats a", "b", "a"), rows))
 
 
+def test_pages_before_the_first_run() -> None:
+    experiment = planning.experiments()["figure4"]
+    about = {"command": "wildcat ...", "data": "voc07:X", "train_split": "trainval", "split": "test", "images": 3}
+    page = tables.markdown(tables.record(experiment, {}, tiny(), about))
+    assert page.count("not measured yet |") == 6 and "beats 0: not measured yet." in page
+
+
 def test_mean_and_deviation() -> None:
     assert tables.mean_and_deviation([80.0, 82.0]) == f"81.0 ± {statistics.stdev([80, 82]):.1f}"
     assert tables.mean_and_deviation([80.0]) == "80.0"

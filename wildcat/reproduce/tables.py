@@ -115,9 +115,9 @@ def spread(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[float, int]:
     by_seed = [{run["seed"]: run["scores"][name] for run in row["runs"] if name in run["scores"]} for row in rows]
     by_seed = [found for found in by_seed if found]
     shared = sorted(set.intersection(*map(set, by_seed))) if by_seed else []
-    freedom = (len(by_seed) - 1) * (len(shared) - 1)
-    if freedom < 1:
+    if len(by_seed) < 2 or len(shared) < 2:
         return math.nan, 0
+    freedom = (len(by_seed) - 1) * (len(shared) - 1)
     table = [[found[seed] for seed in shared] for found in by_seed]
     of_rows = [statistics.fmean(row) for row in table]
     of_seeds = [statistics.fmean(column) for column in zip(*table, strict=True)]
