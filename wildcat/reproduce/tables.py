@@ -141,7 +141,7 @@ def judged(effect: Effect, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     higher, lower = (next(row for row in rows if row["key"] == key) for key in (effect.higher, effect.lower))
     both = [kind for kind in higher["paper"] if kind in lower["paper"]]
     paper = {kind: round(higher["paper"][kind] - lower["paper"][kind], 2) for kind in both}
-    found = {"claim": effect.claim, "higher": effect.higher, "lower": effect.lower, "paper": paper}
+    found: dict[str, Any] = {"claim": effect.claim, "higher": effect.higher, "lower": effect.lower, "paper": paper}
     name = next(iter(score_names({"rows": rows})), "")
     ours, others = ({run["seed"]: run["scores"].get(name) for run in row["runs"]} for row in (higher, lower))
     differences = [ours[seed] - others[seed] for seed in ours if seed in others]
