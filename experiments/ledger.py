@@ -125,6 +125,11 @@ def table(records: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def sections() -> list[str]:
+    """Tables that experiments keep as Markdown beside their CSV, by file name."""
+    return [file.read_text() for file in sorted(RESULTS.glob("*.md"))]
+
+
 def read_records() -> list[dict[str, Any]]:
     """All kept figures, by file name."""
     return [json.loads(file.read_text()) for file in sorted(RESULTS.glob("*.json"))]
@@ -149,7 +154,7 @@ def pages() -> dict[Path, str]:
             + " |"
         )
     return {
-        LEDGER: f"{HEAD}\n{table(records)}\n",
+        LEDGER: "\n".join([HEAD, f"{table(records)}\n", *sections()]),
         README: f"{before}{BEGIN}\n{row}\n{END}{after}",
     }
 

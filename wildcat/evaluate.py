@@ -163,24 +163,34 @@ def fit_masks(predictor: Predictor, data: str, split: str, mode: Mode) -> tuple[
         WildcatError: if the split has no masks, or the model no background class for the mode "class".
     """
     predictor.settings.check_background(mode)
-    dataset = open_dataset(data, split)
-    with_classes(dataset, predictor.settings.classes)
-    if not dataset.has_masks:
-        raise WildcatError(f"{data} {split} has no masks to fit the background on")
-    with_mask = [i for i, sample in enumerate(dataset.samples) if sample.path is None or sample.mask_path is not None]
-    dataset = dataset.subset(with_mask)
-
-    def pictures() -> Iterator[tuple[torch.Tensor, list[int], npt.NDArray[np.uint8]]]:
-        bar = tqdm(total=len(dataset), desc=f"fitting on {split}", unit=" images", disable=None)
-        for index, prediction in enumerate(predictor.stream(items_of(dataset), multi_maps=False)):
-            truth = dataset.mask(index)
-            if truth is not None:
-                yield prediction.mask_maps, prediction.candidates(), truth
-            bar.update()
-        bar.close()
-
-    best, miou = fit_background(mode, pictures(), len(dataset.classes), metrics.mean_iou)
+    dataset = with_masks(with_classes(open_dataset(data, split), predictor.settings.classes))
+    best, miou = fit_background(mode, read_masks(predictor, dataset), len(dataset.classes), metrics.mean_iou)
     return best, 100 * miou
+
+
+def with_masks(dataset: Dataset) -> Dataset:
+    """The pictures of a data set that have a mask.
+
+    Raises:
+        WildcatError: if none has.
+    """
+    if not dataset.has_masks:
+        raise WildcatError(f"{dataset.spec} {dataset.split} has no masks")
+    # A picture without a file is drawn, and its mask with it.
+    return dataset.subset([i for i, s in enumerate(dataset.samples) if s.path is None or s.mask_path is not None])
+
+
+def read_masks(
+    predictor: Predictor, dataset: Dataset
+) -> Iterator[tuple[torch.Tensor, list[int], npt.NDArray[np.uint8]]]:
+    """What :func:`wildcat.masks.fit_background` is given: maps, classes predicted and true mask of each picture."""
+    bar = tqdm(total=len(dataset), desc=f"reading {dataset.split}", unit=" images", disable=None)
+    for index, prediction in enumerate(predictor.stream(items_of(dataset), multi_maps=False)):
+        truth = dataset.mask(index)
+        if truth is not None:
+            yield prediction.mask_maps, prediction.candidates(), truth
+        bar.update()
+    bar.close()
 
 
 def score_points(dataset: Dataset, probabilities: Any, points: Any) -> metrics.PointingResult:

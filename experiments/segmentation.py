@@ -1,0 +1,281 @@
+"""Masks of several methods on the same trunk and budget, in one table.
+
+    python -m experiments.segmentation --data voc07:DIR voc12:DIR --wildcat RUN --background-class RUN \\
+        --average RUN --max RUN
+
+Methods: WILDCAT; WILDCAT trained with a background class; average pooling, whose maps are CAM's; max pooling; and
+Grad-CAM (package grad-cam) on the networks of WILDCAT and of average pooling. The runs differ in their pooling alone; a
+run that is not given has no row. All methods read a picture at the run's map sizes and mirrored, and the classes that
+may appear are those predicted from the run's own scores. Maps become masks by the same code (`wildcat.masks`); the
+background's constant is fitted for each row on the masks of the run's training split, and the same constant is used
+with and without CRF and on every data set. The runs' folders are only read.
+
+Grad-CAM is of the pooled score with respect to the trunk's features. The package keeps the positive part and stretches
+it to [0, 1] for each size and mirror image, before these are averaged; maps of the other methods are averaged first.
+Behind the features the network is linear but for the pooling, and the gradient's mean over positions is the class's
+filter times a constant: so Grad-CAM's map is the class map without its bias, whatever the pooling.
+
+Each finished row goes to segmentation.csv at once, and is not computed again; segmentation.md is made from it, and
+`python -m experiments.ledger` puts it into README.md of this folder.
+"""
+
+import argparse
+import csv
+import hashlib
+import io
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import nn
+from tqdm import tqdm
+
+from experiments.ledger import RESULTS, label_of, processor, short_commit
+from wildcat.checkpoint import WEIGHTS, read_run, write_atomically
+from wildcat.data import Dataset, default_splits, open_dataset
+from wildcat.errors import WildcatError
+from wildcat.evaluate import MaskScore, items_of, read_masks, with_classes, with_masks
+from wildcat.fusion import fuse_maps
+from wildcat.masks import MODES, Background, fit_background
+from wildcat.metrics import mean_iou
+from wildcat.predict import Item, Prediction, Predictor, load
+from wildcat.transforms import warp
+
+Row = dict[str, Any]
+
+
+class PooledScores(nn.Module):
+    """The network as Grad-CAM takes it: from pictures to scores. Its trunk gives features and learns nothing."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        model.backbone.requires_grad_(False)
+        # Gradients begin at the features: behind them the trunk is not gone through a second time.
+        model.backbone.register_forward_hook(lambda module, inputs, features: features.requires_grad_())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.model(images).scores
+
+
+class GradCAMPredictor(Predictor):
+    """A predictor with the same scores whose maps are Grad-CAM's, 0 for classes that are not predicted."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        super().__init__(predictor.model, predictor.settings, predictor.device)
+        self.scores = PooledScores(self.model)
+
+    def stream(self, items: Sequence[Item], **options: Any) -> Iterator[Prediction]:
+        with GradCAM(self.scores, [self.model.backbone]) as cam:
+            for prediction in super().stream(items, **options):
+                yield replace(prediction, class_maps=self.maps(cam, prediction))
+
+    def maps(self, cam: GradCAM, prediction: Prediction) -> np.ndarray:
+        """(C, size, size), size the largest map size; the mean over sizes and mirror image as in `wildcat.fusion`."""
+        classes = prediction.candidates()
+        targets = [ClassifierOutputTarget(c) for c in classes]
+        image, views = prediction.image, []
+        for size in self.settings.map_sizes:
+            pixels = torch.from_numpy(warp(image, size).copy()).to(self.device).permute(2, 0, 1)[None]
+            images = self.model.normalize(pixels).expand(len(classes), -1, -1, -1)
+            for mirrored in (False, True) if self.settings.mirror else (False,):
+                found = torch.from_numpy(cam(images.flip(3) if mirrored else images, targets))[
+                    None
+                ]  # (1, K, size, size)
+                views.append(found.flip(3) if mirrored else found)
+        fused = fuse_maps(views)[0].numpy()
+        maps = np.zeros((len(self.settings.classes), *fused.shape[1:]), np.float32)
+        maps[classes] = fused
+        return maps
+
+
+@dataclass(frozen=True)
+class Method:
+    """A kind of maps, and the run that they come from."""
+
+    name: str
+    run: Path
+    grad_cam: bool = False
+
+    def open(self) -> Predictor:
+        predictor = load(self.run)
+        return GradCAMPredictor(predictor) if self.grad_cam else predictor
+
+
+def methods(options: argparse.Namespace) -> list[Method]:
+    """Those whose run is given."""
+    known = (
+        ("WILDCAT", options.wildcat, False),
+        ("WILDCAT, background class", options.background_class, False),
+        ("average pooling (CAM)", options.average, False),
+        ("max pooling", options.max, False),
+        ("Grad-CAM, average pooling", options.average, True),
+        ("Grad-CAM, WILDCAT", options.wildcat, True),
+    )
+    return [Method(name, run, grad_cam) for name, run, grad_cam in known if run is not None]
+
+
+def fitted(predictor: Predictor, run: Path, count: int | None) -> Iterator[tuple[Background, float, str]]:
+    """The background in each mode, its mIoU in per cent and on what: the masks of the run's training split."""
+    config = read_run(run).config
+    split = config.train_split or default_splits(config.data)[0]
+    dataset = first(with_masks(with_classes(open_dataset(config.data, split), predictor.settings.classes)), count)
+    pictures = list(read_masks(predictor, dataset))
+    for mode in MODES:
+        if mode != "class" or predictor.settings.background_class:
+            background, miou = fit_background(mode, pictures, len(dataset.classes), mean_iou)
+            yield background, 100 * miou, f"{label_of(config.data)} {split}, {len(dataset)} masks"
+
+
+def first(dataset: Dataset, count: int | None) -> Dataset:
+    """The first pictures, or all."""
+    return dataset if count is None else dataset.subset(list(range(min(count, len(dataset)))))
+
+
+def score(predictor: Predictor, backgrounds: Sequence[Background], dataset: Dataset) -> list[dict[str, Any]]:
+    """The segmentation part of results.json for each background; a picture is read once."""
+    scores = [MaskScore(dataset, "predicted", crf=True) for _ in backgrounds]
+    stream = predictor.stream(items_of(dataset), multi_maps=False)
+    for index, prediction in enumerate(tqdm(stream, dataset.split, len(dataset), unit=" images", disable=None)):
+        for background, kept in zip(backgrounds, scores, strict=True):
+            settings = replace(prediction.settings, background=background)
+            kept.update(index, replace(prediction, settings=settings))
+    return [kept.to_dict(background) for kept, background in zip(scores, backgrounds, strict=True)]
+
+
+def measure(method: Method, specs: Sequence[str], count: int | None, done: Sequence[Row]) -> Iterator[list[Row]]:
+    """The rows of a method that are not done yet, one data set after the other."""
+    weights = hashlib.sha256((method.run / WEIGHTS).read_bytes()).hexdigest()[:10]
+    predictor = method.open()
+    found: list[tuple[Background, float, str]] = []
+    for spec in specs:
+        dataset = with_classes(open_dataset(spec, default_splits(spec)[1]), predictor.settings.classes)
+        dataset = first(with_masks(dataset), count)
+        modes = [mode for mode in MODES if mode != "class" or predictor.settings.background_class]
+        key: Row = {
+            "method": method.name,
+            "weights": weights,
+            "data": label_of(spec),
+            "split": dataset.split,
+            "pictures": len(dataset),
+        }
+        have = {row["background"] for row in done if all(row[name] == str(value) for name, value in key.items())}
+        if have == set(modes):
+            continue
+        found = found or list(fitted(predictor, method.run, count))
+        start = time.perf_counter()
+        results = score(predictor, [background for background, _, _ in found], dataset)
+        seconds = (time.perf_counter() - start) / len(results)
+        yield [
+            key
+            | {
+                "run": method.run.name,
+                "seed": read_run(method.run).config.seed,
+                "map_sizes": " ".join(map(str, predictor.settings.map_sizes)),
+                "mirror": predictor.settings.mirror,
+                "background": background.mode,
+                "constant": background.constant,
+                "fitted_on": on,
+                "fitted_miou": f"{miou:.2f}",
+                "labels": result["labels"],
+                "miou": f"{result['miou']:.2f}",
+                "miou_crf": f"{result['miou_crf']:.2f}",
+                "pixel_accuracy": f"{result['pixel_accuracy']:.2f}",
+                "seconds": f"{seconds:.0f}",
+                "commit": short_commit("HEAD"),
+                "torch": torch.__version__,
+                "processor": processor(),
+            }
+            for (background, miou, on), result in zip(found, results, strict=True)
+        ]
+
+
+def read_rows(file: Path) -> list[Row]:
+    """The rows of a CSV, all values text; none if there is no file."""
+    if not file.exists():
+        return []
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def write_rows(file: Path, rows: Sequence[Row]) -> None:
+    """The inverse of `read_rows`."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(file, text.getvalue().encode())
+
+
+def markdown(rows: Sequence[Row], command: str) -> str:
+    """The table: a row for each method and background, a pair of columns for each data set."""
+    sets = list(dict.fromkeys((row["data"], row["split"], row["pictures"]) for row in rows))
+    lines: dict[tuple[str, ...], dict[tuple[str, ...], Row]] = {}
+    for row in rows:
+        lines.setdefault((row["method"], row["background"], row["run"], row["seed"]), {})[
+            row["data"], row["split"], row["pictures"]
+        ] = row
+    header = ["maps", "background"]
+    for data, split, pictures in sets:
+        header += [f"{data} {split} ({pictures})", "CRF"]
+    text = ["| " + " | ".join([*header, "run", "commit"]) + " |", "|" + "---|" * (len(header) + 2)]
+    for (method, background, run, _), scored in lines.items():
+        some = next(iter(scored.values()))
+        cells = [method, f"{background} {some['constant']}"]
+        for each in sets:
+            row = scored.get(each)
+            cells += [f"{float(row[name]):.1f}" if row else "" for name in ("miou", "miou_crf")]
+        text.append("| " + " | ".join([*cells, run, some["commit"]]) + " |")
+    fits = ", ".join(dict.fromkeys(row["fitted_on"] for row in rows))
+    seeds = ", ".join(dict.fromkeys(row["seed"] for row in rows))
+    about = f"""mIoU in per cent, over the classes present, of masks from image labels alone; in brackets, the number of
+true masks. Classes that may appear: those predicted. The background's constant was fitted on {fits}.
+Seeds of the runs: {seeds}. What each method is: `experiments/segmentation.py`. All columns:
+`experiments/results/segmentation.csv`."""
+    return f"## Segmentation\n\n{about}\n\n    {command}\n\n" + "\n".join(text) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Compute what is missing, keep each row, write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", required=True, metavar="SPEC", help="data sets with masks, kind:path")
+    runs = ("wildcat", "background-class", "average", "max")
+    for name in runs:
+        parser.add_argument(f"--{name}", type=Path, metavar="RUN", help="a run's folder")
+    parser.add_argument("--count", type=int, help="the first pictures of each data set alone, for a look")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of segmentation.csv and segmentation.md")
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    file = options.out / "segmentation.csv"
+    given = methods(options)
+    if not given:
+        parser.error("give at least one run")
+    shown = [f"{spec.partition(':')[0]}:DIR/{label_of(spec)}" for spec in options.data]
+    for name in runs:
+        if run := getattr(options, name.replace("-", "_")):
+            shown.append(f"--{name} {run.name}")
+    command = f"python -m experiments.segmentation --data {' '.join(shown)}"
+    try:
+        for method in given:
+            for rows in measure(method, options.data, options.count, read_rows(file)):
+                write_rows(file, [*read_rows(file), *rows])
+                for row in rows:
+                    print(*(row[k] for k in ("method", "background", "constant", "data", "miou", "miou_crf")), sep="  ")
+    except WildcatError as error:
+        sys.exit(f"error: {error}")
+    order = {method.name: i for i, method in enumerate(given)}
+    kept = [row for row in read_rows(file) if row["method"] in order]
+    kept.sort(key=lambda row: order[row["method"]])
+    write_atomically(file.with_suffix(".md"), markdown(kept, command).encode())
+    print(f"written: {file}, {file.with_suffix('.md')}")
+
+
+if __name__ == "__main__":
+    main()
