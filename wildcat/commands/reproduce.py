@@ -25,7 +25,7 @@ def numbers(kind: Callable[[str], Number], option: str, text: str) -> list[Numbe
 
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
-    from wildcat.reproduce.planning import ALPHAS, MAPS, experiments
+    from wildcat.reproduce.planning import ALPHAS, MAPS, experiments, plan
 
     known = experiments()
     recipe_name = asked_first("reproduce", argv, ["--recipe"]).recipe
@@ -50,7 +50,7 @@ wildcat reproduce table7 --data voc07:data --recipe voc07 --out runs/paper --dry
     shown = ",".join(map(str, MAPS))
     parser.add_argument("--maps", default=shown, help=f"values of M in table6 (default: {shown})")
     shown = ",".join(f"{alpha:g}" for alpha in ALPHAS)
-    parser.add_argument("--alphas", default=shown, help=f"values of alpha in figure4 (default: {shown})")
+    parser.add_argument("--alphas", default=shown, help=f"values of alpha in figure4 and figure5 (default: {shown})")
     parser.add_argument("--dry-run", action="store_true", help="list the runs and do nothing")
     add_settings(parser, defaults, without=("seed",))
     arguments = parser.parse_args(argv)
@@ -64,8 +64,6 @@ wildcat reproduce table7 --data voc07:data --recipe voc07 --out runs/paper --dry
     chosen = [known[name] for name in dict.fromkeys(arguments.names)]
 
     if arguments.dry_run:
-        from wildcat.reproduce.planning import plan
-
         runs = plan(chosen, recipe, seeds)
         for run in runs:
             print(f"{run.name}  {', '.join(run.serves)}")

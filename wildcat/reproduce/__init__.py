@@ -12,13 +12,12 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from wildcat.config import TrainConfig, read_json
+from wildcat.config import TrainConfig, config_from_dict, read_json
 from wildcat.errors import WildcatError
-from wildcat.reproduce.planning import HOW, Experiment, plan, run_name
+from wildcat.reproduce.planning import Experiment, identity, plan, planned
 
 SHARED = "reproduce.json"
 
@@ -52,7 +51,10 @@ def reproduce(
     _claim(out, recipe)
 
     def write() -> list[Path]:
-        return [_write(experiment, recipe, out, seeds, data, command) for experiment in chosen]
+        done = {run.name: found for run in runs if (found := running.summary(run, out / "runs" / run.name)) is not None}
+        return [
+            _write(experiment, recipe, out, seeds, done, {"command": command, **data.about}) for experiment in chosen
+        ]
 
     pages = write()
     left = [run for run in runs if running.finished(out / "runs" / run.name, data.scorable(run.measures)) is None]
@@ -81,46 +83,43 @@ def _claim(out: Path, recipe: TrainConfig) -> None:
     from wildcat.checkpoint import write_json
 
     file = out / SHARED
-    shared = {key: value for key, value in recipe.to_dict().items() if key not in HOW} | {"data": recipe.data}
     if file.exists():
-        kept = read_json(file)
-        for key in [key for key in shared if kept.get(key) != shared[key]]:
-            raise WildcatError(
-                f"{out} holds experiments with {key} {kept.get(key)!r}, not {shared[key]!r}; give another folder"
-            )
+        kept = identity(config_from_dict(read_json(file), str(file)))
+        asked = identity(recipe)
+        for key in sorted({*kept, *asked}):
+            if kept.get(key) != asked.get(key):
+                raise WildcatError(
+                    f"{out} holds experiments with {key} {kept.get(key, 'by default')!r}, not "
+                    f"{asked.get(key, 'by default')!r}; give another folder"
+                )
     else:
         out.mkdir(parents=True, exist_ok=True)
-        write_json(file, shared)
+        write_json(file, recipe.to_dict())
 
 
 def _write(
-    experiment: Experiment, recipe: TrainConfig, out: Path, seeds: Sequence[int], data: Any, command: str
+    experiment: Experiment,
+    recipe: TrainConfig,
+    out: Path,
+    seeds: Sequence[int],
+    done: dict[str, dict[str, Any]],
+    about: dict[str, Any],
 ) -> Path:
     """Write what the finished runs say about an experiment; the page."""
     from wildcat.checkpoint import write_atomically, write_json
-    from wildcat.reproduce import figures, running, tables
+    from wildcat.reproduce import figures, tables
 
-    measures = data.scorable(experiment.measures)
-    runs: dict[str, list[dict[str, Any]]] = {}
-    for row in experiment.rows:
-        for seed in seeds:
-            name = run_name(replace(recipe, **row.settings, seed=seed))
-            if (results := running.finished(out / "runs" / name, measures)) is not None:
-                seconds = running.training_seconds(out / "runs" / name)
-                runs.setdefault(row.key, []).append(
-                    {
-                        "run": name,
-                        "seed": seed,
-                        "scores": tables.scores_of(results, measures),
-                        "train_seconds": seconds,
-                        "evaluate_seconds": results["seconds"],
-                    }
-                )
-    values = tables.record(experiment, runs, recipe, {"command": command, **data.about})
+    names = {row.key: [planned(row, recipe, seed).name for seed in seeds] for row in experiment.rows}
+    runs = {key: [done[name] for name in found if name in done] for key, found in names.items()}
+    values = tables.record(experiment, runs, list(done.values()), recipe, about)
     page = out / f"{experiment.name}.md"
     write_json(page.with_suffix(".json"), values)
     write_atomically(page.with_suffix(".csv"), tables.raw_csv(values).encode())
+    if experiment.drawing == "curve":
+        figures.curve(values, page.with_suffix(""))
+    elif experiment.drawing == "maps":
+        first = next(iter(runs[experiment.rows[0].key]), None)
+        if first is not None:
+            figures.maps(out / "runs" / first["run"], page.with_suffix(""))
     write_atomically(page, tables.markdown(values).encode())
-    if experiment.axis is not None:
-        figures.curve(values, out / experiment.name)
     return page

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from wildcat.config import TrainConfig
 
 Measure = Literal["classification", "pointing", "segmentation"]
+Method = Literal["model", "features", "scales"]
 
 # The paper varies one thing at a time from here: one map per class, one highest and one lowest region, equal weights.
 BASE: dict[str, Any] = {"num_maps": 1, "pooling": "wildcat", "kmax": 1, "kmin": 1, "alpha": 1.0, "architecture": "a"}
@@ -16,7 +17,7 @@ MAPS = (1, 2, 4, 8, 12, 16)
 ALPHAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 # Settings that say how a run is computed and not what it computes: no part of what it is known by.
-HOW = ("data", "seed", "workers", "precision", "save_minutes")
+HOW = ("seed", "workers", "precision", "save_minutes")
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,14 @@ class Row:
         label: what it is called in the table.
         settings: what it changes in the recipe.
         x: where a point lies on the axis of its figure.
+        method: one model; or something else that is made and scored as a run is.
     """
 
     key: str
     label: str
     settings: Mapping[str, Any]
     x: float | None = None
+    method: Method = "model"
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Experiment:
         rows: in the order of the table.
         effects: what the paper says about the rows.
         measures: the tasks whose scores are shown; the first is the one that effects are judged by.
-        axis: label of the horizontal axis of a curve.
+        drawing: beside the table: a curve over the rows' ``x``, or the maps of the row's first run.
     """
 
     name: str
@@ -63,11 +66,7 @@ class Experiment:
     rows: tuple[Row, ...]
     effects: tuple[Effect, ...] = ()
     measures: tuple[Measure, ...] = ("classification",)
-    axis: str | None = None
-
-    def row(self, key: str) -> Row:
-        """The row of a key."""
-        return next(row for row in self.rows if row.key == key)
+    drawing: Literal["curve", "maps"] | None = None
 
 
 def _changed(**settings: Any) -> dict[str, Any]:
@@ -113,7 +112,28 @@ def _alpha_curve(name: str, title: str, measures: tuple[Measure, ...], alphas: S
     effects += [Effect(f"a lighter minimum helps: alpha = {a:g} beats 1", f"alpha={a:g}", "alpha=1") for a in inner]
     keys = {row.key for row in rows}
     effects = [effect for effect in effects if effect.lower in keys]
-    return Experiment(name, title, rows, tuple(effects), measures, axis="alpha")
+    return Experiment(name, title, rows, tuple(effects), measures, "curve")
+
+
+# The methods that the paper compares with, as poolings of this package; "wildcat" is the recipe as it is.
+_METHODS = {
+    "features": Row("features", "features of the whole picture, linear SVM", {}, method="features"),
+    "deepmil": Row("deepmil", "max pooling (DeepMIL)", _changed(pooling="max")),
+    "gap": Row("gap", "average pooling (GAP, CAM)", _changed(pooling="average")),
+    "weldon": Row("weldon", "k highest and k lowest regions (WELDON)", {"pooling": "weldon", "num_maps": 1}),
+    "pronet": Row("pronet", "log-sum-exp pooling (ProNet)", _changed(pooling="lse")),
+    "wildcat": Row("wildcat", "WILDCAT, one scale", {"pooling": "wildcat"}),
+    "scales": Row("scales", "WILDCAT, scales combined", {"pooling": "wildcat"}, method="scales"),
+}
+
+
+def _comparison(name: str, title: str, keys: Sequence[str], measures: tuple[Measure, ...]) -> Experiment:
+    rows = tuple(_METHODS[key] for key in keys)
+    others = [row for row in rows if row.key not in ("wildcat", "scales")]
+    effects = [Effect(f"WILDCAT at one scale beats {row.label}", "wildcat", row.key) for row in others]
+    if "scales" in keys:
+        effects.append(Effect("combining scales beats one scale", "scales", "wildcat"))
+    return Experiment(name, title, rows, tuple(effects), measures)
 
 
 def experiments(maps: Sequence[int] = MAPS, alphas: Sequence[float] = ALPHAS) -> dict[str, Experiment]:
@@ -123,44 +143,74 @@ def experiments(maps: Sequence[int] = MAPS, alphas: Sequence[float] = ALPHAS) ->
         maps: the values of M in Table 6.
         alphas: the values of alpha in Figures 4 and 5.
     """
+    tag: tuple[Measure, ...] = ("classification",)
+    point: tuple[Measure, ...] = ("pointing", "classification")
+    mask: tuple[Measure, ...] = ("segmentation",)
+    classify = ("features", "deepmil", "gap", "weldon", "pronet", "wildcat", "scales")
+    figure6 = (_METHODS["wildcat"],)
     known = (
+        _comparison("table2", "Table 2: classification of objects", classify, tag),
+        _comparison("table3", "Table 3: classification of scenes", classify, tag),
+        _comparison("table4", "Table 4: classification in context", classify, tag),
         _table5(),
         _table6(maps),
         _table7(),
-        _alpha_curve("figure4", "Figure 4: classification for alpha from 0 to 1", ("classification",), alphas),
+        _comparison("table8", "Table 8: pointwise localisation", ("deepmil", "gap", "pronet", "wildcat"), point),
+        _comparison("table9", "Table 9: segmentation", ("deepmil", "gap", "pronet", "wildcat"), mask),
+        _alpha_curve("figure4", "Figure 4: classification for alpha from 0 to 1", tag, alphas),
+        _alpha_curve("figure5", "Figure 5: pointwise localisation for alpha from 0 to 1", ("pointing",), alphas),
+        Experiment("figure6", "Figure 6: two of the maps of a class, and masks", figure6, (), mask, "maps"),
     )
     return {experiment.name: experiment for experiment in known}
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One model to train and score.
+    """One model, or what stands for one, to train and score.
 
     Attributes:
         name: its folder's name, known by everything that could change its scores.
         config: its settings.
+        method: of its row.
         serves: names of the experiments that show it.
         measures: tasks to score.
     """
 
     name: str
     config: TrainConfig
-    serves: tuple[str, ...]
-    measures: tuple[Measure, ...]
+    method: Method
+    serves: tuple[str, ...] = ()
+    measures: tuple[Measure, ...] = ()
 
 
-def run_name(config: TrainConfig) -> str:
+def identity(config: TrainConfig) -> dict[str, Any]:
+    """The settings that could change a run's scores, apart from its seed, where they are not the default ones.
+
+    A setting that a later version adds, with its default, leaves this as it is.
+    """
+    default = TrainConfig().to_dict()
+    values = config.to_dict()
+    return {key: value for key, value in values.items() if key not in HOW and value != default[key]}
+
+
+def run_name(config: TrainConfig, method: Method = "model") -> str:
     """A folder's name: readable settings, a digest of all of them and of the data set, and the seed.
 
-    >>> run_name(TrainConfig(num_maps=2, kmax=1, kmin=1, alpha=0.7)).rpartition("-")[0].rpartition("-")[0]
-    'M2-k1-1-alpha0.7'
+    >>> run_name(TrainConfig(num_maps=2, kmax=1, kmin=1, alpha=0.7))
+    'M2-k1-1-alpha0.7-e06c4289-seed0'
     """
-    values = {key: value for key, value in config.to_dict().items() if key not in HOW} | {"data": config.data}
-    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
     kmin = config.kmax if config.kmin is None else config.kmin
     pooling = f"k{config.kmax}-{kmin}-alpha{config.alpha:g}" if config.pooling == "wildcat" else config.pooling
-    parts = [f"M{config.num_maps}", pooling, *(["b"] if config.architecture == "b" else []), digest]
-    return "-".join(parts) + f"-seed{config.seed}"
+    parts = [f"M{config.num_maps}", pooling, *(["b"] if config.architecture == "b" else [])]
+    parts = {"model": parts, "scales": ["scales", *parts], "features": ["features"]}[method]
+    return "-".join([*parts, digest, f"seed{config.seed}"])
+
+
+def planned(row: Row, recipe: TrainConfig, seed: int) -> PlannedRun:
+    """The run of a row and a seed."""
+    config = replace(recipe, **row.settings, seed=seed)
+    return PlannedRun(run_name(config, row.method), config, row.method)
 
 
 def plan(chosen: Sequence[Experiment], recipe: TrainConfig, seeds: Sequence[int]) -> list[PlannedRun]:
@@ -169,10 +219,11 @@ def plan(chosen: Sequence[Experiment], recipe: TrainConfig, seeds: Sequence[int]
     for seed in seeds:
         for experiment in chosen:
             for row in experiment.rows:
-                config = replace(recipe, **row.settings, seed=seed)
-                name = run_name(config)
-                known = runs.get(name, PlannedRun(name, config, (), ()))
-                runs[name] = replace(
+                if row.method != "model":
+                    continue
+                run = planned(row, recipe, seed)
+                known = runs.get(run.name, run)
+                runs[run.name] = replace(
                     known,
                     serves=tuple(dict.fromkeys((*known.serves, experiment.name))),
                     measures=tuple(dict.fromkeys((*known.measures, *experiment.measures))),

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wildcat.checkpoint import WEIGHTS, write_json
+from wildcat.checkpoint import BACKGROUND, WEIGHTS, save_background, write_json
 from wildcat.config import TrainConfig, read_json
 from wildcat.data import default_splits, open_dataset
-from wildcat.evaluate import evaluate
+from wildcat.evaluate import TASKS, evaluate, fit_masks
 from wildcat.predict import load
 from wildcat.reproduce.planning import Measure, PlannedRun
+from wildcat.reproduce.tables import scores_of
 from wildcat.train import train
 
 RESULTS = "results.json"
@@ -50,18 +51,36 @@ def finished(folder: Path, measures: Sequence[Measure]) -> dict[str, Any] | None
     return results if all(measure in results for measure in measures) else None
 
 
-def complete(run: PlannedRun, folder: Path, measures: Sequence[Measure]) -> dict[str, Any]:
-    """Do what is left of a run: train it, or continue its training, and score it; its results."""
-    if (results := finished(folder, measures)) is not None:
-        return results
+def complete(run: PlannedRun, folder: Path, measures: Sequence[Measure]) -> None:
+    """Do what is left of a run: train it, or continue its training, and score it.
+
+    Where masks are scored, their background is fitted on the training split's masks, if it has any.
+    """
     if not (folder / WEIGHTS).exists():  # written when training ends
         train(run.config, folder, resume=True)
-    results = evaluate(load(folder), run.config.data, tasks=measures, on_bad_image=run.config.on_bad_image)
+    data, masks = run.config.data, "segmentation" in measures
+    if masks and not (folder / BACKGROUND).exists():
+        split = run.config.train_split or default_splits(data)[0]
+        if open_dataset(data, split).has_masks:
+            background, miou = fit_masks(load(folder), data, split, "threshold")
+            save_background(folder, background, f"{data} {split}", miou)
+    known = read_json(folder / RESULTS) if (folder / RESULTS).exists() else {}
+    tasks = [measure for measure in TASKS if measure in measures or measure in known]
+    results = evaluate(load(folder), data, tasks=tasks, on_bad_image=run.config.on_bad_image, crf=masks)
     write_json(folder / RESULTS, results)
-    return results
 
 
-def training_seconds(folder: Path) -> float:
-    """How long the epochs of a run took, interruptions left out."""
+def summary(run: PlannedRun, folder: Path) -> dict[str, Any] | None:
+    """What tables need of a run; None while it is not scored."""
+    if (results := finished(folder, ())) is None:
+        return None
     with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        return sum(float(row["seconds"]) for row in csv.DictReader(file))
+        seconds = sum(float(row["seconds"]) for row in csv.DictReader(file))
+    return {
+        "run": run.name,
+        "seed": run.config.seed,
+        "scores": scores_of(results),
+        "train_seconds": seconds,
+        "evaluate_seconds": results["seconds"],
+        "versions": results["versions"],
+    }

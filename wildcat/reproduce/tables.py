@@ -16,6 +16,7 @@ from wildcat.reproduce.planning import Effect, Experiment, Measure
 DATA_NAMES = {
     "voc07": "VOC 2007",
     "voc12": "VOC 2012",
+    "voc12-crf": "VOC 2012 with CRF",
     "action12": "VOC 2012 Action",
     "coco": "COCO",
     "mit67": "MIT67",
@@ -40,26 +41,31 @@ def data_name(spec: str) -> str:
     return kind if "=" in path.partition(",")[0] else Path(path.partition(",")[0]).name or kind
 
 
-def scores_of(results: Mapping[str, Any], measures: Sequence[Measure]) -> dict[str, float]:
+def scores_of(results: Mapping[str, Any]) -> dict[str, float]:
     """The headline figures of results.json, by name."""
-    found: dict[str, float] = {}
-    for measure in measures:
-        part = results.get(measure, {})
-        if measure == "classification":
-            name, key = ("mAP", "map_area") if "map_area" in part else ("accuracy", "accuracy")
-            found[name] = part[key]
-        elif measure == "pointing" and part:
-            found["points"] = part["map"]
-        elif measure == "segmentation" and part:
-            found["mIoU"] = part["miou"]
-            if "miou_crf" in part:
-                found["mIoU CRF"] = part["miou_crf"]
-    return found
+    where = {
+        "mAP": ("classification", "map_area"),
+        "accuracy": ("classification", "accuracy"),
+        "points": ("pointing", "map"),
+        "mIoU": ("segmentation", "miou"),
+        "mIoU CRF": ("segmentation", "miou_crf"),
+    }
+    return {
+        name: results[task][key] for name, (task, key) in where.items() if results.get(task, {}).get(key) is not None
+    }
+
+
+SHOWN: dict[Measure, tuple[str, ...]] = {
+    "classification": ("mAP", "accuracy"),
+    "pointing": ("points",),
+    "segmentation": ("mIoU", "mIoU CRF"),
+}
 
 
 def record(
     experiment: Experiment,
     runs: Mapping[str, Sequence[Mapping[str, Any]]],
+    everything: Sequence[Mapping[str, Any]],
     recipe: TrainConfig,
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -69,10 +75,16 @@ def record(
         experiment: the table.
         runs: row key -> its finished runs, each {"run", "seed", "scores": {name: per cent}, "train_seconds",
             "evaluate_seconds"}.
+        everything: finished runs of all tables that vary the same settings; chance is estimated from them.
         recipe: the settings that the rows change.
         about: command, splits, number of pictures, versions.
     """
     paper = published().get(experiment.name, {})
+    names = [name for measure in experiment.measures for name in SHOWN[measure]]
+
+    def shown(run: Mapping[str, Any]) -> dict[str, Any]:
+        return {**run, "scores": {name: run["scores"][name] for name in names if name in run["scores"]}}
+
     rows = [
         {
             "key": row.key,
@@ -80,19 +92,23 @@ def record(
             "x": row.x,
             "settings": dict(row.settings),
             "paper": paper.get(row.key, {}),
-            "runs": [dict(run) for run in runs.get(row.key, ())],
+            "runs": [shown(run) for run in runs.get(row.key, ())],
         }
         for row in experiment.rows
     ]
-    values = {
+    name = next(iter(score_names({"rows": rows})), None)
+    chance = None if name is None else spread(everything, name)
+    return {
         "name": experiment.name,
         "title": experiment.title,
-        "axis": experiment.axis,
         **about,
         "recipe": {key: value for key, value in recipe.to_dict().items() if key not in ("data", "seed")},
         "rows": rows,
+        "drawn": experiment.drawing is not None and name is not None,
+        "score": name,
+        "chance": chance,
+        "effects": [judged(effect, rows, name, chance) for effect in experiment.effects],
     }
-    return {**values, "effects": [judged(effect, rows) for effect in experiment.effects]}
 
 
 def score_names(values: Mapping[str, Any]) -> list[str]:
@@ -105,32 +121,41 @@ def scores(row: Mapping[str, Any], name: str) -> list[float]:
     return [run["scores"][name] for run in row["runs"] if name in run["scores"]]
 
 
-def spread(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[float, int]:
-    """Standard deviation of a score that neither its row nor its seed explains, and its degrees of freedom.
+def spread(runs: Sequence[Mapping[str, Any]], name: str) -> dict[str, float] | None:
+    """Standard deviation of a score that neither the settings nor the seed explain, and its degrees of freedom.
 
-    Runs of one seed share the order of the pictures, so a seed may lift all rows alike; that part is taken out (the
-    residual of a two-way layout of rows and seeds). All rows together say more than the few seeds of one row do. NaN
-    and 0 unless two rows share two seeds.
+    Runs of one seed share the order of the pictures, so a seed may lift all settings alike; that part is taken out (the
+    residual of a two-way layout of settings and seeds). All settings together say more than the few seeds of one do.
+    None unless two settings share two seeds.
     """
-    by_seed = [{run["seed"]: run["scores"][name] for run in row["runs"] if name in run["scores"]} for row in rows]
-    by_seed = [found for found in by_seed if found]
-    shared = sorted(set.intersection(*map(set, by_seed))) if by_seed else []
-    if len(by_seed) < 2 or len(shared) < 2:
-        return math.nan, 0
-    freedom = (len(by_seed) - 1) * (len(shared) - 1)
-    table = [[found[seed] for seed in shared] for found in by_seed]
-    of_rows = [statistics.fmean(row) for row in table]
+    groups: dict[str, dict[int, float]] = {}
+    for run in runs:
+        if name in run["scores"]:
+            groups.setdefault(run["run"].rpartition("-seed")[0], {})[run["seed"]] = run["scores"][name]
+    # While the last seed is under way, few settings have it: take the settings that have most, or else any two.
+    most = max(map(len, groups.values()), default=0)
+    whole = [found for found in groups.values() if len(found) == most]
+    if len(whole) < 2:
+        whole = [found for found in groups.values() if len(found) > 1]
+    shared = sorted(set.intersection(*map(set, whole))) if whole else []
+    if len(whole) < 2 or len(shared) < 2:
+        return None
+    table = [[found[seed] for seed in shared] for found in whole]
+    of_settings = [statistics.fmean(row) for row in table]
     of_seeds = [statistics.fmean(column) for column in zip(*table, strict=True)]
-    mean = statistics.fmean(of_rows)
+    mean = statistics.fmean(of_settings)
     squares = sum(
-        (value - of_row - of_seed + mean) ** 2
-        for row, of_row in zip(table, of_rows, strict=True)
+        (value - of_setting - of_seed + mean) ** 2
+        for row, of_setting in zip(table, of_settings, strict=True)
         for value, of_seed in zip(row, of_seeds, strict=True)
     )
-    return math.sqrt(squares / freedom), freedom
+    freedom = (len(whole) - 1) * (len(shared) - 1)
+    return {"deviation": math.sqrt(squares / freedom), "freedom": freedom}
 
 
-def judged(effect: Effect, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def judged(
+    effect: Effect, rows: Sequence[Mapping[str, Any]], name: str | None, chance: Mapping[str, float] | None
+) -> dict[str, Any]:
     """An effect with the paper's differences, ours over the seeds that both rows have, and a verdict.
 
     The verdict is a two-sided t test at 5 % with the deviation of :func:`spread`; "threshold" is the smallest
@@ -142,17 +167,16 @@ def judged(effect: Effect, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     both = [kind for kind in higher["paper"] if kind in lower["paper"]]
     paper = {kind: round(higher["paper"][kind] - lower["paper"][kind], 2) for kind in both}
     found: dict[str, Any] = {"claim": effect.claim, "higher": effect.higher, "lower": effect.lower, "paper": paper}
-    name = next(iter(score_names({"rows": rows})), "")
     ours, others = ({run["seed"]: run["scores"].get(name) for run in row["runs"]} for row in (higher, lower))
     differences = [ours[seed] - others[seed] for seed in ours if seed in others]
     if not differences:
         return {**found, "verdict": "not measured"}
     difference = statistics.fmean(differences)
-    found |= {"score": name, "difference": difference}
-    deviation, freedom = spread(rows, name)
-    if not freedom:
+    found |= {"score": name, "difference": difference, "seeds": len(differences)}
+    if chance is None or len(differences) < 2:
         return {**found, "verdict": "one seed"}
-    threshold = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * deviation * math.sqrt(2 / len(differences))
+    quantile = float(t.ppf((1 + CONFIDENCE) / 2, chance["freedom"]))
+    threshold = quantile * chance["deviation"] * math.sqrt(2 / len(differences))
     verdict = "unclear" if abs(difference) <= threshold else "appears" if difference > 0 else "reversed"
     return {**found, "threshold": threshold, "verdict": verdict}
 
@@ -167,7 +191,7 @@ def told(effect: Mapping[str, Any]) -> str:
         return f"{head}: not measured yet."
     ours = f"{head}: here {effect['difference']:+.1f} {effect['score']}"
     if effect["verdict"] == "one seed":
-        return f"{ours}, of one seed, so chance cannot be told from it."
+        return f"{ours}, of one seed alone: chance cannot be told from it."
     ends = {
         "appears": f"**appears** (more than the ±{effect['threshold']:.1f} of chance).",
         "reversed": f"**the opposite appears** (more than the ±{effect['threshold']:.1f} of chance).",
@@ -198,22 +222,23 @@ def markdown(values: Mapping[str, Any]) -> str:
         lines.append("| " + " | ".join([row["label"], *paper, *ours, seeds or "not measured yet"]) + " |")
     recipe = values["recipe"]
     seconds = sum(run["train_seconds"] + run["evaluate_seconds"] for row in rows for run in row["runs"])
+    epochs = f"{recipe['epochs']} epoch{'s' if recipe['epochs'] > 1 else ''}"
     parts = [
         f"# {values['title']}",
         f"Here: `{values['data']}`, trained on {values['train_split']}, scored on {values['split']} "
-        f"({values['images']:,} pictures); {recipe['backbone']}, {recipe['image_size']} px, {recipe['epochs']} epochs. "
+        f"({values['images']:,} pictures); {recipe['backbone']}, {recipe['image_size']} px, {epochs}. "
         "Per cent, mean ± standard deviation over seeds. Paper: ResNet-101, 448 px, the full data sets.",
         f"`{values['command']}`",
         "\n".join(lines),
     ]
+    if values["drawn"]:
+        parts.insert(2, f"![{values['title']}]({values['name']}.svg)")
     if values["effects"]:
-        name = names[0]
-        deviation, freedom = spread(rows, name)
-        parts.append("## Which of the paper's effects appear")
-        if freedom:
+        if values["chance"]:
             parts.append(
-                f"Chance: what neither row nor seed explains of {name} has a deviation of {deviation:.2f} points "
-                f"({freedom} degrees of freedom). An effect appears if its difference is more than that explains at "
+                f"Chance: what neither settings nor seed explain of {values['score']} has a deviation of "
+                f"{values['chance']['deviation']:.2f} points ({values['chance']['freedom']} degrees of freedom, from "
+                "all runs of the same command). An effect appears if its difference is more than that explains at "
                 f"{100 * CONFIDENCE:.0f} % (two-sided t test); how other test pictures might differ is not part of it."
             )
         parts.append("\n".join(f"- {told(effect)}" for effect in values["effects"]))
