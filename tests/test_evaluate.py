@@ -16,7 +16,8 @@ from wildcat.data import Dataset, open_dataset
 from wildcat.errors import WildcatError
 from wildcat.evaluate import evaluate, items_of, results_file, summary, with_classes
 from wildcat.metrics import average_precision, pointing_result
-from wildcat.predict import Prediction, Predictor, Settings
+from wildcat.predict import Predictor
+from wildcat.prediction import Prediction, Settings
 
 DATA = "synthetic:count=40,size=96"
 SIZE = 96
@@ -29,15 +30,16 @@ class Told(Predictor):
         super().__init__(ColourModel(), Settings(classes, True, (32,), (32,)))
         self.answers = answers
 
-    def stream(self, items, **_: object) -> Iterator[Prediction]:
+    def stream_each(self, items, **_: object) -> Iterator[dict[str, Prediction]]:
         for item in items:
             probabilities, points = self.answers[item.name]
             maps = np.zeros((len(probabilities), SIZE, SIZE), np.float32)
             for c, (x, y) in enumerate(points):
                 maps[c, int(y), int(x)] = 1
-            yield Prediction(
+            prediction = Prediction(
                 item.name, (SIZE, SIZE), self.settings, probabilities.astype(np.float32), maps, None, item.load
             )
+            yield {self.chosen: prediction}
 
 
 def perfect(dataset: Dataset) -> Told:
@@ -76,7 +78,7 @@ def test_a_perfect_predictor_scores_100(dataset: Dataset) -> None:
 def test_results_follow_the_contract(dataset: Dataset) -> None:
     results = evaluate(perfect(dataset), DATA)
     assert json.loads(json.dumps(results, allow_nan=False)) == results
-    assert list(results) == ["data", "split", "images", "classification", "pointing", "seconds", "versions"]
+    assert list(results) == ["data", "split", "images", "classification", "pointing", "reading", "seconds", "versions"]
     assert (results["data"], results["split"], results["images"]) == (DATA, "test", 40)
     assert {"map_area", "map_11point", "map_step", "per_class"} <= set(results["classification"])
     assert "accuracy" not in results["classification"]  # of multi-class data alone

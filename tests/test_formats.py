@@ -11,7 +11,8 @@ from PIL import Image
 
 from tests.runs import ColourModel, spots
 from wildcat.formats import unique_name, write_predictions
-from wildcat.predict import Failure, Predictor, Settings, items_of
+from wildcat.predict import Failure, Predictor, items_of
+from wildcat.prediction import Settings
 
 PICTURE = spots(200, 100, {0: (60, 50), 2: (150, 50)}, spread=0.3)
 

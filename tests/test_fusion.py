@@ -1,4 +1,4 @@
-"""Several sizes and the mirror image of a picture become one reading."""
+"""Several sizes and the mirror image of a picture, and models of several scales, become one reading."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,11 @@ import torch
 from torch import nn
 
 from tests.runs import ColourModel
-from wildcat.fusion import fuse_maps, read
+from wildcat.fusion import Reading, combine, fuse_maps, read
+from wildcat.losses import probabilities
 from wildcat.model import WildcatOutput
+from wildcat.object_bank import ObjectBank
+from wildcat.pooling import class_wise_pool
 
 
 def pictures(*sizes: int, count: int = 2) -> dict[int, torch.Tensor]:
@@ -86,3 +89,31 @@ def test_one_class_a_picture_is_a_softmax() -> None:
     expected = (torch.softmax(model(images[64]).scores, 1) + torch.softmax(model(images[96]).scores, 1)) / 2
     assert torch.allclose(reading.probabilities, expected)
     assert torch.allclose(reading.probabilities.sum(dim=1), torch.ones(2))
+
+
+def reading(seed: int, side: int, maps: int = 2, count: int = 3, classes: int = 4) -> Reading:
+    generator = torch.Generator().manual_seed(seed)
+    multi = torch.rand(count, classes * maps, side, side, generator=generator)
+    return Reading(torch.rand(count, classes, generator=generator), class_wise_pool(multi, maps), multi)
+
+
+def test_models_of_several_scales_are_averaged_on_the_finest_grid() -> None:
+    readings = [reading(0, 4), reading(1, 6)]
+    found = combine(readings)
+    assert torch.allclose(found.probabilities, (readings[0].probabilities + readings[1].probabilities) / 2)
+    assert torch.equal(found.class_maps, fuse_maps([r.class_maps for r in readings]))
+    # All models' maps of a class stand side by side, so their mean is the class map still.
+    assert found.multi_maps.shape == (3, 4 * 4, 6, 6)
+    assert torch.allclose(class_wise_pool(found.multi_maps, 4), found.class_maps, atol=1e-6)
+    assert torch.equal(found.multi_maps[:, 2:4], readings[1].multi_maps[:, :2])
+
+
+@pytest.mark.parametrize("multi_label", [True, False])
+def test_a_bank_changes_the_probabilities_alone(multi_label: bool) -> None:
+    readings = [reading(0, 4), reading(1, 6)]
+    weights = torch.rand(4, 8, generator=torch.Generator().manual_seed(2)).double()
+    bank = ObjectBank(weights, torch.zeros(4).double())
+    found, plain = combine(readings, multi_label=multi_label, bank=bank), combine(readings)
+    expected = probabilities(bank.scores([r.probabilities for r in readings], multi_label), multi_label)
+    assert torch.allclose(found.probabilities, expected.float()) and found.probabilities.dtype == torch.float32
+    assert torch.equal(found.class_maps, plain.class_maps) and torch.equal(found.multi_maps, plain.multi_maps)

@@ -17,7 +17,8 @@ from tests import awkward
 from tests.runs import ColourModel, spots, tiny
 from wildcat.checkpoint import build_model
 from wildcat.errors import WildcatError
-from wildcat.predict import Failure, Item, Prediction, Predictor, Settings, items_of, load
+from wildcat.predict import Failure, Item, Predictor, items_of, load
+from wildcat.prediction import Prediction, Settings
 from wildcat.train import train
 from wildcat.transforms import load_image
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from wildcat.config import TrainConfig
     from wildcat.data import open_dataset
     from wildcat.model import Wildcat, WildcatOutput, create_model
-    from wildcat.predict import Prediction, Predictor, load
+    from wildcat.predict import Predictor, load
+    from wildcat.prediction import Prediction
 
 __all__ = [
     "Prediction",
@@ -41,7 +42,7 @@ __all__ = [
 ]
 
 _HOME = {
-    "Prediction": "predict",
+    "Prediction": "prediction",
     "Predictor": "predict",
     "TrainConfig": "config",
     "Wildcat": "model",

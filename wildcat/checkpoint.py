@@ -8,13 +8,20 @@
     RUN/state.pt            everything needed to continue training
     RUN/tensorboard/        the same curves for TensorBoard
     RUN/background.json     where masks have their background, if it was fitted
+
+A folder of runs at several scales holds instead::
+
+    RUN/scales.json                 settings, scales, and how they were combined, once all are trained
+    RUN/scale-224/                  a run, as above, per scale
+    RUN/object_bank.safetensors     linear classifiers on the scores of all scales
+    RUN/background.json             as above, for the combination
 """
 
 import contextlib
 import io
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +34,11 @@ from wildcat.config import TrainConfig, config_from_dict, read_json
 from wildcat.errors import WildcatError
 from wildcat.masks import Background
 from wildcat.model import Wildcat, create_model
+from wildcat.object_bank import ObjectBank
 
 CONFIG, WEIGHTS, STATE, BACKGROUND = "config.json", "model.safetensors", "state.pt", "background.json"
+SCALES, BANK = "scales.json", "object_bank.safetensors"
+MEAN, OBJECT_BANK = "mean", "object_bank"  # names of the combinations
 
 
 @dataclass(frozen=True)
@@ -126,6 +136,9 @@ def read_run(folder: Path) -> Run:
     """
     file = folder / CONFIG
     if not file.is_file():
+        if (folder / SCALES).is_file():
+            one = scale_folder(read_scales(folder).scales[0])
+            raise WildcatError(f"{folder} holds runs of several scales; give one of them, such as {folder / one}")
         raise WildcatError(f"{folder} is not a run's folder: it has no {CONFIG}")
     values = read_json(file)
     try:
@@ -141,6 +154,15 @@ def read_run(folder: Path) -> Run:
         raise WildcatError(f"{file} has no entry {error}") from error
     except TypeError as error:
         raise WildcatError(f"{file} is damaged: {error}") from error
+
+
+def read_settings(folder: Path) -> TrainConfig:
+    """The settings of a run, or of the runs at several scales, in a folder.
+
+    Raises:
+        WildcatError: if the folder holds neither.
+    """
+    return read_scales(folder).config if (folder / SCALES).is_file() else read_run(folder).config
 
 
 def load_run(folder: Path) -> tuple[Wildcat, Run]:
@@ -181,6 +203,96 @@ def read_background(folder: Path) -> Background:
         return Background(values["mode"], values["constant"])
     except (KeyError, ValueError, TypeError) as error:
         raise WildcatError(f"{file} is damaged: {error}") from error
+
+
+@dataclass(frozen=True)
+class Combination:
+    """How the scales of a folder were combined.
+
+    Attributes:
+        chosen: the combination that reads pictures, "mean" or "object_bank": the better one on held-out pictures.
+        held_out: how many pictures no model was trained on; 0 where there is no Object Bank.
+        scores: of each combination on them, in per cent, those of the Object Bank cross-validated.
+        fitted_on: data set and split of the held-out pictures, None where there is no Object Bank.
+    """
+
+    chosen: str
+    held_out: int = 0
+    scores: dict[str, float] = field(default_factory=dict)
+    fitted_on: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class ScaleRuns:
+    """What a folder of runs at several scales is.
+
+    Attributes:
+        config: settings from which those of each scale follow.
+        scales: sides of the training pictures, rising.
+        combination: None while they are being trained.
+    """
+
+    config: TrainConfig
+    scales: tuple[int, ...]
+    combination: Combination | None = None
+
+
+def scale_folder(scale: int) -> str:
+    """Name of the folder, and of the part, of a scale."""
+    return f"scale-{scale}"
+
+
+def save_scales(folder: Path, runs: ScaleRuns) -> None:
+    """Write ``scales.json``."""
+    write_json(folder / SCALES, {"format": 1, **asdict(runs)})
+
+
+def read_scales(folder: Path) -> ScaleRuns:
+    """Read ``scales.json``.
+
+    Raises:
+        WildcatError: if the file is missing or damaged.
+    """
+    file = folder / SCALES
+    values = read_json(file)
+    try:
+        config = config_from_dict(values["config"], str(file))
+        scales, found = tuple(int(scale) for scale in values["scales"]), values["combination"]
+        if not scales:
+            raise ValueError("no scales")
+        if found is None:
+            return ScaleRuns(config, scales)
+        fitted_on = None if found["fitted_on"] is None else (found["fitted_on"][0], found["fitted_on"][1])
+        combination = Combination(found["chosen"], found["held_out"], found["scores"], fitted_on)
+    except WildcatError:
+        raise
+    except KeyError as error:
+        raise WildcatError(f"{file} has no entry {error}") from error
+    except (TypeError, ValueError, IndexError) as error:
+        raise WildcatError(f"{file} is damaged: {error}") from error
+    return ScaleRuns(config, scales, combination)
+
+
+def save_bank(folder: Path, bank: ObjectBank) -> None:
+    """Write ``object_bank.safetensors``."""
+    write_atomically(folder / BANK, safetensors.torch.save({"weights": bank.weights, "bias": bank.bias}))
+
+
+def load_bank(folder: Path, num_classes: int, num_scales: int) -> ObjectBank:
+    """Read ``object_bank.safetensors``.
+
+    Raises:
+        WildcatError: if the file is missing, damaged, or of other classes or scales.
+    """
+    file = folder / BANK
+    try:
+        tensors = safetensors.torch.load_file(file)
+        bank = ObjectBank(tensors["weights"], tensors["bias"])
+    except (SafetensorError, OSError, KeyError) as error:
+        raise WildcatError(f"{file} is missing or damaged: {error}") from error
+    if bank.weights.shape != (num_classes, num_classes * num_scales) or bank.bias.shape != (num_classes,):
+        raise WildcatError(f"{file} is of other classes or scales: its weights are {tuple(bank.weights.shape)}")
+    return bank
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:

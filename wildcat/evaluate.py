@@ -14,10 +14,12 @@ from tqdm import tqdm
 
 from wildcat import metrics
 from wildcat._version import __version__
+from wildcat.checkpoint import MEAN, OBJECT_BANK
 from wildcat.data import Dataset, check_dataset, default_splits, open_dataset
 from wildcat.errors import WildcatError
 from wildcat.masks import Background, Mode, fit_background
-from wildcat.predict import Item, Prediction, Predictor
+from wildcat.predict import CombinedPredictor, Item, Predictor
+from wildcat.prediction import Prediction
 
 TASKS = ("classification", "pointing", "segmentation")
 
@@ -59,6 +61,13 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a model.
 
+    Of a folder of runs at several scales each scale and each combination is scored; every picture is read once. The
+    tasks of the combination that reads pictures stand where those of a single run do, and beside them::
+
+        "combination": "mean", "scales": {"224": {"classification": ...}, ...}, "combinations": {"mean": ..., ...}
+
+    An Object Bank is never scored on the split that it was fitted on.
+
     Args:
         predictor: from :func:`wildcat.load`.
         data: a data set, kind:path.
@@ -91,29 +100,80 @@ def evaluate(
         print(f"{data} has no masks: segmentation is left out", file=sys.stderr)
         tasks = [task for task in tasks if task != "segmentation"]
 
-    masks = MaskScore(dataset, labels, crf) if "segmentation" in tasks else None
-    probabilities = np.empty((len(dataset), len(dataset.classes)), dtype=np.float32)
-    points = np.empty((*probabilities.shape, 2))
+    parts = scored_parts(predictor, data, dataset.split)
+    scores = {part: Score(dataset, tasks, labels, crf) for part in parts}
     bar = tqdm(total=len(dataset), desc=f"scoring {dataset.split}", unit=" images", disable=None)
-    for index, prediction in enumerate(predictor.stream(items_of(dataset), multi_maps=False)):
-        probabilities[index] = prediction.probabilities
-        points[index] = prediction.point_array
-        if masks is not None:
-            masks.update(index, prediction)
+    for index, each in enumerate(predictor.stream_each(items_of(dataset), parts=parts)):
+        for part, prediction in each.items():
+            scores[part].update(index, prediction)
         bar.update()
     bar.close()
 
-    results: dict[str, Any] = {"data": data, "split": dataset.split, "images": len(dataset)}
-    if "classification" in tasks:
-        score = metrics.classification_result if dataset.multi_label else metrics.multi_class_result
-        results["classification"] = score(probabilities, dataset.labels, dataset.classes).to_dict()
-    if "pointing" in tasks:
-        results["pointing"] = score_points(dataset, probabilities, points).to_dict()
-    if masks is not None:
-        results["segmentation"] = masks.to_dict(predictor.settings.background)
+    found = {part: score.to_dict(predictor.parts[part].background) for part, score in scores.items()}
+    chosen = predictor.chosen if predictor.chosen in found else MEAN
+    results: dict[str, Any] = {"data": data, "split": dataset.split, "images": len(dataset), **found[chosen]}
+    settings = predictor.settings
+    results["reading"] = {
+        "score_sizes": list(settings.score_sizes),
+        "map_sizes": list(settings.map_sizes),
+        "mirror": settings.mirror,
+    }
+    if isinstance(predictor, CombinedPredictor):
+        results["combination"] = chosen
+        results["scales"] = {name.removeprefix("scale-"): found.pop(name) for name in predictor.members}
+        results["combinations"] = found
     results["seconds"] = round(time.perf_counter() - start, 2)
     results["versions"] = {"wildcat": __version__, "torch": torch.__version__, "pillow": PIL.__version__}
     return results
+
+
+def scored_parts(predictor: Predictor, data: str, split: str) -> list[str]:
+    """The parts of a predictor but an Object Bank that was fitted on this split."""
+    parts = list(predictor.parts)
+    if isinstance(predictor, CombinedPredictor) and predictor.fitted_on is not None:
+        kinds = [spec.partition(":")[0] for spec in (predictor.fitted_on[0], data)]
+        if kinds[0] == kinds[1] and predictor.fitted_on[1] == split:
+            print(f"the Object Bank was fitted on {split}: it is not scored there", file=sys.stderr)
+            parts.remove(OBJECT_BANK)
+    return parts
+
+
+def headline(scores: Any, dataset: Dataset) -> float:
+    """The figure of a classification, in per cent: mAP (area), or accuracy where each picture has one class."""
+    if dataset.multi_label:
+        return 100 * metrics.classification_result(scores, dataset.labels, dataset.classes).map_area
+    return 100 * metrics.multi_class_result(scores, dataset.labels, dataset.classes).accuracy
+
+
+class Score:
+    """What one way of reading a data set is worth, picture by picture."""
+
+    def __init__(
+        self, dataset: Dataset, tasks: Sequence[str], labels: Literal["predicted", "image"], crf: bool
+    ) -> None:
+        self.dataset, self.tasks = dataset, tasks
+        self.probabilities = np.empty((len(dataset), len(dataset.classes)), dtype=np.float32)
+        self.points = np.empty((*self.probabilities.shape, 2))
+        self.masks = MaskScore(dataset, labels, crf) if "segmentation" in tasks else None
+
+    def update(self, index: int, prediction: Prediction) -> None:
+        """Take in what is said of a picture."""
+        self.probabilities[index] = prediction.probabilities
+        self.points[index] = prediction.point_array
+        if self.masks is not None:
+            self.masks.update(index, prediction)
+
+    def to_dict(self, background: Background) -> dict[str, Any]:
+        """The tasks' parts of results.json."""
+        dataset, found = self.dataset, {}
+        if "classification" in self.tasks:
+            score = metrics.classification_result if dataset.multi_label else metrics.multi_class_result
+            found["classification"] = score(self.probabilities, dataset.labels, dataset.classes).to_dict()
+        if "pointing" in self.tasks:
+            found["pointing"] = score_points(dataset, self.probabilities, self.points).to_dict()
+        if self.masks is not None:
+            found["segmentation"] = self.masks.to_dict(background)
+        return found
 
 
 class MaskScore:
@@ -208,16 +268,25 @@ def score_points(dataset: Dataset, probabilities: Any, points: Any) -> metrics.P
 def summary(results: dict[str, Any]) -> str:
     """The headline figures, a line each."""
     lines = [f"{results['data']} {results['split']}: {results['images']} images, {results['seconds']:.0f} s"]
+    if "combinations" in results:
+        for name, each in ({f"scale {k}": v for k, v in results["scales"].items()} | results["combinations"]).items():
+            lines += [name + (" (reads pictures)" if name == results["combination"] else ""), *_headlines(each)]
+        return "\n".join(lines)
+    return "\n".join([*lines, *_headlines(results)])
+
+
+def _headlines(results: dict[str, Any]) -> list[str]:
     names = {
         "classification": ("map_area", "map_11point", "map_step", "accuracy", "mean_class_accuracy"),
         "pointing": ("map", "map_tolerance_0", "accuracy"),
         "segmentation": ("miou", "miou_crf"),
     }
+    lines = []
     for task, keys in names.items():
         shown = [f"{key} {results[task][key]:.1f}" for key in keys if results.get(task, {}).get(key) is not None]
         if shown:
             lines.append(f"  {task}: {', '.join(shown)}")
-    return "\n".join(lines)
+    return lines
 
 
 def results_file(run: str | Path) -> Path | None:

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from wildcat import render
-from wildcat.predict import Failure, Prediction
+from wildcat.predict import Failure
+from wildcat.prediction import Prediction
 
 FORMATS = ("json", "overlay", "mask")
 

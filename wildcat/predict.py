@@ -4,196 +4,38 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
+from torch import Tensor
 
-from wildcat import render
-from wildcat.checkpoint import load_run, read_background
-from wildcat.crf import dense_crf
+from wildcat.checkpoint import (
+    MEAN,
+    OBJECT_BANK,
+    SCALES,
+    load_bank,
+    load_run,
+    read_background,
+    read_scales,
+    scale_folder,
+)
 from wildcat.errors import WildcatError
-from wildcat.fusion import read
-from wildcat.masks import Background, Mode, label_map, pixel_probabilities, strengths
+from wildcat.fusion import Reading, combine, read
+from wildcat.masks import Background
 from wildcat.model import Wildcat, imagenet_model
-from wildcat.transforms import Source, cell_centres, load_image, original_size, warp
+from wildcat.object_bank import ObjectBank
+from wildcat.prediction import Prediction, Settings
+from wildcat.transforms import Source, load_image, original_size, warp
 
 IMAGENET = "imagenet"
 READERS = 2  # threads that decode ahead of the network
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a model reads pictures.
-
-    Attributes:
-        classes: names in the order of the scores.
-        multi_label: several classes in a picture (sigmoid), or exactly one (softmax).
-        score_sizes: sides in pixels at which pictures are read for scores.
-        map_sizes: sides at which they are read for points and masks.
-        mirror: also read the mirror image.
-        background: where masks have their background.
-        background_class: whether the model has a further class, the last: the background.
-    """
-
-    classes: tuple[str, ...]
-    multi_label: bool
-    score_sizes: tuple[int, ...]
-    map_sizes: tuple[int, ...]
-    mirror: bool = False
-    background: Background = Background()  # noqa: RUF009 - it is frozen
-    background_class: bool = False
-
-    def __post_init__(self) -> None:
-        """Reject a background that the model cannot give.
-
-        Raises:
-            WildcatError: saying which.
-        """
-        self.check_background(self.background.mode)
-
-    def check_background(self, mode: Mode) -> None:
-        """Reject the mode "class" where the model has no background class.
-
-        Raises:
-            WildcatError: saying how to get one.
-        """
-        if mode == "class" and not self.background_class:
-            raise WildcatError("the model has no background class for masks: train it with --background-class")
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a model says of one picture.
-
-    Attributes:
-        name: of the picture, as it was given.
-        size: (width, height) of the upright original.
-        settings: of the model.
-        probabilities: (C,) in [0, 1].
-        class_maps: (C, h, w), unbounded.
-        multi_maps: (C * M, h, w), class-major; None where a stream was not asked for them.
-        background_map: (h, w), unbounded; None unless the model has a background class.
-    """
-
-    name: str
-    size: tuple[int, int]
-    settings: Settings
-    probabilities: npt.NDArray[np.float32]
-    class_maps: npt.NDArray[np.float32]
-    multi_maps: npt.NDArray[np.float32] | None
-    _source: Callable[[], Image.Image]
-    background_map: npt.NDArray[np.float32] | None = None
-
-    @property
-    def scores(self) -> dict[str, float]:
-        """Class -> probability, the highest first."""
-        return {self.settings.classes[c]: float(self.probabilities[c]) for c in self._ranked()}
-
-    @property
-    def point_array(self) -> npt.NDArray[np.float64]:
-        """(C, 2): (x, y) of the maximum of each class map, a cell's centre, in pixels of the original."""
-        _, height, width = self.class_maps.shape
-        cells = np.stack(np.unravel_index(self.class_maps.reshape(-1, height * width).argmax(axis=1), (height, width)))
-        return cell_centres(cells.T, (height, width), self.size)
-
-    @property
-    def points(self) -> dict[str, tuple[float, float]]:
-        """Class -> (x, y) in pixels of the original, in the order of :attr:`scores`."""
-        points = self.point_array
-        return {self.settings.classes[c]: (float(points[c, 0]), float(points[c, 1])) for c in self._ranked()}
-
-    @property
-    def mask_maps(self) -> torch.Tensor:
-        """What masks are made of: (C, h, w), or (C + 1, h, w) with the map of a background class last."""
-        maps = torch.from_numpy(self.class_maps)
-        return maps if self.background_map is None else torch.cat([maps, torch.from_numpy(self.background_map)[None]])
-
-    @property
-    def image(self) -> Image.Image:
-        """The upright RGB picture, read again."""
-        return self._source()
-
-    def present(self, threshold: float = 0.5) -> list[int]:
-        """Indices of the classes the picture is said to hold, the most probable first.
-
-        Where a picture has exactly one class this is the most probable one, whatever the threshold.
-        """
-        ranked = self._ranked()
-        return [c for c in ranked if self.probabilities[c] >= threshold] if self.settings.multi_label else ranked[:1]
-
-    def candidates(self, threshold: float = 0.5) -> list[int]:
-        """The classes present, or the most probable one where none is."""
-        return self.present(threshold) or self._ranked()[:1]
-
-    def mask(
-        self, *, crf: bool = False, threshold: float = 0.5, allowed: Sequence[int] | None = None
-    ) -> npt.NDArray[np.uint8]:
-        """Label map (H, W) of the original picture: 0 background, 1 + class otherwise.
-
-        Args:
-            crf: refine with the dense CRF, which reads the picture again.
-            threshold: probability from which a class may appear; the most probable class always may.
-            allowed: indices of the classes that may appear, instead.
-        """
-        if len(self.settings.classes) > 254:
-            raise WildcatError(f"masks hold up to 254 classes; the model has {len(self.settings.classes)}")
-        if allowed is None:
-            allowed = self.candidates(threshold)
-        width, height = self.size
-        strength = strengths(self.mask_maps, allowed, (height, width), self.settings.background)
-        if crf:
-            strength = dense_crf(pixel_probabilities(strength), np.array(self.image))
-        return label_map(strength, allowed)
-
-    def mask_overlay(self, mask: npt.NDArray[np.uint8]) -> Image.Image:
-        """The picture with a mask from :meth:`mask` over it, and a legend."""
-        return render.mask_overlay(self.image, mask, self.settings.classes)
-
-    def overlay(self, threshold: float = 0.5) -> Image.Image:
-        """The picture, then a panel with heatmap, point and score for each class present (else for the best one)."""
-        points = self.point_array
-        entries = [
-            render.Entry(
-                self.settings.classes[c],
-                float(self.probabilities[c]),
-                self.class_maps[c],
-                (float(points[c, 0]), float(points[c, 1])),
-            )
-            for c in self.candidates(threshold)
-        ]
-        return render.prediction_overlay(self.image, entries, title=Path(self.name).name)
-
-    def show(self) -> None:
-        """Open :meth:`overlay` in the system's picture viewer."""
-        self.overlay().show()
-
-    def to_dict(self, threshold: float = 0.5) -> dict[str, Any]:
-        """Plain values for JSON; scores in per cent, points in pixels of the original."""
-        points = self.point_array
-        return {
-            "file": self.name,
-            "width": self.size[0],
-            "height": self.size[1],
-            "predicted": [
-                {
-                    "class": self.settings.classes[c],
-                    "score": round(100 * float(self.probabilities[c]), 3),
-                    "point": [round(float(v), 2) for v in points[c]],
-                }
-                for c in self.present(threshold)
-            ],
-            "scores": {name: round(100 * score, 3) for name, score in self.scores.items()},
-        }
-
-    def _ranked(self) -> list[int]:
-        return [int(c) for c in np.argsort(-self.probabilities, kind="stable")]
 
 
 @dataclass(frozen=True)
@@ -212,6 +54,10 @@ class Item:
     load: Callable[[int | None], Image.Image]
 
 
+_Prepared: TypeAlias = tuple[Item, tuple[int, int], dict[int, npt.NDArray[np.uint8]]]  # (width, height), side -> warped
+Reader: TypeAlias = Callable[[Mapping[int, Tensor]], dict[str, Reading]]
+
+
 def items_of(sources: Iterable[Source]) -> Iterator[Item]:
     """Items from paths, encoded bytes, PIL images and arrays."""
     for number, source in enumerate(sources):
@@ -226,16 +72,58 @@ def _loader(source: Source) -> Callable[[int | None], Image.Image]:
 class Predictor:
     """A model that reads pictures.
 
+    Attributes:
+        settings: how it reads.
+        parts: what :meth:`stream_each` says of a picture: name -> how that part reads. A single model has one part.
+        chosen: the part that :meth:`stream` gives.
+
     >>> predictor = load("imagenet")
     >>> prediction = predictor(np.zeros((32, 48, 3), np.uint8))
     >>> prediction.size, len(prediction.scores)
     ((48, 32), 1000)
     """
 
+    parts: dict[str, Settings]
+    chosen: str = "model"
+
     def __init__(self, model: Wildcat, settings: Settings, device: str | torch.device = "cpu") -> None:
         self.device = torch.device(device)
-        self.model = model.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._model: Wildcat = model.eval().to(
+            self.device,
+            memory_format=torch.channels_last,  # type: ignore[call-overload]
+        )
         self.settings = settings
+        self.parts = {self.chosen: settings}
+
+    @property
+    def model(self) -> Wildcat:
+        """The network, in evaluation mode."""
+        return self._model
+
+    def reading_at(
+        self,
+        score_sizes: Sequence[int] | None = None,
+        map_sizes: Sequence[int] | None = None,
+        mirror: bool | None = None,
+    ) -> Predictor:
+        """The same model, read at other sizes: its test-time scales. What is None stays as it is.
+
+        Raises:
+            WildcatError: for sizes that are not above 0, and for models of several scales, which have their own.
+        """
+        if score_sizes is None and map_sizes is None and mirror is None:
+            return self
+        sizes = [*(score_sizes or ()), *(map_sizes or ())]
+        if any(size < 1 for size in sizes) or score_sizes == [] or map_sizes == []:
+            raise WildcatError(f"sizes at which pictures are read must be above 0; got {score_sizes}, {map_sizes}")
+        settings = self.settings
+        settings = replace(
+            settings,
+            score_sizes=settings.score_sizes if score_sizes is None else tuple(score_sizes),
+            map_sizes=settings.map_sizes if map_sizes is None else tuple(map_sizes),
+            mirror=settings.mirror if mirror is None else mirror,
+        )
+        return Predictor(self.model, settings, self.device)
 
     def __call__(self, picture: Source) -> Prediction:
         """Read one picture: a path, encoded bytes, a PIL image or an array.
@@ -272,12 +160,27 @@ class Predictor:
             on_error: "raise", or "yield" to get a :class:`Failure` in place of the prediction.
             multi_maps: keep the M maps of each class; without them the M * C filters are folded into C.
         """
+        for found in self._stream(items, batch_size, on_error, multi_maps, [self.chosen]):
+            yield found if isinstance(found, Failure) else found[self.chosen]
+
+    def stream_each(
+        self, items: Iterable[Item], *, parts: Sequence[str] | None = None, batch_size: int = 8
+    ) -> Iterator[dict[str, Prediction]]:
+        """As :meth:`stream`, what each of :attr:`parts` says of a picture; each model reads it once.
+
+        The multi-maps are not kept.
+        """
+        return self._stream(items, batch_size, "raise", False, list(self.parts if parts is None else parts))
+
+    def _stream(
+        self, items: Iterable[Item], batch_size: int, on_error: str, multi_maps: bool, parts: list[str]
+    ) -> Iterator[Any]:
         if batch_size < 1:
             raise WildcatError(f"batch size must be at least 1; got {batch_size}")
-        model = self.model if multi_maps else self.model.folded()
+        reader = self.reader(multi_maps)
         sizes = sorted({*self.settings.score_sizes, *self.settings.map_sizes})
 
-        def prepare(item: Item) -> tuple[Item, tuple[int, int], dict[int, npt.NDArray[np.uint8]]] | Failure:
+        def prepare(item: Item) -> _Prepared | Failure:
             try:
                 image = item.load(max(sizes))
             except WildcatError as error:
@@ -289,57 +192,127 @@ class Predictor:
         with ThreadPoolExecutor(READERS) as pool:
             for batch in _batched(_ahead(pool, prepare, items, 2 * batch_size), batch_size):
                 good = [entry for entry in batch if not isinstance(entry, Failure)]
-                predictions = iter(self._predict(model, good, multi_maps) if good else [])
+                predictions = iter(self._predict(reader, good, multi_maps, parts) if good else [])
                 for entry in batch:
                     yield entry if isinstance(entry, Failure) else next(predictions)
 
-    def _predict(
-        self,
-        model: Wildcat,
-        batch: list[tuple[Item, tuple[int, int], dict[int, npt.NDArray[np.uint8]]]],
-        multi_maps: bool,
-    ) -> list[Prediction]:
-        settings = self.settings
-        with torch.inference_mode():
-            images = {
-                size: model.normalize(
-                    torch.from_numpy(np.stack([pixels[size] for _, _, pixels in batch]))
-                    .to(self.device)
-                    .permute(0, 3, 1, 2)
-                )
-                for size in batch[0][2]
-            }
+    def reader(self, multi_maps: bool = True) -> Reader:
+        """The function from pixels (N, 3, side, side), uint8, by side, to what each part reads them as."""
+        model, settings = self.model if multi_maps else self.model.folded(), self.settings
+
+        def read_pixels(pixels: Mapping[int, Tensor]) -> dict[str, Reading]:
+            sizes = {*settings.score_sizes, *settings.map_sizes}
             reading = read(
                 model,
-                images,
+                {size: model.normalize(pixels[size]) for size in sizes},
                 settings.score_sizes,
                 settings.map_sizes,
                 mirror=settings.mirror,
                 multi_label=settings.multi_label,
             )
-        found = reading.probabilities.float().cpu().numpy()
-        maps = reading.class_maps.float().cpu().numpy()
-        if not (np.isfinite(found).all() and np.isfinite(maps).all()):
-            raise WildcatError(
-                "the model gives NaN or infinite values: its training diverged, or its weights are damaged"
-            )
-        multi = reading.multi_maps.float().cpu().numpy() if multi_maps else None
-        classes = len(settings.classes)  # the model may have one more, for the background
-        if multi is not None:
-            multi = multi[:, : classes * (multi.shape[1] // maps.shape[1])]
-        return [
-            Prediction(
-                item.name,
-                size,
-                settings,
-                found[i, :classes],
-                maps[i, :classes],
-                None if multi is None else multi[i],
-                lambda load=item.load: load(None),  # type: ignore[misc]
-                maps[i, classes] if settings.background_class else None,
-            )
-            for i, (item, size, _) in enumerate(batch)
-        ]
+            return {Predictor.chosen: reading}
+
+        return read_pixels
+
+    def _predict(
+        self, reader: Reader, batch: list[_Prepared], multi_maps: bool, parts: list[str]
+    ) -> list[dict[str, Prediction]]:
+        with torch.inference_mode():
+            pixels = {
+                size: torch.from_numpy(np.stack([warped[size] for _, _, warped in batch]))
+                .to(self.device)
+                .permute(0, 3, 1, 2)
+                for size in batch[0][2]
+            }
+            readings = reader(pixels)
+        predictions: list[dict[str, Prediction]] = [{} for _ in batch]
+        classes = len(self.settings.classes)  # the model may have one more, for the background
+        for part in parts:
+            found = readings[part].probabilities.float().cpu().numpy()
+            maps = readings[part].class_maps.float().cpu().numpy()
+            if not (np.isfinite(found).all() and np.isfinite(maps).all()):
+                raise WildcatError(
+                    "the model gives NaN or infinite values: its training diverged, or its weights are damaged"
+                )
+            multi = readings[part].multi_maps.float().cpu().numpy() if multi_maps else None
+            if multi is not None:
+                multi = multi[:, : classes * (multi.shape[1] // maps.shape[1])]
+            for i, (item, size, _) in enumerate(batch):
+                predictions[i][part] = Prediction(
+                    item.name,
+                    size,
+                    self.parts[part],
+                    found[i, :classes],
+                    maps[i, :classes],
+                    None if multi is None else multi[i],
+                    lambda load=item.load: load(None),  # type: ignore[misc]
+                    maps[i, classes] if self.settings.background_class else None,
+                )
+        return predictions
+
+
+class CombinedPredictor(Predictor):
+    """Models trained at several scales, that read as one.
+
+    Args:
+        members: name of each scale -> its own predictor, of the same classes and on the same device.
+        background: where the combination's masks have their background.
+        bank: the Object Bank fitted on the members' probabilities, in their order.
+        fitted_on: data set and split of the held-out pictures behind the bank.
+
+    Attributes:
+        parts: each scale, then "mean", then "object_bank" where there is one.
+        chosen: "mean" unless given.
+    """
+
+    def __init__(
+        self,
+        members: Mapping[str, Predictor],
+        *,
+        background: Background = Background(),  # noqa: B008 - it is frozen
+        bank: ObjectBank | None = None,
+        fitted_on: tuple[str, str] | None = None,
+        chosen: str = MEAN,
+    ) -> None:
+        self.members, self.bank, self.fitted_on, self.chosen = dict(members), bank, fitted_on, chosen
+        each = [member.settings for member in self.members.values()]
+        self.device = next(iter(self.members.values())).device
+        self.settings = Settings(
+            each[0].classes,
+            each[0].multi_label,
+            tuple(sorted({size for settings in each for size in settings.score_sizes})),
+            tuple(sorted({size for settings in each for size in settings.map_sizes})),
+            any(settings.mirror for settings in each),
+            background,
+            each[0].background_class,
+        )
+        self.parts = {name: member.settings for name, member in self.members.items()}
+        self.parts |= dict.fromkeys([MEAN] if bank is None else [MEAN, OBJECT_BANK], self.settings)
+
+    @property
+    def model(self) -> Wildcat:
+        """There is no single network.
+
+        Raises:
+            WildcatError: always, naming the members.
+        """
+        raise WildcatError(
+            f"this run holds models of several scales; give the folder of one of them: {', '.join(self.members)}"
+        )
+
+    def reader(self, multi_maps: bool = True) -> Reader:
+        """As of a single model; each member reads the sizes that it was trained for."""
+        readers = {name: member.reader(multi_maps) for name, member in self.members.items()}
+
+        def read_pixels(pixels: Mapping[int, Tensor]) -> dict[str, Reading]:
+            readings = {name: reader(pixels)[Predictor.chosen] for name, reader in readers.items()}
+            alone, multi_label = list(readings.values()), self.settings.multi_label
+            readings[MEAN] = combine(alone, multi_label=multi_label)
+            if self.bank is not None:
+                readings[OBJECT_BANK] = combine(alone, multi_label=multi_label, bank=self.bank)
+            return readings
+
+        return read_pixels
 
 
 def _ahead(
@@ -368,6 +341,8 @@ def _batched(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
 def load(run: str | Path, device: str | torch.device = "cpu") -> Predictor:
     """A predictor from a run's folder, from a model on the Hugging Face hub ("owner/name"), or "imagenet".
 
+    The folder may hold one run, or the runs of several scales (``wildcat train --scales``), which then read as one.
+
     "imagenet" is the embedded ImageNet classifier as a Wildcat model, with no training: 1,000 classes, one per picture.
 
     Raises:
@@ -379,6 +354,10 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> Predictor:
     folder = Path(run)
     if not folder.is_dir():
         folder = _from_hub(str(run))
+    return _load_scales(folder, device) if (folder / SCALES).is_file() else _load_one(folder, device)
+
+
+def _load_one(folder: Path, device: str | torch.device) -> Predictor:
     model, info = load_run(folder)
     config = info.config
     settings = Settings(
@@ -391,6 +370,21 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> Predictor:
         config.background_class,
     )
     return Predictor(model, settings, device)
+
+
+def _load_scales(folder: Path, device: str | torch.device) -> CombinedPredictor:
+    runs = read_scales(folder)
+    if runs.combination is None:
+        raise WildcatError(f"{folder}: training of its scales has not finished; continue it with --resume")
+    members = {scale_folder(scale): _load_one(folder / scale_folder(scale), device) for scale in runs.scales}
+    first = next(iter(members.values())).settings
+    return CombinedPredictor(
+        members,
+        background=read_background(folder),
+        bank=load_bank(folder, len(first.classes), len(members)) if runs.combination.fitted_on else None,
+        fitted_on=runs.combination.fitted_on,
+        chosen=runs.combination.chosen,
+    )
 
 
 # Scores at the classifier's native size; maps at twice that, 14 x 14 cells instead of 7 x 7.

@@ -1,7 +1,5 @@
 """Training from image labels alone: one short loop on accelerate, that can stop anywhere and continue exactly."""
 
-import csv
-import io
 import math
 import os
 import sys
@@ -24,12 +22,11 @@ from wildcat.checkpoint import Run
 from wildcat.config import TrainConfig
 from wildcat.data import Dataset
 from wildcat.errors import WildcatError
+from wildcat.history import Row, describe, write_history
 from wildcat.loading import EpochSampler, TestPictures, TrainingPictures, open_training_data
 from wildcat.losses import Difficult, multi_class_loss, multi_label_loss
 from wildcat.metrics import average_precision
 from wildcat.model import NonFiniteMapsError, Wildcat
-
-Row = dict[str, float]
 
 
 def learning_rate_factor(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
@@ -375,26 +372,3 @@ def validate(
     else:
         row["val_accuracy"] = 100 * (all_scores.argmax(1) == all_labels.argmax(1)).float().mean().item()
     return row
-
-
-def write_history(folder: Path, history: list[Row]) -> None:
-    """Write ``metrics.csv`` and the newest row to TensorBoard."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(history[0]))
-    writer.writeheader()
-    writer.writerows(history)
-    checkpoint.write_atomically(folder / "metrics.csv", text.getvalue().encode())
-    epoch = int(history[-1]["epoch"])
-    with SummaryWriter(folder / "tensorboard", purge_step=epoch) as board:
-        for name, value in history[-1].items():
-            if name != "epoch":
-                board.add_scalar(name, value, epoch)
-
-
-def describe(row: Row, epochs: int) -> str:
-    """One line for logs."""
-    shown = {"train_loss": "loss", "val_loss": "val loss", "val_map": "val mAP", "val_accuracy": "val accuracy"}
-    parts = [f"{label} {row[name]:.4g}" for name, label in shown.items() if name in row]
-    return f"epoch {int(row['epoch'])}/{epochs}: {', '.join(parts)}, {row['images_per_second']:.1f} images/s"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from wildcat.commands.parser import command_parser
+from wildcat.commands.parser import command_parser, sizes
 
 
 def main(argv: Sequence[str]) -> int:
@@ -14,6 +14,7 @@ def main(argv: Sequence[str]) -> int:
         """
 wildcat evaluate runs/voc07 --data voc07:data
 wildcat evaluate runs/mine --data folder:my_pictures --split test --tasks classification
+wildcat evaluate runs/voc07 --data voc07:data --score-sizes 320,448,576 --map-sizes 576 --mirror
 wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-background threshold --crf
 """,
     )
@@ -23,6 +24,9 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
     parser.add_argument("--tasks", default="classification,pointing", help="separated by commas")
     parser.add_argument("--on-bad-image", choices=["error", "skip"], default="error", help="what to do with bad files")
     parser.add_argument("--json", metavar="FILE", help="where to write the results")
+    parser.add_argument("--score-sizes", type=sizes, help="sides at which pictures are read for scores, not the run's")
+    parser.add_argument("--map-sizes", type=sizes, help="sides at which they are read for points and masks")
+    parser.add_argument("--mirror", action="store_true", default=None, help="read the mirrored picture too and average")
     parser.add_argument("--crf", action="store_true", help="score masks refined by the dense CRF as well")
     parser.add_argument(
         "--labels", choices=["predicted", "image"], default="predicted", help="which classes a mask may hold"
@@ -34,18 +38,21 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
     )
     arguments = parser.parse_args(argv)
 
-    from wildcat.checkpoint import read_run, save_background, write_json
+    from wildcat.checkpoint import read_settings, save_background, write_json
     from wildcat.data import default_splits
     from wildcat.evaluate import evaluate, fit_masks, results_file, summary
-    from wildcat.predict import load
+    from wildcat.predict import Predictor, load
 
-    predictor = load(arguments.run)
+    def opened() -> Predictor:
+        return load(arguments.run).reading_at(arguments.score_sizes, arguments.map_sizes, arguments.mirror)
+
+    predictor = opened()
     if arguments.fit_background:
-        config = read_run(Path(arguments.run)).config
+        config = read_settings(Path(arguments.run))
         split = config.train_split or default_splits(config.data)[0]
         background, miou = fit_masks(predictor, config.data, split, arguments.fit_background)
         save_background(Path(arguments.run), background, f"{config.data} {split}", miou)
-        predictor = load(arguments.run)
+        predictor = opened()
         print(f"background: {background}, mIoU {miou:.1f} on the masks of {split}")
     results = evaluate(
         predictor,

@@ -6,8 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from wildcat import config as settings
-from wildcat.commands.parser import add_settings, asked_first, command_parser
+from wildcat.commands.parser import add_settings, asked_first, command_parser, sizes
 from wildcat.config import TrainConfig
+
+
+def _started(folder: Path) -> list[Path]:
+    """Where a run, or runs at several scales, keep their settings."""
+    return [folder / "config.json", folder / "scales.json"]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -15,9 +20,11 @@ def main(argv: Sequence[str]) -> int:
     # Defaults come from the recipe, or from the run to continue, so these are looked at before the rest is parsed.
     known = asked_first("train", argv, ["--recipe", "--out"], ["--resume"])
     defaults: dict[str, Any] = {}
-    if known.resume and known.out and (Path(known.out) / "config.json").is_file():
-        file = Path(known.out) / "config.json"
-        defaults = settings.config_from_dict(settings.read_json(file).get("config"), str(file)).to_dict()
+    scales: list[int] | None = None
+    if known.resume and known.out and (files := [f for f in _started(Path(known.out)) if f.is_file()]):
+        values = settings.read_json(files[0])
+        defaults = settings.config_from_dict(values.get("config"), str(files[0])).to_dict()
+        scales = values.get("scales")
     elif known.recipe:
         defaults = settings.read_recipe(known.recipe)
 
@@ -28,6 +35,7 @@ def main(argv: Sequence[str]) -> int:
 wildcat train --data folder:my_pictures --out runs/mine
 wildcat train --data tags:pictures.csv --out runs/tags --epochs 15
 wildcat train --data voc07:data --recipe voc07 --out runs/voc07
+wildcat train --data voc07:data --recipe voc07 --scales 320,448,576 --val-fraction 0.1 --out runs/voc07-scales
 wildcat train --out runs/voc07 --resume
 """,
     )
@@ -36,14 +44,23 @@ wildcat train --out runs/voc07 --resume
         "--recipe", metavar="NAME|FILE", help=f"settings: {', '.join(settings.recipe_names())}, or YAML"
     )
     parser.add_argument("--resume", action="store_true", help="continue a run that was stopped")
+    parser.add_argument(
+        "--scales", type=sizes, default=scales, metavar="N,N,...", help="train a model per image size, and combine them"
+    )
     parser.add_argument("--download", action="store_true", help="fetch VOC or COCO first; wants --train-split")
     add_settings(parser, defaults)
     arguments = parser.parse_args(argv)
     values = {f.name: arguments[f.name] for f in dataclasses.fields(TrainConfig)}
     values = {name: value for name, value in values.items() if value is not None}
 
-    from wildcat.train import train
+    config, how = TrainConfig(**values), {"resume": arguments.resume, "download": arguments.download}
+    if arguments.scales:
+        from wildcat.scales import train_scales
 
-    folder = train(TrainConfig(**values), arguments.out, resume=arguments.resume, download=arguments.download)
+        folder = train_scales(config, arguments.scales, arguments.out, **how)
+    else:
+        from wildcat.train import train
+
+        folder = train(config, arguments.out, **how)
     print(f"trained: {folder}")
     return 0
