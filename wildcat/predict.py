@@ -74,7 +74,6 @@ class Predictor:
 
     Attributes:
         settings: how it reads.
-        parts: what :meth:`stream_each` says of a picture: name -> how that part reads. A single model has one part.
         chosen: the part that :meth:`stream` gives.
 
     >>> predictor = load("imagenet")
@@ -83,7 +82,6 @@ class Predictor:
     ((48, 32), 1000)
     """
 
-    parts: dict[str, Settings]
     chosen: str = "model"
 
     def __init__(self, model: Wildcat, settings: Settings, device: str | torch.device = "cpu") -> None:
@@ -93,7 +91,11 @@ class Predictor:
             memory_format=torch.channels_last,  # type: ignore[call-overload]
         )
         self.settings = settings
-        self.parts = {self.chosen: settings}
+
+    @property
+    def parts(self) -> dict[str, Settings]:
+        """What :meth:`stream_each` says of a picture: name -> how that part reads. A single model has one part."""
+        return {self.chosen: self.settings}
 
     @property
     def model(self) -> Wildcat:
@@ -261,7 +263,6 @@ class CombinedPredictor(Predictor):
         fitted_on: data set and split of the held-out pictures behind the bank.
 
     Attributes:
-        parts: each scale, then "mean", then "object_bank" where there is one.
         chosen: "mean" unless given.
     """
 
@@ -286,8 +287,14 @@ class CombinedPredictor(Predictor):
             background,
             each[0].background_class,
         )
-        self.parts = {name: member.settings for name, member in self.members.items()}
-        self.parts |= dict.fromkeys([MEAN] if bank is None else [MEAN, OBJECT_BANK], self.settings)
+
+    @property
+    def parts(self) -> dict[str, Settings]:
+        """Each scale, then "mean", then "object_bank" where there is one."""
+        combinations = [MEAN] if self.bank is None else [MEAN, OBJECT_BANK]
+        return {name: member.settings for name, member in self.members.items()} | dict.fromkeys(
+            combinations, self.settings
+        )
 
     @property
     def model(self) -> Wildcat:
