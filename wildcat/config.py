@@ -43,6 +43,9 @@ class TrainConfig:
     kmin: Regions | None = setting(None, "k-: likewise; the same as k+ unless given")
     alpha: float = setting(0.7, "weight of the lowest regions")
     architecture: Literal["a", "b"] = setting("a", "a: pool the class maps; b: pool the features, then classify")
+    solver: Literal["sgd", "svm"] = setting(
+        "sgd", "sgd: train the network; svm: linear SVMs on the averaged features of the frozen trunk"
+    )
     background_class: bool = setting(
         False, "learn a further class that is in every picture: masks may have their background from its map"
     )
@@ -96,6 +99,11 @@ class TrainConfig:
             raise WildcatError(f"val_fraction must be at least 0 and below 1; got {self.val_fraction}")
         if self.val_fraction and self.val_split:
             raise WildcatError("val_split and val_fraction exclude each other; give one")
+        if self.solver == "svm" and (self.pooling, self.num_maps, self.background_class) != ("average", 1, False):
+            raise WildcatError(
+                "solver svm needs pooling average, num_maps 1 and no background_class (--method features); "
+                f"got {self.pooling}, {self.num_maps}, {self.background_class}"
+            )
         if self.workers is not None and self.workers < 0:
             raise WildcatError(f"workers must be 0 or more; got {self.workers}")
         if any(size < 1 for size in (*self.score_sizes, *self.map_sizes)):

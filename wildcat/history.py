@@ -28,5 +28,6 @@ def write_history(folder: Path, history: list[Row]) -> None:
 def describe(row: Row, epochs: int) -> str:
     """One line for logs."""
     shown = {"train_loss": "loss", "val_loss": "val loss", "val_map": "val mAP", "val_accuracy": "val accuracy"}
+    shown |= {"cv_map": "cross-validated mAP", "cv_accuracy": "cross-validated accuracy"}
     parts = [f"{label} {row[name]:.4g}" for name, label in shown.items() if name in row]
     return f"epoch {int(row['epoch'])}/{epochs}: {', '.join(parts)}, {row['images_per_second']:.1f} images/s"

@@ -22,6 +22,7 @@ from wildcat.checkpoint import Run
 from wildcat.config import TrainConfig
 from wildcat.data import Dataset
 from wildcat.errors import WildcatError
+from wildcat.features import fit_head
 from wildcat.history import Row, describe, write_history
 from wildcat.loading import EpochSampler, TestPictures, TrainingPictures, open_training_data
 from wildcat.losses import Difficult, multi_class_loss, multi_label_loss
@@ -78,7 +79,7 @@ def resolve(config: TrainConfig, model: Wildcat, device: torch.device) -> TrainC
     """Replace automatic choices by what they mean on this machine, so that a continued run repeats them."""
     precision = config.precision
     if precision == "auto":
-        precision = "bf16" if bf16_is_faster(model, config.image_size, device) else "fp32"
+        precision = "bf16" if config.solver == "sgd" and bf16_is_faster(model, config.image_size, device) else "fp32"
     workers = config.workers
     if workers is None:
         # On a CPU the trunk needs every core: one process is enough to decode ahead of it.
@@ -130,8 +131,9 @@ def train(config: TrainConfig, out: str | Path, *, resume: bool = False, downloa
     for leftover in folder.glob(".*.tmp"):  # of a run that was killed while it saved
         leftover.unlink(missing_ok=True)
     state = checkpoint.load_state(folder) if resume else None
-    if state is not None and state["progress"]["epoch"] == config.epochs and (folder / checkpoint.WEIGHTS).exists():
-        print(f"{folder} has finished its {config.epochs} epochs", file=sys.stderr)
+    trained = config.solver == "svm" or (state is not None and state["progress"]["epoch"] == config.epochs)
+    if started and trained and (folder / checkpoint.WEIGHTS).exists():
+        print(f"{folder} has finished its training", file=sys.stderr)
         return folder
     accelerator = Accelerator(mixed_precision="no")
     torch.manual_seed(config.seed % 2**63)
@@ -170,6 +172,9 @@ def train(config: TrainConfig, out: str | Path, *, resume: bool = False, downloa
                 ),
             )
     try:
+        if config.solver == "svm":
+            classify_features(accelerator, model, config, dataset, validation, folder)
+            return folder
         loop = Loop(accelerator, model, config, dataset, folder)
         if state is not None:
             loop.load(state)
@@ -181,6 +186,24 @@ def train(config: TrainConfig, out: str | Path, *, resume: bool = False, downloa
         last = str(error).rstrip().splitlines()[-1]
         raise WildcatError(last.removeprefix(f"{WildcatError.__module__}.{WildcatError.__name__}: ")) from error
     return folder
+
+
+def classify_features(
+    accelerator: Accelerator,
+    model: Wildcat,
+    config: TrainConfig,
+    dataset: Dataset,
+    validation: Dataset | None,
+    folder: Path,
+) -> None:
+    """The solver "svm": one pass over the pictures, then the classifiers; nothing is saved before the end."""
+    row = fit_head(model, dataset, config, accelerator.device)
+    if validation is not None:
+        row |= validate(accelerator, model, model, validation, config, criterion_for(dataset, config))
+    if accelerator.is_main_process:
+        write_history(folder, [row])
+        print(describe(row, 1), file=sys.stderr)
+        checkpoint.save_weights(folder, model)
 
 
 class Loop:

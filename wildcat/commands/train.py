@@ -8,6 +8,7 @@ from typing import Any
 from wildcat import config as settings
 from wildcat.commands.parser import add_settings, asked_first, command_parser, sizes
 from wildcat.config import TrainConfig
+from wildcat.methods import METHODS, method_settings
 
 
 def _started(folder: Path) -> list[Path]:
@@ -18,7 +19,7 @@ def _started(folder: Path) -> list[Path]:
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
     # Defaults come from the recipe, or from the run to continue, so these are looked at before the rest is parsed.
-    known = asked_first("train", argv, ["--recipe", "--out"], ["--resume"])
+    known = asked_first("train", argv, ["--recipe", "--out", "--method"], ["--resume"])
     defaults: dict[str, Any] = {}
     scales: list[int] | None = None
     if known.resume and known.out and (files := [f for f in _started(Path(known.out)) if f.is_file()]):
@@ -27,6 +28,8 @@ def main(argv: Sequence[str]) -> int:
         scales = values.get("scales")
     elif known.recipe:
         defaults = settings.read_recipe(known.recipe)
+    if known.method:
+        defaults |= method_settings(known.method)
 
     parser = command_parser(
         "train",
@@ -36,12 +39,16 @@ wildcat train --data folder:my_pictures --out runs/mine
 wildcat train --data tags:pictures.csv --out runs/tags --epochs 15
 wildcat train --data voc07:data --recipe voc07 --out runs/voc07
 wildcat train --data voc07:data --recipe voc07 --scales 320,448,576 --val-fraction 0.1 --out runs/voc07-scales
+wildcat train --data mit67:data --recipe mit67 --method features --out runs/mit67-features
 wildcat train --out runs/voc07 --resume
 """,
     )
     parser.add_argument("--out", required=True, metavar="RUN", help="the run's folder")
     parser.add_argument(
         "--recipe", metavar="NAME|FILE", help=f"settings: {', '.join(settings.recipe_names())}, or YAML"
+    )
+    parser.add_argument(
+        "--method", metavar="NAME", help=f"a method that the paper compares, before the recipe: {', '.join(METHODS)}"
     )
     parser.add_argument("--resume", action="store_true", help="continue a run that was stopped")
     parser.add_argument(

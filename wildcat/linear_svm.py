@@ -1,0 +1,72 @@
+"""A linear SVM per class: the classifier that is trained on the features of whole pictures."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wildcat.metrics import average_precision
+
+FOLDS = 3
+STRENGTHS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)  # scikit-learn's C, for standardised features: small is strong
+
+
+def fit_linear_svms(
+    features: npt.NDArray[np.float32], labels: npt.NDArray[np.int8], *, multi_label: bool, seed: int = 0
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float, float]:
+    """Fit one-against-all SVMs (squared hinge loss); one C for all classes, chosen by cross-validation.
+
+    Features are standardised, which is folded into the weights: the scores are ``features @ weights.T + bias``.
+
+    Args:
+        features: (N, D).
+        labels: (N, C); 1, 0 (the picture is left out for this class) or -1.
+        multi_label: C is chosen by mAP, or else by accuracy.
+        seed: of the folds.
+
+    Returns:
+        Weights (C, D), bias (C,), the chosen C, and its cross-validated score in [0, 1].
+    """
+    scores = {c: _cross_validated(features, labels, multi_label, c, seed) for c in STRENGTHS}
+    best = max(scores, key=lambda c: scores[c])
+    weights, bias = _fit(features, labels, best)
+    return weights, bias, best, scores[best]
+
+
+def _fit(
+    features: npt.NDArray[np.float32], labels: npt.NDArray[np.int8], strength: float
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Weights and bias on the features as they are; a class without both kinds of pictures scores 0 throughout."""
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import LinearSVC
+
+    weights, bias = np.zeros((labels.shape[1], features.shape[1])), np.zeros(labels.shape[1])
+    scaler = StandardScaler().fit(features.astype(np.float64))
+    inputs = scaler.transform(features.astype(np.float64))
+    for c in range(labels.shape[1]):
+        counted = labels[:, c] != 0
+        present = labels[counted, c] == 1
+        if present.any() and not present.all():
+            svm = LinearSVC(C=strength, dual=False).fit(inputs[counted], present)
+            weights[c] = svm.coef_[0] / scaler.scale_
+            bias[c] = svm.intercept_[0] - weights[c] @ scaler.mean_
+    return weights, bias
+
+
+def _cross_validated(
+    features: npt.NDArray[np.float32], labels: npt.NDArray[np.int8], multi_label: bool, strength: float, seed: int
+) -> float:
+    from sklearn.model_selection import KFold, StratifiedKFold
+
+    folds: Any = KFold(FOLDS, shuffle=True, random_state=seed)
+    if not multi_label and (labels == 1).sum(axis=0).min() >= FOLDS:
+        folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    parts: Iterable[Any] = folds.split(features, labels.argmax(axis=1))
+    scores = np.zeros(labels.shape)
+    for rest, held_out in parts:
+        weights, bias = _fit(features[rest], labels[rest], strength)
+        scores[held_out] = features[held_out] @ weights.T + bias
+    if multi_label:
+        return float(np.nanmean(average_precision(scores, labels)))
+    return float((scores.argmax(axis=1) == labels.argmax(axis=1)).mean())
