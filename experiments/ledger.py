@@ -47,7 +47,7 @@ def add(run: Path, label: str, note: str, commit: str) -> Path:
     for task in ("classification", "pointing", "segmentation"):
         for key in ("decisions", "classes_without_positives", "classes_absent"):
             results.get(task, {}).pop(key, None)
-    settings = {k: v for k, v in config["config"].items() if k not in ("data", "workers", "save_minutes")}
+    settings = {k: v for k, v in config["config"].items() if k not in ("data", "workers", "save_minutes", "cache_gb")}
     record = {
         "label": label,
         "data": label_of(config["config"]["data"]),

@@ -71,6 +71,7 @@ class ColourModel(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.backbone = nn.Identity()
         self.batches: list[tuple[int, ...]] = []  # shapes of what it was given
 
     def normalize(self, pixels: torch.Tensor) -> torch.Tensor:

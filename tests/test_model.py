@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from wildcat.backbones import Backbone, create_backbone, embedded_classifier
 from wildcat.errors import WildcatError
-from wildcat.model import NonFiniteMapsError, Wildcat, WildcatOutput, create_model, imagenet_model
+from wildcat.model import NonFiniteMapsError, Wildcat, WildcatOutput, create_model, imagenet_classes, imagenet_model
 from wildcat.pooling import SpatialPool, create_pooling, spatial_pool
 from wildcat.transfer import MultiMapTransfer
 
@@ -322,3 +322,9 @@ def test_its_scores_are_the_logits_of_the_plain_classifier_and_the_mean_of_its_m
         torch.testing.assert_close(out.scores, logits, rtol=0, atol=1e-4)
         torch.testing.assert_close(out.class_maps.mean(dim=(2, 3)), logits, rtol=0, atol=1e-4)
     assert not model.training
+
+
+def test_the_names_of_imagenets_classes() -> None:
+    from torchvision.models import ResNet101_Weights
+
+    assert list(imagenet_classes()) == ResNet101_Weights.IMAGENET1K_V1.meta["categories"]

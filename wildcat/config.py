@@ -74,6 +74,7 @@ class TrainConfig:
     seed: int = setting(0, "seed of everything random")
     precision: Literal["auto", "fp32", "bf16"] = setting("auto", "bf16 where a short measurement finds it faster")
     workers: int | None = setting(None, "processes that read pictures; chosen from the machine unless given")
+    cache_gb: float = setting(2.0, "gigabytes of memory for decoded pictures, each read once then; 0 for none")
     save_minutes: float = setting(5.0, "minutes between saved states, beside the one after each epoch")
 
     def __post_init__(self) -> None:
@@ -87,7 +88,7 @@ class TrainConfig:
             if not _fits(value, kind):
                 raise WildcatError(f"{name} must be {told(kind)}; got {value!r}")
         positive = ("image_size", "epochs", "batch_size", "num_maps", "step_epochs", "lr", "save_minutes")
-        not_negative = ("momentum", "weight_decay", "warmup_epochs", "backbone_lr_factor", "seed")
+        not_negative = ("momentum", "weight_decay", "warmup_epochs", "backbone_lr_factor", "seed", "cache_gb")
         for names, low, allowed in ((positive, 0, "above 0"), (not_negative, -1, "0 or more")):
             for name in names:
                 value = getattr(self, name)

@@ -3,17 +3,17 @@
 A BatchNorm in evaluation mode is an affine map per channel, so convolution and BatchNorm together are one convolution
 with scaled filters: the same function and the same gradient with respect to the filters, but one pass over the feature
 map less in each direction. Nothing is baked in: the scaling is computed at each call, parameters, state dict and module
-tree stay as they are, and a BatchNorm in training mode works as ever.
+tree stay as they are, and a BatchNorm in training mode works as ever. Only :func:`baked` makes a copy, for prediction,
+whose filters are scaled once and for all.
 """
 
+import copy
+import sys
 from collections import Counter
 from functools import cache
 from typing import Any
 
 import torch
-from timm.layers.conv2d_same import Conv2dSame
-from timm.layers.norm_act import BatchNormAct2d
-from timm.layers.padding import pad_same
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -28,20 +28,28 @@ class _FoldedConv:
         if norm.training:
             plain: Tensor = super().forward(x)  # type: ignore[misc]
             return plain
-        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        bias = norm.bias - norm.running_mean * scale
-        if self.bias is not None:
-            bias = bias + self.bias * scale
-        return self._convolve(x, self.weight * scale[:, None, None, None], bias)  # type: ignore[no-any-return]
+        return self._convolve(x, *_scaled(self, norm))  # type: ignore[no-any-return]
 
     def _convolve(self: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return self._conv_forward(x, weight, bias)  # type: ignore[no-any-return]
+
+
+def _scaled(conv: Any, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Filters and bias of the convolution that does both."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    bias = norm.bias - norm.running_mean * scale
+    if conv.bias is not None:
+        bias = bias + conv.bias * scale
+    return conv.weight * scale[:, None, None, None], bias
 
 
 class _FoldedSameConv(_FoldedConv):
     """For timm's convolution with TensorFlow's asymmetric padding, which depends on the input's size."""
 
     def _convolve(self: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        from timm.layers.padding import pad_same
+
         x = pad_same(x, self.kernel_size, self.stride, self.dilation)
         return functional.conv2d(x, weight, bias, self.stride, 0, self.dilation, self.groups)
 
@@ -57,6 +65,16 @@ class _AppliedNorm:
             if hasattr(self, part):
                 x = getattr(self, part)(x)
         return x
+
+
+def _timm_kinds() -> tuple[tuple[type[Any], ...], tuple[type[Any], ...]]:
+    """timm's convolution and BatchNorm that can be folded; none in a process that has not imported it."""
+    if "timm" not in sys.modules:
+        return (), ()
+    from timm.layers.conv2d_same import Conv2dSame
+    from timm.layers.norm_act import BatchNormAct2d
+
+    return (Conv2dSame,), (BatchNormAct2d,)
 
 
 @cache
@@ -83,11 +101,13 @@ def fold_norms(net: nn.Module, example: Tensor) -> int:
     def note_norm(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         norms.append((inputs[0].grad_fn, module))
 
+    timm_convs, timm_norms = _timm_kinds()
     hooks = []
     for module in net.modules():
-        if type(module) in (nn.Conv2d, Conv2dSame):
+        # A convolution may differ in its geometry, `_conv_forward`, but not in what it does with its filters.
+        if type(module) in timm_convs or getattr(type(module), "forward", None) is nn.Conv2d.forward:
             hooks.append(module.register_forward_hook(note_conv))
-        elif type(module) in (nn.BatchNorm2d, BatchNormAct2d) and module.affine and module.track_running_stats:
+        elif type(module) in (nn.BatchNorm2d, *timm_norms) and module.affine and module.track_running_stats:
             hooks.append(module.register_forward_pre_hook(note_norm))
     modes = {module: module.training for module in net.modules()}
     net.eval()
@@ -107,11 +127,26 @@ def fold_norms(net: nn.Module, example: Tensor) -> int:
         if conv is None or uses[node] != 1 or called[conv] != 1 or called[norm] != 1:
             continue
         conv.folded_norm = (norm,)
-        mixin = _FoldedSameConv if isinstance(conv, Conv2dSame) else _FoldedConv
+        mixin = _FoldedSameConv if isinstance(conv, timm_convs) else _FoldedConv
         conv.__class__ = _mixed(mixin, type(conv))  # type: ignore[arg-type]
         norm.__class__ = _mixed(_AppliedNorm, type(norm))  # type: ignore[arg-type]
         folded += 1
     return folded
+
+
+def baked(net: nn.Module) -> nn.Module:
+    """A copy for prediction, in evaluation mode: what :func:`fold_norms` has joined has its final filters.
+
+    It computes the same, bit by bit. It cannot be trained, and takes no state dict.
+    """
+    net = copy.deepcopy(net).eval().requires_grad_(False)
+    for conv in [module for module in net.modules() if isinstance(module, _FoldedConv)]:
+        joined: Any = conv
+        weight, bias = _scaled(joined, *joined.folded_norm)
+        joined.weight, joined.bias = nn.Parameter(weight, False), nn.Parameter(bias, False)
+        joined.__class__ = type(joined).__bases__[1]
+        del joined.folded_norm  # its BatchNorm module stays, in evaluation mode, for the activation it carries
+    return net
 
 
 def _uses(output: Tensor) -> Counter[Any]:

@@ -5,7 +5,9 @@ import sys
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
@@ -13,7 +15,8 @@ from torch.utils.data import Sampler
 from wildcat.config import TrainConfig
 from wildcat.data import Dataset, check_dataset, default_splits, open_dataset
 from wildcat.errors import WildcatError
-from wildcat.transforms import random_view, warp
+from wildcat.picture_cache import create_cache
+from wildcat.transforms import View, original_size, random_view, warp
 
 
 class TrainingPictures(TorchDataset[tuple[Tensor, Tensor]]):
@@ -21,6 +24,7 @@ class TrainingPictures(TorchDataset[tuple[Tensor, Tensor]]):
 
     The key of an item is (epoch, index), and its random numbers come from (seed, epoch, index) alone: an item does not
     depend on the number of worker processes, nor on what was read before it, so a continued run reads the same.
+    Decoded pictures are kept within a budget of memory, where that cannot change what is read.
     """
 
     def __init__(self, dataset: Dataset, config: TrainConfig) -> None:
@@ -29,13 +33,31 @@ class TrainingPictures(TorchDataset[tuple[Tensor, Tensor]]):
         self.size = config.image_size
         self.crop_area = config.crop_area
         self.seed = config.seed
+        self.cache = create_cache(len(dataset), config.cache_gb, config.workers or 0)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Pixels (size, size, 3) uint8, labels (C,) int8."""
         epoch, index = key
         view = random_view(np.random.default_rng((self.seed, epoch, index)), crop_area=self.crop_area)
+        pixels = view.picture(self._picture(index, view), self.size)
+        return torch.from_numpy(pixels.copy()), torch.from_numpy(self.labels[index])
+
+    def _picture(self, index: int, view: View) -> Image.Image | npt.NDArray[np.uint8]:
+        """The picture that the view is taken from; without crops it is warped already, and may be mirrored at most."""
+        kept = None if self.cache is None else self.cache.get(index)
+        if kept is not None:
+            return kept
         image = self.dataset.image(index, draft_size=math.ceil(self.size / min(view.width, view.height)))
-        return torch.from_numpy(view.picture(image, self.size).copy()), torch.from_numpy(self.labels[index])
+        if self.cache is None:
+            return image
+        if self.crop_area == 1:
+            pixels = warp(image, self.size)
+        elif image.size == original_size(image) and min(image.size) < 2 * self.size:  # so for every view: never smaller
+            pixels = np.asarray(image)
+        else:
+            return image
+        self.cache.put(index, pixels)
+        return pixels
 
 
 class TestPictures(TorchDataset[tuple[Tensor, Tensor]]):

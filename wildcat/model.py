@@ -162,11 +162,14 @@ def imagenet_model(name: str = "lite0") -> tuple[Wildcat, tuple[str, ...]]:
     The classifier's linear layer becomes the 1x1 transfer (M = 1); with average pooling the scores are the classifier's
     own logits, and the class maps are its class activation maps.
     """
-    from torchvision.models import ResNet101_Weights
-
     net = embedded_classifier(name)
     model = create_model(name, num_classes=1000, num_maps=1, pooling="average")
     with torch.no_grad():
         model.transfer.weight.copy_(net.classifier.weight[:, :, None, None])
         model.transfer.bias.copy_(net.classifier.bias)
-    return model.eval(), tuple(ResNet101_Weights.IMAGENET1K_V1.meta["categories"])
+    return model.eval(), imagenet_classes()
+
+
+def imagenet_classes() -> tuple[str, ...]:
+    """The names of ImageNet's 1,000 classes, in the order that torchvision's and timm's classifiers share."""
+    return tuple((Path(__file__).parent / "imagenet_classes.txt").read_text(encoding="utf-8").splitlines())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
 
@@ -28,7 +30,9 @@ from wildcat.checkpoint import (
 )
 from wildcat.errors import WildcatError
 from wildcat.fusion import Reading, combine, read
+from wildcat.inference import Precision, prepared
 from wildcat.masks import Background
+from wildcat.memory import kept_memory
 from wildcat.model import Wildcat, imagenet_model
 from wildcat.object_bank import ObjectBank
 from wildcat.prediction import Prediction, Settings
@@ -70,10 +74,11 @@ def _loader(source: Source) -> Callable[[int | None], Image.Image]:
 
 
 class Predictor:
-    """A model that reads pictures.
+    """A model that reads pictures, with the weights that it has when it reads the first.
 
     Attributes:
         settings: how it reads.
+        precision: of the trunk.
         chosen: the part that :meth:`stream` gives.
 
     >>> predictor = load("imagenet")
@@ -84,8 +89,15 @@ class Predictor:
 
     chosen: str = "model"
 
-    def __init__(self, model: Wildcat, settings: Settings, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        model: Wildcat,
+        settings: Settings,
+        device: str | torch.device = "cpu",
+        precision: Precision = "fp32",
+    ) -> None:
         self.device = torch.device(device)
+        self.precision: Precision = precision
         self._model: Wildcat = model.eval().to(
             self.device,
             memory_format=torch.channels_last,  # type: ignore[call-overload]
@@ -125,7 +137,11 @@ class Predictor:
             map_sizes=settings.map_sizes if map_sizes is None else tuple(map_sizes),
             mirror=settings.mirror if mirror is None else mirror,
         )
-        return Predictor(self.model, settings, self.device)
+        return Predictor(self.model, settings, self.device, self.precision)
+
+    @cached_property
+    def _ready(self) -> Wildcat:
+        return prepared(self._model, self.precision)
 
     def __call__(self, picture: Source) -> Prediction:
         """Read one picture: a path, encoded bytes, a PIL image or an array.
@@ -191,8 +207,10 @@ class Predictor:
                 return Failure(item.name, str(error))
             return item, original_size(image), {size: warp(image, size) for size in sizes}
 
-        with ThreadPoolExecutor(READERS) as pool:
-            for batch in _batched(_ahead(pool, prepare, items, 2 * batch_size), batch_size):
+        with ThreadPoolExecutor(READERS) as pool, contextlib.ExitStack() as kept:
+            for number, batch in enumerate(_batched(_ahead(pool, prepare, items, 2 * batch_size), batch_size)):
+                if number == 1:  # for one batch, giving the memory back would cost more than keeping it saves
+                    kept.enter_context(kept_memory())
                 good = [entry for entry in batch if not isinstance(entry, Failure)]
                 predictions = iter(self._predict(reader, good, multi_maps, parts) if good else [])
                 for entry in batch:
@@ -200,7 +218,7 @@ class Predictor:
 
     def reader(self, multi_maps: bool = True) -> Reader:
         """The function from pixels (N, 3, side, side), uint8, by side, to what each part reads them as."""
-        model, settings = self.model if multi_maps else self.model.folded(), self.settings
+        model, settings = self._ready if multi_maps else self._ready.folded(), self.settings
 
         def read_pixels(pixels: Mapping[int, Tensor]) -> dict[str, Reading]:
             sizes = {*settings.score_sizes, *settings.map_sizes}
@@ -345,26 +363,31 @@ def _batched(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
         yield batch
 
 
-def load(run: str | Path, device: str | torch.device = "cpu") -> Predictor:
+def load(run: str | Path, device: str | torch.device = "cpu", precision: Precision = "fp32") -> Predictor:
     """A predictor from a run's folder, from a model on the Hugging Face hub ("owner/name"), or "imagenet".
 
     The folder may hold one run, or the runs of several scales (``wildcat train --scales``), which then read as one.
 
     "imagenet" is the embedded ImageNet classifier as a Wildcat model, with no training: 1,000 classes, one per picture.
 
+    Args:
+        run: folder or name.
+        device: where the network computes.
+        precision: of the trunk; "auto" takes bf16 where :func:`wildcat.inference.bf16_pays`.
+
     Raises:
         WildcatError: if it is none of these, or training has not finished.
     """
     if str(run) == IMAGENET:
         model, classes = imagenet_model()
-        return Predictor(model, Settings(classes, False, IMAGENET_SCORE_SIZES, IMAGENET_MAP_SIZES), device)
+        return Predictor(model, Settings(classes, False, IMAGENET_SCORE_SIZES, IMAGENET_MAP_SIZES), device, precision)
     folder = Path(run)
     if not folder.is_dir():
         folder = _from_hub(str(run))
-    return _load_scales(folder, device) if (folder / SCALES).is_file() else _load_one(folder, device)
+    return (_load_scales if (folder / SCALES).is_file() else _load_one)(folder, device, precision)
 
 
-def _load_one(folder: Path, device: str | torch.device) -> Predictor:
+def _load_one(folder: Path, device: str | torch.device, precision: Precision) -> Predictor:
     model, info = load_run(folder)
     config = info.config
     settings = Settings(
@@ -376,14 +399,14 @@ def _load_one(folder: Path, device: str | torch.device) -> Predictor:
         read_background(folder),
         config.background_class,
     )
-    return Predictor(model, settings, device)
+    return Predictor(model, settings, device, precision)
 
 
-def _load_scales(folder: Path, device: str | torch.device) -> CombinedPredictor:
+def _load_scales(folder: Path, device: str | torch.device, precision: Precision) -> CombinedPredictor:
     runs = read_scales(folder)
     if runs.combination is None:
         raise WildcatError(f"{folder}: training of its scales has not finished; continue it with --resume")
-    members = {scale_folder(scale): _load_one(folder / scale_folder(scale), device) for scale in runs.scales}
+    members = {scale_folder(scale): _load_one(folder / scale_folder(scale), device, precision) for scale in runs.scales}
     first = next(iter(members.values())).settings
     return CombinedPredictor(
         members,

@@ -26,6 +26,7 @@ from wildcat.features import fit_head
 from wildcat.history import Row, describe, write_history
 from wildcat.loading import EpochSampler, TestPictures, TrainingPictures, open_training_data
 from wildcat.losses import Difficult, multi_class_loss, multi_label_loss
+from wildcat.memory import kept_memory
 from wildcat.metrics import average_precision
 from wildcat.model import NonFiniteMapsError, Wildcat
 
@@ -94,7 +95,7 @@ def continued(asked: TrainConfig, kept: TrainConfig, folder: Path) -> TrainConfi
         WildcatError: naming the first setting that differs.
     """
     automatic = {"precision": "auto", "workers": None}
-    for name in [field.name for field in fields(kept)]:
+    for name in [field.name for field in fields(kept) if field.name != "cache_gb"]:
         new, old = getattr(asked, name), getattr(kept, name)
         if new != old and not (name in automatic and new == automatic[name]):
             raise WildcatError(f"a continued run keeps its settings; {name} is {old!r} in {folder}, not {new!r}")
@@ -178,7 +179,8 @@ def train(config: TrainConfig, out: str | Path, *, resume: bool = False, downloa
         loop = Loop(accelerator, model, config, dataset, folder)
         if state is not None:
             loop.load(state)
-        loop.run(validation)
+        with kept_memory():
+            loop.run(validation)
     except WildcatError as error:
         # An error in a worker process arrives as text that ends with its traceback, whose last line is the message.
         if "Original Traceback" not in str(error):
