@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import csv
 import multiprocessing
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from torch.nn import functional as F
 
+from benchmarks.common import environment, held
 from wildcat import crf
 from wildcat.crf import PRESETS, CRFSettings, dense_crf
 
@@ -88,13 +88,6 @@ CONTENDERS: dict[str, Callable[[Floats, Bytes, CRFSettings], Floats]] = {
 }
 
 
-def held(what: str) -> float:
-    """Resident memory of this process in MB: VmRSS now, VmHWM at its peak; NaN where the system does not tell."""
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.is_file() else []
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(what)), float("nan"))
-
-
 def peak_memory(contender: str, labels: int, image: Bytes, settings: CRFSettings, threads: int, pipe: Any) -> None:
     """In a fresh process: peak of three runs above what it held before, in MB."""
     torch.set_num_threads(threads)
@@ -116,21 +109,6 @@ def measure_memory(contender: str, labels: int, image: Bytes, settings: CRFSetti
     grown: float = receiver.recv()
     child.join()
     return grown
-
-
-def environment() -> dict[str, Any]:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "system": platform.system(),
-        "machine": platform.machine(),
-        "cpu": models[0] if models else platform.processor(),
-        "cores": multiprocessing.cpu_count(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-    }
 
 
 def compare(

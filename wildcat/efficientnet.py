@@ -5,6 +5,7 @@ here so that the default trunk works without importing timm and torchvision, whi
 """
 
 import math
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -87,7 +88,7 @@ class InvertedBlock(nn.Module):
         """(N, channels, h, w) -> (N, out, h / stride, w / stride)."""
         y = _relu6(self.bn1(self.conv_pw(x)))
         y = _relu6(self.bn2(self.conv_dw(y)))
-        y = self.bn3(self.conv_pwl(y))
+        y = cast(Tensor, self.bn3(self.conv_pwl(y)))
         return y + x if self.skips else y
 
 
@@ -110,7 +111,7 @@ class EfficientNetLite(nn.Module):
         self.conv_stem = _conv(3, STEM, 3, 2)
         self.bn1 = _norm(STEM)
         channels, reached, dilation = STEM, 2, 1
-        stages = []
+        stages: list[nn.Module] = []
         for kernel, stride, base, depth in zip(KERNELS, STRIDES, CHANNELS, depths, strict=True):
             out = _rounded(base * width)
             blocks: list[nn.Module] = []
@@ -126,7 +127,7 @@ class EfficientNetLite(nn.Module):
         self.blocks = nn.Sequential(*stages)
         self.conv_head = _conv(channels, FEATURES)
         self.bn2 = _norm(FEATURES)
-        self.classifier: nn.Module = nn.Linear(FEATURES, 1000)
+        self.classifier: Any = nn.Linear(FEATURES, 1000)
         self.stages = [["conv_stem", "bn1"], *([f"blocks.{i}"] for i in range(len(stages)))]
         self.stages[-1] += ["conv_head", "bn2"]
         self.apply(_initialise)

@@ -47,7 +47,7 @@ def prepared(model: Wildcat, precision: Precision = "fp32") -> Wildcat:
     if precision == "bf16" or (precision == "auto" and bf16_pays(model.backbone)):
         trunk = HalfTrunk(trunk)
     ready = copy.copy(model)
-    ready._modules = {**model._modules, "backbone": trunk.to(memory_format=torch.channels_last)}  # type: ignore[call-overload]
+    ready._modules = {**model._modules, "backbone": trunk.to(memory_format=torch.channels_last)}
     return ready
 
 

@@ -1,0 +1,126 @@
+"""How cost grows with the number of pictures, classes, maps per class, and with the size of the input.
+
+    python -m benchmarks.growth            seconds, nothing written
+    python -m benchmarks.growth --full
+
+Pictures: a list of paths read by `Predictor.stream` in a fresh process, with a network that only averages cells, so
+that what is not the network shows: time to the first prediction, time per picture, and by how much the process grew
+after its first hundred pictures. Classes and maps: a training step of lite0 (forward and backward, 320 px, batch 8).
+Size: prediction with lite0, batch 4. "growth" is the cost per unit of the largest divided by that of the smallest: for
+pictures and px, where the unit is a picture and a pixel, 1 is linear; classes and maps are to cost next to nothing.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.common import OURS, Report, held, options, photographs, scratch_folder, take_turns
+from wildcat.losses import multi_label_loss
+from wildcat.model import WildcatOutput, create_model
+from wildcat.predict import Predictor, Settings, items_of
+
+
+class Averages(nn.Module):
+    """The cheapest network: a class map is the mean of each cell's colour."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Identity()
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        return pixels / 255
+
+    def folded(self) -> Averages:
+        return self
+
+    def forward(self, images: Tensor) -> WildcatOutput:
+        maps = nn.functional.avg_pool2d(images, 16)
+        return WildcatOutput(maps.amax(dim=(2, 3)), maps, maps)
+
+
+def read_list(picture: Path, count: int, threads: int, pipe: Any) -> None:
+    """In a fresh process: seconds to the first prediction and in all, and MB by which memory grew."""
+    torch.set_num_threads(threads)
+    predictor = Predictor(Averages(), Settings(("red", "green", "blue"), True, (32,), (32,)))
+    start = time.perf_counter()
+    early = 0.0
+    for number, _ in enumerate(predictor.stream(items_of(str(picture) for _ in range(count)), multi_maps=False)):
+        if number == 0:
+            first = time.perf_counter() - start
+        if number == 100:
+            early = held("VmRSS")
+    pipe.send((first, time.perf_counter() - start, held("VmRSS") - early))
+
+
+def grow_pictures(report: Report, picture: Path, counts: Sequence[int]) -> None:
+    context = multiprocessing.get_context("spawn")
+    each = []
+    for count in counts:
+        receiver, sender = context.Pipe(duplex=False)
+        child = context.Process(target=read_list, args=(picture, count, report.options.threads, sender))
+        child.start()
+        sender.close()
+        first, total, grown = receiver.recv()
+        child.join()
+        each.append(total / count)
+        report.add(f"{count} pictures: first", OURS, [1000 * first], "ms")
+        report.add(f"{count} pictures: memory", OURS, [grown], "MB more")
+        report.add(f"{count} pictures", OURS, [1000 * total / count], "ms each", growth(each))
+
+
+def growth(each: Sequence[float]) -> str:
+    return f"growth {each[-1] / each[0]:.2f}" if len(each) > 1 else ""
+
+
+def training_step(classes: int, maps: int, size: int, batch: int) -> Callable[[], None]:
+    model = create_model("lite0", num_classes=classes, num_maps=maps, pretrained=False).train()
+    model.to(memory_format=torch.channels_last)
+    images = torch.randn(batch, 3, size, size).to(memory_format=torch.channels_last)
+    labels = torch.where(torch.rand(batch, classes) < 0.1, 1, -1)
+    return lambda: multi_label_loss(model(images).scores, labels).backward()
+
+
+def prediction(size: int, batch: int) -> Callable[[], None]:
+    model = create_model("lite0", num_classes=20, pretrained=False).eval().folded()
+    model.to(memory_format=torch.channels_last)
+    images = torch.randn(batch, 3, size, size).to(memory_format=torch.channels_last)
+
+    def call() -> None:
+        with torch.inference_mode():
+            model(images)
+
+    return call
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    chosen = options(__doc__, arguments)
+    report = Report("growth", chosen)
+    full = chosen.full
+    turns, size, batch = (3, 320, 8) if full else (1, 64, 2)
+    with scratch_folder() as folder:
+        (picture,) = photographs(1, Path(folder))
+        grow_pictures(report, picture, (1_000, 10_000, 100_000) if full else (150, 200))
+    kinds: tuple[tuple[str, Sequence[int], Callable[[int], Callable[[], None]], int], ...] = (
+        ("classes", (20, 80, 1000), lambda n: training_step(n, 4, size, batch), batch),
+        ("maps per class", (1, 4, 8, 16), lambda n: training_step(20, n, size, batch), batch),
+        ("px", (224, 320, 448, 640, 896) if full else (64, 96), lambda n: prediction(n, 4), 4),
+    )
+    for what, values, made, count in kinds:
+        times = take_turns({str(value): made(value) for value in values}, turns)
+        each: list[float] = []
+        for value in values:
+            mine = [1000 * seconds / count for seconds in times[str(value)]]
+            each.append(sorted(mine)[len(mine) // 2] / (value**2 if what == "px" else 1))
+            report.add(f"{value} {what}", OURS, mine, "ms a picture", growth(each))
+    report.write()
+
+
+if __name__ == "__main__":
+    main()

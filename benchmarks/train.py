@@ -1,0 +1,166 @@
+"""A whole training step with its data, against the authors' code restated and against a plain loop.
+
+    python -m benchmarks.train            seconds, nothing written
+    python -m benchmarks.train --full     ResNet-50 at 448 px, batch 16, M 8; lite0 at 320 px
+
+Ours is `wildcat.train.train` itself; the peer trains in a process of its own, in turns of a few steps each. A turn
+starts its readers anew on both sides. `benchmarks/peers.py` says what of the authors' code was restated. The plain loop
+is the same network of timm, loss, pictures and optimizer without what this project adds: default memory format, single
+precision, default SGD, pictures decoded at each step, default allocator. First weights, order, flips and learning rates
+are the same, so both loss curves are too, but for rounding: "loss" is the largest difference of a step's loss.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from benchmarks import peers
+from benchmarks.common import OURS, Report, options, scratch_folder, voc_folder
+from wildcat import train as training
+from wildcat.config import TrainConfig
+from wildcat.data import open_dataset
+from wildcat.loading import EpochSampler, TrainingPictures
+from wildcat.losses import multi_label_loss
+from wildcat.model import create_model
+from wildcat.transforms import random_view
+
+
+def order(count: int, used: int, seed: int, epoch: int) -> list[int]:
+    sampler = EpochSampler(count, used, seed)
+    sampler.epoch = epoch
+    return [index for _, index in sampler]
+
+
+def peer_process(pipe: Any, kind: str, settings: dict[str, Any], count: int, weights: Path, threads: int) -> None:
+    """Epochs on demand: receives a number, trains that epoch, answers with seconds and losses."""
+    torch.set_num_threads(threads)
+    config = TrainConfig(**settings)
+    dataset = _first(config, count)
+    example = create_model(config.backbone, num_classes=20, num_maps=config.num_maps, pretrained=False)
+    net = peers.network(config.backbone, 20, config.num_maps)
+    peers.load_ours(net, torch.load(weights, weights_only=True))
+    rates = [
+        {"params": net.trunk.parameters(), "lr": config.lr * config.backbone_lr_factor},
+        {"params": net.classifier.parameters(), "lr": config.lr},
+    ]
+    optimizer = torch.optim.SGD(rates, momentum=config.momentum, weight_decay=config.weight_decay)
+    net.train()
+    pipe.send("ready")
+    while (epoch := pipe.recv()) is not None:
+        indices = order(len(dataset), len(dataset), config.seed, epoch)
+        start = time.perf_counter()
+        losses = []
+        if kind == "official":
+            flips = [random_view(np.random.default_rng((config.seed, epoch, index))).flip for index in indices]
+            files = [dataset.samples[index].path for index in indices]
+            labels = np.stack([dataset.samples[index].labels for index in indices])
+            pictures = peers.Pictures(
+                files, labels, flips, config.image_size, example.backbone.mean, example.backbone.std
+            )
+            batches: Any = peers.loader(pictures, config.batch_size)
+        else:
+            keys = [(epoch, index) for index in indices]
+            batches = DataLoader(TrainingPictures(dataset, config), config.batch_size, sampler=keys, num_workers=1)
+        for images, targets in batches:
+            if kind != "official":
+                images = example.normalize(images.permute(0, 3, 1, 2)).contiguous()
+            loss = multi_label_loss(net(images)[0], targets)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        pipe.send((time.perf_counter() - start, losses))
+
+
+def _first(config: TrainConfig, count: int) -> Any:
+    return open_dataset(config.data, "trainval").subset(range(count))
+
+
+def race(kind: str, config: TrainConfig, steps: int, threads: int, scratch: Path) -> dict[str, Any]:
+    """Train by turns; seconds of each epoch and losses of each step on both sides, the first epoch's time left out."""
+    count = steps * config.batch_size
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    weights = scratch / f"{kind}.pt"
+    seconds: dict[str, list[float]] = {OURS: [], kind: []}
+    losses: dict[str, list[float]] = {OURS: [], kind: []}
+    peer: Any = None
+    opened, epoch, step = training.open_training_data, training.Loop.train_epoch, training.Loop.train_step
+
+    def open_first(*args: Any, **kwargs: Any) -> Any:
+        return _first(config, count), None
+
+    def one_epoch(loop: training.Loop) -> dict[str, float]:
+        nonlocal peer
+        if peer is None:
+            torch.save(loop.model.state_dict(), weights)
+            plain = {**config.to_dict(), "cache_gb": 0.0}
+            peer = context.Process(target=peer_process, args=(there, kind, plain, count, weights, threads))
+            peer.start()
+            here.recv()
+        here.send(loop.progress["epoch"])
+        taken, found = here.recv()
+        start = time.perf_counter()
+        row = epoch(loop)
+        seconds[OURS].append(time.perf_counter() - start)
+        seconds[kind].append(taken)
+        losses[kind] += found
+        return row
+
+    def one_step(loop: training.Loop, *args: Any) -> float:
+        loss = step(loop, *args)
+        losses[OURS].append(loss)
+        return loss
+
+    training.open_training_data, training.Loop.train_epoch, training.Loop.train_step = open_first, one_epoch, one_step
+    try:
+        training.train(config, scratch / f"run-{kind}")
+    finally:
+        training.open_training_data, training.Loop.train_epoch, training.Loop.train_step = opened, epoch, step
+        if peer is not None:
+            here.send(None)
+            peer.join()
+    return {"seconds": {name: values[1:] for name, values in seconds.items()}, "losses": losses}
+
+
+def loss_difference(losses: dict[str, list[float]]) -> float:
+    ours, theirs = (np.asarray(values) for values in losses.values())
+    return float(np.abs(ours / theirs - 1).max())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    chosen = options(__doc__, arguments)
+    report = Report("train", chosen)
+    steps, epochs = (5, 4) if chosen.full else (2, 2)
+    with scratch_folder() as folder:
+        scratch = Path(folder)
+        data = f"voc07:{voc_folder(steps * 16, scratch)}"
+        base: dict[str, Any] = {"data": data, "pretrained": False, "schedule": "constant", "epochs": epochs}
+        sizes = {"resnet50": 448, "lite0": 320} if chosen.full else {"resnet18": 64, "lite0": 64}
+        if not chosen.full:
+            base["batch_size"] = 4
+        for (backbone, size), kind in zip(sizes.items(), ("official", "plain loop"), strict=True):
+            rates = {"lr": 0.02, "backbone_lr_factor": 0.4} if kind == "official" else {}
+            config = TrainConfig(backbone=backbone, image_size=size, num_maps=8, **rates, **base)
+            found = race(kind, config, steps, chosen.threads, scratch)
+            report.compare(
+                f"train {backbone}, {size} px, batch {config.batch_size}",
+                found["seconds"],
+                unit="images/s",
+                per=steps * config.batch_size,
+                goal=">= 2.2" if kind == "official" else ">= 1.3",
+                note=f"loss within {100 * loss_difference(found['losses']):.2f} % over {steps * epochs} steps",
+            )
+    report.write()
+
+
+if __name__ == "__main__":
+    main()
