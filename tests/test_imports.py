@@ -56,6 +56,7 @@ LEVELS: dict[str, int] = {
     "app": 5,
     "quickstart": 7,
     "scales": 7,
+    "submission": 7,
     "reproduce": 8,
     "commands": 9,
     "cli": 10,

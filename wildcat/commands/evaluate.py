@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wildcat.commands.parser import command_parser, sizes
+from wildcat.errors import WildcatError
 
 
 def main(argv: Sequence[str]) -> int:
@@ -15,6 +16,7 @@ def main(argv: Sequence[str]) -> int:
 wildcat evaluate runs/voc07 --data voc07:data
 wildcat evaluate runs/mine --data folder:my_pictures --split test --tasks classification
 wildcat evaluate runs/voc07 --data voc07:data --score-sizes 320,448,576 --map-sizes 576 --mirror
+wildcat evaluate runs/voc12 --data voc12:data --split test --tasks classification --submission upload
 wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-background threshold --crf
 """,
     )
@@ -27,6 +29,11 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
     parser.add_argument("--score-sizes", type=sizes, help="sides at which pictures are read for scores, not the run's")
     parser.add_argument("--map-sizes", type=sizes, help="sides at which they are read for points and masks")
     parser.add_argument("--mirror", action="store_true", default=None, help="read the mirrored picture too and average")
+    parser.add_argument(
+        "--submission",
+        metavar="DIR",
+        help="write files for the VOC 2012 evaluation server there, and score nothing; wants --split",
+    )
     parser.add_argument("--crf", action="store_true", help="score masks refined by the dense CRF as well")
     parser.add_argument(
         "--labels", choices=["predicted", "image"], default="predicted", help="which classes a mask may hold"
@@ -47,6 +54,15 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
         return load(arguments.run).reading_at(arguments.score_sizes, arguments.map_sizes, arguments.mirror)
 
     predictor = opened()
+    if arguments.submission:
+        from wildcat.submission import write_submission
+
+        if arguments.split is None:
+            raise WildcatError("--submission wants --split, for example test")
+        how = {"split": arguments.split, "tasks": arguments.tasks.split(","), "crf": arguments.crf}
+        for folder in write_submission(predictor, arguments.data, Path(arguments.submission), **how):
+            print(f"written: {folder}")
+        return 0
     if arguments.fit_background:
         config = read_settings(Path(arguments.run))
         split = config.train_split or default_splits(config.data)[0]
