@@ -38,12 +38,28 @@ COLUMNS = {
 }
 
 
-def add(run: Path, label: str, note: str, commit: str) -> Path:
-    """Copy a run's figures, with what is needed to repeat them."""
-    config = json.loads((run / "config.json").read_text())
+def add(run: Path, label: str, note: str, commit: str) -> list[Path]:
+    """Copy a run's figures, with what is needed to repeat them.
+
+    Of runs at several scales the figures of each, as LABEL-224, and of their combinations, as LABEL-mean.
+    """
     results = json.loads((run / "results.json").read_text())
-    with (run / "metrics.csv").open() as file:
-        seconds = sum(float(row["seconds"]) for row in csv.DictReader(file))
+    parts = {label: (run, results)}
+    if "combinations" in results:
+        parts = {f"{label}-{scale}": (run / f"scale-{scale}", found) for scale, found in results["scales"].items()}
+        parts |= {f"{label}-{name}": (run, found) for name, found in results["combinations"].items()}
+    shared = {key: results[key] for key in ("split", "seconds", "versions")}
+    return [_add(folder, name, {**found, **shared}, note, commit) for name, (folder, found) in parts.items()]
+
+
+def _add(run: Path, label: str, results: dict[str, Any], note: str, commit: str) -> Path:
+    """One record; ``run`` is the folder of a run, or of those of all scales."""
+    single = run / "config.json"
+    config = json.loads((single if single.exists() else run / "scales.json").read_text())
+    seconds = 0.0
+    for file in run.rglob("metrics.csv"):
+        with file.open() as rows:
+            seconds += sum(float(row["seconds"]) for row in csv.DictReader(rows))
     for task in ("classification", "pointing", "segmentation"):
         for key in ("decisions", "classes_without_positives", "classes_absent"):
             results.get(task, {}).pop(key, None)
@@ -170,7 +186,8 @@ def main() -> int:
     if arguments.action == "add":
         if arguments.run is None:
             parser.error("add needs RUN")
-        print(add(arguments.run, arguments.label or arguments.run.name, arguments.note, short_commit(arguments.commit)))
+        label, commit = arguments.label or arguments.run.name, short_commit(arguments.commit)
+        print(*add(arguments.run, label, arguments.note, commit), sep="\n")
     stale = [file for file, text in pages().items() if not file.exists() or file.read_text() != text]
     if arguments.action == "check":
         for file in stale:

@@ -29,3 +29,24 @@ def test_seeds_are_summed_up(tmp_path: Path, monkeypatch):
     assert "mIoU" not in shown
     (row,) = ledger.table(records).splitlines()[2:]
     assert "81.0 ± 1.4" in row and "| 0, 1 |" in row
+
+
+def test_scales_are_kept_each_and_combined(tmp_path: Path, monkeypatch):
+    config = {"config": {"data": "scene15:/somewhere/15-Scene", "seed": 0, "workers": 1, "lr": 0.1}}
+    run = tmp_path / "run"
+    for scale in (64, 96):
+        (run / f"scale-{scale}").mkdir(parents=True)
+        (run / f"scale-{scale}" / "config.json").write_text(json.dumps(config))
+        (run / f"scale-{scale}" / "metrics.csv").write_text(f"epoch,seconds\n1,{scale}\n2,1\n")
+    (run / "scales.json").write_text(json.dumps(config))
+    part = {score: {"classification": {"accuracy": score}} for score in (90.0, 91.0, 93.0)}
+    results = {"split": "test", "seconds": 3, "versions": {}, "combination": "mean", **part[93.0]}
+    results |= {"scales": {"64": part[90.0], "96": part[91.0]}, "combinations": {"mean": part[93.0]}}
+    (run / "results.json").write_text(json.dumps(results))
+    monkeypatch.setattr(ledger, "RESULTS", tmp_path / "results")
+    files = ledger.add(run, "small", "", "abc")
+    assert [file.stem for file in files] == ["small-64-seed0", "small-96-seed0", "small-mean-seed0"]
+    records = [json.loads(file.read_text()) for file in files]
+    assert [r["train_seconds"] for r in records] == [65, 97, 162]
+    assert [r["results"]["classification"]["accuracy"] for r in records] == [90, 91, 93]
+    assert all(r["data"] == "15-Scene" and "data" not in r["config"] for r in records)
