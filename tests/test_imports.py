@@ -68,6 +68,7 @@ LEVELS: dict[str, int] = {
 HELPERS = {
     "commands": ("parser",),
     "data": ("sample", "drawings"),
+    "formats": ("picture", "pictures"),
     "metrics": ("_common", "classification"),
     "reproduce": ("planning", "tables"),
 }

@@ -1,5 +1,6 @@
 """``wildcat predict``."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,15 @@ def _pictures(paths: Sequence[str]) -> list[Path]:
     return found
 
 
+def _root(paths: Sequence[str]) -> Path | None:
+    """The deepest folder that holds all that was given: results are named from there."""
+    folders = [os.path.abspath(path if Path(path).is_dir() else Path(path).parent) for path in paths]  # noqa: PTH100
+    try:
+        return Path(os.path.commonpath(folders))
+    except ValueError:  # on several drives
+        return None
+
+
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
     parser = command_parser(
@@ -34,12 +44,14 @@ def main(argv: Sequence[str]) -> int:
         """
 wildcat predict imagenet cat.jpg --out found
 wildcat predict runs/mine pictures/ --out found --formats json,mask --crf
+wildcat predict runs/mine pictures/ --out found --formats coco,label-studio,cvat
 """,
     )
     parser.add_argument("run", metavar="RUN", help='a run\'s folder, a hub name, or "imagenet"')
     parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="picture files, or folders of them")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
-    parser.add_argument("--formats", default="json,overlay", help="separated by commas: json, overlay, mask")
+    known = "json, csv, overlay, mask, coco, yolo, voc, label-studio, cvat"  # formats.FORMATS, which needs PyTorch
+    parser.add_argument("--formats", default="json,overlay", help=f"separated by commas: {known}")
     parser.add_argument("--threshold", type=float, default=0.5, help="probability from which a class is predicted")
     parser.add_argument("--crf", action="store_true", help="refine masks with the dense CRF")
     parser.add_argument("--batch-size", type=int, default=8, help="pictures per pass")
@@ -51,19 +63,25 @@ wildcat predict runs/mine pictures/ --out found --formats json,mask --crf
     if not 0 <= arguments.threshold <= 1:
         raise WildcatError(f"--threshold is a probability, from 0 to 1; got {arguments.threshold:g}")
 
-    from wildcat.formats import FORMATS, write_predictions
+    from wildcat.formats import check_formats, write_predictions
     from wildcat.predict import items_of, load
 
-    for name in formats:
-        if name not in FORMATS:
-            raise WildcatError(f"unknown format {name!r}; known: {', '.join(FORMATS)}")
+    check_formats(formats)
     from tqdm import tqdm
 
     pictures = _pictures(arguments.pictures)
     predictor = load(arguments.run, precision=arguments.precision)
     stream = predictor.stream(items_of(pictures), batch_size=arguments.batch_size, on_error="yield", multi_maps=False)
     shown = tqdm(stream, "predicting", len(pictures), unit=" images", disable=None)
-    failures = write_predictions(shown, Path(arguments.out), formats, arguments.threshold, arguments.crf)
+    failures = write_predictions(
+        shown,
+        Path(arguments.out),
+        formats,
+        predictor.settings.classes,
+        root=_root(arguments.pictures),
+        threshold=arguments.threshold,
+        crf=arguments.crf,
+    )
     for failure in failures:
         print(f"skipped: {failure.message}", file=sys.stderr)
     print(f"{len(pictures) - len(failures)} of {len(pictures)} pictures: {arguments.out}")

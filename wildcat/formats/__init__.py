@@ -1,0 +1,102 @@
+"""Predictions in the formats that other tools read: docs/formats.md shows each."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from wildcat.errors import WildcatError
+from wildcat.formats.coco import CocoWriter
+from wildcat.formats.cvat import CvatWriter
+from wildcat.formats.label_studio import LabelStudioWriter
+from wildcat.formats.picture import Names, Picture, Writer
+from wildcat.formats.pictures import MaskWriter, OverlayWriter
+from wildcat.formats.tables import CsvWriter, JsonWriter
+from wildcat.formats.voc import VocWriter
+from wildcat.formats.yolo import YoloWriter
+from wildcat.predict import Failure
+from wildcat.prediction import Prediction
+
+_WRITERS: dict[str, Callable[[Path, tuple[str, ...]], Writer]] = {
+    "json": JsonWriter,
+    "csv": CsvWriter,
+    "overlay": OverlayWriter,
+    "mask": MaskWriter,
+    "coco": CocoWriter,
+    "yolo": YoloWriter,
+    "voc": VocWriter,
+    "label-studio": LabelStudioWriter,
+    "cvat": CvatWriter,
+}
+FORMATS = tuple(_WRITERS)
+
+
+def write_predictions(
+    predictions: Iterable[Prediction | Failure],
+    out: Path,
+    formats: Iterable[str],
+    classes: Sequence[str],
+    *,
+    root: Path | None = None,
+    threshold: float = 0.5,
+    crf: bool = False,
+) -> list[Failure]:
+    """Write predictions as they come; memory does not grow with their number.
+
+    ======================  ===========================================================================================
+    ``json``                ``predictions.jsonl``, an object per picture
+    ``csv``                 ``scores.csv``, a row per picture, a column per class
+    ``overlay``             ``overlay/NAME.jpg``, the picture with a heatmap and a point for each predicted class
+    ``mask``                ``mask/NAME.png``, labels 0 (background) and 1 + class; ``mask-overlay/NAME.jpg`` to look at
+    ``coco``                ``coco/``: a data set with regions of masks, and results for boxes, masks and points
+    ``yolo``                ``yolo/``: boxes of regions of masks
+    ``voc``                 ``voc/``: masks and XML with boxes, laid out as PASCAL VOC
+    ``label-studio``        ``label-studio/``: tasks with tags, points and brush masks
+    ``cvat``                ``cvat/``: tags, points and masks
+    ======================  ===========================================================================================
+
+    Files that hold all pictures get their name when they are whole; the others are written whole or not at all.
+
+    Args:
+        predictions: from :meth:`wildcat.predict.Predictor.stream`.
+        out: folder, made if needed.
+        formats: out of :data:`FORMATS`.
+        classes: of the model.
+        root: folder that pictures are named from: ``root/a/cat.jpg`` gives ``overlay/a/cat.jpg``. Without it, and for
+            pictures elsewhere, the last part of the name counts; names given twice are numbered.
+        threshold: probability from which a class counts as predicted.
+        crf: refine masks with the dense CRF.
+
+    Returns:
+        The pictures that could not be read.
+
+    Raises:
+        WildcatError: for an unknown format, or one whose package is not installed.
+    """
+    wanted = list(dict.fromkeys(formats))
+    check_formats(wanted)
+    names = Names(root)
+    failures: list[Failure] = []
+    writers: list[Writer] = []
+    try:
+        for name in wanted:
+            writers.append(_WRITERS[name](out, tuple(classes)))
+        for prediction in predictions:
+            if isinstance(prediction, Failure):
+                failures.append(prediction)
+                continue
+            relative = names.relative(prediction.name)
+            picture = Picture(relative, names.stem(relative), prediction, threshold, crf)
+            for writer in writers:
+                writer.add(picture)
+        for writer in writers:
+            writer.finish()
+    finally:
+        for writer in writers:
+            writer.discard()
+    return failures
+
+
+def check_formats(formats: Iterable[str]) -> None:
+    """Raise a WildcatError for a name that is no format."""
+    for name in formats:
+        if name not in FORMATS:
+            raise WildcatError(f"unknown format {name!r}; known: {', '.join(FORMATS)}")

@@ -1,0 +1,80 @@
+"""COCO's JSON: a data set whose annotations are the regions of masks, and result lists for ``COCO.loadRes``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wildcat.errors import WildcatError
+from wildcat.formats.picture import Growing, JsonList, Picture
+
+
+class CocoWriter:
+    """``coco/dataset.json`` and ``results-bbox.json``, ``results-segm.json``, ``results-keypoints.json`` beside it.
+
+    Pictures are numbered from 1 in the order they come, classes from 1 in the model's order. A box is that of a region
+    of the mask, (x, y, width, height); a key point is the class's point, of which each predicted class has one.
+    """
+
+    def __init__(self, out: Path, classes: tuple[str, ...]) -> None:
+        try:
+            from pycocotools import mask as encoder
+        except ImportError as error:
+            raise WildcatError("the format coco needs pycocotools: pip install 'wildcat-wsl[coco]'") from error
+        self._encode = encoder.encode
+        categories = [
+            {"id": number, "name": name, "keypoints": ["point"], "skeleton": []}
+            for number, name in enumerate(classes, start=1)
+        ]
+        folder = out / "coco"
+        # Pictures and annotations grow side by side; the annotations are put behind the pictures at the end.
+        self._dataset, self._regions = Growing(folder / "dataset.json"), Growing(folder / "annotations.json")
+        self._dataset.stream.write(f'{{"categories": {json.dumps(categories)},\n"images": ')
+        self._results = [Growing(folder / f"results-{kind}.json") for kind in ("bbox", "segm", "keypoints")]
+        self._images, self._annotations = JsonList(self._dataset.stream), JsonList(self._regions.stream)
+        self._boxes, self._masks, self._points = (JsonList(file.stream) for file in self._results)
+        self._image_id = self._annotation_id = 0
+
+    def add(self, picture: Picture) -> None:
+        """Write a picture's entries."""
+        self._image_id += 1
+        width, height = picture.prediction.size
+        self._images.add({"id": self._image_id, "file_name": picture.name, "width": width, "height": height})
+        for region in picture.regions:
+            self._annotation_id += 1
+            x1, y1, x2, y2 = region.box
+            mask = np.zeros((height, width), dtype=np.uint8, order="F")
+            mask[y1:y2, x1:x2] = region.pixels
+            runs = self._encode(mask)
+            found = self._found(picture, region.label)
+            box = {"bbox": [x1, y1, x2 - x1, y2 - y1]}
+            segmentation = {"segmentation": {"size": [height, width], "counts": runs["counts"].decode("ascii")}}
+            self._boxes.add(found | box)
+            self._masks.add(found | segmentation)
+            self._annotations.add(
+                {"id": self._annotation_id, **found, **box, "area": region.area, "iscrowd": 0, **segmentation}
+            )
+        for label in picture.present:
+            x, y = picture.point_of(label)
+            self._points.add(self._found(picture, label) | {"keypoints": [round(x, 2), round(y, 2), 2]})
+
+    def _found(self, picture: Picture, label: int) -> dict[str, Any]:
+        return {"image_id": self._image_id, "category_id": 1 + label, "score": picture.score_of(label)}
+
+    def finish(self) -> None:
+        """Put the data set together."""
+        for entries in (self._images, self._annotations, self._boxes, self._masks, self._points):
+            entries.end()
+        self._dataset.stream.write(',\n"annotations": ')
+        self._dataset.take(self._regions)
+        self._dataset.stream.write("}\n")
+        for file in (self._dataset, *self._results):
+            file.finish()
+
+    def discard(self) -> None:
+        """Remove what is not whole."""
+        for file in (self._dataset, self._regions, *self._results):
+            file.discard()

@@ -1,0 +1,91 @@
+"""CVAT's pre-annotations, "CVAT for images 1.1": tags, points and masks."""
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import numpy.typing as npt
+
+from wildcat.checkpoint import write_atomically
+from wildcat.colours import class_colours
+from wildcat.formats.picture import Growing, Picture, xml_text
+
+
+class CvatWriter:
+    """``cvat/annotations.xml``, to be uploaded to a task of the same pictures, and ``labels.json``, its labels.
+
+    A picture has a tag, a point and a mask for each predicted class.
+    """
+
+    def __init__(self, out: Path, classes: tuple[str, ...]) -> None:
+        self._folder = out / "cvat"
+        self._file = Growing(self._folder / "annotations.xml")
+        colours = class_colours(len(classes)).tolist()
+        self._labels = [
+            {"name": xml_text(name), "color": f"#{red:02x}{green:02x}{blue:02x}", "attributes": []}
+            for name, (red, green, blue) in zip(classes, colours, strict=True)
+        ]
+        self._pictures = 0
+        self._file.stream.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n')
+        self._write(self._meta())
+
+    def _meta(self) -> ElementTree.Element:
+        """The task's labels, without which some readers take nothing."""
+        meta = ElementTree.Element("meta")
+        labels = ElementTree.SubElement(ElementTree.SubElement(meta, "task"), "labels")
+        for values in self._labels:
+            label = ElementTree.SubElement(labels, "label")
+            for key in ("name", "color"):
+                ElementTree.SubElement(label, key).text = str(values[key])
+        return meta
+
+    def _write(self, element: ElementTree.Element) -> None:
+        ElementTree.indent(element)
+        self._file.stream.write(ElementTree.tostring(element, encoding="unicode") + "\n")
+
+    def add(self, picture: Picture) -> None:
+        """Write a picture's element."""
+        width, height = picture.prediction.size
+        image = ElementTree.Element(
+            "image", id=str(self._pictures), name=xml_text(picture.name), width=str(width), height=str(height)
+        )
+        self._pictures += 1
+        shape = {"source": "auto", "occluded": "0", "z_order": "0"}
+        for label in picture.present:
+            name = {"label": xml_text(picture.class_of(label))}
+            ElementTree.SubElement(image, "tag", {**name, "source": "auto"})
+            x, y = picture.point_of(label)
+            ElementTree.SubElement(image, "points", {**name, **shape, "points": f"{x:.2f},{y:.2f}"})
+            inside = picture.inside(label)
+            if inside.any():
+                ElementTree.SubElement(image, "mask", {**name, **shape, **_cut_out(inside)})
+        self._write(image)
+
+    def finish(self) -> None:
+        """Write the labels and close the annotations."""
+        write_atomically(self._folder / "labels.json", (json.dumps(self._labels, indent=1) + "\n").encode())
+        self._file.stream.write("</annotations>\n")
+        self._file.finish()
+
+    def discard(self) -> None:
+        """Remove what is not whole."""
+        self._file.discard()
+
+
+def _cut_out(inside: npt.NDArray[np.bool_]) -> dict[str, str]:
+    """A mask within its box: lengths of runs row by row, of pixels outside and inside in turn, outside first."""
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    top, left = int(rows[0]), int(columns[0])
+    part = inside[top : rows[-1] + 1, left : columns[-1] + 1]
+    flat = part.reshape(-1)
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    runs = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
+    runs = [0, *runs] if flat[0] else runs
+    return {
+        "rle": ", ".join(map(str, runs)),
+        "left": str(left),
+        "top": str(top),
+        "width": str(part.shape[1]),
+        "height": str(part.shape[0]),
+    }

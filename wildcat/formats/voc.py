@@ -1,0 +1,73 @@
+"""PASCAL VOC's masks and XML."""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+from wildcat import render
+from wildcat.checkpoint import write_atomically
+from wildcat.formats.picture import Growing, Picture, xml_text
+from wildcat.formats.pictures import save_picture
+
+
+class VocWriter:
+    """``voc/``: what VOCdevkit's folder of a year holds, except the pictures.
+
+    ``SegmentationClass/NAME.png`` are masks with VOC's palette, ``Annotations/NAME.xml`` boxes of regions of masks
+    (pixels counted from 1, both ends included), ``ImageSets/Main/train.txt`` and ``ImageSets/Segmentation/train.txt``
+    the names. ``labels.txt`` names the masks' values, the first of them background.
+    """
+
+    def __init__(self, out: Path, classes: tuple[str, ...]) -> None:
+        self._folder = out / "voc"
+        self._lists = [Growing(self._folder / "ImageSets" / task / "train.txt") for task in ("Main", "Segmentation")]
+        self._classes = classes
+
+    def add(self, picture: Picture) -> None:
+        """Write a picture's mask and XML."""
+        save_picture(render.mask_png(picture.mask), self._folder / "SegmentationClass" / f"{picture.stem}.png")
+        file = self._folder / "Annotations" / f"{picture.stem}.xml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        root = _annotation(picture)
+        ElementTree.indent(root, "\t")
+        write_atomically(file, ElementTree.tostring(root, encoding="unicode").encode() + b"\n")
+        for names in self._lists:
+            names.stream.write(picture.stem + "\n")
+
+    def finish(self) -> None:
+        """Write the lists."""
+        names = [" ".join(name.split()) + "\n" for name in ("background", *self._classes)]
+        write_atomically(self._folder / "labels.txt", "".join(names).encode())
+        for file in self._lists:
+            file.finish()
+
+    def discard(self) -> None:
+        """Remove what is not whole."""
+        for file in self._lists:
+            file.discard()
+
+
+def _annotation(picture: Picture) -> ElementTree.Element:
+    width, height = picture.prediction.size
+    root = ElementTree.Element("annotation")
+    folder, _, file = picture.name.rpartition("/")
+    _add(root, "folder", folder)
+    _add(root, "filename", file)
+    size = ElementTree.SubElement(root, "size")
+    for name, value in (("width", width), ("height", height), ("depth", 3)):
+        _add(size, name, value)
+    _add(root, "segmented", int(bool(picture.mask.any())))
+    for region in picture.regions:
+        found = ElementTree.SubElement(root, "object")
+        x1, y1, x2, y2 = region.box
+        _add(found, "name", picture.class_of(region.label))
+        _add(found, "pose", "Unspecified")
+        _add(found, "truncated", 0)
+        _add(found, "difficult", 0)
+        box = ElementTree.SubElement(found, "bndbox")
+        for name, value in (("xmin", x1 + 1), ("ymin", y1 + 1), ("xmax", x2), ("ymax", y2)):
+            _add(box, name, value)
+    return root
+
+
+def _add(parent: ElementTree.Element, name: str, value: object) -> None:
+    ElementTree.SubElement(parent, name).text = xml_text(str(value))
