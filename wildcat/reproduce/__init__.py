@@ -41,12 +41,14 @@ def reproduce(
         The pages.
 
     Raises:
-        WildcatError: if the folder holds experiments on other data or with other settings; if a run fails, once the
+        WildcatError: if the data has no annotations for an experiment; if the folder holds experiments on other data or with other settings; if a run fails, once the
             others are done.
     """
     from wildcat.reproduce import running
 
     data = running.ScoringData(recipe)
+    for experiment in chosen:
+        data.check(experiment, recipe)
     runs = plan(chosen, recipe, seeds)
     _claim(out, recipe)
 

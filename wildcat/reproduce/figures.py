@@ -95,18 +95,16 @@ def _named(mask: npt.NDArray[np.uint8], classes: Sequence[str]) -> str:
 
 
 def maps(run: Path, file: Path) -> list[Path]:
-    """Figure 6 of a run: pictures with their true mask, the two most different maps of a class, and the mask predicted.
+    """Figure 6 of a run with two maps per class or more: pictures with their true mask, the two most different maps of a class, and the mask predicted.
 
     The pictures are evenly spaced over those that have a mask; the class is the one that covers most of it.
 
     Raises:
-        WildcatError: if the run has one map per class, or no picture has a mask.
+        WildcatError: if no picture has a mask with anything in it.
     """
     from matplotlib.figure import Figure
 
     config = read_run(run).config
-    if config.num_maps < 2:
-        raise WildcatError("figure6 shows two of the maps of a class; the recipe has one (--num-maps)")
     dataset = open_dataset(config.data, default_splits(config.data)[1])
     truths = ((index, dataset.mask(index)) for index in range(len(dataset)))
     found = [(index, mask) for index, mask in truths if mask is not None and ((mask > 0) & (mask < 255)).any()]

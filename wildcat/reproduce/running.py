@@ -8,9 +8,10 @@ from typing import Any
 from wildcat.checkpoint import BACKGROUND, WEIGHTS, save_background, write_json
 from wildcat.config import TrainConfig, read_json
 from wildcat.data import default_splits, open_dataset
+from wildcat.errors import WildcatError
 from wildcat.evaluate import TASKS, evaluate, fit_masks
 from wildcat.predict import load
-from wildcat.reproduce.planning import Measure, PlannedRun
+from wildcat.reproduce.planning import Experiment, Measure, PlannedRun
 from wildcat.reproduce.tables import scores_of
 from wildcat.train import train
 
@@ -41,6 +42,18 @@ class ScoringData:
     def scorable(self, wanted: Sequence[Measure]) -> tuple[Measure, ...]:
         """Those of the tasks that the data set has annotations for."""
         return tuple(measure for measure in wanted if self.has[measure])
+
+    def check(self, experiment: Experiment, recipe: TrainConfig) -> None:
+        """Refuse an experiment that this data or recipe cannot have.
+
+        Raises:
+            WildcatError: saying what is missing.
+        """
+        if not self.has[experiment.measures[0]]:
+            needed = {"pointing": "boxes", "segmentation": "masks"}[experiment.measures[0]]
+            raise WildcatError(f"{experiment.name} needs {needed}; {recipe.data} {self.about['split']} has none")
+        if experiment.drawing == "maps" and recipe.num_maps < 2:
+            raise WildcatError(f"{experiment.name} shows two of the maps of a class; num_maps is {recipe.num_maps}")
 
 
 def finished(folder: Path, measures: Sequence[Measure]) -> dict[str, Any] | None:
