@@ -1,6 +1,7 @@
 """The ledger of measured figures: kept by program, never by hand.
 
 python -m experiments.ledger add RUN [--label NAME] [--note TEXT] [--commit HASH]   keep the figures of a scored run
+python -m experiments.ledger reproduced DIR [--commit HASH]         keep what `wildcat reproduce` wrote to DIR
 python -m experiments.ledger                                        write experiments/README.md and README's row
 python -m experiments.ledger check                                  fail if they are not up to date
 """
@@ -17,8 +18,11 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from experiments import reproduced
+
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
+REPRODUCED = RESULTS / "reproduced"
 LEDGER = HERE / "README.md"
 README = HERE.parent / "README.md"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
@@ -169,15 +173,16 @@ def pages() -> dict[Path, str]:
             + " | ".join(["`voc07-mini`, 2,000 tagged photographs", *shown.values(), f"{minutes:.0f} min on a CPU"])
             + " |"
         )
+    tables = reproduced.section(REPRODUCED)
     return {
-        LEDGER: "\n".join([HEAD, f"{table(records)}\n", *sections()]),
+        LEDGER: "\n".join([HEAD, f"{table(records)}\n", *sections(), *([tables] if tables else [])]),
         README: f"{before}{BEGIN}\n{row}\n{END}{after}",
     }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", nargs="?", choices=["add", "write", "check"], default="write")
+    parser.add_argument("action", nargs="?", choices=["add", "reproduced", "write", "check"], default="write")
     parser.add_argument("run", nargs="?", type=Path)
     parser.add_argument("--label")
     parser.add_argument("--note", default="")
@@ -188,6 +193,12 @@ def main() -> int:
             parser.error("add needs RUN")
         label, commit = arguments.label or arguments.run.name, short_commit(arguments.commit)
         print(*add(arguments.run, label, arguments.note, commit), sep="\n")
+    if arguments.action == "reproduced":
+        if arguments.run is None:
+            parser.error("reproduced needs DIR")
+        machine = {"cores": os.cpu_count(), "processor": processor()}
+        for file in reproduced.keep(arguments.run, REPRODUCED, short_commit(arguments.commit), machine):
+            print(file)
     stale = [file for file, text in pages().items() if not file.exists() or file.read_text() != text]
     if arguments.action == "check":
         for file in stale:

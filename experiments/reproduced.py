@@ -7,9 +7,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from wildcat.reproduce.tables import DATA_NAMES, data_name, mean_and_deviation, scores, told
+from wildcat.reproduce.tables import comparison, data_name, verdicts
 
-HEADER = ["figure", "paper", "here", "data", "command", "commit", "seeds", "duration"]
+HERE = Path(__file__).resolve().parent
 
 
 def command_of(values: dict[str, Any]) -> str:
@@ -45,7 +45,7 @@ def keep(folder: Path, results: Path, commit: str, machine: dict[str, Any]) -> l
             continue  # the settings that the folder shares, or nothing measured yet
         values["command"] = command_of(values)
         values["data"] = data_name(values["data"])
-        kept = results / f"{values['name']}-{values['data']}.json"
+        kept = results / f"{label_of(values)}.json"
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps({**values, "commit": commit, "machine": machine}, indent=1) + "\n")
         written.append(kept)
@@ -55,55 +55,37 @@ def keep(folder: Path, results: Path, commit: str, machine: dict[str, Any]) -> l
     return written
 
 
-def read_kept(results: Path) -> list[dict[str, Any]]:
-    """All kept experiments, by file name."""
-    return [json.loads(file.read_text()) for file in sorted(results.glob("*.json"))]
+def label_of(values: dict[str, Any]) -> str:
+    """File name of an experiment: what, on what, with what."""
+    recipe = values["recipe"]
+    return f"{values['name']}-{values['data']}-{recipe['backbone'].replace(':', '-')}-{recipe['image_size']}"
 
 
-def section(kept: list[dict[str, Any]], results: str) -> str:
-    """The ledger's part on the paper's tables and figures: one row per figure, and which effects appear."""
-    if not kept:
-        return ""
-    lines = ["| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
-    for values in kept:
-        lines += [row_of(values, row, name) for row in values["rows"] for name in names_of(row)]
-    parts = ["## Tables and figures of the paper", PREFACE, "\n".join(lines)]
-    for values in kept:
-        parts.append(f"### {values['title']}, {values['data']}")
-        if (Path(__file__).parent / results / f"{values['name']}-{values['data']}.svg").exists():
-            parts.append(f"![{values['title']}]({results}/{values['name']}-{values['data']}.svg)")
-        if values["chance"]:
-            chance = values["chance"]
-            parts.append(
-                f"Deviation of {values['score']} that neither settings nor seed explain: {chance['deviation']:.2f} "
-                f"({chance['freedom']} degrees of freedom)."
-            )
-        parts.append("\n".join(f"- {told(effect)}" for effect in values["effects"]))
-    return "\n\n".join(part for part in parts if part) + "\n"
+def section(results: Path) -> str:
+    """The ledger's part on the paper's tables and figures, from the folder that they are kept in."""
+    files = sorted(results.glob("*.json"))
+    parts = ["## Tables and figures of the paper", PREFACE, *(part_of(file) for file in files)]
+    return "\n\n".join(parts) + "\n" if files else ""
 
 
-PREFACE = """Kept by `python -m experiments.ledger reproduced DIR` from what `wildcat reproduce` wrote. The paper's figures are those
-of ResNet-101 at 448 px on the full data sets; what can be compared is the difference between rows. An effect appears if
-the difference is more than the deviation between runs explains at 95 % (two-sided t test)."""
+PREFACE = """Kept by `python -m experiments.ledger reproduced DIR` from what `wildcat reproduce` wrote to DIR. The
+paper's figures are those of ResNet-101 at 448 px on the full data sets: what can be compared is how rows differ."""
 
 
-def names_of(row: dict[str, Any]) -> list[str]:
-    """The scores of a row."""
-    return list(dict.fromkeys(name for run in row["runs"] for name in run["scores"]))
-
-
-def row_of(values: dict[str, Any], row: dict[str, Any], name: str) -> str:
-    """One figure as a line of the table."""
-    paper = ", ".join(f"{DATA_NAMES[kind]} {score:.1f}" for kind, score in row["paper"].items())
-    seconds = statistics.fmean(run["train_seconds"] + run["evaluate_seconds"] for run in row["runs"])
-    cells = [
-        f"{values['title'].partition(':')[0]}: {row['label']}",
-        paper if name == values["score"] else "",
-        f"{name} {mean_and_deviation(scores(row, name))}",
-        f"{values['data']} {values['split']}",
+def part_of(file: Path) -> str:
+    """One experiment."""
+    values = json.loads(file.read_text())
+    recipe, machine = values["recipe"], values["machine"]
+    runs = {run["run"]: run for row in values["rows"] for run in row["runs"]}
+    seconds = statistics.fmean(run["train_seconds"] + run["evaluate_seconds"] for run in runs.values())
+    drawing = file.with_suffix(".svg")
+    parts = [
+        f"### {values['title']} ({values['data']}, {recipe['backbone']}, {recipe['image_size']} px)",
         f"`{values['command']}`",
-        values["commit"],
-        ", ".join(str(run["seed"]) for run in row["runs"]),
-        f"{seconds / 60:.1f} min a run",
+        f"Scored on {values['data']} {values['split']}, {values['images']:,} pictures; commit {values['commit']}; "
+        f"{len(runs)} runs of {seconds / 60:.1f} min; {machine['cores']} cores, {machine['processor']}.",
+        f"![{values['title']}]({drawing.relative_to(HERE).as_posix()})" if drawing.exists() else "",
+        comparison(values),
+        verdicts(values),
     ]
-    return "| " + " | ".join(cells) + " |"
+    return "\n\n".join(part for part in parts if part)

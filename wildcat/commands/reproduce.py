@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from wildcat import config as settings
-from wildcat.commands.parser import add_settings, asked_first, command_parser
+from wildcat.commands.parser import add_settings, asked_first, command_parser, sizes
 from wildcat.config import TrainConfig
 from wildcat.errors import WildcatError
 
@@ -51,6 +51,9 @@ wildcat reproduce table7 --data voc07:data --recipe voc07 --out runs/paper --dry
     parser.add_argument("--maps", default=shown, help=f"values of M in table6 (default: {shown})")
     shown = ",".join(f"{alpha:g}" for alpha in ALPHAS)
     parser.add_argument("--alphas", default=shown, help=f"values of alpha in figure4 and figure5 (default: {shown})")
+    parser.add_argument(
+        "--scales", type=sizes, default=[], metavar="N,N,...", help="image sizes for the row that combines scales"
+    )
     parser.add_argument("--dry-run", action="store_true", help="list the runs and do nothing")
     add_settings(parser, defaults, without=("seed",))
     arguments = parser.parse_args(argv)
@@ -64,7 +67,7 @@ wildcat reproduce table7 --data voc07:data --recipe voc07 --out runs/paper --dry
     chosen = [known[name] for name in dict.fromkeys(arguments.names)]
 
     if arguments.dry_run:
-        runs = plan(chosen, recipe, seeds)
+        runs = plan(chosen, recipe, seeds, arguments.scales)
         for run in runs:
             print(f"{run.name}  {', '.join(run.serves)}")
         print(f"{len(runs)} runs of {recipe.epochs} epochs")
@@ -72,6 +75,7 @@ wildcat reproduce table7 --data voc07:data --recipe voc07 --out runs/paper --dry
 
     from wildcat.reproduce import reproduce
 
-    for page in reproduce(chosen, recipe, Path(arguments.out), seeds, shlex.join(["wildcat", "reproduce", *argv])):
+    command = shlex.join(["wildcat", "reproduce", *argv])
+    for page in reproduce(chosen, recipe, Path(arguments.out), seeds, command, arguments.scales):
         print(f"written: {page}")
     return 0

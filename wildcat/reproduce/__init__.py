@@ -23,7 +23,12 @@ SHARED = "reproduce.json"
 
 
 def reproduce(
-    chosen: Sequence[Experiment], recipe: TrainConfig, out: Path, seeds: Sequence[int], command: str
+    chosen: Sequence[Experiment],
+    recipe: TrainConfig,
+    out: Path,
+    seeds: Sequence[int],
+    command: str,
+    scales: Sequence[int] = (),
 ) -> list[Path]:
     """Do what is left of some experiments; their pages are written anew after each run.
 
@@ -36,27 +41,30 @@ def reproduce(
         out: the folder.
         seeds: one run of each row for each seed.
         command: shown on the pages.
+        scales: image sizes for the rows that combine scales; without them those rows stay empty.
 
     Returns:
         The pages.
 
     Raises:
-        WildcatError: if the data has no annotations for an experiment; if the folder holds experiments on other data or with other settings; if a run fails, once the
-            others are done.
+        WildcatError: if the data has no annotations for an experiment; if the folder holds experiments on other data or
+            with other settings; if a run fails, once the others are done.
     """
     from wildcat.reproduce import running
 
     data = running.ScoringData(recipe)
     for experiment in chosen:
         data.check(experiment, recipe)
-    runs = plan(chosen, recipe, seeds)
+    runs = plan(chosen, recipe, seeds, scales)
     _claim(out, recipe)
+
+    def runs_of(experiment: Experiment) -> dict[str, list[str]]:
+        return {row.key: [planned(row, recipe, seed, scales).name for seed in seeds] for row in experiment.rows}
 
     def write() -> list[Path]:
         done = {run.name: found for run in runs if (found := running.summary(run, out / "runs" / run.name)) is not None}
-        return [
-            _write(experiment, recipe, out, seeds, done, {"command": command, **data.about}) for experiment in chosen
-        ]
+        about = {"command": command, **data.about}
+        return [_write(experiment, recipe, out, done, runs_of(experiment), about) for experiment in chosen]
 
     pages = write()
     left = [run for run in runs if running.finished(out / "runs" / run.name, data.scorable(run.measures)) is None]
@@ -103,15 +111,14 @@ def _write(
     experiment: Experiment,
     recipe: TrainConfig,
     out: Path,
-    seeds: Sequence[int],
     done: dict[str, dict[str, Any]],
+    names: dict[str, list[str]],
     about: dict[str, Any],
 ) -> Path:
     """Write what the finished runs say about an experiment; the page."""
     from wildcat.checkpoint import write_atomically, write_json
     from wildcat.reproduce import figures, tables
 
-    names = {row.key: [planned(row, recipe, seed).name for seed in seeds] for row in experiment.rows}
     runs = {key: [done[name] for name in found if name in done] for key, found in names.items()}
     values = tables.record(experiment, runs, list(done.values()), recipe, about)
     page = out / f"{experiment.name}.md"

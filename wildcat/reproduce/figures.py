@@ -95,9 +95,10 @@ def _named(mask: npt.NDArray[np.uint8], classes: Sequence[str]) -> str:
 
 
 def maps(run: Path, file: Path) -> list[Path]:
-    """Figure 6 of a run with two maps per class or more: pictures with their true mask, the two most different maps of a class, and the mask predicted.
+    """Figure 6 of a run with two maps per class or more.
 
-    The pictures are evenly spaced over those that have a mask; the class is the one that covers most of it.
+    A row holds a picture, its true mask, the two most different maps of a class, and the mask predicted. The pictures
+    are evenly spaced over those that have a mask; the class is the one that covers most of it.
 
     Raises:
         WildcatError: if no picture has a mask with anything in it.

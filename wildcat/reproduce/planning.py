@@ -172,6 +172,7 @@ class PlannedRun:
         name: its folder's name, known by everything that could change its scores.
         config: its settings.
         method: of its row.
+        scales: image sizes of the method "scales".
         serves: names of the experiments that show it.
         measures: tasks to score.
     """
@@ -179,6 +180,7 @@ class PlannedRun:
     name: str
     config: TrainConfig
     method: Method
+    scales: tuple[int, ...] = ()
     serves: tuple[str, ...] = ()
     measures: tuple[Measure, ...] = ()
 
@@ -193,7 +195,7 @@ def identity(config: TrainConfig) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in HOW and value != default[key]}
 
 
-def run_name(config: TrainConfig, method: Method = "model") -> str:
+def run_name(config: TrainConfig, method: Method = "model", scales: Sequence[int] = ()) -> str:
     """A folder's name: readable settings, a digest of all of them and of the data set, and the seed.
 
     >>> run_name(TrainConfig(num_maps=2, kmax=1, kmin=1, alpha=0.7))
@@ -203,25 +205,31 @@ def run_name(config: TrainConfig, method: Method = "model") -> str:
     kmin = config.kmax if config.kmin is None else config.kmin
     pooling = f"k{config.kmax}-{kmin}-alpha{config.alpha:g}" if config.pooling == "wildcat" else config.pooling
     parts = [f"M{config.num_maps}", pooling, *(["b"] if config.architecture == "b" else [])]
-    parts = {"model": parts, "scales": ["scales", *parts], "features": ["features"]}[method]
+    parts = {"model": parts, "scales": ["scales", *map(str, scales), *parts], "features": ["features"]}[method]
     return "-".join([*parts, digest, f"seed{config.seed}"])
 
 
-def planned(row: Row, recipe: TrainConfig, seed: int) -> PlannedRun:
+def planned(row: Row, recipe: TrainConfig, seed: int, scales: Sequence[int] = ()) -> PlannedRun:
     """The run of a row and a seed."""
     config = replace(recipe, **row.settings, seed=seed)
-    return PlannedRun(run_name(config, row.method), config, row.method)
+    mine = tuple(sorted(scales)) if row.method == "scales" else ()
+    return PlannedRun(run_name(config, row.method, mine), config, row.method, mine)
 
 
-def plan(chosen: Sequence[Experiment], recipe: TrainConfig, seeds: Sequence[int]) -> list[PlannedRun]:
-    """The runs that some experiments need, each once: all of the first seed, then all of the next."""
+def plan(
+    chosen: Sequence[Experiment], recipe: TrainConfig, seeds: Sequence[int], scales: Sequence[int] = ()
+) -> list[PlannedRun]:
+    """The runs that some experiments need, each once: all of the first seed, then all of the next.
+
+    Rows that combine scales are planned if scales are given.
+    """
     runs: dict[str, PlannedRun] = {}
     for seed in seeds:
         for experiment in chosen:
             for row in experiment.rows:
-                if row.method != "model":
+                if row.method == "features" or (row.method == "scales" and not scales):
                     continue
-                run = planned(row, recipe, seed)
+                run = planned(row, recipe, seed, scales)
                 known = runs.get(run.name, run)
                 runs[run.name] = replace(
                     known,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wildcat.checkpoint import BACKGROUND, WEIGHTS, save_background, write_json
+from wildcat.checkpoint import BACKGROUND, save_background, write_json
 from wildcat.config import TrainConfig, read_json
 from wildcat.data import default_splits, open_dataset
 from wildcat.errors import WildcatError
@@ -13,6 +13,7 @@ from wildcat.evaluate import TASKS, evaluate, fit_masks
 from wildcat.predict import load
 from wildcat.reproduce.planning import Experiment, Measure, PlannedRun
 from wildcat.reproduce.tables import scores_of
+from wildcat.scales import train_scales
 from wildcat.train import train
 
 RESULTS = "results.json"
@@ -57,8 +58,8 @@ class ScoringData:
 
 
 def finished(folder: Path, measures: Sequence[Measure]) -> dict[str, Any] | None:
-    """The results of a run that is trained and scored on all these tasks; None if something is left to do."""
-    if not (folder / WEIGHTS).exists() or not (folder / RESULTS).exists():
+    """The results of a run that is scored on all these tasks; None if something is left to do."""
+    if not (folder / RESULTS).exists():
         return None
     results = read_json(folder / RESULTS)
     return results if all(measure in results for measure in measures) else None
@@ -69,7 +70,9 @@ def complete(run: PlannedRun, folder: Path, measures: Sequence[Measure]) -> None
 
     Where masks are scored, their background is fitted on the training split's masks, if it has any.
     """
-    if not (folder / WEIGHTS).exists():  # written when training ends
+    if run.method == "scales":
+        train_scales(run.config, run.scales, folder, resume=True)
+    else:
         train(run.config, folder, resume=True)
     data, masks = run.config.data, "segmentation" in measures
     if masks and not (folder / BACKGROUND).exists():
@@ -87,8 +90,10 @@ def summary(run: PlannedRun, folder: Path) -> dict[str, Any] | None:
     """What tables need of a run; None while it is not scored."""
     if (results := finished(folder, ())) is None:
         return None
-    with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        seconds = sum(float(row["seconds"]) for row in csv.DictReader(file))
+    seconds = 0.0
+    for metrics in folder.rglob("metrics.csv"):  # one, or one a scale
+        with metrics.open(newline="", encoding="utf-8") as file:
+            seconds += sum(float(row["seconds"]) for row in csv.DictReader(file))
     return {
         "run": run.name,
         "seed": run.config.seed,

@@ -208,8 +208,8 @@ def mean_and_deviation(values: Sequence[float]) -> str:
     return f"{statistics.fmean(values):.1f}{deviation}"
 
 
-def markdown(values: Mapping[str, Any]) -> str:
-    """A record as a page."""
+def comparison(values: Mapping[str, Any]) -> str:
+    """The table of a record: the paper's figures and those measured here, a row each."""
     rows = values["rows"]
     names = score_names(values) or ["score"]
     kinds = [kind for kind in DATA_NAMES if any(kind in row["paper"] for row in rows)]
@@ -220,30 +220,42 @@ def markdown(values: Mapping[str, Any]) -> str:
         ours = [mean_and_deviation(scores(row, name)) for name in names]
         seeds = ", ".join(str(run["seed"]) for run in row["runs"])
         lines.append("| " + " | ".join([row["label"], *paper, *ours, seeds or "not measured yet"]) + " |")
+    return "\n".join(lines)
+
+
+def verdicts(values: Mapping[str, Any]) -> str:
+    """Which of the paper's effects appear, a line each, and what they were held against."""
+    lines = [f"- {told(effect)}" for effect in values["effects"]]
+    if values["chance"] and lines:
+        chance = values["chance"]
+        lines += [
+            "",
+            f"Chance: what neither settings nor seed explain of {values['score']} has a deviation of "
+            f"{chance['deviation']:.2f} points ({chance['freedom']} degrees of freedom, from all runs of the same "
+            f"command). An effect appears if its difference is more than that explains at {100 * CONFIDENCE:.0f} % (two-sided "
+            "t test); how other test pictures might differ is not part of it.",
+        ]
+    return "\n".join(lines)
+
+
+def markdown(values: Mapping[str, Any]) -> str:
+    """A record as a page."""
     recipe = values["recipe"]
-    seconds = sum(run["train_seconds"] + run["evaluate_seconds"] for row in rows for run in row["runs"])
+    runs = {run["run"]: run for row in values["rows"] for run in row["runs"]}
+    seconds = sum(run["train_seconds"] + run["evaluate_seconds"] for run in runs.values())
     epochs = f"{recipe['epochs']} epoch{'s' if recipe['epochs'] > 1 else ''}"
     parts = [
         f"# {values['title']}",
+        f"![{values['title']}]({values['name']}.svg)" if values["drawn"] else "",
         f"Here: `{values['data']}`, trained on {values['train_split']}, scored on {values['split']} "
         f"({values['images']:,} pictures); {recipe['backbone']}, {recipe['image_size']} px, {epochs}. "
         "Per cent, mean ± standard deviation over seeds. Paper: ResNet-101, 448 px, the full data sets.",
         f"`{values['command']}`",
-        "\n".join(lines),
+        comparison(values),
+        verdicts(values),
+        f"The runs of this page took {seconds / 60:.0f} minutes.",
     ]
-    if values["drawn"]:
-        parts.insert(2, f"![{values['title']}]({values['name']}.svg)")
-    if values["effects"]:
-        if values["chance"]:
-            parts.append(
-                f"Chance: what neither settings nor seed explain of {values['score']} has a deviation of "
-                f"{values['chance']['deviation']:.2f} points ({values['chance']['freedom']} degrees of freedom, from "
-                "all runs of the same command). An effect appears if its difference is more than that explains at "
-                f"{100 * CONFIDENCE:.0f} % (two-sided t test); how other test pictures might differ is not part of it."
-            )
-        parts.append("\n".join(f"- {told(effect)}" for effect in values["effects"]))
-    parts.append(f"All runs of this page together took {seconds / 60:.0f} minutes.")
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def raw_csv(values: Mapping[str, Any]) -> str:
