@@ -1,11 +1,23 @@
 """The paper's experiments: what is planned, what the tables say, and that killed calls go on."""
 
+import csv
+import json
+import signal
 import statistics
+import time
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from tests.runs import tiny
-from wildcat.reproduce import planning, tables
+from experiments import reproduced
+from tests.runs import flags, start, tiny
+from wildcat.checkpoint import load_state
+from wildcat.cli import main
+from wildcat.errors import WildcatError
+from wildcat.reproduce import planning, reproduce, running, tables
 from wildcat.reproduce.planning import Effect
 
 
@@ -103,3 +115,198 @@ def test_mean_and_deviation() -> None:
     assert tables.mean_and_deviation([80.0, 82.0]) == f"81.0 ± {statistics.stdev([80, 82]):.1f}"
     assert tables.mean_and_deviation([80.0]) == "80.0"
     assert tables.mean_and_deviation([]) == ""
+
+
+def test_a_data_set_is_called_by_its_folder() -> None:
+    assert tables.data_name("coco:/somewhere/coco-mini,year=2014") == "coco-mini"
+
+
+# Runs that are done already: pages from known scores, with no training
+
+
+def finish(folder: Path, score: float, **parts: dict) -> None:
+    """What a finished run leaves that tables read."""
+    folder.mkdir(parents=True)
+    results = {"classification": {"map_area": score}, **parts, "seconds": 30.0, "versions": {}}
+    (folder / "results.json").write_text(json.dumps(results))
+    (folder / "metrics.csv").write_text("epoch,seconds\n1,60\n2,90\n")
+
+
+def finished_runs(out: Path, names: list[str], score, seeds=(0, 1)) -> list:
+    """Experiments whose runs all have the score that a function of their settings gives."""
+    chosen = [planning.experiments()[name] for name in names]
+    for run in planning.plan(chosen, tiny(), seeds):
+        finish(out / "runs" / run.name, score(run.config))
+    return chosen
+
+
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the runs that anything wanted to train."""
+    asked: list[str] = []
+    monkeypatch.setattr(running, "complete", lambda run, *_: asked.append(run.name))
+    return asked
+
+
+def test_tables_of_finished_runs(tmp_path: Path, untrained: list[str]) -> None:
+    wobble = {1: (0.1, -0.1), 2: (-0.1, 0.1)}
+    chosen = finished_runs(
+        tmp_path,
+        ["table6"],
+        lambda config: 80 + config.num_maps + 2 * config.seed + wobble.get(config.num_maps, (0, 0))[config.seed],
+    )
+    (page,) = reproduce(chosen, tiny(), tmp_path, [0, 1], "wildcat reproduce table6 --out /some/where")
+    assert untrained == []
+    lines = page.read_text().splitlines()
+    assert "| M = 1 | 89.0 | 78.9 | 69.6 | 82.0 ± 1.3 | 0, 1 |" in lines  # 81.1 and 82.9
+    assert "| M = 16 | 92.0 | 82.7 | 72.9 | 97.0 ± 1.4 | 0, 1 |" in lines
+    assert any(
+        line.startswith("- 8 maps per class beat one (paper: VOC 2007 +3.5") and "+7.0" in line for line in lines
+    )
+    assert "**appears**" in page.read_text() and "12 runs, 36.0 minutes." in lines
+    with page.with_suffix(".csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12 and rows[0]["row"] == "M=1" and float(rows[0]["mAP"]) == pytest.approx(81.1)
+    assert {row["num_maps"] for row in rows} == {"1", "2", "4", "8", "12", "16"}
+    values = json.loads(page.with_suffix(".json").read_text())
+    assert values["score"] == "mAP" and values["chance"]["freedom"] == 5
+
+    # The ledger keeps it without the paths of this machine.
+    (kept,) = reproduced.keep(tmp_path, tmp_path / "kept", "abc", {"cores": 2, "processor": "p"})
+    assert json.loads(kept.read_text())["command"] == "wildcat reproduce table6"
+
+
+def test_curves_are_drawn_as_png_and_svg(tmp_path: Path, untrained: list[str]) -> None:
+    chosen = finished_runs(tmp_path, ["figure4"], lambda config: 80 + 4 * config.alpha * (1.4 - config.alpha))
+    (page,) = reproduce(chosen, tiny(), tmp_path, [0, 1], "wildcat reproduce figure4")
+    assert "![Figure 4" in page.read_text() and untrained == []
+    pixels = np.asarray(Image.open(tmp_path / "figure4.png").convert("RGB")).astype(int)
+    assert pixels.shape[0] > 400 and (pixels[..., 2] - pixels[..., 0] > 60).sum() > 500  # a blue curve
+    text = " ".join(ElementTree.parse(tmp_path / "figure4.svg").getroot().itertext())
+    assert "alpha" in text and "mAP, per cent" in text and "seed 1" in text
+    before = (tmp_path / "figure4.svg").read_bytes()
+    reproduce(chosen, tiny(), tmp_path, [0, 1], "wildcat reproduce figure4")
+    assert (tmp_path / "figure4.svg").read_bytes() == before
+
+
+def test_missing_runs_are_done_and_a_failed_one_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def complete(run, folder: Path, measures) -> None:
+        if run.config.num_maps == 4:
+            raise WildcatError("the loss became inf")
+        finish(folder, 80.0)
+
+    monkeypatch.setattr(running, "complete", complete)
+    chosen = [planning.experiments()["table7"]]
+    with pytest.raises(WildcatError, match=r"2 of 4 runs failed; the first: M4-k1-1-alpha1-.*: the loss became inf"):
+        reproduce(chosen, tiny(), tmp_path, [0], "wildcat reproduce table7")
+    page = (tmp_path / "table7.md").read_text()
+    assert page.count("| 80.0 | 0 |") == 2 and page.count("not measured yet |") == 2
+
+
+def test_a_folder_is_of_one_data_set_and_recipe(tmp_path: Path, untrained: list[str]) -> None:
+    chosen = finished_runs(tmp_path, ["table5"], lambda config: 80.0)
+    reproduce(chosen, tiny(), tmp_path, [0, 1], "")
+    reproduce(chosen, tiny(workers=1), tmp_path, [0, 1], "")
+    with pytest.raises(WildcatError, match=r"experiments with lr 0\.1, not 0\.2; give another folder"):
+        reproduce(chosen, tiny(lr=0.2), tmp_path, [0, 1], "")
+    with pytest.raises(WildcatError, match="experiments with data"):
+        reproduce(chosen, tiny(data="synthetic:count=9,size=64"), tmp_path, [0, 1], "")
+
+
+def test_what_the_data_lacks_is_said_before_anything_is_trained(tmp_path: Path, untrained: list[str]) -> None:
+    for name in ("a", "b"):
+        for split in ("train", "test"):
+            (tmp_path / "data" / split / name).mkdir(parents=True)
+            Image.new("RGB", (9, 9)).save(tmp_path / "data" / split / name / "1.png")
+    recipe = tiny(data=f"folder:{tmp_path / 'data'}")
+    for name, needed in {"figure5": "boxes", "table8": "boxes", "table9": "masks", "figure6": "masks"}.items():
+        with pytest.raises(WildcatError, match=f"{name} needs {needed}"):
+            reproduce([planning.experiments()[name]], recipe, tmp_path / "out", [0], "")
+    with pytest.raises(WildcatError, match="figure6 shows two of the maps of a class; num_maps is 1"):
+        reproduce([planning.experiments()["figure6"]], tiny(num_maps=1), tmp_path / "out", [0], "")
+    assert untrained == [] and not (tmp_path / "out").exists()
+
+
+# The command
+
+
+def test_dry_run_lists_the_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = ["reproduce", "table2", "table5", "--data", "synthetic", "--out", str(tmp_path / "out"), "--dry-run"]
+    assert main([*words, "--seeds", "3,4", "--scales", "64,96"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 19 and lines[-1] == "18 runs of 10 epochs"  # 7 methods and 2 orders, two seeds
+    assert lines[0].endswith("-seed3  table2") and lines[9].endswith("-seed4  table2")
+    assert sum("-scales-64-96-" in line for line in lines) == 2
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["table1"], "no experiment 'table1' (known: table2, "),
+        (["table5", "--seeds", "a"], "--seeds must be numbers separated by commas, such as 0,1; got 'a'"),
+        (["table5", "--seed", "1"], "did you mean --seeds?"),
+        (["table5", "--recipe", "voc7"], "no recipe or file 'voc7'"),
+    ],
+)
+def test_mistakes(words: list[str], told: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["reproduce", *words, "--data", "synthetic", "--out", str(tmp_path)]) == 2
+    assert told in capsys.readouterr().err
+
+
+def kept_times(folder: Path) -> dict[Path, int]:
+    return {file: file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()}
+
+
+def test_a_killed_process_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    words = ["reproduce", "table5", "--out", out, "--seeds", "0", *flags(epochs=3, save_minutes=1e-9)]
+    words = [str(word) for word in words]
+    process = start(*words)
+    try:
+        deadline = time.monotonic() + 300
+        while not (second := list(out.glob("runs/*-b-*-seed0/state.pt"))):
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    unfinished = second[0].parent
+    (finished,) = [folder for folder in (out / "runs").iterdir() if folder != unfinished]
+    state = load_state(unfinished)
+    assert state is not None and not (unfinished / "model.safetensors").exists()
+    reached, settings = state["progress"]["epoch"], (unfinished / "config.json").stat().st_mtime_ns
+    before = kept_times(finished)
+    assert (finished / "results.json").exists()
+    assert "| (b) pool, then classify | 87.3 | 77.5 | 68.1 |  | not measured yet |" in (out / "table5.md").read_text()
+
+    assert main(words) == 0
+    told = capsys.readouterr().err
+    assert "2 runs, 1 of them finished" in told and f"epoch {reached + 1}/3" in told
+    assert reached == 0 or "epoch 1/3" not in told
+    assert kept_times(finished) == before
+    assert (unfinished / "config.json").stat().st_mtime_ns == settings
+    assert "not measured yet |" not in (out / "table5.md").read_text()
+
+    before = kept_times(out / "runs")
+    assert main(words) == 0
+    assert kept_times(out / "runs") == before
+    assert "2 runs, 2 of them finished" in capsys.readouterr().err
+
+
+def test_figure_6_shows_pictures_maps_and_masks(tmp_path: Path) -> None:
+    recipe = tiny(data="synthetic:count=8,size=64", epochs=1)
+    chosen = [planning.experiments()[name] for name in ("figure6", "table9")]
+    wildcat_alone = planning.Experiment("table9", "Table 9", chosen[0].rows, (), chosen[1].measures)
+    pages = reproduce([chosen[0], wildcat_alone], recipe, tmp_path, [0], "wildcat reproduce figure6")
+    assert "here, mIoU | here, mIoU CRF" in pages[0].read_text()
+    (run,) = (tmp_path / "runs").iterdir()
+    assert json.loads((run / "background.json").read_text())["mode"] == "threshold"
+    text = " ".join(ElementTree.parse(tmp_path / "figure6.svg").getroot().itertext())
+    assert text.count("true: ") == text.count("predicted: ") == 4
+    assert text.count(", map 1") == text.count(", map 2") == 4
+    with Image.open(tmp_path / "figure6.png") as picture:
+        assert picture.width > picture.height > 900

@@ -59,7 +59,8 @@ def reproduce(
     _claim(out, recipe)
 
     def runs_of(experiment: Experiment) -> dict[str, list[str]]:
-        return {row.key: [planned(row, recipe, seed, scales).name for seed in seeds] for row in experiment.rows}
+        rows = [row for row in experiment.rows if scales or not row.combined]
+        return {row.key: [planned(row, recipe, seed, scales).name for seed in seeds] for row in rows}
 
     def write() -> list[Path]:
         done = {run.name: found for run in runs if (found := running.summary(run, out / "runs" / run.name)) is not None}
@@ -128,7 +129,7 @@ def _write(
         figures.curve(values, page.with_suffix(""))
     elif experiment.drawing == "maps":
         first = next(iter(runs[experiment.rows[0].key]), None)
-        if first is not None:
+        if first is not None and not page.with_suffix(".svg").exists():  # the pictures of a run never change
             figures.maps(out / "runs" / first["run"], page.with_suffix(""))
     write_atomically(page, tables.markdown(values).encode())
     return page

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from wildcat.config import TrainConfig
+from wildcat.methods import method_settings
 
 Measure = Literal["classification", "pointing", "segmentation"]
-Method = Literal["model", "features", "scales"]
 
 # The paper varies one thing at a time from here: one map per class, one highest and one lowest region, equal weights.
 BASE: dict[str, Any] = {"num_maps": 1, "pooling": "wildcat", "kmax": 1, "kmin": 1, "alpha": 1.0, "architecture": "a"}
@@ -29,14 +29,14 @@ class Row:
         label: what it is called in the table.
         settings: what it changes in the recipe.
         x: where a point lies on the axis of its figure.
-        method: one model; or something else that is made and scored as a run is.
+        combined: a model per scale, combined, instead of one model.
     """
 
     key: str
     label: str
     settings: Mapping[str, Any]
     x: float | None = None
-    method: Method = "model"
+    combined: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,20 +115,20 @@ def _alpha_curve(name: str, title: str, measures: tuple[Measure, ...], alphas: S
     return Experiment(name, title, rows, tuple(effects), measures, "curve")
 
 
-# The methods that the paper compares with, as poolings of this package; "wildcat" is the recipe as it is.
-_METHODS = {
-    "features": Row("features", "features of the whole picture, linear SVM", {}, method="features"),
-    "deepmil": Row("deepmil", "max pooling (DeepMIL)", _changed(pooling="max")),
-    "gap": Row("gap", "average pooling (GAP, CAM)", _changed(pooling="average")),
-    "weldon": Row("weldon", "k highest and k lowest regions (WELDON)", {"pooling": "weldon", "num_maps": 1}),
-    "pronet": Row("pronet", "log-sum-exp pooling (ProNet)", _changed(pooling="lse")),
-    "wildcat": Row("wildcat", "WILDCAT, one scale", {"pooling": "wildcat"}),
-    "scales": Row("scales", "WILDCAT, scales combined", {"pooling": "wildcat"}, method="scales"),
+_LABELS = {
+    "features": "features of the whole picture, linear SVM",
+    "deepmil": "max pooling (DeepMIL)",
+    "gap": "average pooling (GAP, CAM)",
+    "weldon": "k highest and k lowest regions (WELDON)",
+    "pronet": "log-sum-exp pooling (ProNet)",
+    "wildcat": "WILDCAT, one scale",
 }
+_COMPARED = {key: Row(key, label, method_settings(key)) for key, label in _LABELS.items()}
+_COMPARED["scales"] = Row("scales", "WILDCAT, scales combined", method_settings("wildcat"), combined=True)
 
 
 def _comparison(name: str, title: str, keys: Sequence[str], measures: tuple[Measure, ...]) -> Experiment:
-    rows = tuple(_METHODS[key] for key in keys)
+    rows = tuple(_COMPARED[key] for key in keys)
     others = [row for row in rows if row.key not in ("wildcat", "scales")]
     effects = [Effect(f"WILDCAT at one scale beats {row.label}", "wildcat", row.key) for row in others]
     if "scales" in keys:
@@ -147,7 +147,7 @@ def experiments(maps: Sequence[int] = MAPS, alphas: Sequence[float] = ALPHAS) ->
     point: tuple[Measure, ...] = ("pointing", "classification")
     mask: tuple[Measure, ...] = ("segmentation",)
     classify = ("features", "deepmil", "gap", "weldon", "pronet", "wildcat", "scales")
-    figure6 = (_METHODS["wildcat"],)
+    figure6 = (_COMPARED["wildcat"],)
     known = (
         _comparison("table2", "Table 2: classification of objects", classify, tag),
         _comparison("table3", "Table 3: classification of scenes", classify, tag),
@@ -171,15 +171,13 @@ class PlannedRun:
     Attributes:
         name: its folder's name, known by everything that could change its scores.
         config: its settings.
-        method: of its row.
-        scales: image sizes of the method "scales".
+        scales: image sizes of the models to combine; none for one model.
         serves: names of the experiments that show it.
         measures: tasks to score.
     """
 
     name: str
     config: TrainConfig
-    method: Method
     scales: tuple[int, ...] = ()
     serves: tuple[str, ...] = ()
     measures: tuple[Measure, ...] = ()
@@ -195,7 +193,7 @@ def identity(config: TrainConfig) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in HOW and value != default[key]}
 
 
-def run_name(config: TrainConfig, method: Method = "model", scales: Sequence[int] = ()) -> str:
+def run_name(config: TrainConfig, scales: Sequence[int] = ()) -> str:
     """A folder's name: readable settings, a digest of all of them and of the data set, and the seed.
 
     >>> run_name(TrainConfig(num_maps=2, kmax=1, kmin=1, alpha=0.7))
@@ -204,16 +202,17 @@ def run_name(config: TrainConfig, method: Method = "model", scales: Sequence[int
     digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
     kmin = config.kmax if config.kmin is None else config.kmin
     pooling = f"k{config.kmax}-{kmin}-alpha{config.alpha:g}" if config.pooling == "wildcat" else config.pooling
-    parts = [f"M{config.num_maps}", pooling, *(["b"] if config.architecture == "b" else [])]
-    parts = {"model": parts, "scales": ["scales", *map(str, scales), *parts], "features": ["features"]}[method]
+    parts = ["features"] if config.solver == "svm" else [f"M{config.num_maps}", pooling]
+    parts += ["b"] if config.architecture == "b" else []
+    parts += ["scales", *map(str, scales)] if scales else []
     return "-".join([*parts, digest, f"seed{config.seed}"])
 
 
 def planned(row: Row, recipe: TrainConfig, seed: int, scales: Sequence[int] = ()) -> PlannedRun:
     """The run of a row and a seed."""
     config = replace(recipe, **row.settings, seed=seed)
-    mine = tuple(sorted(scales)) if row.method == "scales" else ()
-    return PlannedRun(run_name(config, row.method, mine), config, row.method, mine)
+    mine = tuple(sorted(scales)) if row.combined else ()
+    return PlannedRun(run_name(config, mine), config, mine)
 
 
 def plan(
@@ -227,7 +226,7 @@ def plan(
     for seed in seeds:
         for experiment in chosen:
             for row in experiment.rows:
-                if row.method == "features" or (row.method == "scales" and not scales):
+                if row.combined and not scales:
                     continue
                 run = planned(row, recipe, seed, scales)
                 known = runs.get(run.name, run)

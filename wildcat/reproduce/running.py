@@ -70,7 +70,7 @@ def complete(run: PlannedRun, folder: Path, measures: Sequence[Measure]) -> None
 
     Where masks are scored, their background is fitted on the training split's masks, if it has any.
     """
-    if run.method == "scales":
+    if run.scales:
         train_scales(run.config, run.scales, folder, resume=True)
     else:
         train(run.config, folder, resume=True)

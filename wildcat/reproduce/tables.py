@@ -232,8 +232,8 @@ def verdicts(values: Mapping[str, Any]) -> str:
             "",
             f"Chance: what neither settings nor seed explain of {values['score']} has a deviation of "
             f"{chance['deviation']:.2f} points ({chance['freedom']} degrees of freedom, from all runs of the same "
-            f"command). An effect appears if its difference is more than that explains at {100 * CONFIDENCE:.0f} % (two-sided "
-            "t test); how other test pictures might differ is not part of it.",
+            f"command). An effect appears if its difference is more than that explains at {100 * CONFIDENCE:.0f} % "
+            "(two-sided t test); how other test pictures might differ is not part of it.",
         ]
     return "\n".join(lines)
 
@@ -253,7 +253,7 @@ def markdown(values: Mapping[str, Any]) -> str:
         f"`{values['command']}`",
         comparison(values),
         verdicts(values),
-        f"The runs of this page took {seconds / 60:.0f} minutes.",
+        f"{len(runs)} runs, {seconds / 60:.1f} minutes.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
