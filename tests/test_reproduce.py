@@ -63,6 +63,12 @@ def test_rows_differ_in_what_they_vary_alone() -> None:
         assert differing == varied
 
 
+def test_the_control_of_table_6_changes_the_rate_of_the_head_alone() -> None:
+    runs = planning.plan([planning.experiments()["table6-rate"]], tiny(lr=0.01, backbone_lr_factor=0.1), [0])
+    assert [run.config.lr for run in runs] == pytest.approx([0.01, 0.02, 0.04, 0.08, 0.12, 0.16])
+    assert [run.config.lr * run.config.backbone_lr_factor for run in runs] == pytest.approx([0.001] * 6)
+
+
 def test_a_run_is_known_by_what_changes_its_scores() -> None:
     name = planning.run_name(tiny())
     assert planning.run_name(tiny()) == name

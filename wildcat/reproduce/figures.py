@@ -73,18 +73,21 @@ def curve(values: Mapping[str, Any], file: Path) -> list[Path]:
     return save(figure, file)
 
 
-def most_different(maps: npt.NDArray[np.float32]) -> tuple[int, int]:
-    """The two of M >= 2 maps (M, h, w) whose correlation over the cells is lowest; a constant map correlates with none.
+def most_different(maps: npt.NDArray[np.float32]) -> tuple[int, int, float]:
+    """The two of M >= 2 maps (M, h, w) whose correlation over the cells is lowest, and that correlation.
+
+    A constant map correlates with none.
 
     >>> most_different(np.array([[[0, 1]], [[0, 2]], [[3, 0]]], dtype=np.float32))
-    (0, 2)
+    (0, 2, -1.0)
     """
     flat = maps.reshape(len(maps), -1).astype(np.float64)
     flat -= flat.mean(axis=1, keepdims=True)
     norms = np.sqrt((flat**2).sum(axis=1))
     flat /= np.where(norms > 0, norms, 1)[:, None]
     pairs = itertools.combinations(range(len(maps)), 2)
-    return min(pairs, key=lambda pair: float(flat[pair[0]] @ flat[pair[1]]))
+    correlation, first, second = min((float(flat[i] @ flat[j]), i, j) for i, j in pairs)
+    return first, second, round(correlation, 6)
 
 
 def _named(mask: npt.NDArray[np.uint8], classes: Sequence[str]) -> str:
@@ -121,14 +124,14 @@ def maps(run: Path, file: Path) -> list[Path]:
         name = dataset.classes[chosen := int(labels[counts.argmax()]) - 1]
         assert prediction.multi_maps is not None  # a stream gives them unless told not to
         own = prediction.multi_maps[chosen * config.num_maps : (chosen + 1) * config.num_maps]
-        first, second = most_different(own)
+        first, second, correlation = most_different(own)
         mask = prediction.mask()
         picture, palette = prediction.image, render.voc_palette()
         shown = {
             Path(prediction.name).stem: picture,
             f"true: {_named(truth, dataset.classes)}": palette[truth],
             f"{name}, map {first + 1}": render.heatmap_overlay(picture, own[first]),
-            f"{name}, map {second + 1}": render.heatmap_overlay(picture, own[second]),
+            f"{name}, map {second + 1} (r = {correlation:.2f})": render.heatmap_overlay(picture, own[second]),
             f"predicted: {_named(mask, dataset.classes)}": palette[mask],
         }
         for panel, (title, content) in zip(axes, shown.items(), strict=True):

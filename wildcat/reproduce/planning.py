@@ -30,6 +30,7 @@ class Row:
         settings: what it changes in the recipe.
         x: where a point lies on the axis of its figure.
         combined: a model per scale, combined, instead of one model.
+        head_rate: multiplies the head's learning rate; the trunk's stays as it is.
     """
 
     key: str
@@ -37,6 +38,7 @@ class Row:
     settings: Mapping[str, Any]
     x: float | None = None
     combined: bool = False
+    head_rate: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,21 @@ def _table6(maps: Sequence[int]) -> Experiment:
     rows = tuple(Row(f"M={m}", f"M = {m}", _changed(num_maps=m), m) for m in maps)
     effects = tuple(Effect(f"{m} maps per class beat one", f"M={m}", "M=1") for m in maps if m != 1 and 1 in maps)
     return Experiment("table6", "Table 6: number M of maps per class", rows, effects)
+
+
+def _table6_rate(maps: Sequence[int]) -> Experiment:
+    """The control of Table 6.
+
+    Each of the M filters of a class gets 1 / M of the gradient of their mean, so at a fixed rate the mean learns like a
+    single filter at 1 / M of the rate. Times M, all rows learn alike but for their initial values.
+    """
+    rows = tuple(Row(f"M={m}", f"M = {m}, head's rate × {m}", _changed(num_maps=m), m, head_rate=m) for m in maps)
+    effects = tuple(
+        Effect(f"{m} maps per class beat one at the same rate of their mean", f"M={m}", "M=1")
+        for m in maps
+        if m != 1 and 1 in maps
+    )
+    return Experiment("table6-rate", "Table 6, control: the head's learning rate times M", rows, effects)
 
 
 def _table7() -> Experiment:
@@ -154,6 +171,7 @@ def experiments(maps: Sequence[int] = MAPS, alphas: Sequence[float] = ALPHAS) ->
         _comparison("table4", "Table 4: classification in context", classify, tag),
         _table5(),
         _table6(maps),
+        _table6_rate(maps),
         _table7(),
         _comparison("table8", "Table 8: pointwise localisation", ("deepmil", "gap", "pronet", "wildcat"), point),
         _comparison("table9", "Table 9: segmentation", ("deepmil", "gap", "pronet", "wildcat"), mask),
@@ -211,6 +229,9 @@ def run_name(config: TrainConfig, scales: Sequence[int] = ()) -> str:
 def planned(row: Row, recipe: TrainConfig, seed: int, scales: Sequence[int] = ()) -> PlannedRun:
     """The run of a row and a seed."""
     config = replace(recipe, **row.settings, seed=seed)
+    if row.head_rate != 1:
+        factor = config.backbone_lr_factor / row.head_rate
+        config = replace(config, lr=config.lr * row.head_rate, backbone_lr_factor=factor)
     mine = tuple(sorted(scales)) if row.combined else ()
     return PlannedRun(run_name(config, mine), config, mine)
 
