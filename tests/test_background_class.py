@@ -13,7 +13,7 @@ from PIL import Image
 from tests import awkward
 from tests.data import trees
 from tests.runs import flags, tiny
-from wildcat import checkpoint
+from wildcat import train as training
 from wildcat.checkpoint import load_run, read_background, read_run, save_background
 from wildcat.cli import main
 from wildcat.data import open_dataset
@@ -162,9 +162,9 @@ def test_a_stopped_run_continues_exactly(tmp_path: Path, monkeypatch: pytest.Mon
 
     config = tiny(background_class=True)
     whole = train(config, tmp_path / "whole")
-    save = checkpoint.save_state
+    save = training.save_state
     with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(checkpoint, "save_state", save_and_stop)
+        patch.setattr(training, "save_state", save_and_stop)
         train(config, tmp_path / "stopped")
     train(config, tmp_path / "stopped", resume=True)
     file = "model.safetensors"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -10,12 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from tests.runs import tiny
 from wildcat import checkpoint
-from wildcat.checkpoint import Run, build_model, load_run, load_state, read_run, save_config, save_state, save_weights
+from wildcat.checkpoint import Run, build_model, load_run, read_run, save_config, save_weights
 from wildcat.errors import WildcatError
+from wildcat.state import save_state
 
 RUN = Run(tiny(score_sizes=[64, 96]), ("cat", "dog"), True, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 24)
 
@@ -52,14 +55,6 @@ def test_weights_of_another_memory_format_are_the_same(folder: Path) -> None:
     assert (folder / "model.safetensors").read_bytes() == before
 
 
-def test_state_round_trip(tmp_path: Path) -> None:
-    assert load_state(tmp_path) is None
-    state = {"model": {"w": torch.arange(3.0)}, "epoch": 2, "step": 1, "history": [{"epoch": 1.0}], "totals": {}}
-    save_state(tmp_path, state)
-    found = load_state(tmp_path)
-    assert found is not None and torch.equal(found.pop("model")["w"], state.pop("model")["w"]) and found == state
-
-
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
@@ -89,16 +84,36 @@ def test_cut_short_weights(folder: Path) -> None:
         load_run(folder)
 
 
+def test_flipped_bits_in_weights_are_noticed(folder: Path) -> None:
+    """Wherever a bit flips, the file is refused or its tensors are the same."""
+    file = folder / "model.safetensors"
+    content, whole = file.read_bytes(), {name: value.clone() for name, value in checkpoint.read_weights(file).items()}
+    rng = random.Random(0)
+    start = 8 + int.from_bytes(content[:8], "little")
+    for place in [*(rng.randrange(start) for _ in range(60)), *(rng.randrange(start, len(content)) for _ in range(20))]:
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << rng.randrange(8)
+        file.write_bytes(damaged)
+        try:
+            model, _ = load_run(folder)
+        except WildcatError as error:
+            assert "model.safetensors is damaged or of another model" in str(error)
+        else:
+            assert place < start
+            assert all(torch.equal(value, whole[name]) for name, value in model.state_dict().items())
+
+
+def test_weights_without_a_checksum_are_read(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    tensors = {name: value.clone() for name, value in checkpoint.read_weights(file).items()}
+    file.write_bytes(safetensors.torch.save(tensors))  # as other programs write them
+    assert all(torch.equal(value, tensors[name]) for name, value in load_run(folder)[0].state_dict().items())
+
+
 def test_weights_of_another_model(folder: Path) -> None:
     save_config(folder, replace(RUN, classes=("cat", "dog", "cow")))
     with pytest.raises(WildcatError, match="is damaged or of another model"):
         load_run(folder)
-
-
-def test_damaged_state(tmp_path: Path) -> None:
-    (tmp_path / "state.pt").write_bytes(b"nothing")
-    with pytest.raises(WildcatError, match=r"state\.pt is damaged"):
-        load_state(tmp_path)
 
 
 def test_not_a_run(tmp_path: Path) -> None:

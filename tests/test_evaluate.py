@@ -12,12 +12,14 @@ from tests import awkward
 from tests.data import trees
 from tests.runs import ColourModel, tiny
 from wildcat.checkpoint import build_model
+from wildcat.cli import main
 from wildcat.data import Dataset, open_dataset
 from wildcat.errors import WildcatError
 from wildcat.evaluate import evaluate, items_of, results_file, summary, with_classes
 from wildcat.metrics import average_precision, pointing_result
 from wildcat.predict import Predictor
 from wildcat.prediction import Prediction, Settings
+from wildcat.train import train
 
 DATA = "synthetic:count=40,size=96"
 SIZE = 96
@@ -185,3 +187,25 @@ def test_a_real_network_in_batches(dataset: Dataset) -> None:
 def test_where_results_belong(tmp_path: Path) -> None:
     assert results_file(tmp_path) == tmp_path / "results.json"
     assert results_file("imagenet") is None
+
+
+def test_pictures_that_were_trained_on_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "pictures"
+    for split, red in (("train", 0), ("test", 100)):
+        for label in "ab":
+            for number in range(2):
+                trees.picture(data / split / label / f"{number}.png", colour=(red + 40 * number, 90, ord(label)))
+    folder = train(tiny(data=f"folder:{data}", train_split="train", epochs=1, batch_size=2), tmp_path / "run")
+    arguments = ["evaluate", str(folder), "--data", f"folder:{data}", "--tasks", "classification", "--split"]
+    assert main([*arguments, "test"]) == 0
+    assert "warning" not in capsys.readouterr().err
+    assert "warnings" not in json.loads((folder / "results.json").read_text())
+    (data / "test" / "a" / "copy.png").write_bytes((data / "train" / "a" / "1.png").read_bytes())
+    assert main([*arguments, "test"]) == 0
+    expected = "1 of 5 scored pictures were trained on (equal files), so that scores on them are too high: "
+    expected += "a/copy.png = a/1.png"
+    assert f"warning: {expected}" in capsys.readouterr().err
+    assert json.loads((folder / "results.json").read_text())["warnings"] == [expected]
+    (data / "train").rename(tmp_path / "elsewhere")
+    assert main([*arguments, "test"]) == 0
+    assert "warning" not in capsys.readouterr().err

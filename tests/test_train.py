@@ -19,10 +19,12 @@ from tests.data import trees
 from tests.runs import flags, run, start, tiny
 from wildcat import checkpoint, loading
 from wildcat import train as training
-from wildcat.checkpoint import build_model, load_run, load_state, read_run
+from wildcat.checkpoint import build_model, load_run, read_run
 from wildcat.cli import main
 from wildcat.config import TrainConfig, read_recipe
+from wildcat.data import CheckReport
 from wildcat.errors import WildcatError
+from wildcat.state import load_state
 from wildcat.train import learning_rate_factor, train
 
 
@@ -127,7 +129,7 @@ class Stop(Exception):
 
 def test_a_run_that_stops_after_every_saved_state(tmp_path: Path, plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "run"
-    save = checkpoint.save_state
+    save = training.save_state
     stops = []
 
     def save_and_stop(where: Path, state: dict) -> None:
@@ -135,7 +137,7 @@ def test_a_run_that_stops_after_every_saved_state(tmp_path: Path, plain: Path, m
         stops.append((state["progress"]["epoch"], state["progress"]["step"]))
         raise Stop
 
-    monkeypatch.setattr(checkpoint, "save_state", save_and_stop)
+    monkeypatch.setattr(training, "save_state", save_and_stop)
     config = tiny(save_minutes=1e-9)
     for _ in range(20):
         try:
@@ -184,7 +186,7 @@ def test_a_run_that_stopped_before_its_first_state(
         raise Stop
 
     with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(checkpoint, "save_state", crash)
+        patch.setattr(training, "save_state", crash)
         train(tiny(), tmp_path / "run")
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "metrics.csv", "tensorboard"}
     assert weights(train(tiny(), tmp_path / "run", resume=True)) == weights(plain)
@@ -235,9 +237,9 @@ def test_a_continued_run_sees_that_its_data_changed(tmp_path: Path, monkeypatch:
         save(where, state)
         raise Stop
 
-    save = checkpoint.save_state
+    save = training.save_state
     with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(checkpoint, "save_state", save_and_stop)
+        patch.setattr(training, "save_state", save_and_stop)
         train(config, folder)
     trees.picture(data / "b" / "more.png")
     with pytest.raises(
@@ -420,14 +422,14 @@ def test_a_continued_run_needs_no_weights_file(tmp_path: Path, trunk_weights, mo
     file = tmp_path / "trunk.pth"
     file.write_bytes(trunk_weights[0].read_bytes())
     whole = train(tiny(weights=str(file)), tmp_path / "whole")
-    save = checkpoint.save_state
+    save = training.save_state
 
     def save_and_stop(where: Path, state: dict) -> None:
         save(where, state)
         raise Stop
 
     with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(checkpoint, "save_state", save_and_stop)
+        patch.setattr(training, "save_state", save_and_stop)
         train(tiny(weights=str(file)), tmp_path / "run")
     file.unlink()
     train(tiny(weights=str(file)), tmp_path / "run", resume=True)
@@ -610,7 +612,7 @@ def test_a_picture_that_vanishes_while_training_is_named(
 
     def checked_before_it_vanished(dataset, **_: object):
         (tmp_path / "pictures" / "a" / "0.png").unlink()
-        return dataset, "looked at"
+        return dataset, CheckReport("looked at", len(dataset))
 
     monkeypatch.setattr(loading, "check_dataset", checked_before_it_vanished)
     config = tiny(data=f"folder:{tmp_path / 'pictures'}", train_split="all", batch_size=2, workers=workers)

@@ -5,7 +5,8 @@
     RUN/config.json         settings, class names, preprocessing, versions
     RUN/model.safetensors   weights
     RUN/metrics.csv         one row per epoch
-    RUN/state.pt            everything needed to continue training
+    RUN/state.pt            everything needed to continue training (see state.py)
+    RUN/state.previous.pt   the state saved before it
     RUN/tensorboard/        the same curves for TensorBoard
     RUN/background.json     where masks have their background, if it was fitted
 
@@ -18,16 +19,18 @@ A folder of runs at several scales holds instead::
 """
 
 import contextlib
-import io
 import json
 import os
+import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from wildcat._version import __version__
 from wildcat.config import TrainConfig, config_from_dict, read_json
@@ -36,7 +39,8 @@ from wildcat.masks import Background
 from wildcat.model import Wildcat, create_model
 from wildcat.object_bank import ObjectBank
 
-CONFIG, WEIGHTS, STATE, BACKGROUND = "config.json", "model.safetensors", "state.pt", "background.json"
+CONFIG, WEIGHTS, BACKGROUND = "config.json", "model.safetensors", "background.json"
+STATE, PREVIOUS_STATE = "state.pt", "state.previous.pt"
 SCALES, BANK = "scales.json", "object_bank.safetensors"
 MEAN, OBJECT_BANK = "mean", "object_bank"  # names of the combinations
 
@@ -61,8 +65,14 @@ class Run:
     images: int
 
 
-def write_atomically(file: Path, content: bytes) -> None:
+def write_atomically(file: Path, content: bytes, keep: Path | None = None) -> None:
     """Write a file so that after any crash it is either the old one or the new one, whole.
+
+    Args:
+        file: what to write.
+        content: all of it.
+        keep: a name in the same folder for the old file. A crash between the two renamings leaves the old file there
+            and none under its own name.
 
     Raises:
         WildcatError: if the disk refuses (full, read-only); the old file is intact then.
@@ -73,11 +83,25 @@ def write_atomically(file: Path, content: bytes) -> None:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
+        if keep is not None and file.exists():
+            file.replace(keep)
         temporary.replace(file)
+        _flush_names(file.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise WildcatError(f"{file} cannot be written: {error.strerror}") from error
+
+
+def _flush_names(folder: Path) -> None:
+    """Have the disk hold the folder's new names too, where the system can: a power cut may otherwise undo them."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # some network file systems refuse
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_json(file: Path, values: dict[str, Any]) -> None:
@@ -123,9 +147,34 @@ def save_config(folder: Path, run: Run) -> None:
 
 
 def save_weights(folder: Path, model: Wildcat) -> None:
-    """Write ``model.safetensors``."""
+    """Write ``model.safetensors``, with a checksum of its numbers."""
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    write_atomically(folder / WEIGHTS, safetensors.torch.save(state, metadata={"format": "pt"}))
+    content = safetensors.torch.save(state, metadata={"format": "pt"})
+    start = 8 + int.from_bytes(content[:8], "little")  # the format: length of the header, header in JSON, numbers
+    header = json.loads(content[8:start])
+    header["__metadata__"]["crc32"] = f"{zlib.crc32(content[start:]):08x}"
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the numbers stay aligned
+    write_atomically(folder / WEIGHTS, len(text).to_bytes(8, "little") + text + content[start:])
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """The tensors of ``model.safetensors``, compared with its checksum where it has one.
+
+    Raises:
+        SafetensorError: if the file is damaged.
+    """
+    with safetensors.safe_open(file, framework="pt") as opened:
+        checksum = (opened.metadata() or {}).get("crc32")
+    if checksum is not None:
+        with file.open("rb") as stream:
+            stream.seek(int.from_bytes(stream.read(8), "little"), os.SEEK_CUR)
+            found = 0
+            while part := stream.read(1 << 24):
+                found = zlib.crc32(part, found)
+        if f"{found:08x}" != checksum:
+            raise SafetensorError("its checksum is wrong")
+    return safetensors.torch.load_file(file)
 
 
 def read_run(folder: Path) -> Run:
@@ -178,7 +227,7 @@ def load_run(folder: Path) -> tuple[Wildcat, Run]:
         raise WildcatError(f"{folder} has no {WEIGHTS}{hint}")
     model = build_model(run.config, len(run.classes), pretrained=False)
     try:
-        model.load_state_dict(safetensors.torch.load_file(file))
+        model.load_state_dict(read_weights(file))
     except (SafetensorError, RuntimeError) as error:
         raise WildcatError(f"{file} is damaged or of another model: {str(error).splitlines()[0]}") from error
     return model.eval(), run
@@ -293,26 +342,3 @@ def load_bank(folder: Path, num_classes: int, num_scales: int) -> ObjectBank:
     if bank.weights.shape != (num_classes, num_classes * num_scales) or bank.bias.shape != (num_classes,):
         raise WildcatError(f"{file} is of other classes or scales: its weights are {tuple(bank.weights.shape)}")
     return bank
-
-
-def save_state(folder: Path, state: dict[str, Any]) -> None:
-    """Write the training state."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_atomically(folder / STATE, buffer.getvalue())
-
-
-def load_state(folder: Path) -> dict[str, Any] | None:
-    """The training state, or None if none was saved yet.
-
-    Raises:
-        WildcatError: if the file is damaged.
-    """
-    file = folder / STATE
-    if not file.exists():
-        return None
-    try:
-        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise WildcatError(f"{file} is damaged: {str(error).splitlines()[0]}") from error
-    return state

@@ -56,7 +56,8 @@ class TrainConfig:
     image_size: int = setting(320, "side in pixels of the square that training pictures are warped to")
     crop_area: float = setting(1.0, "smallest area of a random crop, as a share of the picture's; 1 for no crop")
     epochs: int = setting(10, "passes over the training pictures")
-    batch_size: int = setting(16, "pictures per step")
+    batch_size: int = setting(16, "pictures per step, over all processes")
+    accumulate: int = setting(1, "parts in which each process computes its share of a batch, to need less memory")
     lr: float = setting(0.05, "learning rate of the head")
     backbone_lr_factor: float = setting(0.1, "learning rate of the trunk, as a multiple of the head's")
     momentum: float = setting(0.9, "momentum of SGD")
@@ -76,6 +77,7 @@ class TrainConfig:
     workers: int | None = setting(None, "processes that read pictures; chosen from the machine unless given")
     cache_gb: float = setting(2.0, "gigabytes of memory for decoded pictures, each read once then; 0 for none")
     save_minutes: float = setting(5.0, "minutes between saved states, beside the one after each epoch")
+    stall_minutes: float = setting(10.0, "minutes without a picture from the workers after which the run ends")
 
     def __post_init__(self) -> None:
         """Reject values of another type, and values that no run can have.
@@ -87,7 +89,10 @@ class TrainConfig:
             value = getattr(self, name)
             if not _fits(value, kind):
                 raise WildcatError(f"{name} must be {told(kind)}; got {value!r}")
-        positive = ("image_size", "epochs", "batch_size", "num_maps", "step_epochs", "lr", "save_minutes")
+        positive = (
+            *("image_size", "epochs", "batch_size", "accumulate", "num_maps", "step_epochs", "lr"),
+            *("save_minutes", "stall_minutes"),
+        )
         not_negative = ("momentum", "weight_decay", "warmup_epochs", "backbone_lr_factor", "seed", "cache_gb")
         for names, low, allowed in ((positive, 0, "above 0"), (not_negative, -1, "0 or more")):
             for name in names:

@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from wildcat import metrics
 from wildcat._version import __version__
-from wildcat.checkpoint import MEAN, OBJECT_BANK
-from wildcat.data import Dataset, check_dataset, default_splits, open_dataset
+from wildcat.checkpoint import CONFIG, MEAN, OBJECT_BANK, read_run
+from wildcat.data import Dataset, check_dataset, default_splits, open_dataset, sharing_doubts
 from wildcat.errors import WildcatError
 from wildcat.masks import Background, Mode, fit_background
 from wildcat.predict import CombinedPredictor, Item, Predictor
@@ -287,6 +287,19 @@ def _headlines(results: dict[str, Any]) -> list[str]:
         if shown:
             lines.append(f"  {task}: {', '.join(shown)}")
     return lines
+
+
+def seen_in_training(run: str | Path, data: str, split: str) -> list[str]:
+    """A sentence, with numbers, if pictures of a split were trained on (equal files); nothing for a model without a run
+    or whose training data is no longer there."""
+    if not (Path(run) / CONFIG).is_file():
+        return []
+    config = read_run(Path(run)).config
+    try:
+        trained_on = open_dataset(config.data, config.train_split or default_splits(config.data)[0])
+    except WildcatError:
+        return []
+    return sharing_doubts(trained_on, open_dataset(data, split), "scored")
 
 
 def results_file(run: str | Path) -> Path | None:

@@ -3,17 +3,18 @@
 import math
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
-from torch.utils.data import Sampler
 
 from wildcat.config import TrainConfig
-from wildcat.data import Dataset, check_dataset, default_splits, open_dataset
+from wildcat.data import Dataset, check_dataset, default_splits, label_doubts, open_dataset, sharing_doubts
 from wildcat.errors import WildcatError
 from wildcat.picture_cache import create_cache
 from wildcat.transforms import View, original_size, random_view, warp
@@ -94,6 +95,47 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return iter([(self.epoch, int(index)) for index in order[self.start : self.used]])
 
 
+class BatchShares(Sampler[list[tuple[int, int]]]):
+    """What one process reads of each batch of an epoch, in parts.
+
+    A batch is divided into ``processes * accumulate`` neighbouring parts of nearly equal size, so that all processes
+    together read the batches that a single one would.
+
+    Raises:
+        WildcatError: if a part would be empty.
+    """
+
+    def __init__(self, sampler: EpochSampler, batch_size: int, rank: int, processes: int, accumulate: int) -> None:
+        parts = processes * accumulate
+        if batch_size < parts:
+            raise WildcatError(
+                f"a batch of {batch_size} pictures cannot be divided over {processes} processes x {accumulate} parts "
+                "(accumulate); raise batch_size"
+            )
+        self.sampler, self.batch_size = sampler, batch_size
+        edges = [part * batch_size // parts for part in range(parts + 1)]
+        self.parts = [slice(*edges[part : part + 2]) for part in range(rank * accumulate, (rank + 1) * accumulate)]
+
+    def __len__(self) -> int:
+        return len(self.sampler) // self.batch_size * len(self.parts)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        keys = list(self.sampler)
+        for start in range(0, len(keys), self.batch_size):
+            batch = keys[start : start + self.batch_size]
+            yield from (batch[part] for part in self.parts)
+
+
+def end_workers(loader: DataLoader[Any]) -> None:
+    """End the processes that read for a loader, also one that waits for a disk and does not listen."""
+    iterator: Any = loader._iterator  # kept between epochs; PyTorch has no public way to end it
+    if iterator is not None:
+        iterator._shutdown_workers()
+        for worker in iterator._workers:
+            if worker.is_alive():
+                worker.kill()
+
+
 def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
     """Divide a data set at random, by its seed, into (rest, held out)."""
     held = round(fraction * len(dataset))
@@ -119,11 +161,17 @@ def open_training_data(config: TrainConfig, download: bool = False) -> tuple[Dat
         progress=sys.stderr.isatty(),
     )
     print(report, file=sys.stderr)
+    validation = None
     if config.val_fraction:
-        return split_off(dataset, config.val_fraction, config.seed)
-    if config.val_split is None:
-        return dataset, None
-    validation, report = check_dataset(open_dataset(config.data, config.val_split), on_bad_image=config.on_bad_image)
-    if report.has_bad_images:
-        print(report, file=sys.stderr)
+        dataset, validation = split_off(dataset, config.val_fraction, config.seed)
+    elif config.val_split is not None:
+        validation = open_dataset(config.data, config.val_split)
+        validation, other = check_dataset(validation, on_bad_image=config.on_bad_image)
+        if other.has_bad_images:
+            print(other, file=sys.stderr)
+    doubts = label_doubts(dataset, report.classes_without_positives)
+    if validation is not None:
+        doubts += sharing_doubts(dataset, validation, "validation", progress=sys.stderr.isatty())
+    for doubt in doubts:
+        print(f"warning: {doubt}", file=sys.stderr)
     return dataset, validation

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from tqdm import tqdm
 
 from wildcat import checkpoint
@@ -24,6 +23,7 @@ from wildcat.evaluate import headline, items_of
 from wildcat.loading import open_training_data
 from wildcat.object_bank import fit_object_bank
 from wildcat.predict import CombinedPredictor, load
+from wildcat.processes import Processes, create_accelerator
 from wildcat.train import train
 
 _CELL = 32  # sizes are rounded to whole cells of the usual trunk
@@ -75,13 +75,14 @@ def train_scales(
     if len(set(scales)) != len(scales) or len(scales) < 2 or scales[0] < 1:
         raise WildcatError(f"scales are two or more different image sizes; got {', '.join(map(str, scales)) or 'none'}")
     folder = Path(out)
-    runs = _started(folder, ScaleRuns(config, tuple(scales)), resume)
+    processes = Processes(create_accelerator())
+    runs = processes.from_main(lambda: _started(folder, ScaleRuns(config, tuple(scales)), resume))
     for scale in scales:
-        print(f"scale {scale}: {folder / scale_folder(scale)}", file=sys.stderr)
+        if processes.main:
+            print(f"scale {scale}: {folder / scale_folder(scale)}", file=sys.stderr)
         train(at_scale(runs.config, scale), folder / scale_folder(scale), resume=True, download=download)
-    if runs.combination is None and PartialState().is_main_process:
-        checkpoint.save_scales(folder, replace(runs, combination=_combine(folder, runs)))
-    PartialState().wait_for_everyone()
+    if runs.combination is None:
+        processes.from_main(lambda: checkpoint.save_scales(folder, replace(runs, combination=_combine(folder, runs))))
     return folder
 
 
@@ -92,10 +93,8 @@ def _started(folder: Path, asked: ScaleRuns, resume: bool) -> ScaleRuns:
     if (folder / checkpoint.CONFIG).exists():
         raise WildcatError(f"{folder} holds a single run; give another folder for runs at several scales")
     if not (folder / checkpoint.SCALES).exists():
-        if PartialState().is_main_process:
-            folder.mkdir(parents=True, exist_ok=True)
-            checkpoint.save_scales(folder, asked)
-        PartialState().wait_for_everyone()
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoint.save_scales(folder, asked)
         return asked
     if not resume:
         raise WildcatError(f"{folder} already holds runs: continue them with --resume, or give another folder")

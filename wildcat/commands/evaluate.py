@@ -1,5 +1,6 @@
 """``wildcat evaluate``."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,7 +48,7 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
 
     from wildcat.checkpoint import read_settings, save_background, write_json
     from wildcat.data import default_splits
-    from wildcat.evaluate import evaluate, fit_masks, results_file, summary
+    from wildcat.evaluate import evaluate, fit_masks, results_file, seen_in_training, summary
     from wildcat.predict import Predictor, load
 
     def opened() -> Predictor:
@@ -79,7 +80,12 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
         labels=arguments.labels,
         crf=arguments.crf,
     )
+    doubts = seen_in_training(arguments.run, arguments.data, results["split"])
+    if doubts:
+        results["warnings"] = doubts
     print(summary(results))
+    for doubt in doubts:
+        print(f"warning: {doubt}", file=sys.stderr)
     file = Path(arguments.json) if arguments.json else results_file(arguments.run)
     if file is not None:
         write_json(file, results)

@@ -109,6 +109,42 @@ def _shared_files(here: Iterable[Sample], held_out: Iterable[Sample], progress: 
     return tuple((name, owner[d]) for d, (_, name) in zip(digests, ours, strict=False) if d in owner)
 
 
+def label_doubts(dataset: Dataset, known: Sequence[str] = ()) -> list[str]:
+    """Sentences, with numbers, about labels from which a class cannot be learnt: in no picture, or in every one.
+
+    Args:
+        dataset: what is to be trained on.
+        known: classes in no picture that have been told already.
+    """
+    positive = (dataset.labels == 1).sum(axis=0)
+    absent = [name for name, count in zip(dataset.classes, positive, strict=True) if count == 0 and name not in known]
+    everywhere = [name for name, count in zip(dataset.classes, positive, strict=True) if count == len(dataset)]
+    total, pictures = len(dataset.classes), f"the {len(dataset)} training pictures"
+    doubts = []
+    if absent:
+        doubts.append(
+            f"{len(absent)} of {total} classes are in none of {pictures} and cannot be learnt: {_first(absent)}"
+        )
+    if everywhere:
+        doubts.append(
+            f"{len(everywhere)} of {total} classes are in every one of {pictures}, so that these labels say nothing: "
+            f"{_first(everywhere)}"
+        )
+    return doubts
+
+
+def sharing_doubts(dataset: Dataset, held_out: Dataset, what: str, *, progress: bool = False) -> list[str]:
+    """A sentence, with numbers, about training pictures whose file is also among the ``what`` ("validation") ones."""
+    pairs = _shared_files(held_out.samples, dataset.samples, progress)
+    if not pairs:
+        return []
+    names = [ours if ours == theirs else f"{ours} = {theirs}" for ours, theirs in pairs]
+    return [
+        f"{len(pairs)} of {len(held_out)} {what} pictures were trained on (equal files), so that scores on them are "
+        f"too high: {_first(names)}"
+    ]
+
+
 def check_dataset(
     dataset: Dataset,
     *,
