@@ -101,7 +101,7 @@ def test_a_continued_run_remembers_where_the_loss_began() -> None:
 
 def test_a_rate_that_is_too_high_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(tiny(lr=100.0, schedule="constant", epochs=4), tmp_path / "high")
-    assert "warning: the loss has risen: " in capsys.readouterr().err
+    assert "warning: the loss has risen from " in capsys.readouterr().err
     train(tiny(epochs=6), tmp_path / "usual")
     assert "warning" not in capsys.readouterr().err
 
