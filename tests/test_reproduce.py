@@ -1,5 +1,6 @@
 """The paper's experiments: what is planned, what the tables say, and that killed calls go on."""
 
+import copy
 import csv
 import json
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from experiments import reproduced
@@ -17,8 +19,10 @@ from tests.runs import flags, start, tiny
 from wildcat.checkpoint import load_state
 from wildcat.cli import main
 from wildcat.errors import WildcatError
+from wildcat.pooling import class_wise_pool, spatial_pool
 from wildcat.reproduce import planning, reproduce, running, tables
 from wildcat.reproduce.planning import Effect
+from wildcat.transfer import MultiMapTransfer
 
 
 def made(**scores: list[float]) -> list[dict]:
@@ -67,6 +71,25 @@ def test_the_control_of_table_6_changes_the_rate_of_the_head_alone() -> None:
     runs = planning.plan([planning.experiments()["table6-rate"]], tiny(lr=0.01, backbone_lr_factor=0.1), [0])
     assert [run.config.lr for run in runs] == pytest.approx([0.01, 0.02, 0.04, 0.08, 0.12, 0.16])
     assert [run.config.lr * run.config.backbone_lr_factor for run in runs] == pytest.approx([0.001] * 6)
+
+
+def test_the_mean_of_m_filters_learns_like_one_filter_at_an_mth_of_the_rate() -> None:
+    """Why Table 6 has a control. Three steps of momentum; both start from the same mean."""
+    features, labels = torch.randn(8, 5, 3, 3), torch.rand(8, 2).round()
+    many = MultiMapTransfer(5, 2, num_maps=4).double()
+    found = {}
+    for num_maps, rate in ((4, 0.4), (1, 0.1)):
+        transfer = copy.deepcopy(many) if num_maps == 4 else copy.deepcopy(many.folded())
+        optimizer = torch.optim.SGD(transfer.parameters(), lr=rate, momentum=0.9)
+        for _ in range(3):
+            scores = spatial_pool(class_wise_pool(transfer(features.double()), num_maps), 1, 1, 0.7)
+            loss = torch.nn.functional.multilabel_soft_margin_loss(scores, labels.double())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        found[num_maps] = class_wise_pool(transfer(features.double()), num_maps).detach()
+    assert torch.allclose(found[4], found[1], rtol=1e-9)
+    assert not torch.allclose(found[1], class_wise_pool(many(features.double()), 4), rtol=1e-3)
 
 
 def test_a_run_is_known_by_what_changes_its_scores() -> None:
@@ -154,7 +177,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
-def test_tables_of_finished_runs(tmp_path: Path, untrained: list[str]) -> None:
+def test_tables_of_finished_runs(tmp_path: Path, untrained: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     wobble = {1: (0.1, -0.1), 2: (-0.1, 0.1)}
     chosen = finished_runs(
         tmp_path,
@@ -180,6 +203,20 @@ def test_tables_of_finished_runs(tmp_path: Path, untrained: list[str]) -> None:
     # The ledger keeps it without the paths of this machine.
     (kept,) = reproduced.keep(tmp_path, tmp_path / "kept", "abc", {"cores": 2, "processor": "p"})
     assert json.loads(kept.read_text())["command"] == "wildcat reproduce table6"
+    monkeypatch.setattr(reproduced, "HERE", tmp_path)
+    section = reproduced.section(tmp_path / "kept")
+    assert (
+        "| M = 16 | 92.0 | 82.7 | 72.9 | 97.0 ± 1.4 | 0, 1 |" in section and "commit abc; 12 runs of 3.0 min" in section
+    )
+    assert reproduced.section(tmp_path / "nothing") == ""
+
+
+def test_a_kept_command_names_no_path_of_a_machine() -> None:
+    command = (
+        "wildcat reproduce table5 figure4 --data 'voc07:/home/me/my data' --recipe r --workers 0 --seeds 0,1 --out /x"
+    )
+    values = {"name": "figure4", "command": command, "data": "voc07:/home/me/my data"}
+    assert reproduced.command_of(values) == "wildcat reproduce figure4 --data 'voc07:my data' --recipe r --seeds 0,1"
 
 
 def test_curves_are_drawn_as_png_and_svg(tmp_path: Path, untrained: list[str]) -> None:
