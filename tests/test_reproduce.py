@@ -16,12 +16,12 @@ from PIL import Image
 
 from experiments import reproduced
 from tests.runs import flags, start, tiny
-from wildcat.checkpoint import load_state
 from wildcat.cli import main
 from wildcat.errors import WildcatError
 from wildcat.pooling import class_wise_pool, spatial_pool
 from wildcat.reproduce import planning, reproduce, running, tables
 from wildcat.reproduce.planning import Effect
+from wildcat.state import load_state
 from wildcat.transfer import MultiMapTransfer
 
 
