@@ -6,6 +6,7 @@ import random
 import time
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,11 @@ from tests import awkward
 from tests.runs import ColourModel, spots, tiny
 from wildcat.checkpoint import build_model
 from wildcat.errors import WildcatError
+from wildcat.masks import Background, label_map, strengths
 from wildcat.predict import Failure, Item, Predictor, items_of, load
 from wildcat.prediction import Prediction, Settings
 from wildcat.train import train
-from wildcat.transforms import load_image
+from wildcat.transforms import load_image, warp
 
 COLOURS = ("red", "green", "blue")
 
@@ -131,6 +133,40 @@ def test_what_a_prediction_says() -> None:
     )
     assert list(told["scores"]) == list(prediction.scores)
     assert prediction.overlay(0.999999).size[0] > 400  # nothing is present: the best class is shown all the same
+
+
+def test_a_threshold_for_each_class() -> None:
+    prediction = colour_predictor()(spots(400, 200, {0: (100, 50), 2: (300, 150)}, spread=0.3))
+    red, green = prediction.scores["red"], prediction.scores["green"]
+    assert set(prediction.present({"green": green - 1e-6})) == {0, 1, 2}
+    assert set(prediction.present({"red": red + 1e-6})) == {2}
+    assert prediction.candidates({"red": 1.0, "blue": 1.0}) == prediction.candidates(1.0)
+    assert set(np.unique(prediction.mask(threshold={"red": red + 1e-6}))) == {0, 3}
+    assert [entry["class"] for entry in prediction.to_dict({"red": 1.0})["predicted"]] == ["blue"]
+    with pytest.raises(WildcatError, match="'rde', which is not a class of the model"):
+        prediction.present({"rde": 0.5})
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_masks_are_made_of_the_maps_of_all_sizes_and_the_mirror_image(trained: Predictor, mirror: bool) -> None:
+    settings = replace(trained.settings, mirror=mirror, background=Background("threshold", 0.3))
+    found = Predictor(trained.model, settings)(awkward.photo(90, 60))
+    views = []
+    for side in (64, 96):
+        pixels = torch.from_numpy(warp(Image.fromarray(awkward.photo(90, 60)), side).copy()).permute(2, 0, 1)[None]
+        for turned in (False, True) if mirror else (False,):
+            with torch.inference_mode():
+                maps = trained.model(trained.model.normalize(pixels.flip(3) if turned else pixels)).class_maps
+            views.append(maps.flip(3) if turned else maps)
+    fused = torch.stack(
+        [torch.nn.functional.interpolate(v, views[-1].shape[2:], mode="bilinear", align_corners=False) for v in views]
+    ).mean(0)[0]
+    strength = strengths(fused, [0, 3], (60, 90), settings.background)
+    best, second = strength.topk(2, dim=0).values
+    clear = (best - second > 1e-5).numpy()
+    assert np.array_equal(found.mask(allowed=[0, 3])[clear], label_map(strength, [0, 3])[clear])
+    alone = strengths(views[0][0], [0, 3], (60, 90), settings.background)
+    assert not np.array_equal(found.mask(allowed=[0, 3]), label_map(alone, [0, 3])), "not of one size alone"
 
 
 def test_exactly_one_class_where_there_can_only_be_one() -> None:

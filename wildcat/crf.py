@@ -60,6 +60,7 @@ class CRFSettings:
 PRESETS = {
     "krahenbuhl": CRFSettings(),  # the authors' code; the most used with maps from image labels
     "irn": CRFSettings(bilateral_sxy=50, bilateral_srgb=5),  # Ahn et al., CVPR 2019: labels of inter-pixel relations
+    "mctformer": CRFSettings(gaussian_sxy=4, bilateral_sxy=83, bilateral_srgb=5, bilateral_compat=3),  # CVPR 2022
     "deeplab": CRFSettings(gaussian_sxy=1, bilateral_sxy=67, bilateral_srgb=3, bilateral_compat=4),  # v2, ResNet-101
 }
 

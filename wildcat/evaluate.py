@@ -284,6 +284,8 @@ def _headlines(results: dict[str, Any]) -> list[str]:
     lines = []
     for task, keys in names.items():
         shown = [f"{key} {results[task][key]:.1f}" for key in keys if results.get(task, {}).get(key) is not None]
+        if shown and task == "segmentation":
+            shown.append(f"background {results[task]['background']}, classes of {results[task]['labels']} labels")
         if shown:
             lines.append(f"  {task}: {', '.join(shown)}")
     return lines

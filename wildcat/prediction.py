@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ from wildcat.crf import dense_crf
 from wildcat.errors import WildcatError
 from wildcat.masks import Background, Mode, label_map, pixel_probabilities, strengths
 from wildcat.transforms import cell_centres
+
+Threshold: TypeAlias = float | Mapping[str, float]
+"""From which probability a class counts as present: one for all, or by class; 0.5 for those that are not named."""
 
 
 @dataclass(frozen=True)
@@ -111,26 +114,34 @@ class Prediction:
         """The upright RGB picture, read again."""
         return self._source()
 
-    def present(self, threshold: float = 0.5) -> list[int]:
+    def present(self, threshold: Threshold = 0.5) -> list[int]:
         """Indices of the classes the picture is said to hold, the most probable first.
 
         Where a picture has exactly one class this is the most probable one, whatever the threshold.
-        """
-        ranked = self._ranked()
-        return [c for c in ranked if self.probabilities[c] >= threshold] if self.settings.multi_label else ranked[:1]
 
-    def candidates(self, threshold: float = 0.5) -> list[int]:
+        Raises:
+            WildcatError: for a threshold of a class that the model does not have.
+        """
+        classes, ranked = self.settings.classes, self._ranked()
+        by_class = dict.fromkeys(classes, threshold) if isinstance(threshold, float | int) else threshold
+        if unknown := set(by_class) - set(classes):
+            raise WildcatError(f"a threshold is given for {min(unknown)!r}, which is not a class of the model")
+        if not self.settings.multi_label:
+            return ranked[:1]
+        return [c for c in ranked if self.probabilities[c] >= by_class.get(classes[c], 0.5)]
+
+    def candidates(self, threshold: Threshold = 0.5) -> list[int]:
         """The classes present, or the most probable one where none is."""
         return self.present(threshold) or self._ranked()[:1]
 
     def mask(
-        self, *, crf: bool = False, threshold: float = 0.5, allowed: Sequence[int] | None = None
+        self, *, crf: bool = False, threshold: Threshold = 0.5, allowed: Sequence[int] | None = None
     ) -> npt.NDArray[np.uint8]:
         """Label map (H, W) of the original picture: 0 background, 1 + class otherwise.
 
         Args:
             crf: refine with the dense CRF, which reads the picture again.
-            threshold: probability from which a class may appear; the most probable class always may.
+            threshold: probability from which a class may appear; the most probable one may where none reaches it.
             allowed: indices of the classes that may appear, instead.
         """
         if len(self.settings.classes) > 254:
@@ -147,7 +158,7 @@ class Prediction:
         """The picture with a mask from :meth:`mask` over it, and a legend."""
         return render.mask_overlay(self.image, mask, self.settings.classes)
 
-    def overlay(self, threshold: float = 0.5) -> Image.Image:
+    def overlay(self, threshold: Threshold = 0.5) -> Image.Image:
         """The picture, then a panel with heatmap, point and score for each class present (else for the best one)."""
         points = self.point_array
         entries = [
@@ -165,7 +176,7 @@ class Prediction:
         """Open :meth:`overlay` in the system's picture viewer."""
         self.overlay().show()
 
-    def to_dict(self, threshold: float = 0.5) -> dict[str, Any]:
+    def to_dict(self, threshold: Threshold = 0.5) -> dict[str, Any]:
         """Plain values for JSON; scores in per cent, points in pixels of the original."""
         points = self.point_array
         return {

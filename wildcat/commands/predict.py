@@ -1,9 +1,11 @@
 """``wildcat predict``."""
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from wildcat.commands.parser import command_parser
 from wildcat.errors import WildcatError
@@ -36,6 +38,26 @@ def _root(paths: Sequence[str]) -> Path | None:
         return None
 
 
+def _threshold(value: Any) -> Any:
+    """A probability, or those of some classes: 0.4, or cat=0.3,dog=0.6."""
+    if not isinstance(value, str):  # a default, or what this has returned before
+        return value
+    try:
+        if "=" not in value:
+            return _probability(value)
+        return {name: _probability(number) for name, _, number in (part.rpartition("=") for part in value.split(","))}
+    except ValueError:
+        told = f"a threshold is a probability, from 0 to 1, or CLASS=P,CLASS=P; got {value}"
+        raise argparse.ArgumentTypeError(told) from None
+
+
+def _probability(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise ValueError
+    return number
+
+
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
     parser = command_parser(
@@ -45,6 +67,7 @@ def main(argv: Sequence[str]) -> int:
 wildcat predict imagenet cat.jpg --out found
 wildcat predict runs/mine pictures/ --out found --formats json,mask --crf
 wildcat predict runs/mine pictures/ --out found --formats coco,label-studio,cvat
+wildcat predict runs/mine pictures/ --out found --threshold cat=0.3,dog=0.6
 """,
     )
     parser.add_argument("run", metavar="RUN", help='a run\'s folder, a hub name, or "imagenet"')
@@ -52,7 +75,13 @@ wildcat predict runs/mine pictures/ --out found --formats coco,label-studio,cvat
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
     known = "json, csv, overlay, mask, coco, yolo, voc, label-studio, cvat"  # formats.FORMATS, which needs PyTorch
     parser.add_argument("--formats", default="json,overlay", help=f"separated by commas: {known}")
-    parser.add_argument("--threshold", type=float, default=0.5, help="probability from which a class is predicted")
+    parser.add_argument(
+        "--threshold",
+        type=_threshold,
+        default=0.5,
+        metavar="P|CLASS=P,...",
+        help="probability from which a class is predicted, for all classes or by class (default: 0.5)",
+    )
     parser.add_argument("--crf", action="store_true", help="refine masks with the dense CRF")
     parser.add_argument("--batch-size", type=int, default=8, help="pictures per pass")
     parser.add_argument(
@@ -60,8 +89,6 @@ wildcat predict runs/mine pictures/ --out found --formats coco,label-studio,cvat
     )
     arguments = parser.parse_args(argv)
     formats = arguments.formats.split(",")
-    if not 0 <= arguments.threshold <= 1:
-        raise WildcatError(f"--threshold is a probability, from 0 to 1; got {arguments.threshold:g}")
 
     from wildcat.formats import check_formats, write_predictions
     from wildcat.predict import items_of, load

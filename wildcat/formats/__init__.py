@@ -13,7 +13,7 @@ from wildcat.formats.tables import CsvWriter, JsonWriter
 from wildcat.formats.voc import VocWriter
 from wildcat.formats.yolo import YoloWriter
 from wildcat.predict import Failure
-from wildcat.prediction import Prediction
+from wildcat.prediction import Prediction, Threshold
 
 _WRITERS: dict[str, Callable[[Path, tuple[str, ...]], Writer]] = {
     "json": JsonWriter,
@@ -36,7 +36,7 @@ def write_predictions(
     classes: Sequence[str],
     *,
     root: Path | None = None,
-    threshold: float = 0.5,
+    threshold: Threshold = 0.5,
     crf: bool = False,
 ) -> list[Failure]:
     """Write predictions as they come; memory does not grow with their number.
@@ -62,7 +62,7 @@ def write_predictions(
         classes: of the model.
         root: folder that pictures are named from: ``root/a/cat.jpg`` gives ``overlay/a/cat.jpg``. Without it, and for
             pictures elsewhere, the last part of the name counts; names given twice are numbered.
-        threshold: probability from which a class counts as predicted.
+        threshold: probability from which a class counts as predicted, for all classes or by class.
         crf: refine masks with the dense CRF.
 
     Returns:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wildcat.errors import WildcatError
-from wildcat.prediction import Prediction
+from wildcat.prediction import Prediction, Threshold
 
 SMALLEST_REGION = 0.001  # of the picture's area; smaller parts of a mask are specks and get no box
 _LONGEST_NAME = (
@@ -53,14 +53,14 @@ class Picture:
         name: of the picture's file with "/", relative to the folder of all pictures: "a/cat.jpg".
         stem: a safe name without suffix that no other picture has: "a/cat".
         prediction: what the model says of it.
-        threshold: probability from which a class counts as predicted.
+        threshold: probability from which a class counts as predicted, for all classes or by class.
         crf: refine masks with the dense CRF.
     """
 
     name: str
     stem: str
     prediction: Prediction
-    threshold: float
+    threshold: Threshold
     crf: bool
 
     @property
