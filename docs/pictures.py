@@ -1,27 +1,76 @@
-"""Make the pictures of README and docs, all of them from drawn pictures: python docs/pictures.py RUN.
+"""Make the pictures of README and docs, from drawn pictures and free photographs: python docs/pictures.py RUN.
 
-RUN is a model trained on the synthetic data, such as runs/quickstart/run.
+RUN is a model trained on the synthetic data, such as runs/quickstart/run. The photographs are some that come
+with scikit-image (pip install scikit-image) and scikit-learn, read by the embedded ImageNet classifier.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+from PIL import Image
+
 from wildcat import load, open_dataset, render
-from wildcat.evaluate import items_of
+from wildcat.evaluate import fit_masks, items_of
 
 IMAGES = Path(__file__).parent / "images"
 SHOWN = 4  # pictures
+SIDE = 300  # pixels, of each part of a picture with masks
 
 
-def main(run: str) -> None:
+def overlays(run: str) -> Image.Image:
+    """Drawn pictures of two classes, with heatmaps and points."""
     predictor = load(run)
     # A seed of its own: none of these pictures was trained on or scored.
     dataset = open_dataset("synthetic:count=24,seed=7,size=384", "test")
     pairs = [i for i, sample in enumerate(dataset.samples) if (sample.labels == 1).sum() == 2][:SHOWN]
     predictions = list(predictor.stream(items_of(dataset.subset(pairs))))
+    return render.contact_sheet([prediction.overlay() for prediction in predictions], columns=2, side=600)
+
+
+def drawn_masks(run: str) -> Image.Image:
+    """Drawn pictures: true mask, mask, mask refined by the CRF; the background fitted on other drawn pictures."""
+    predictor = load(run)
+    background, _ = fit_masks(predictor, "synthetic:count=100", "train", "threshold")
+    predictor.settings = replace(predictor.settings, background=background)
+    dataset = open_dataset("synthetic:count=24,seed=7,size=384", "test")
+    pairs = [i for i, sample in enumerate(dataset.samples) if (sample.labels == 1).sum() == 2][:SHOWN]
+    parts = []
+    for index, prediction in zip(pairs, predictor.stream(items_of(dataset.subset(pairs))), strict=True):
+        masks = (dataset.mask(index), prediction.mask(), prediction.mask(crf=True))
+        parts += [prediction.image, *map(prediction.mask_overlay, masks)]
+    return render.contact_sheet(parts, 4, ["picture", "true mask", "mask", "with CRF"] * len(pairs), side=SIDE)
+
+
+def photograph_masks() -> Image.Image:
+    """Free photographs: mask of the most probable of ImageNet's 1,000 classes, and refined by the CRF."""
+    from skimage import data
+    from sklearn.datasets import load_sample_images
+
+    predictor = load("imagenet")
+    photographs = [data.chelsea(), data.coffee(), load_sample_images().images[1]]
+    parts = []
+    for prediction in map(predictor, photographs):
+        (best,) = prediction.candidates()
+        # A mask numbers up to 254 classes: the one shown becomes the only one.
+        alone = replace(
+            prediction,
+            settings=replace(predictor.settings, classes=(predictor.settings.classes[best],)),
+            probabilities=prediction.probabilities[[best]],
+            class_maps=prediction.class_maps[[best]],
+        )
+        parts += [alone.image, alone.mask_overlay(alone.mask()), alone.mask_overlay(alone.mask(crf=True))]
+    return render.contact_sheet(parts, 3, ["picture", "mask", "with CRF"] * len(photographs), side=SIDE)
+
+
+def main(run: str) -> None:
     IMAGES.mkdir(exist_ok=True)
-    sheets = [prediction.overlay() for prediction in predictions]
-    render.contact_sheet(sheets, columns=2, side=600).save(IMAGES / "overlay.jpg", quality=85)
+    for name, picture in {
+        "overlay": overlays(run),
+        "masks-drawn": drawn_masks(run),
+        "masks-photographs": photograph_masks(),
+    }.items():
+        picture.save(IMAGES / f"{name}.jpg", quality=85)
 
 
 if __name__ == "__main__":
