@@ -57,7 +57,8 @@ def curve(values: Mapping[str, Any], file: Path) -> list[Path]:
             line = [
                 (row["x"], run["scores"][name]) for row in values["rows"] for run in row["runs"] if run["seed"] == seed
             ]
-            axes.plot(*zip(*line, strict=True), color=GREY, linewidth=0.8, marker=".", label=f"seed {seed}", zorder=2)
+            axes.plot(*zip(*line, strict=True), color=GREY, linewidth=0.8, marker=".", zorder=2)
+        axes.lines[-1].set_label("each seed")
         deviations = [statistics.stdev(group) if len(group) > 1 else 0.0 for _, group in points]
         axes.errorbar(x, means, deviations, color=BLUE, marker="o", capsize=3, label="mean ± deviation", zorder=3)
         axes.set(xlabel="alpha", ylabel=f"{name}, per cent", xticks=[row["x"] for row in values["rows"]])

@@ -91,6 +91,7 @@ def record(
             "label": row.label,
             "x": row.x,
             "settings": dict(row.settings),
+            "combined": row.combined,
             "paper": paper.get(row.key, {}),
             "runs": [shown(run) for run in runs.get(row.key, ())],
         }
@@ -219,7 +220,8 @@ def comparison(values: Mapping[str, Any]) -> str:
         paper = [f"{row['paper'][kind]:.1f}" if kind in row["paper"] else "" for kind in kinds]
         ours = [mean_and_deviation(scores(row, name)) for name in names]
         seeds = ", ".join(str(run["seed"]) for run in row["runs"])
-        lines.append("| " + " | ".join([row["label"], *paper, *ours, seeds or "not measured yet"]) + " |")
+        missing = "not measured yet, with --scales alone" if row["combined"] else "not measured yet"
+        lines.append("| " + " | ".join([row["label"], *paper, *ours, seeds or missing]) + " |")
     return "\n".join(lines)
 
 
