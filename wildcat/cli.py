@@ -16,6 +16,9 @@ COMMANDS = {
     "train": "train a model from image labels",
     "evaluate": "score a run on a data set",
     "predict": "classify pictures, point at what is in them, segment them",
+    "export": "write a model as ONNX, OpenVINO or torch.export",
+    "push": "share a run on the Hugging Face hub",
+    "convert": "make a run of a checkpoint of the authors' code",
     "reproduce": "repeat tables and figures of the paper",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -137,11 +138,14 @@ class Predictor:
             map_sizes=settings.map_sizes if map_sizes is None else tuple(map_sizes),
             mirror=settings.mirror if mirror is None else mirror,
         )
-        return Predictor(self.model, settings, self.device, self.precision)
+        other = copy.copy(self)
+        other.settings = settings
+        return other
 
     @cached_property
     def _ready(self) -> Wildcat:
-        return prepared(self._model, self.precision)
+        # What runs elsewhere, an exported file, is ready as it is.
+        return prepared(self._model, self.precision) if isinstance(self._model, Wildcat) else self._model
 
     def __call__(self, picture: Source) -> Prediction:
         """Read one picture: a path, encoded bytes, a PIL image or an array.

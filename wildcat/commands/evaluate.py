@@ -25,6 +25,12 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
     parser.add_argument("--data", required=True, metavar="SPEC", help="data set, kind:path")
     parser.add_argument("--split", help="split to score; the data set's usual one unless given")
     parser.add_argument("--tasks", default="classification,pointing", help="separated by commas")
+    parser.add_argument(
+        "--runtime",
+        choices=["torch", "onnx", "openvino", "auto"],
+        default="torch",
+        help="what the network runs in; auto: the fastest that is installed",
+    )
     parser.add_argument("--on-bad-image", choices=["error", "skip"], default="error", help="what to do with bad files")
     parser.add_argument("--json", metavar="FILE", help="where to write the results")
     parser.add_argument("--score-sizes", type=sizes, help="sides at which pictures are read for scores, not the run's")
@@ -49,10 +55,12 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
     from wildcat.checkpoint import read_settings, save_background, write_json
     from wildcat.data import default_splits
     from wildcat.evaluate import evaluate, fit_masks, results_file, seen_in_training, summary
-    from wildcat.predict import Predictor, load
+    from wildcat.predict import Predictor
+    from wildcat.runtimes import load
 
     def opened() -> Predictor:
-        return load(arguments.run).reading_at(arguments.score_sizes, arguments.map_sizes, arguments.mirror)
+        predictor = load(arguments.run, arguments.runtime)
+        return predictor.reading_at(arguments.score_sizes, arguments.map_sizes, arguments.mirror)
 
     predictor = opened()
     if arguments.submission:

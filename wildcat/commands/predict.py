@@ -70,7 +70,7 @@ wildcat predict runs/mine pictures/ --out found --formats coco,label-studio,cvat
 wildcat predict runs/mine pictures/ --out found --threshold cat=0.3,dog=0.6
 """,
     )
-    parser.add_argument("run", metavar="RUN", help='a run\'s folder, a hub name, or "imagenet"')
+    parser.add_argument("run", metavar="RUN", help='a run\'s folder, a hub name, "imagenet", or an exported file')
     parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="picture files, or folders of them")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
     known = "json, csv, overlay, mask, coco, yolo, voc, label-studio, cvat"  # formats.FORMATS, which needs PyTorch
@@ -83,6 +83,12 @@ wildcat predict runs/mine pictures/ --out found --threshold cat=0.3,dog=0.6
         help="probability from which a class is predicted, for all classes or by class (default: 0.5)",
     )
     parser.add_argument("--crf", action="store_true", help="refine masks with the dense CRF")
+    parser.add_argument(
+        "--runtime",
+        choices=["torch", "onnx", "openvino", "auto"],
+        default="torch",
+        help="what the network runs in; auto: the fastest that is installed",
+    )
     parser.add_argument("--batch-size", type=int, default=8, help="pictures per pass")
     parser.add_argument(
         "--precision", choices=["auto", "fp32", "bf16"], default="auto", help="auto: bf16 where it is faster"
@@ -91,13 +97,14 @@ wildcat predict runs/mine pictures/ --out found --threshold cat=0.3,dog=0.6
     formats = arguments.formats.split(",")
 
     from wildcat.formats import check_formats, write_predictions
-    from wildcat.predict import items_of, load
+    from wildcat.predict import items_of
+    from wildcat.runtimes import load
 
     check_formats(formats)
     from tqdm import tqdm
 
     pictures = _pictures(arguments.pictures)
-    predictor = load(arguments.run, precision=arguments.precision)
+    predictor = load(arguments.run, arguments.runtime, arguments.precision)
     stream = predictor.stream(items_of(pictures), batch_size=arguments.batch_size, on_error="yield", multi_maps=False)
     shown = tqdm(stream, "predicting", len(pictures), unit=" images", disable=None)
     failures = write_predictions(

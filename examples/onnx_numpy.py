@@ -1,0 +1,33 @@
+"""Classes and points of a picture from an exported file, with NumPy, Pillow and ONNX Runtime alone.
+
+wildcat export imagenet --format onnx --out imagenet.onnx
+python examples/onnx_numpy.py imagenet.onnx dog.jpg
+"""
+
+import json
+import sys
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+
+def main(file: str, picture: str) -> None:
+    """Print the five most probable classes with their points, in pixels of the upright picture."""
+    session = onnxruntime.InferenceSession(file)
+    about = json.loads(session.get_modelmeta().custom_metadata_map["wildcat"])
+    image = ImageOps.exif_transpose(Image.open(picture)).convert("RGB")
+    found = {}
+    for size in {about["score_sizes"][0], about["map_sizes"][0]}:  # the square is warped, the aspect is not kept
+        pixels = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR), np.float32) / 255
+        images = (pixels - np.float32(about["mean"])) / np.float32(about["std"])
+        found[size] = session.run(["probabilities", "points"], {"images": images.transpose(2, 0, 1)[None]})
+    probabilities = found[about["score_sizes"][0]][0][0]  # (C,)
+    points = found[about["map_sizes"][0]][1][0] * image.size  # (C, 2), x and y
+    for c in np.argsort(-probabilities[: len(about["classes"])])[:5]:
+        x, y = points[c]
+        print(f"{about['classes'][c]}: {probabilities[c]:.3f} at ({x:.0f}, {y:.0f})")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

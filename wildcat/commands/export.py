@@ -1,0 +1,34 @@
+"""``wildcat export``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from wildcat.commands.parser import command_parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command."""
+    parser = command_parser(
+        "export",
+        "Write a model as a file for other programs. The file is run and compared with the model before it is kept.",
+        """
+wildcat export runs/voc07 --format onnx
+wildcat export runs/voc07 --format openvino --out voc07.xml
+wildcat export imagenet --format onnx --out imagenet.onnx
+""",
+    )
+    parser.add_argument("run", metavar="RUN", help='a run\'s folder, a hub name, or "imagenet"')
+    parser.add_argument("--format", choices=["onnx", "openvino", "torch"], default="onnx", help="default: onnx")
+    parser.add_argument(
+        "--out", metavar="FILE", help="the file: .onnx, .xml or .pt2; RUN/exports/model.onnx and so on unless given"
+    )
+    arguments = parser.parse_args(argv)
+
+    from wildcat.export import SUFFIX, export
+    from wildcat.predict import load
+    from wildcat.runtimes import exports_folder
+
+    file = Path(arguments.out) if arguments.out else exports_folder(arguments.run) / f"model{SUFFIX[arguments.format]}"
+    made = export(load(arguments.run), file, arguments.format)
+    print(f"exported: {made.file} (largest difference from PyTorch {made.difference:.1e})")
+    return 0
