@@ -21,7 +21,7 @@ from pathlib import Path
 from benchmarks import tables
 from benchmarks.common import RESULTS
 
-SCRIPTS = ("startup", "pooling", "maps", "predict", "growth", "train")
+SCRIPTS = ("startup", "pooling", "maps", "predict", "growth", "runtimes", "train")
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -26,6 +26,7 @@ it compares and how.
 TITLES = {
     "train": "Training, a whole step with its data",
     "predict": "Prediction, a folder to scores and points",
+    "runtimes": "Exported files, from pixels to predictions, against the trunk alone",
     "maps": "Heatmaps of all classes",
     "pooling": "Pooling, forward and backward",
     "startup": "Start of the command",

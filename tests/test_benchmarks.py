@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import common, growth, maps, peers, pooling, predict, startup, tables, train
+from benchmarks import common, growth, maps, peers, pooling, predict, runtimes, startup, tables, train
 from tests.conftest import REPOSITORY
 from wildcat.losses import multi_label_loss
 from wildcat.model import create_model
@@ -22,7 +22,7 @@ def test_the_page_is_up_to_date() -> None:
 
 
 @pytest.mark.filterwarnings("default")  # those of the peers are theirs
-@pytest.mark.parametrize("script", [train, predict, maps, pooling, growth, startup], ids=lambda s: s.__name__)
+@pytest.mark.parametrize("script", [train, predict, maps, pooling, growth, runtimes, startup], ids=lambda s: s.__name__)
 def test_it_runs_without_data(script, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("WILDCAT_DATA", "absent")
     threads = torch.get_num_threads()
