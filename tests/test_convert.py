@@ -115,7 +115,7 @@ def test_resnet101(tmp_path: Path) -> None:
     predictor = load(out)
     with torch.inference_mode():
         images = predictor.model.normalize(pixels)
-        torch.testing.assert_close(predictor.model(images).scores, net(images), rtol=0, atol=1e-5)
+        torch.testing.assert_close(predictor.model(images).scores, net(images), rtol=1e-4, atol=1e-5)
     with pytest.raises(WildcatError, match="other classes than the model"):
         evaluate(predictor, "synthetic:count=8,size=64")
     assert main([*command, "--out", str(out)]) == 2  # it holds a run
