@@ -11,7 +11,7 @@ import onnxruntime
 import openvino
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_sample_images
 
@@ -147,6 +147,7 @@ def test_the_default_trunk_as_torch_has_the_same_function() -> None:
 # The function
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no error
 @given(
     st.sampled_from(POOLINGS),
     st.sampled_from([1, 2, 7, 50, 0.1, 0.2, 0.5, "all"]),
