@@ -17,7 +17,7 @@ MAPS = (1, 2, 4, 8, 12, 16)
 ALPHAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 # Settings that say how a run is computed and not what it computes: no part of what it is known by.
-HOW = ("seed", "workers", "precision", "cache_gb", "accumulate", "stall_minutes", "save_minutes")
+HOW = ("seed", "workers", "cache_gb", "accumulate", "stall_minutes", "save_minutes")
 
 
 @dataclass(frozen=True)
