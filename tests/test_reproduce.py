@@ -279,10 +279,16 @@ def test_dry_run_lists_the_runs(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     words = ["reproduce", "table2", "table5", "--data", "synthetic", "--out", str(tmp_path / "out"), "--dry-run"]
     assert main([*words, "--seeds", "3,4", "--scales", "64,96"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 19 and lines[-1] == "18 runs of 10 epochs"  # 7 methods and 2 orders, two seeds
+    assert (
+        len(lines) == 19 and lines[-1] == "18 runs of 10 epochs, 0 of them finished"
+    )  # 7 methods and 2 orders, two seeds
     assert lines[0].endswith("-seed3  table2") and lines[9].endswith("-seed4  table2")
     assert sum("-scales-64-96-" in line for line in lines) == 2
     assert not (tmp_path / "out").exists()
+    finish(tmp_path / "out" / "runs" / lines[0].split()[0], 80.0)
+    assert main([*words, "--seeds", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("  (finished)") and lines[-1] == "8 runs of 10 epochs, 1 of them finished"
 
 
 @pytest.mark.parametrize(

@@ -68,9 +68,10 @@ wildcat reproduce table7 --data voc07:data --recipe voc07 --out runs/paper --dry
 
     if arguments.dry_run:
         runs = plan(chosen, recipe, seeds, arguments.scales)
+        scored = {run.name for run in runs if (Path(arguments.out) / "runs" / run.name / "results.json").exists()}
         for run in runs:
-            print(f"{run.name}  {', '.join(run.serves)}")
-        print(f"{len(runs)} runs of {recipe.epochs} epochs")
+            print(f"{run.name}  {', '.join(run.serves)}" + ("  (finished)" if run.name in scored else ""))
+        print(f"{len(runs)} runs of {recipe.epochs} epochs, {len(scored)} of them finished")
         return 0
 
     from wildcat.reproduce import reproduce
