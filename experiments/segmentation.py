@@ -20,6 +20,7 @@ Each finished row goes to segmentation.csv at once, and is not computed again; s
 """
 
 import argparse
+import copy
 import csv
 import hashlib
 import io
@@ -70,10 +71,10 @@ class GradCAMPredictor(Predictor):
 
     def __init__(self, predictor: Predictor) -> None:
         super().__init__(predictor.model, predictor.settings, predictor.device)
-        self.scores = PooledScores(self.model)
+        self.scores = PooledScores(copy.deepcopy(self.model))  # the hooks of Grad-CAM are not the predictor's
 
     def stream(self, items: Sequence[Item], **options: Any) -> Iterator[Prediction]:
-        with GradCAM(self.scores, [self.model.backbone]) as cam:
+        with GradCAM(self.scores, [self.scores.model.backbone]) as cam:
             for prediction in super().stream(items, **options):
                 yield replace(prediction, class_maps=self.maps(cam, prediction))
 
@@ -84,7 +85,7 @@ class GradCAMPredictor(Predictor):
         image, views = prediction.image, []
         for size in self.settings.map_sizes:
             pixels = torch.from_numpy(warp(image, size).copy()).to(self.device).permute(2, 0, 1)[None]
-            images = self.model.normalize(pixels).expand(len(classes), -1, -1, -1)
+            images = self.scores.model.normalize(pixels).expand(len(classes), -1, -1, -1)
             for mirrored in (False, True) if self.settings.mirror else (False,):
                 found = torch.from_numpy(cam(images.flip(3) if mirrored else images, targets))[
                     None

@@ -133,6 +133,14 @@ def folder(path: Path) -> Path:
     return path
 
 
+def test_the_predictors_own_network_has_no_hooks(runs: dict[str, Path]) -> None:
+    predictor = load(runs["average"])
+    found = segmentation.GradCAMPredictor(predictor)
+    next(found.stream(items_of([awkward.photo()])))
+    assert not any(module._forward_hooks for module in predictor.model.modules())
+    assert all(weight.requires_grad for weight in predictor.model.parameters())
+
+
 def test_the_hook_leaves_the_scores_alone(runs: dict[str, Path]) -> None:
     model = load(runs["average"]).model
     images = torch.rand(2, 3, 64, 64)
