@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types tests bench format clean
+.PHONY: demo test lint types tests docs bench format clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -13,7 +13,7 @@ $(VENV)/installed: pyproject.toml
 demo: $(VENV)/installed
 	$(BIN)/wildcat quickstart --out runs/quickstart
 
-test: lint types tests
+test: lint types docs tests
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -25,6 +25,10 @@ types: $(VENV)/installed
 # One thread in each of several processes: threads of several processes on the same cores slow each other down.
 tests: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
+
+# Warnings are errors (mkdocs.yml); the pages are in build/site.
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/site
 
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks

@@ -17,7 +17,7 @@ from wildcat.cli import main
 from wildcat.config import TrainConfig
 from wildcat.train import train
 
-COMMANDS = ("quickstart", "train", "evaluate", "predict", "export", "push", "convert")
+COMMANDS = ("quickstart", "train", "evaluate", "predict", "export", "push", "convert", "serve", "completion")
 
 
 @pytest.fixture(scope="module")
@@ -151,9 +151,16 @@ TRAIN = ["train", "--out", "new", *flags(epochs=1)]
         (["evaluate", "nowhere", "--data", "synthetic"], "no run in nowhere"),
         (["evaluate", "empty", "--data", "synthetic"], "empty is not a run's folder"),
         (["evaluate", "damaged", "--data", "synthetic"], "config.json has no entry"),
-        (["evaluate", "run", "--data", "synthetic", "--tasks", "painting"], "unknown task 'painting'"),
+        (
+            ["evaluate", "run", "--data", "synthetic", "--tasks", "painting"],
+            "task 'painting' is unknown; allowed: ",
+        ),
         (["evaluate", "run", "--data", "synthetic", "--split", "nope"], "no split 'nope'"),
         (["evaluate", "imagenet", "--data", "synthetic"], "other classes than the model"),
+        (["evaluate", "run", "--data", "synthetic", "--tasks", "segmentatoin"], "did you mean 'segmentation'?"),
+        (["serve", "nowhere"], "no run in nowhere"),
+        (["serve", "run", "--prot", "80"], "did you mean --port?"),
+        (["completion", "fish"], "fish"),
         (
             ["evaluate", "run", "--data", "synthetic:count=2,size=32", "--json", "no/r.json"],
             "no/r.json cannot be written",
@@ -291,3 +298,46 @@ def test_imagenet_from_process_start(tmp_path: Path) -> None:
     (line,) = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
     assert len(json.loads(line)["predicted"]) == 1
     assert [path.name for path in (tmp_path / "out" / "overlay").iterdir()] == ["china.jpg"]
+
+
+def test_json_to_standard_output_is_all_that_is_there(place: Path) -> None:
+    ended = run("evaluate", place / "run", "--data", "synthetic:count=8,size=64", "--json", "-")
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["images"] == 8
+    assert "classification: map_area" in ended.stderr
+
+
+@pytest.mark.parametrize("arguments", [["predict"], ["evaluate"]])
+def test_no_bar_and_no_colour_in_a_pipe(place: Path, tmp_path: Path, arguments: list[str]) -> None:
+    rest = {
+        "predict": [place / "cat.png", "--out", tmp_path],
+        "evaluate": ["--data", "synthetic:count=8,size=64", "--json", tmp_path / "r.json"],
+    }
+    ended = run(*arguments, place / "run", *rest[arguments[0]])
+    assert ended.returncode == 0, ended.stderr
+    assert not re.search(r"[\r\x1b]|%\|", ended.stdout + ended.stderr)
+
+
+# Completion
+
+
+def completed(script: str, *words: str) -> list[str]:
+    """What bash offers for the last of some words."""
+    code = script + '\nCOMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _wildcat; printf "%s\\n" "${COMPREPLY[@]}"'
+    ended = subprocess.run(["bash", "-c", code, "bash", *words], capture_output=True, text=True, check=True)
+    return ended.stdout.split()
+
+
+def test_completion(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    assert set(COMMANDS) <= set(completed(script, "wildcat", ""))
+    assert completed(script, "wildcat", "tr") == ["train"]
+    assert completed(script, "wildcat", "train", "--sch") == ["--schedule"]
+    assert completed(script, "wildcat", "train", "--schedule", "") == ["constant", "step", "cosine"]
+    assert completed(script, "wildcat", "train", "--recipe", "voc07-mini") >= ["voc07-mini"]
+    assert completed(script, "wildcat", "evaluate", "--labels", "im") == ["image"]
+    assert completed(script, "wildcat", "completion", "") == ["bash", "zsh"]
+    assert completed(script, "wildcat", "predict", "some") == []  # the shell's own: files
+    assert main(["completion", "zsh"]) == 0
+    assert capsys.readouterr().out.startswith("#compdef wildcat\n")

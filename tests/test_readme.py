@@ -12,6 +12,7 @@ from tests.conftest import REPOSITORY
 from tests.data import trees
 from wildcat.cli import main
 from wildcat.data import open_dataset
+from wildcat.predict import load
 
 TEXT = (REPOSITORY / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", TEXT, re.S) for line in block.splitlines()]
@@ -52,6 +53,8 @@ def test_commands(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             subprocess.run([*words, "--dry-run"], cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
             continue
         assert words[0] == "wildcat", command
+        if words[1] == "serve":  # would go on until Ctrl+C
+            monkeypatch.setattr("wildcat.app.serve", lambda run, **_: load(run))
         if words[1] == "train":
             words += SMALL
         assert main(words[1:]) == 0, command

@@ -20,6 +20,8 @@ COMMANDS = {
     "push": "share a run on the Hugging Face hub",
     "convert": "make a run of a checkpoint of the authors' code",
     "reproduce": "repeat tables and figures of the paper",
+    "serve": "show a web page for pictures of yours",
+    "completion": "let bash or zsh complete commands and options",
 }
 
 

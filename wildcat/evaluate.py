@@ -16,6 +16,7 @@ from wildcat import metrics
 from wildcat._version import __version__
 from wildcat.checkpoint import CONFIG, MEAN, OBJECT_BANK, read_run
 from wildcat.data import Dataset, check_dataset, default_splits, open_dataset, sharing_doubts
+from wildcat.data.sample import check_choice
 from wildcat.errors import WildcatError
 from wildcat.masks import Background, Mode, fit_background
 from wildcat.predict import CombinedPredictor, Item, Predictor
@@ -85,8 +86,7 @@ def evaluate(
         WildcatError: for an unknown task, or other classes than the model's.
     """
     for task in tasks:
-        if task not in TASKS:
-            raise WildcatError(f"unknown task {task!r}; known: {', '.join(TASKS)}")
+        check_choice(task, TASKS, "task")
     start = time.perf_counter()
     dataset = open_dataset(data, split or default_splits(data)[1])
     with_classes(dataset, predictor.settings.classes)

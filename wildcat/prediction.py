@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -154,6 +154,29 @@ class Prediction:
             strength = dense_crf(pixel_probabilities(strength), np.array(self.image))
         return label_map(strength, allowed)
 
+    def reduced(self, side: int) -> Prediction:
+        """The same prediction of the picture reduced to ``side`` pixels at most and kept in memory.
+
+        Points, masks and overlays then refer to the reduced picture, and are made in less time.
+        """
+        image = self.image
+        image.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=3.0)
+        return replace(self, size=image.size, _source=image.copy)
+
+    def only(self, chosen: Sequence[int]) -> Prediction:
+        """The same prediction of a model that knows no other classes than these, in this order."""
+        rows = list(chosen)
+        multi = self.multi_maps
+        if multi is not None:
+            multi = multi.reshape(len(self.settings.classes), -1, *multi.shape[1:])[rows].reshape(-1, *multi.shape[1:])
+        return replace(
+            self,
+            settings=replace(self.settings, classes=tuple(self.settings.classes[c] for c in rows)),
+            probabilities=self.probabilities[rows],
+            class_maps=self.class_maps[rows],
+            multi_maps=multi,
+        )
+
     def mask_overlay(self, mask: npt.NDArray[np.uint8]) -> Image.Image:
         """The picture with a mask from :meth:`mask` over it, and a legend."""
         return render.mask_overlay(self.image, mask, self.settings.classes)
@@ -176,9 +199,16 @@ class Prediction:
         """Open :meth:`overlay` in the system's picture viewer."""
         self.overlay().show()
 
-    def to_dict(self, threshold: Threshold = 0.5) -> dict[str, Any]:
-        """Plain values for JSON; scores in per cent, points in pixels of the original."""
+    def to_dict(self, threshold: Threshold = 0.5, *, allowed: Sequence[int] | None = None) -> dict[str, Any]:
+        """Plain values for JSON; scores in per cent, points in pixels of the original.
+
+        Args:
+            threshold: probability from which a class counts as predicted.
+            allowed: indices of the classes that count as predicted, instead.
+        """
         points = self.point_array
+        if allowed is None:
+            allowed = self.present(threshold)
         return {
             "file": self.name,
             "width": self.size[0],
@@ -189,7 +219,7 @@ class Prediction:
                     "score": round(100 * float(self.probabilities[c]), 3),
                     "point": [round(float(v), 2) for v in points[c]],
                 }
-                for c in self.present(threshold)
+                for c in allowed
             ],
             "scores": {name: round(100 * score, 3) for name, score in self.scores.items()},
         }

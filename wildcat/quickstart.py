@@ -3,27 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from wildcat import render
 from wildcat.checkpoint import write_json
 from wildcat.config import TrainConfig
 from wildcat.data import open_dataset
 from wildcat.evaluate import evaluate, items_of, summary
+from wildcat.photographs import sample_photographs
 from wildcat.predict import load
 from wildcat.train import train
-
-
-def sample_photographs() -> dict[str, Image.Image]:
-    """The two photographs that come with scikit-learn (CC-BY 2.0, by danielle jaouich and Ronnie Jones)."""
-    from sklearn.datasets import load_sample_images
-
-    found = load_sample_images()
-    return {
-        Path(name).stem: Image.fromarray(np.asarray(image))
-        for name, image in zip(found.filenames, found.images, strict=True)
-    }
 
 
 def quickstart(out: Path, recipe: dict[str, Any]) -> dict[str, Any]:

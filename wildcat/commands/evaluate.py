@@ -1,5 +1,6 @@
 """``wildcat evaluate``."""
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ wildcat evaluate runs/voc07 --data voc07:data
 wildcat evaluate runs/mine --data folder:my_pictures --split test --tasks classification
 wildcat evaluate runs/voc07 --data voc07:data --score-sizes 320,448,576 --map-sizes 576 --mirror
 wildcat evaluate runs/voc12 --data voc12:data --split test --tasks classification --submission upload
+wildcat evaluate runs/mine --data folder:my_pictures --json - | jq .classification.map_area
 wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-background threshold --crf
 """,
     )
@@ -32,7 +34,7 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
         help="what the network runs in; auto: the fastest that is installed",
     )
     parser.add_argument("--on-bad-image", choices=["error", "skip"], default="error", help="what to do with bad files")
-    parser.add_argument("--json", metavar="FILE", help="where to write the results")
+    parser.add_argument("--json", metavar="FILE", help="where to write the results; - prints them, and nothing else")
     parser.add_argument("--score-sizes", type=sizes, help="sides at which pictures are read for scores, not the run's")
     parser.add_argument("--map-sizes", type=sizes, help="sides at which they are read for points and masks")
     parser.add_argument("--mirror", action="store_true", default=None, help="read the mirrored picture too and average")
@@ -58,6 +60,8 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
     from wildcat.predict import Predictor
     from wildcat.runtimes import load
 
+    told = sys.stderr if arguments.json == "-" else sys.stdout
+
     def opened() -> Predictor:
         predictor = load(arguments.run, arguments.runtime)
         return predictor.reading_at(arguments.score_sizes, arguments.map_sizes, arguments.mirror)
@@ -78,7 +82,7 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
         background, miou = fit_masks(predictor, config.data, split, arguments.fit_background)
         save_background(Path(arguments.run), background, f"{config.data} {split}", miou)
         predictor = opened()
-        print(f"background: {background}, mIoU {miou:.1f} on the masks of {split}")
+        print(f"background: {background}, mIoU {miou:.1f} on the masks of {split}", file=told)
     results = evaluate(
         predictor,
         arguments.data,
@@ -91,9 +95,12 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
     doubts = seen_in_training(arguments.run, arguments.data, results["split"])
     if doubts:
         results["warnings"] = doubts
-    print(summary(results))
+    print(summary(results), file=told)
     for doubt in doubts:
         print(f"warning: {doubt}", file=sys.stderr)
+    if arguments.json == "-":
+        print(json.dumps(results, indent=2))
+        return 0
     file = Path(arguments.json) if arguments.json else results_file(arguments.run)
     if file is not None:
         write_json(file, results)

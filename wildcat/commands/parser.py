@@ -5,7 +5,8 @@ import dataclasses
 import difflib
 import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import Any, NoReturn
 
 import jsonargparse
@@ -15,9 +16,21 @@ from wildcat import config as settings
 from wildcat.config import TrainConfig
 from wildcat.errors import WildcatError
 
+_wanted = ContextVar("_wanted", default=False)
+
+
+class _Made(Exception):
+    """Carries a parser out of the command that made it."""
+
 
 class CommandParser(jsonargparse.ArgumentParser):
     """A parser whose errors are the one line that `main` prints."""
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse, or hand the parser itself to :func:`parser_of`."""
+        if _wanted.get():
+            raise _Made(self)
+        return super().parse_args(*args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what ``main`` prints."""
@@ -26,6 +39,9 @@ class CommandParser(jsonargparse.ArgumentParser):
         # jsonargparse names Python's types; say it as the settings do.
         if (wrong := re.match(r'Parser key "(\w+)": .*(?:Got value|Given value): (.*)', told)) and wrong[1] in kinds:
             told = f"{flag(wrong[1])} must be {settings.told(kinds[wrong[1]])}; got {wrong[2]!r}"
+        elif wrong := re.match(r"Parser key \"(\w+)\": Expected a <class '(int|float)'>. Got value: (.*)", told):
+            kind = {"int": int, "float": float}[wrong[2]]
+            told = f"{flag(wrong[1])} must be {settings.told(kind)}; got {wrong[3]!r}"
         if unknown := re.match(r"unrecognized arguments: (--[\w-]+)", told):
             close = difflib.get_close_matches(unknown[1], self._option_string_actions, n=1)
             told += f"; did you mean {close[0]}?" if close else ""
@@ -94,3 +110,16 @@ def command_parser(name: str, about: str, examples: str) -> CommandParser:
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
+
+
+def parser_of(command: Callable[[list[str]], int]) -> CommandParser:
+    """The parser of a command's ``main``, which is not run any further."""
+    token = _wanted.set(True)
+    try:
+        command([])
+    except _Made as made:
+        parser: CommandParser = made.args[0]
+        return parser
+    finally:
+        _wanted.reset(token)
+    raise TypeError(f"{command} parses no arguments")

@@ -1,0 +1,58 @@
+"""Points that prompt a segmenter such as Segment Anything, learnt from tags alone.
+
+python examples/prompt_points.py runs/mine pictures/*.jpg --out prompts.json
+
+For each picture and class found: `point_coords` (K, 2), x and y in pixels, and `point_labels` (K,), 1 on the object and
+0 beside it, as SamPredictor takes them:
+
+    sam.set_image(picture)
+    masks, scores, _ = sam.predict(np.array(prompt["point_coords"]), np.array(prompt["point_labels"]))
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from wildcat import Prediction, load
+from wildcat.predict import items_of
+from wildcat.transforms import cell_centres
+
+
+def prompt(found: Prediction, c: int, others: list[int]) -> dict[str, object]:
+    """The point of a class; beside it those of the other classes, and the cell that speaks most against it."""
+    class_map = found.class_maps[c]
+    lowest = np.array(np.unravel_index(class_map.argmin(), class_map.shape))
+    points = [
+        found.point_array[c],
+        *(found.point_array[o] for o in others),
+        cell_centres(lowest, class_map.shape, found.size),
+    ]
+    return {
+        "class": found.settings.classes[c],
+        "score": round(float(found.probabilities[c]), 4),
+        "point_coords": np.round(points, 1).tolist(),
+        "point_labels": [1] + [0] * (len(points) - 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", help='a run\'s folder, or "imagenet"')
+    parser.add_argument("pictures", nargs="+")
+    parser.add_argument("--out", default="prompts.json")
+    parser.add_argument("--threshold", type=float, default=0.5)
+    arguments = parser.parse_args()
+
+    pictures = []
+    for found in load(arguments.run).stream(items_of(arguments.pictures), multi_maps=False):
+        classes = found.candidates(arguments.threshold)
+        prompts = [prompt(found, c, [other for other in classes if other != c]) for c in classes]
+        pictures.append({"image": found.name, "width": found.size[0], "height": found.size[1], "prompts": prompts})
+    Path(arguments.out).write_text(json.dumps(pictures, indent=2))
+    print(f"{sum(len(one['prompts']) for one in pictures)} prompts for {len(pictures)} pictures: {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()
