@@ -177,7 +177,7 @@ class Report:
         q1, median, q3 = (float(f"{value:.4g}") for value in np.quantile(values, (0.25, 0.5, 0.75)))
         row = (work, program, unit, len(values), q1, median, q3, ratio, goal, note)
         self.rows.append(dict(zip(COLUMNS, row, strict=True)) | self.where)
-        faster = f"  wildcat x{ratio}" if ratio != "" else ""
+        faster = f"  wildcat x{ratio}" if isinstance(ratio, float) else f"  {ratio}"
         print(f"  {work:<44} {program:<28} {median:>10g} {unit} ({q1:g}-{q3:g}){faster} {note}", flush=True)
 
     def write(self) -> None:

@@ -11,6 +11,7 @@ those of this project, so that loss curves can be compared.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from torchvision import transforms
 from wildcat.pooling import count_regions
 
 WORKERS = 4
+warnings.filterwarnings("ignore", "This DataLoader will create 4 worker processes")  # as there, on any machine
 
 
 class SortPool(torch.autograd.Function):

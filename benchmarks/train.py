@@ -105,6 +105,7 @@ def race(kind: str, config: TrainConfig, steps: int, threads: int, scratch: Path
             plain = {**config.to_dict(), "cache_gb": 0.0}
             peer = context.Process(target=peer_process, args=(there, kind, plain, count, weights, threads))
             peer.start()
+            there.close()  # so that a peer that fails ends the wait for it
             here.recv()
         here.send(loop.progress["epoch"])
         taken, found = here.recv()
@@ -125,7 +126,7 @@ def race(kind: str, config: TrainConfig, steps: int, threads: int, scratch: Path
         training.train(config, scratch / f"run-{kind}")
     finally:
         training.open_training_data, training.Loop.train_epoch, training.Loop.train_step = opened, epoch, step
-        if peer is not None:
+        if peer is not None and peer.is_alive():
             here.send(None)
             peer.join()
     return {"seconds": {name: values[1:] for name, values in seconds.items()}, "losses": losses}

@@ -13,6 +13,8 @@ from tests.conftest import REPOSITORY
 from wildcat.losses import multi_label_loss
 from wildcat.model import create_model
 
+pytestmark = pytest.mark.filterwarnings("default")  # warnings of the peers are theirs
+
 
 def test_the_page_is_up_to_date() -> None:
     ended = subprocess.run(
@@ -21,7 +23,6 @@ def test_the_page_is_up_to_date() -> None:
     assert ended.returncode == 0, ended.stderr
 
 
-@pytest.mark.filterwarnings("default")  # those of the peers are theirs
 @pytest.mark.parametrize("script", [train, predict, maps, pooling, growth, runtimes, startup], ids=lambda s: s.__name__)
 def test_it_runs_without_data(script, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("WILDCAT_DATA", "absent")
