@@ -20,6 +20,7 @@ LEVELS: dict[str, int] = {
     "errors": 0,
     "colours": 0,
     "efficientnet": 0,
+    "fused": 0,
     "folding": 0,
     "memory": 0,
     "picture_cache": 0,

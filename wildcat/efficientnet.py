@@ -27,17 +27,26 @@ class SameConv2d(nn.Conv2d):
     """Convolution with TensorFlow's padding: the output has ceil(size / stride) cells, the odd pixel is at the end."""
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        (height, top), (width, left) = (
+        x, weight, padding = self.padded(x, weight)
+        return functional.conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
+
+    def padded(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
+        """Input, filters and padding of an ordinary convolution that computes the same."""
+        (top, bottom), (left, right) = (
             _padding(size, self.kernel_size[i], self.stride[i], self.dilation[i]) for i, size in enumerate(x.shape[2:])
         )
-        x = functional.pad(x, (left, width - left, top, height - top))
-        return functional.conv2d(x, weight, bias, self.stride, 0, self.dilation, self.groups)
+        plain = torch.is_grad_enabled() or torch.compiler.is_compiling() or self.groups == 1 or self.dilation != (1, 1)
+        if not plain and bottom - top == right - left == 1:
+            # Zeros before the filter move it on by one pixel, so that equal padding does and no feature map is copied.
+            # The gradient of such filters is slow.
+            return x, functional.pad(weight, (1, 0, 1, 0)), (bottom, right)
+        return functional.pad(x, (left, right, top, bottom)), weight, (0, 0)
 
 
 def _padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
-    """Pixels to add in all, and before the first."""
+    """Pixels to add before the first and after the last."""
     total = max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
-    return total, total // 2
+    return total // 2, total - total // 2
 
 
 def _conv(channels: int, out: int, kernel: int = 1, stride: int = 1, dilation: int = 1, groups: int = 1) -> nn.Conv2d:
@@ -47,10 +56,6 @@ def _conv(channels: int, out: int, kernel: int = 1, stride: int = 1, dilation: i
 
 def _norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=1e-3)
-
-
-def _relu6(x: Tensor) -> Tensor:
-    return functional.relu6(x, inplace=True)
 
 
 class SeparableBlock(nn.Module):
@@ -63,10 +68,11 @@ class SeparableBlock(nn.Module):
         self.bn1 = _norm(channels)
         self.conv_pw = _conv(channels, out)
         self.bn2 = _norm(out)
+        self.act: nn.Module = nn.ReLU6(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, h, w) -> (N, out, h / stride, w / stride)."""
-        y: Tensor = self.bn2(self.conv_pw(_relu6(self.bn1(self.conv_dw(x)))))
+        y: Tensor = self.bn2(self.conv_pw(self.act(self.bn1(self.conv_dw(x)))))
         return y + x if self.skips else y
 
 
@@ -83,11 +89,12 @@ class InvertedBlock(nn.Module):
         self.bn2 = _norm(wide)
         self.conv_pwl = _conv(wide, out)
         self.bn3 = _norm(out)
+        self.act: nn.Module = nn.ReLU6(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, h, w) -> (N, out, h / stride, w / stride)."""
-        y = _relu6(self.bn1(self.conv_pw(x)))
-        y = _relu6(self.bn2(self.conv_dw(y)))
+        y = self.act(self.bn1(self.conv_pw(x)))
+        y = self.act(self.bn2(self.conv_dw(y)))
         y = cast(Tensor, self.bn3(self.conv_pwl(y)))
         return y + x if self.skips else y
 
@@ -110,6 +117,7 @@ class EfficientNetLite(nn.Module):
         self.num_features = FEATURES
         self.conv_stem = _conv(3, STEM, 3, 2)
         self.bn1 = _norm(STEM)
+        self.act: nn.Module = nn.ReLU6(inplace=True)
         channels, reached, dilation = STEM, 2, 1
         stages: list[nn.Module] = []
         for kernel, stride, base, depth in zip(KERNELS, STRIDES, CHANNELS, depths, strict=True):
@@ -134,8 +142,9 @@ class EfficientNetLite(nn.Module):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, 1280, h, w)."""
-        x = _relu6(self.bn1(self.conv_stem(images)))
-        return _relu6(self.bn2(self.conv_head(self.blocks(x))))
+        x = self.blocks(self.act(self.bn1(self.conv_stem(images))))
+        features: Tensor = self.act(self.bn2(self.conv_head(x)))
+        return features
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> logits (N, 1000)."""

@@ -1,15 +1,20 @@
-"""A model made ready for prediction alone: BatchNorm in the filters, half precision where that pays."""
+"""A model made ready for prediction alone: BatchNorm in the filters, activations in the convolutions, half precision
+where that pays.
+"""
 
 import copy
+import sys
 from functools import cache
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from wildcat.backbones import Backbone
+from wildcat.efficientnet import EfficientNetLite, InvertedBlock, SeparableBlock
 from wildcat.folding import baked
+from wildcat.fused import activate, conv_add_relu
 from wildcat.model import Wildcat
 
 Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
@@ -32,7 +37,7 @@ class HalfTrunk(nn.Module):
 def prepared(model: Wildcat, precision: Precision = "fp32") -> Wildcat:
     """A model with the same head whose trunk is a copy for prediction: its weights are those of now, and do not learn.
 
-    In single precision it computes the same, bit by bit; in bf16 scores move by what bf16 rounds off.
+    In single precision it computes the same but for the order of additions; in bf16 scores move by its rounding.
 
     Args:
         model: in evaluation mode; stays as it is.
@@ -44,11 +49,61 @@ def prepared(model: Wildcat, precision: Precision = "fp32") -> Wildcat:
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
     trunk: nn.Module = baked(model.backbone)
+    if isinstance(trunk, Backbone):
+        fuse(trunk.net)
     if precision == "bf16" or (precision == "auto" and bf16_pays(model.backbone)):
         trunk = HalfTrunk(trunk)
     ready = copy.copy(model)
     ready._modules = {**model._modules, "backbone": trunk.to(memory_format=torch.channels_last)}
     return ready
+
+
+class FusedBlock(nn.Module):
+    """Mixed into the class of a ResNet's residual block whose BatchNorm is in the filters."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        """(N, D, h, w) -> (N, D', h', w')."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        *convs, last = [getattr(self, f"conv{i}") for i in (1, 2, 3) if hasattr(self, f"conv{i}")]
+        y = x
+        for conv in convs:
+            y = conv(y)
+        return conv_add_relu(last, y, shortcut)
+
+
+def fuse(net: nn.Module) -> None:
+    """Let the convolutions of a baked lite trunk or torchvision ResNet activate what they give; others stay."""
+    if any(type(module) is nn.BatchNorm2d for module in net.modules()):  # one that is not in any filter
+        return
+    if isinstance(net, EfficientNetLite):
+        for module in net.modules():
+            for name in _ACTIVATED.get(type(module), ()):
+                activate(getattr(module, name), module.act)
+            if type(module) in _ACTIVATED:
+                module.act = nn.Identity()
+    if "torchvision" in sys.modules:
+        _fuse_resnet(net)
+
+
+_ACTIVATED: dict[type[Any], tuple[str, ...]] = {
+    EfficientNetLite: ("conv_stem", "conv_head"),
+    SeparableBlock: ("conv_dw",),
+    InvertedBlock: ("conv_pw", "conv_dw"),
+}
+
+
+def _fuse_resnet(net: Any) -> None:
+    from torchvision.models import resnet
+
+    if type(net) is not resnet.ResNet:
+        return
+    activate(net.conv1, net.relu)
+    net.relu = nn.Identity()
+    for block in [module for module in net.modules() if type(module) in (resnet.BasicBlock, resnet.Bottleneck)]:
+        activate(block.conv1, block.relu)
+        if hasattr(block, "conv3"):
+            activate(block.conv2, block.relu)
+        block.__class__ = type(f"Fused{type(block).__name__}", (FusedBlock, type(block)), {})
 
 
 def bf16_pays(backbone: Backbone) -> bool:
