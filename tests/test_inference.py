@@ -94,12 +94,14 @@ def test_fused_convolutions(kind: type[torch.nn.Module], dtype: torch.dtype) -> 
     conv = torch.nn.Conv2d(6, 8, 3, stride=2, padding=1).to(dtype)
     images = 3 * torch.randn(2, 6, 9, 12, dtype=dtype)
     other = torch.randn(2, 8, 5, 6, dtype=dtype)
+    tolerance = {"rtol": 0.02, "atol": 0.04} if dtype == torch.bfloat16 else {"rtol": 1e-4, "atol": 1e-5}
     with torch.no_grad():
         plain = conv(images)
-        added = conv_add_relu(conv, images, other)
-        torch.testing.assert_close(
-            added, torch.relu(plain + other), rtol=0.02, atol=0.04 if dtype.itemsize == 2 else 1e-5
-        )
+        for form in (torch.contiguous_format, torch.channels_last):
+            added = conv_add_relu(conv, images.to(memory_format=form), other.to(memory_format=form))
+            torch.testing.assert_close(added, torch.relu(plain + other), **tolerance)
+        small, beside = images[:, :, :1, :1], other[:, :, :1, :1]  # a map of one cell
+        torch.testing.assert_close(conv_add_relu(conv, small, beside), torch.relu(conv(small) + beside), **tolerance)
         activate(conv, kind())
         torch.testing.assert_close(conv(images), kind()(plain), **tolerance)
     with pytest.raises(TypeError, match=r"must be one of \['ReLU', 'ReLU6'\]; got GELU"):
