@@ -76,6 +76,7 @@ def fuse(net: nn.Module) -> None:
     if any(type(module) is nn.BatchNorm2d for module in net.modules()):  # one that is not in any filter
         return
     if isinstance(net, EfficientNetLite):
+        module: Any
         for module in net.modules():
             for name in _ACTIVATED.get(type(module), ()):
                 activate(getattr(module, name), module.act)
