@@ -37,13 +37,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from benchmarks.crf import environment
 from wildcat import checkpoint
 from wildcat.cli import main as wildcat
 from wildcat.data import open_dataset
 from wildcat.errors import WildcatError
+from wildcat.loading import split_off
 from wildcat.predict import load
 from wildcat.state import load_state
 from wildcat.train import train as _imported_before_the_forks  # noqa: F401
@@ -73,6 +73,12 @@ def written(folder: Path) -> set[int]:
     return set()
 
 
+def told_of(part: str, fault: str, found: str, outcome: str, good: bool | None = None) -> Row:
+    """What is kept of a fault; the good outcome is, unless given, to end as if nothing had been."""
+    good = outcome == "identical" if good is None else good
+    return {"part": part, "fault": fault, "found": found, "outcome": outcome, "good": good}
+
+
 class Training:
     """A forked `wildcat train --resume`."""
 
@@ -81,6 +87,7 @@ class Training:
         for name, value in {**SETTINGS, **{name.replace("_", "-"): value for name, value in changed.items()}}.items():
             words += [f"--{name}", value]
         self.log = Path(tempfile.mkstemp(dir=folder.parent, suffix=".log")[1])
+        self.folder = folder
         self.exit_code: int | None = None
         self.process = os.fork()
         if self.process == 0:
@@ -129,7 +136,7 @@ class Training:
     def told(self) -> str:
         """The last line of what it printed."""
         lines = [line for line in self.log.read_text().splitlines() if line.strip()]
-        return lines[-1] if lines else ""
+        return lines[-1].replace(f"{self.folder}/", "") if lines else ""
 
 
 class Faults:
@@ -240,10 +247,10 @@ def kills(faults: Faults, count: int) -> Iterator[Row]:
             code = training.wait()
             if code != -signal.SIGKILL:
                 break
-            pending.append({"part": "kill", "fault": kind, "found": where(folder)})
+            pending.append((kind, where(folder)))
         # It came to its end, so what all the kills before did is known.
         outcome = faults.difference(folder) or "identical" if code == 0 else f"exit {code}: {training.told()}"
-        yield from ({**row, "outcome": outcome, "good": outcome == "identical"} for row in pending)
+        yield from (told_of("kill", kind, found, outcome) for kind, found in pending)
         done += len(pending)
 
 
@@ -266,13 +273,7 @@ def damage(faults: Faults) -> Iterator[Row]:
         file = folder / checkpoint.STATE
         file.write_bytes(way(file.read_bytes()))
         outcome = faults.mended(folder)
-        yield {
-            "part": "damage",
-            "fault": f"state {name}",
-            "found": "",
-            "outcome": outcome,
-            "good": outcome == "identical",
-        }
+        yield told_of("damage", f"state {name}", "", outcome)
     folder = faults.part_way()
     for file in (folder / checkpoint.STATE, folder / checkpoint.PREVIOUS_STATE):
         file.write_bytes(flip(file.read_bytes(), faults.random))
@@ -281,13 +282,7 @@ def damage(faults: Faults) -> Iterator[Row]:
     for file in (folder / checkpoint.STATE, folder / checkpoint.PREVIOUS_STATE):
         file.unlink()  # what the message says
     outcome = faults.mended(folder) if refused else f"not refused: {training.told()}"
-    yield {
-        "part": "damage",
-        "fault": "both states",
-        "found": training.told(),
-        "outcome": outcome,
-        "good": outcome == "identical",
-    }
+    yield told_of("damage", "both states", training.told(), outcome)
     for target in (checkpoint.WEIGHTS, checkpoint.CONFIG):
         for name, way in ways.items():
             if target == checkpoint.CONFIG and name == "a flipped bit":
@@ -301,13 +296,7 @@ def damage(faults: Faults) -> Iterator[Row]:
             except WildcatError as error:
                 told = str(error)
             good = told != "loaded" and "\n" not in told
-            yield {
-                "part": "damage",
-                "fault": f"{target} {name}",
-                "found": "",
-                "outcome": told.split(str(folder))[-1],
-                "good": good,
-            }
+            yield told_of("damage", f"{target} {name}", "", told.replace(f"{folder}/", ""), good)
 
 
 def disk(faults: Faults) -> Iterator[Row]:
@@ -318,7 +307,7 @@ def disk(faults: Faults) -> Iterator[Row]:
         size = int((faults.whole / checkpoint.STATE).stat().st_size * states) + (1 << 17)  # beside config and curves
         command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(mount)]
         if subprocess.run(command, capture_output=True, check=False).returncode:
-            yield {"part": "disk", "fault": name, "found": "skipped: needs root", "outcome": "", "good": True}
+            yield told_of("disk", name, "skipped: needs root", "", True)
             continue
         try:
             folder = mount / "run"
@@ -344,34 +333,30 @@ def disk(faults: Faults) -> Iterator[Row]:
         finally:
             subprocess.run(["umount", "--lazy", str(mount)], check=True)
         outcome = faults.mended(kept) if refused else f"exit {code}: {told}"
-        yield {"part": "disk", "fault": name, "found": found, "outcome": outcome, "good": outcome == "identical"}
+        yield told_of("disk", name, found, outcome)
 
 
 def stall(faults: Faults) -> Iterator[Row]:
-    """A picture that never comes; then it is there again."""
-    folder, victim = faults.part_way(), faults.data / "a" / "04.png"
-    training = Training(faults.data, folder, workers="1", stall_minutes="0.05", cache_gb="0")
-    before = written(folder)
-    training.until(lambda: not written(folder) <= before)
-    with Image.open(victim) as opened:
-        picture = opened.copy()
-    victim.unlink()
-    os.mkfifo(victim)
-    start = time.monotonic()
-    code = training.wait()
-    seconds = time.monotonic() - start
-    victim.unlink()
-    picture.save(victim)
-    refused = code == 2 and "no picture could be read for stall_minutes" in training.told()
-    outcome = faults.mended(folder) if refused else f"exit {code}: {training.told()}"
-    found = f"ended after {seconds:.0f} s"
-    yield {
-        "part": "stall",
-        "fault": "a picture never comes",
-        "found": found,
-        "outcome": outcome,
-        "good": outcome == "identical",
-    }
+    """A picture that never comes, in training and in validation; then it is there again."""
+    pictures = open_dataset(f"folder:{faults.data}", "all")
+    parts = zip(("training", "validation"), split_off(pictures, float(SETTINGS["val-fraction"]), seed=0), strict=True)
+    for name, part in parts:
+        folder, victim = faults.part_way(), part.samples[1].path
+        assert victim is not None
+        content = victim.read_bytes()
+        training = Training(faults.data, folder, workers="1", stall_minutes="0.05", cache_gb="0")
+        before = written(folder)
+        training.until(lambda folder=folder, before=before: not written(folder) <= before)  # type: ignore[misc]
+        victim.unlink()
+        os.mkfifo(victim)
+        start = time.monotonic()
+        code = training.wait()
+        found = f"exit {code} after {time.monotonic() - start:.0f} s"
+        victim.unlink()
+        victim.write_bytes(content)
+        refused = code == 2 and "no picture could be read for stall_minutes" in training.told()
+        outcome = faults.mended(folder) if refused else training.told()
+        yield told_of("stall", f"a {name} picture never comes", found, outcome)
 
 
 def lock(faults: Faults) -> Iterator[Row]:
@@ -382,13 +367,7 @@ def lock(faults: Faults) -> Iterator[Row]:
     second = Training(faults.data, folder)
     refused = second.wait() == 2 and "is in use" in second.told()
     outcome = faults.difference(folder) or "identical" if first.wait() == 0 and refused else second.told()
-    yield {
-        "part": "lock",
-        "fault": "a second run",
-        "found": "refused" if refused else "",
-        "outcome": outcome,
-        "good": outcome == "identical",
-    }
+    yield told_of("lock", "a second run", "refused" if refused else "", outcome)
 
 
 def stop(faults: Faults) -> Iterator[Row]:
@@ -402,13 +381,7 @@ def stop(faults: Faults) -> Iterator[Row]:
         code = training.wait()
         found = f"exit {code}, {where(folder)}"
         outcome = faults.mended(folder) if code == expected else training.told()
-        yield {
-            "part": "stop",
-            "fault": signal.Signals(number).name,
-            "found": found,
-            "outcome": outcome,
-            "good": outcome == "identical",
-        }
+        yield told_of("stop", signal.Signals(number).name, found, outcome)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import Sampler
 
 from wildcat.config import TrainConfig
 from wildcat.data import Dataset, check_dataset, default_splits, label_doubts, open_dataset, sharing_doubts
@@ -126,10 +126,9 @@ class BatchShares(Sampler[list[tuple[int, int]]]):
             yield from (batch[part] for part in self.parts)
 
 
-def end_workers(loader: DataLoader[Any]) -> None:
-    """End the processes that read for a loader, also one that waits for a disk and does not listen."""
-    iterator: Any = loader._iterator  # kept between epochs; PyTorch has no public way to end it
-    if iterator is not None:
+def end_workers(iterator: Any) -> None:
+    """End the processes that read for a loader's iterator, also one that waits for a disk and does not listen."""
+    if hasattr(iterator, "_shutdown_workers"):  # PyTorch has no public way
         iterator._shutdown_workers()
         for worker in iterator._workers:
             if worker.is_alive():

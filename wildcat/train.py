@@ -442,7 +442,7 @@ class Loop:
                         print(describe(row, config.epochs), file=sys.stderr)
                     self.save()
             finally:
-                end_workers(self.loader)
+                end_workers(self.loader._iterator)
         if self.processes.main:
             checkpoint.save_weights(self.folder, self.model)
 
@@ -494,16 +494,28 @@ def validate(
     size, count = config.batch_size, processes.count
     batches = [range(start, min(start + size, len(dataset))) for start in range(0, len(dataset), size)]
     pictures = TestPictures(dataset, config.image_size)
-    loader = iter(DataLoader(pictures, batch_sampler=batches[processes.rank :: count]))  # type: ignore[arg-type]
+    workers = min(config.workers or 0, len(batches))
+    loader = iter(
+        DataLoader(
+            pictures,
+            batch_sampler=batches[processes.rank :: count],  # type: ignore[arg-type]
+            num_workers=workers,
+            timeout=60 * config.stall_minutes if workers else 0,
+            worker_init_fn=outlive_signals,
+        )
+    )
     device = model.transfer.weight.device
     mine = []
     model.eval()
-    with torch.no_grad():
-        for _ in range(math.ceil(len(batches) / count)):
-            for pixels, batch_labels in itertools.islice(loader, 1):  # the last turn may have none for this process
-                output = model(model.normalize(pixels.to(device).permute(0, 3, 1, 2)))
-                mine.append((output.scores.float().cpu(), batch_labels))
-            between()
+    try:
+        with torch.no_grad():
+            for _ in range(math.ceil(len(batches) / count)):
+                for pixels, batch_labels in itertools.islice(loader, 1):  # the last turn may have none for this process
+                    output = model(model.normalize(pixels.to(device).permute(0, 3, 1, 2)))
+                    mine.append((output.scores.float().cpu(), batch_labels))
+                between()
+    finally:
+        end_workers(loader)
     gathered = processes.gather(mine)
     found = [gathered[number % count][number // count] for number in range(len(batches))]
     scores, labels = (torch.cat(part) for part in zip(*found, strict=True))
