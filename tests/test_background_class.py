@@ -13,7 +13,7 @@ from PIL import Image
 from tests import awkward
 from tests.data import trees
 from tests.runs import flags, tiny
-from wildcat import train as training
+from wildcat import loop
 from wildcat.checkpoint import load_run, read_background, read_run, save_background
 from wildcat.cli import main
 from wildcat.data import open_dataset
@@ -24,8 +24,9 @@ from wildcat.losses import multi_label_loss
 from wildcat.masks import Background, label_map, strengths
 from wildcat.metrics import average_precision
 from wildcat.predict import Predictor, Settings, items_of, load
-from wildcat.train import criterion_for, train
+from wildcat.train import train
 from wildcat.transforms import warp
+from wildcat.validation import criterion_for
 
 DATA = "synthetic:count=24,size=64"
 
@@ -162,9 +163,9 @@ def test_a_stopped_run_continues_exactly(tmp_path: Path, monkeypatch: pytest.Mon
 
     config = tiny(background_class=True)
     whole = train(config, tmp_path / "whole")
-    save = training.save_state
+    save = loop.save_state
     with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(training, "save_state", save_and_stop)
+        patch.setattr(loop, "save_state", save_and_stop)
         train(config, tmp_path / "stopped")
     train(config, tmp_path / "stopped", resume=True)
     file = "model.safetensors"

@@ -53,6 +53,8 @@ LEVELS: dict[str, int] = {
     "prediction": 3,
     "diagnosis": 3,
     "state": 4,
+    "validation": 4,
+    "loop": 5,
     "predict": 4,
     "history": 4,
     "convert": 4,

@@ -17,15 +17,16 @@ from safetensors.torch import load_file
 from tests import awkward
 from tests.data import trees
 from tests.runs import flags, run, start, tiny
-from wildcat import checkpoint, loading
+from wildcat import checkpoint, loading, loop, validation
 from wildcat import train as training
 from wildcat.checkpoint import build_model, load_run, read_run
 from wildcat.cli import main
 from wildcat.config import TrainConfig, read_recipe
 from wildcat.data import CheckReport
 from wildcat.errors import WildcatError
+from wildcat.loop import learning_rate_factor
 from wildcat.state import load_state
-from wildcat.train import learning_rate_factor, train
+from wildcat.train import train
 
 
 def weights(folder: Path) -> bytes:
@@ -129,7 +130,7 @@ class Stop(Exception):
 
 def test_a_run_that_stops_after_every_saved_state(tmp_path: Path, plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "run"
-    save = training.save_state
+    save = loop.save_state
     stops = []
 
     def save_and_stop(where: Path, state: dict) -> None:
@@ -137,7 +138,7 @@ def test_a_run_that_stops_after_every_saved_state(tmp_path: Path, plain: Path, m
         stops.append((state["progress"]["epoch"], state["progress"]["step"]))
         raise Stop
 
-    monkeypatch.setattr(training, "save_state", save_and_stop)
+    monkeypatch.setattr(loop, "save_state", save_and_stop)
     config = tiny(save_minutes=1e-9)
     for _ in range(20):
         try:
@@ -186,7 +187,7 @@ def test_a_run_that_stopped_before_its_first_state(
         raise Stop
 
     with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(training, "save_state", crash)
+        patch.setattr(loop, "save_state", crash)
         train(tiny(), tmp_path / "run")
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "metrics.csv", "tensorboard"}
     assert weights(train(tiny(), tmp_path / "run", resume=True)) == weights(plain)
@@ -237,9 +238,9 @@ def test_a_continued_run_sees_that_its_data_changed(tmp_path: Path, monkeypatch:
         save(where, state)
         raise Stop
 
-    save = training.save_state
+    save = loop.save_state
     with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(training, "save_state", save_and_stop)
+        patch.setattr(loop, "save_state", save_and_stop)
         train(config, folder)
     trees.picture(data / "b" / "more.png")
     with pytest.raises(
@@ -332,9 +333,9 @@ def test_training_is_sgd_by_hand(tmp_path: Path) -> None:
     dataset, _ = training.open_training_data(config)
     torch.manual_seed(config.seed)
     model = build_model(config, len(dataset.classes), pretrained=True).train()
-    pictures = training.TrainingPictures(dataset, config)
+    pictures = loading.TrainingPictures(dataset, config)
     velocity = {name: torch.zeros_like(value) for name, value in model.named_parameters()}
-    sampler = training.EpochSampler(total=24, used=24, seed=config.seed)
+    sampler = loading.EpochSampler(total=24, used=24, seed=config.seed)
     for step, factor in enumerate(factors):
         sampler.epoch = step // 6
         batch = [pictures[key] for key in list(sampler)[4 * (step % 6) :][:4]]
@@ -422,14 +423,14 @@ def test_a_continued_run_needs_no_weights_file(tmp_path: Path, trunk_weights, mo
     file = tmp_path / "trunk.pth"
     file.write_bytes(trunk_weights[0].read_bytes())
     whole = train(tiny(weights=str(file)), tmp_path / "whole")
-    save = training.save_state
+    save = loop.save_state
 
     def save_and_stop(where: Path, state: dict) -> None:
         save(where, state)
         raise Stop
 
     with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(training, "save_state", save_and_stop)
+        patch.setattr(loop, "save_state", save_and_stop)
         train(tiny(weights=str(file)), tmp_path / "run")
     file.unlink()
     train(tiny(weights=str(file)), tmp_path / "run", resume=True)
@@ -469,7 +470,7 @@ def test_validation_that_overflows_is_told(tmp_path: Path) -> None:
 
 
 def test_a_diverging_loss_names_its_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "multi_label_loss", lambda scores, *_: scores.sum() * math.inf)
+    monkeypatch.setattr(validation, "multi_label_loss", lambda scores, *_: scores.sum() * math.inf)
     with pytest.raises(WildcatError, match=r"the loss became (-?inf|nan) in epoch 1, step 1"):
         train(tiny(), tmp_path / "run")
 
