@@ -217,7 +217,7 @@ def test_folders_that_hold_something_else(folder: Path, tmp_path: Path) -> None:
         train_scales(CONFIG, [64, 96], folder)
     with pytest.raises(WildcatError, match=r"started with the scales \(64, 96\), not \(64, 128\)"):
         train_scales(CONFIG, [64, 128], folder, resume=True)
-    with pytest.raises(WildcatError, match=r"continued runs keep their settings; lr is 0\.1 in .*, not 3"):
+    with pytest.raises(WildcatError, match=r"a continued run keeps its settings; lr is 0\.1 in .*, not 3"):
         train_scales(replace(CONFIG, lr=3.0), [64, 96], folder, resume=True)
     with pytest.raises(WildcatError, match="scale-64 holds a single run; give another folder"):
         train_scales(CONFIG, [64, 96], folder / "scale-64")

@@ -7,7 +7,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from wildcat.loading import open_training_data
 from wildcat.object_bank import fit_object_bank
 from wildcat.predict import CombinedPredictor, load
 from wildcat.processes import Processes, create_accelerator
-from wildcat.train import train
+from wildcat.train import continued, train
 
 _CELL = 32  # sizes are rounded to whole cells of the usual trunk
 
@@ -101,11 +101,7 @@ def _started(folder: Path, asked: ScaleRuns, resume: bool) -> ScaleRuns:
     runs = checkpoint.read_scales(folder)
     if runs.scales != asked.scales:
         raise WildcatError(f"{folder} was started with the scales {runs.scales}, not {asked.scales}")
-    for name in [field.name for field in fields(TrainConfig)]:
-        old, new = getattr(runs.config, name), getattr(asked.config, name)
-        if old != new:
-            raise WildcatError(f"continued runs keep their settings; {name} is {old!r} in {folder}, not {new!r}")
-    return runs
+    return replace(runs, config=continued(asked.config, runs.config, folder))
 
 
 def _combine(folder: Path, runs: ScaleRuns) -> Combination:
