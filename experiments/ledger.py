@@ -2,7 +2,7 @@
 
 python -m experiments.ledger add RUN [--label NAME] [--note TEXT] [--commit HASH]   keep the figures of a scored run
 python -m experiments.ledger reproduced DIR [--commit HASH]         keep what `wildcat reproduce` wrote to DIR
-python -m experiments.ledger                                        write experiments/README.md and README's row
+python -m experiments.ledger                                        write all pages, and the recipes' headers
 python -m experiments.ledger check                                  fail if they are not up to date
 """
 
@@ -25,6 +25,8 @@ RESULTS = HERE / "results"
 REPRODUCED = RESULTS / "reproduced"
 LEDGER = HERE / "README.md"
 README = HERE.parent / "README.md"
+RECIPES = HERE.parent / "wildcat" / "recipes"
+MEASURED = "# Measured:"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 HEAD = """# Ledger
 
@@ -155,8 +157,25 @@ def read_records() -> list[dict[str, Any]]:
     return [json.loads(file.read_text()) for file in sorted(RESULTS.glob("*.json"))]
 
 
+def measured(records: list[dict[str, Any]]) -> str:
+    """The line of a recipe's header that says what it reached."""
+    scores = ", ".join(f"{column} {shown}" for column, shown in figures(records).items())
+    runs = "; ".join(f"seed {r['seed']} {r['train_seconds'] / 60:.0f} min" for r in records)
+    return f"{MEASURED} {scores} (training, {records[0]['machine']['cores']} cores: {runs})."
+
+
+def recipes(records: list[dict[str, Any]]) -> dict[Path, str]:
+    """The recipes of which runs are kept, their headers brought up to date."""
+    found = {}
+    for file in sorted(RECIPES.glob("*.yaml")):
+        if own := [r for r in records if r["label"] == file.stem]:
+            lines = file.read_text().splitlines(keepends=True)
+            found[file] = "".join(f"{measured(own)}\n" if line.startswith(MEASURED) else line for line in lines)
+    return found
+
+
 def pages() -> dict[Path, str]:
-    """What the ledger and README should say."""
+    """What the ledger, README and the recipes' headers should say."""
     records = read_records()
     readme = README.read_text()
     before, _, rest = readme.partition(BEGIN)
@@ -177,6 +196,7 @@ def pages() -> dict[Path, str]:
     return {
         LEDGER: "\n".join([HEAD, f"{table(records)}\n", *sections(), *([tables] if tables else [])]),
         README: f"{before}{BEGIN}\n{row}\n{END}{after}",
+        **recipes(records),
     }
 
 
