@@ -169,7 +169,7 @@ TRAIN = ["train", "--out", "new", *flags(epochs=1)]
         (["predict", "run", "nowhere.jpg", "--out", "new"], "nowhere.jpg does not exist"),
         (["predict", "run", "empty", "--out", "new"], "empty holds no pictures"),
         (["predict", "run", "cat.png", "--out", "file"], "file"),
-        (["predict", "run", "cat.png", "--out", "new", "--formats", "jsn"], "unknown format 'jsn'; known: json"),
+        (["predict", "run", "cat.png", "--out", "new", "--formats", "jsn"], "format 'jsn' is unknown; allowed: json"),
         (["predict", "run", "cat.png", "--out", "new", "--threshold", "7"], "from 0 to 1, or CLASS=P,CLASS=P; got 7"),
         (
             ["predict", "run", "cat.png", "--out", "new", "--threshold", "cat=0.5,dog"],

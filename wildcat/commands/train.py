@@ -1,6 +1,7 @@
 """``wildcat train``."""
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -69,5 +70,5 @@ wildcat train --out runs/voc07 --resume
         from wildcat.train import train
 
         folder = train(config, arguments.out, **how)
-    print(f"trained: {folder}")
+    print(f"trained: {folder}; look at it with: wildcat serve {shlex.quote(str(folder))}")
     return 0

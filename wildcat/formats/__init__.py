@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from wildcat.errors import WildcatError
+from wildcat.data.sample import check_choice
 from wildcat.formats.coco import CocoWriter
 from wildcat.formats.cvat import CvatWriter
 from wildcat.formats.label_studio import LabelStudioWriter
@@ -98,5 +98,4 @@ def write_predictions(
 def check_formats(formats: Iterable[str]) -> None:
     """Raise a WildcatError for a name that is no format."""
     for name in formats:
-        if name not in FORMATS:
-            raise WildcatError(f"unknown format {name!r}; known: {', '.join(FORMATS)}")
+        check_choice(name, FORMATS, "format")
