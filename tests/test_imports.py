@@ -65,7 +65,7 @@ LEVELS: dict[str, int] = {
     "evaluate": 5,
     "export": 5,
     "formats": 5,
-    "report": 5,
+    "report": 6,
     "batch": 5,
     "viewer": 5,
     "app": 6,
@@ -85,6 +85,7 @@ HELPERS = {
     "data": ("sample", "drawings"),
     "formats": ("picture", "pictures"),
     "metrics": ("_common", "classification"),
+    "report": ("choice", "charts", "cards", "contents"),
     "reproduce": ("planning", "tables"),
 }
 

@@ -38,6 +38,8 @@ def test_quickstart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
             image.load()
             assert min(image.size) > 200
 
+    assert "report.html" in told and "What each of its maps looks at" in (out / "report.html").read_text()
+
     # Again: what is trained is not trained again, and the answer is the same.
     before = (out / "run" / "model.safetensors").stat().st_mtime_ns
     assert main(arguments) == 0

@@ -15,6 +15,7 @@ COMMANDS = {
     "quickstart": "try everything on drawn pictures; needs no files",
     "train": "train a model from image labels",
     "evaluate": "score a run on a data set",
+    "report": "one HTML page about a run: figures, curves, failures",
     "predict": "classify pictures, point at what is in them, segment them",
     "export": "write a model as ONNX, OpenVINO or torch.export",
     "push": "share a run on the Hugging Face hub",

@@ -100,7 +100,20 @@ def evaluate(
         print(f"{data} has no masks: segmentation is left out", file=sys.stderr)
         tasks = [task for task in tasks if task != "segmentation"]
 
-    parts = scored_parts(predictor, data, dataset.split)
+    scores = observe(predictor, dataset, tasks, labels=labels, crf=crf)
+    return results_of(predictor, scores, time.perf_counter() - start)
+
+
+def observe(
+    predictor: Predictor,
+    dataset: Dataset,
+    tasks: Sequence[str] = ("classification", "pointing"),
+    *,
+    labels: Literal["predicted", "image"] = "predicted",
+    crf: bool = False,
+) -> dict[str, "Score"]:
+    """Read every picture of a data set once: what each part of the predictor says of them all."""
+    parts = scored_parts(predictor, dataset.spec, dataset.split)
     scores = {part: Score(dataset, tasks, labels, crf) for part in parts}
     bar = tqdm(total=len(dataset), desc=f"scoring {dataset.split}", unit=" images", disable=None)
     for index, each in enumerate(predictor.stream_each(items_of(dataset), parts=parts)):
@@ -108,10 +121,15 @@ def evaluate(
             scores[part].update(index, prediction)
         bar.update()
     bar.close()
+    return scores
 
+
+def results_of(predictor: Predictor, scores: dict[str, "Score"], seconds: float) -> dict[str, Any]:
+    """The content of results.json: what :func:`observe` found, in figures."""
     found = {part: score.to_dict(predictor.parts[part].background) for part, score in scores.items()}
     chosen = predictor.chosen if predictor.chosen in found else MEAN
-    results: dict[str, Any] = {"data": data, "split": dataset.split, "images": len(dataset), **found[chosen]}
+    dataset = scores[chosen].dataset
+    results: dict[str, Any] = {"data": dataset.spec, "split": dataset.split, "images": len(dataset), **found[chosen]}
     settings = predictor.settings
     results["reading"] = {
         "score_sizes": list(settings.score_sizes),
@@ -122,7 +140,7 @@ def evaluate(
         results["combination"] = chosen
         results["scales"] = {name.removeprefix("scale-"): found.pop(name) for name in predictor.members}
         results["combinations"] = found
-    results["seconds"] = round(time.perf_counter() - start, 2)
+    results["seconds"] = round(seconds, 2)
     results["versions"] = {"wildcat": __version__, "torch": torch.__version__, "pillow": PIL.__version__}
     return results
 
