@@ -112,7 +112,8 @@ class Pictures(Dataset[tuple[Tensor, Tensor]]):
 
 
 def loader(pictures: Pictures, batch: int) -> DataLoader[tuple[Tensor, Tensor]]:
-    return DataLoader(pictures, batch, num_workers=WORKERS)
+    # Forked, as there: in a process that was itself spawned PyTorch would spawn them, which takes seconds.
+    return DataLoader(pictures, batch, num_workers=WORKERS, multiprocessing_context="fork")
 
 
 def predict(net: Network, files: Sequence[Path], size: int, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:

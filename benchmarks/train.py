@@ -68,7 +68,10 @@ def peer_process(pipe: Any, kind: str, settings: dict[str, Any], count: int, wei
             batches: Any = peers.loader(pictures, config.batch_size)
         else:
             keys = [(epoch, index) for index in indices]
-            batches = DataLoader(TrainingPictures(dataset, config), config.batch_size, sampler=keys, num_workers=1)
+            pictures = TrainingPictures(dataset, config)
+            batches = DataLoader(
+                pictures, config.batch_size, sampler=keys, num_workers=1, multiprocessing_context="fork"
+            )
         for images, targets in batches:
             if kind != "official":
                 images = example.normalize(images.permute(0, 3, 1, 2)).contiguous()
