@@ -384,6 +384,15 @@ def stop(faults: Faults) -> Iterator[Row]:
         yield told_of("stop", signal.Signals(number).name, found, outcome)
 
 
+def write(out: Path, rows: list[Row]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    where_run = environment()
+    with (out / "faults.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0], *where_run])
+        writer.writeheader()
+        writer.writerows({**row, **where_run} for row in rows)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Disturb, print a line for each fault, write the file; 1 if one did not end as it should."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -406,15 +415,11 @@ def main(arguments: list[str] | None = None) -> int:
     for part in options.parts.split(","):
         for row in parts[part](faults):
             rows.append(row)
+            if not options.smoke:
+                write(options.out, rows)  # after each, so that a harness that is stopped keeps what it saw
             print(f"{row['part']:>7} {row['fault']:<32} {row['found']:<48} {row['outcome']}", flush=True)
     wrong = [row for row in rows if not row["good"]]
     print(f"{len(rows) - len(wrong)} of {len(rows)} faults ended as they should" + (f"; see {place}" if wrong else ""))
-    if not options.smoke:
-        options.out.mkdir(parents=True, exist_ok=True)
-        with (options.out / "faults.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, [*rows[0], *environment()])
-            writer.writeheader()
-            writer.writerows({**row, **environment()} for row in rows)
     if not wrong:
         shutil.rmtree(place)
     return 1 if wrong else 0
