@@ -206,6 +206,7 @@ def test_pictures_that_were_trained_on_are_told(tmp_path: Path, capsys: pytest.C
     expected += "a/copy.png = a/1.png"
     assert f"warning: {expected}" in capsys.readouterr().err
     assert json.loads((folder / "results.json").read_text())["warnings"] == [expected]
-    (data / "train").rename(tmp_path / "elsewhere")
+    data.rename(tmp_path / "elsewhere")  # the pictures that it was trained on are not where they were
+    arguments[3] = f"folder:{tmp_path / 'elsewhere'}"
     assert main([*arguments, "test"]) == 0
     assert "warning" not in capsys.readouterr().err
