@@ -127,6 +127,9 @@ def predict(net: Network, files: Sequence[Path], size: int, mean: Sequence[float
             best = maps.flatten(2).argmax(2).numpy()
             rows, columns = np.unravel_index(best, maps.shape[2:])
             points.append(np.stack([(columns + 0.5) / maps.shape[3], (rows + 0.5) / maps.shape[2]], axis=2))
-    sizes = [Image.open(file).size for file in files]
+    sizes = []
+    for file in files:
+        with Image.open(file) as picture:
+            sizes.append(picture.size)
     assert (np.concatenate(points) * np.array(sizes)[:, None]).shape[2] == 2
     return np.concatenate(scores)
