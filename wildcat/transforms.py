@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import re
+import stat
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -83,6 +84,8 @@ def _opened(source: str | Path | bytes) -> Iterator[Image.Image]:
     """Open a picture, header only; everything that goes wrong inside is a WildcatError that names it."""
     name = _describe(source)
     try:
+        if not isinstance(source, bytes) and not stat.S_ISREG(Path(source).stat().st_mode):  # a pipe would never end
+            raise WildcatError(f"{name}: not a file")
         with _quiet_pillow(), io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
             if not file.read(1):
                 raise WildcatError(f"{name}: the file is empty")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import reprlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from wildcat.errors import WildcatError
 from wildcat.transforms import image_size, load_image
 
 _SHOWN = 5  # names of each kind in the printed report
+_LONGEST_SHOWN = 300  # characters of a name and what is said of it; longer ones are cut, line ends are escaped
 _WORKERS = 4  # Pillow releases the lock while it decodes; more do not help on small machines
 
 T = TypeVar("T")
@@ -65,7 +67,10 @@ class CheckReport:
 
 
 def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    shown = [
+        name if name.isprintable() and len(name) <= _LONGEST_SHOWN else reprlib.repr(name) for name in names[:_SHOWN]
+    ]
+    return ", ".join(shown) + (", ..." if len(names) > _SHOWN else "")
 
 
 def _map(function: Callable[[T], R], items: Sequence[T], title: str, progress: bool) -> list[R]:
@@ -79,15 +84,17 @@ def _problem(path: Path | None, decode: bool) -> str | None:
     """Why a file cannot be used: "" if it is missing, None if it is good."""
     if path is None:
         return None
-    if not path.exists():
-        return ""
     try:
+        if not path.exists():
+            return ""
         if decode:
             load_image(path, draft_size=1)  # all of the file's data, but a JPEG only at 1/8 of its size
         else:
             image_size(path)
     except WildcatError as error:
         return str(error).removeprefix(f"{path}: ")
+    except OSError as error:  # a name that no file can have
+        return error.strerror
     return None
 
 

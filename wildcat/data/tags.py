@@ -122,6 +122,9 @@ def _tags_of_rows(
         tags = [{tag.strip() for tag in row[column].split(";")} - {""} for row in rows]
         return sorted(set().union(*tags)), tags
     classes = {index: name for index, name in enumerate(header) if index not in (picture, split)}
+    for index, name in classes.items():
+        if not name:
+            raise WildcatError(f"{path}: column {index + 1} has no name in the first line; it is that of a class")
     for row in rows:
         for index, name in classes.items():
             if row[index] not in ("0", "1"):

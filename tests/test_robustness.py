@@ -1,0 +1,61 @@
+"""Bad input: what users are told, as docs/robustness.md says."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests import bad_input
+from tests.bad_input import CASES, Case
+from tests.data import trees
+from tests.runs import flags, tiny
+from wildcat.cli import main
+from wildcat.train import train
+
+ALL = [case for cases in CASES.values() for case in cases]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What every case starts from: a finished run and a picture."""
+    folder = tmp_path_factory.mktemp("base")
+    train(tiny(epochs=1), folder / "run")
+    trees.picture(folder / "cat.png")
+    return folder
+
+
+def words(typed: str) -> list[str]:
+    """A command, of which a training has small settings."""
+    command, *rest = shlex.split(typed)
+    return [command, *(flags(epochs=1) if command == "train" and "--resume" not in rest else []), *rest]
+
+
+@pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
+def test_what_is_told(
+    case: Case, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "here"
+    shutil.copytree(base, folder, ignore=shutil.ignore_patterns("tensorboard"))
+    monkeypatch.chdir(folder)
+    case.make(folder)
+    capsys.readouterr()
+    assert main(words(case.typed)) == (1 if case.skipped else 2)
+    told = capsys.readouterr().err
+    if not case.skipped:  # before an error stands at most the report on the data
+        told = told[told.index("wildcat: error: ") + len("wildcat: error: ") :]
+    pattern = ".*".join(map(re.escape, case.told.split("...")))
+    assert re.fullmatch(pattern, told.strip(), re.DOTALL), told
+    assert len(told.splitlines()) == len(case.told.splitlines())
+    assert "Traceback" not in told
+    assert not (folder / "executed").exists() and not (folder / "new" / "config.json").exists()
+
+
+def test_no_case_is_there_twice() -> None:
+    names = [case.name for case in ALL]
+    assert len(names) == len(set(names))
+
+
+def test_the_page_is_made_of_the_cases() -> None:
+    assert bad_input.PAGE.read_text(encoding="utf-8") == bad_input.page()
