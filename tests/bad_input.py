@@ -19,6 +19,7 @@ from PIL import Image
 
 from tests import awkward
 from tests.conftest import REPOSITORY
+from tests.data import trees
 
 PAGE = REPOSITORY / "docs" / "robustness.md"
 
@@ -96,7 +97,7 @@ def entries(name: str, **changes: Any) -> Make:
             at = values
             *path, last = key.split("__")
             for part in path:
-                at = at[part]
+                at = at[int(part) if part.isdigit() else part]
             at[last] = value
             if value is None:
                 del at[last]
@@ -370,7 +371,451 @@ TABLES = [
     ),
 ]
 
-CASES: dict[str, list[Case]] = {"Pictures": PICTURES, "Tables of tags (CSV)": TABLES}
+# VOC and COCO
+
+
+def voc_case(name: str, what: str, make: Make, told: str) -> Case:
+    """A mistake in a small tree of VOC 2007."""
+    return Case(name, what, in_order(trees.voc, make), "train --data voc07:. --out new", told)
+
+
+XML, SETS = "VOCdevkit/VOC2007/Annotations/000001.xml", "VOCdevkit/VOC2007/ImageSets/Main"
+
+
+def annotation(objects: str, size: str = "<width>40</width><height>30</height>") -> Make:
+    """An annotation with these objects."""
+    return text(XML, f"<annotation><size>{size}</size>{objects}</annotation>")
+
+
+def dog(*box: object) -> str:
+    """An object with this box."""
+    sides = "".join(f"<{s}>{v}</{s}>" for s, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
+    return f"<object><name>dog</name><bndbox>{sides}</bndbox></object>"
+
+
+LAUGHS = (
+    '<!DOCTYPE a [<!ENTITY a "ha">'
+    + "".join(f'<!ENTITY {after} "{f"&{before};" * 10}">' for before, after in zip("abcdefgh", "bcdefghi", strict=True))
+    + "]><annotation>&i;</annotation>"
+)
+
+VOC = [
+    Case(
+        "no-voc",
+        "no VOCdevkit in the folder",
+        nothing,
+        "train --data voc07:. --out new",
+        ".: holds no VOC2007 with an ImageSets folder; give the folder that holds VOCdevkit, or VOCdevkit, or VOC2007 itself",
+    ),
+    voc_case(
+        "cut-xml",
+        "an annotation that was cut",
+        cut(XML, 0.5),
+        "VOCdevkit/VOC2007/Annotations/000001.xml: the annotation cannot be read: ...",
+    ),
+    voc_case(
+        "no-xml",
+        "an annotation that is missing",
+        lambda folder: (folder / XML).unlink(),
+        "VOCdevkit/VOC2007/Annotations/000001.xml: the annotation is missing",
+    ),
+    voc_case(
+        "laughs",
+        "an annotation of a billion laughs",
+        text(XML, LAUGHS),
+        "VOCdevkit/VOC2007/Annotations/000001.xml: the annotation cannot be read: ...",
+    ),
+    voc_case(
+        "foreign-xml",
+        "an annotation that asks for another file",
+        text(XML, '<!DOCTYPE a [<!ENTITY a SYSTEM "file:///etc/passwd">]><annotation>&a;</annotation>'),
+        "VOCdevkit/VOC2007/Annotations/000001.xml: the annotation cannot be read: ...",
+    ),
+    voc_case(
+        "worded-box",
+        "a box that is no number",
+        annotation(dog(1, 1, "right", 9)),
+        "VOCdevkit/VOC2007/Annotations/000001.xml: a size or a bndbox is missing or not a number",
+    ),
+    voc_case(
+        "nan-box",
+        "a box that is not finite",
+        annotation(dog(1, 1, "inf", 9)),
+        "VOCdevkit/VOC2007/Annotations/000001.xml: a bndbox ends before it begins, or is not finite: xmin 1, ymin 1, xmax inf, ymax 9",
+    ),
+    voc_case(
+        "turned-box",
+        "a box that ends before it begins",
+        annotation(dog(20, 1, 10, 9)),
+        "VOCdevkit/VOC2007/Annotations/000001.xml: a bndbox ends before it begins, or is not finite: xmin 20, ymin 1, xmax 10, ymax 9",
+    ),
+    voc_case(
+        "infinite-size",
+        "a picture of infinite size",
+        annotation(dog(1, 1, 9, 9), "<width>inf</width><height>3</height>"),
+        "VOCdevkit/VOC2007/Annotations/000001.xml: a size or a bndbox is missing or not a number",
+    ),
+    voc_case(
+        "unknown-class",
+        "an object of another class",
+        annotation(dog(1, 1, 9, 9).replace("dog", "dragon")),
+        "VOCdevkit/VOC2007/Annotations/000001.xml: class 'dragon' is unknown; allowed: aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, diningtable, dog, horse, motorbike, person, pottedplant, sheep, sofa, train, tvmonitor",
+    ),
+    voc_case(
+        "label-2",
+        "a label of 2",
+        text(f"{SETS}/dog_trainval.txt", "000001 1\n000002 2\n000003 -1\n"),
+        "VOCdevkit/VOC2007/ImageSets/Main/dog_trainval.txt: entry 2 cannot be read; allowed is image label, the label 1, 0 or -1",
+    ),
+    voc_case(
+        "other-names",
+        "label files with different pictures",
+        text(f"{SETS}/dog_trainval.txt", "000001 1\n"),
+        "VOCdevkit/VOC2007/ImageSets/Main/dog_trainval.txt: lists other images than aeroplane_trainval.txt, first of them 000002",
+    ),
+    voc_case(
+        "no-label-file",
+        "a class without its label file",
+        lambda folder: (folder / SETS / "dog_trainval.txt").unlink(),
+        "VOCdevkit/VOC2007/ImageSets/Main/dog_trainval.txt: not found; each of the 20 classes needs its label file; did you mean VOCdevkit/VOC2007/ImageSets/Main/cow_trainval.txt?",
+    ),
+    voc_case(
+        "binary-labels",
+        "a picture for a label file",
+        text(f"{SETS}/dog_trainval.txt", encoded("PNG")),
+        "VOCdevkit/VOC2007/ImageSets/Main/dog_trainval.txt: cannot be read as text in UTF-8: ...",
+    ),
+]
+
+JSON = "annotations/instances_train2014.json"
+
+
+def coco_case(name: str, what: str, make: Make, told: str) -> Case:
+    """A mistake in a small tree of COCO 2014."""
+    return Case(name, what, in_order(trees.coco, make), "train --data coco:. --out new", told)
+
+
+COCO = [
+    Case(
+        "no-coco",
+        "no annotations in the folder",
+        nothing,
+        "train --data coco:. --out new",
+        ".: holds no annotations/instances_<train or val><2014 or 2017>.json",
+    ),
+    coco_case(
+        "cut-json",
+        "annotations that were cut",
+        cut(JSON, 0.5),
+        "annotations/instances_train2014.json: cannot be read as JSON: ...",
+    ),
+    coco_case(
+        "list-json",
+        "a list for annotations",
+        text(JSON, "[]"),
+        "annotations/instances_train2014.json: has no annotations and no categories and no images; it is no file of COCO instances",
+    ),
+    coco_case(
+        "deep-json",
+        "a list in a list in a list, 100,000 deep",
+        text(JSON, "[" * 100_000),
+        "annotations/instances_train2014.json: cannot be read as JSON: ...",
+    ),
+    coco_case(
+        "no-categories",
+        "no categories",
+        entries(JSON, categories=None),
+        "annotations/instances_train2014.json: has no categories; it is no file of COCO instances",
+    ),
+    coco_case(
+        "unknown-category",
+        "an object of a category that is not listed",
+        entries(JSON, annotations__1__category_id=77),
+        "annotations/instances_train2014.json: annotations: category_id of entry 2 must be the id of a category; got 77",
+    ),
+    coco_case(
+        "short-box",
+        "a box of three numbers",
+        entries(JSON, annotations__1__bbox=[1, 2, 3]),
+        "annotations/instances_train2014.json: annotations: bbox of entry 2 must be x, y, width and height, four finite numbers; got [1, 2, 3]",
+    ),
+    coco_case(
+        "no-box",
+        "an object without a box",
+        entries(JSON, annotations__1__bbox=None),
+        "annotations/instances_train2014.json: annotations: bbox of entry 2 must be x, y, width and height, four finite numbers; got nothing",
+    ),
+    coco_case(
+        "numbered-file",
+        "a picture whose file name is a number",
+        entries(JSON, images__0__file_name=7),
+        "annotations/instances_train2014.json: images: file_name of entry 1 must be text; got 7",
+    ),
+    coco_case(
+        "odd-images",
+        "pictures that are no list",
+        entries(JSON, images=7),
+        "annotations/instances_train2014.json: images must be a list; got int",
+    ),
+]
+
+# Runs
+
+EVALUATE = "evaluate run --data synthetic:count=2,size=64"
+CONFIG = "run/config.json"
+
+
+def run_case(name: str, what: str, make: Make, told: str, typed: str = "predict run cat.png --out found") -> Case:
+    """A mistake in a run's folder."""
+    return Case(name, what, make, typed, told)
+
+
+RUNS = [
+    run_case(
+        "no-run",
+        "no such run",
+        nothing,
+        "no run in mine: give a run's folder, a hub name (owner/name), or imagenet",
+        "predict mine cat.png --out found",
+    ),
+    run_case(
+        "file-run",
+        "a file for a run",
+        nothing,
+        "no run in cat.png: give a run's folder, a hub name (owner/name), or imagenet",
+        "predict cat.png cat.png --out found",
+    ),
+    run_case(
+        "cut-config",
+        "settings that were cut",
+        cut(CONFIG, 0.5),
+        "run/config.json is not valid JSON: ...",
+    ),
+    run_case(
+        "binary-config",
+        "settings that are no text",
+        text(CONFIG, encoded("PNG")),
+        "run/config.json is not valid JSON: ...",
+    ),
+    run_case(
+        "deep-config",
+        "a list in a list in a list, 100,000 deep, for settings",
+        text(CONFIG, "[" * 100_000),
+        "run/config.json is not valid JSON: ...",
+    ),
+    run_case("no-classes", "no class names", entries(CONFIG, classes=None), "run/config.json has no entry 'classes'"),
+    run_case(
+        "empty-classes",
+        "an empty list of class names",
+        entries(CONFIG, classes=[]),
+        "run/config.json: classes must be a list of names; got []",
+    ),
+    run_case(
+        "text-classes",
+        "a text for the class names",
+        entries(CONFIG, classes="cat"),
+        "run/config.json: classes must be a list of names; got 'cat'",
+    ),
+    run_case(
+        "numbered-classes",
+        "numbers for class names",
+        entries(CONFIG, classes=[1, 2, 3]),
+        "run/config.json: classes must be a list of names; got [1, 2, 3]",
+    ),
+    run_case(
+        "short-mean",
+        "a mean of two colours",
+        entries(CONFIG, mean=[0.5, 0.5]),
+        "run/config.json: mean must be three finite numbers; got [0.5, 0.5]",
+    ),
+    run_case(
+        "zero-std",
+        "a standard deviation of 0",
+        entries(CONFIG, std=[0, 1, 1]),
+        "run/config.json: std must be three finite numbers above 0; got [0, 1, 1]",
+    ),
+    run_case(
+        "fewer-classes",
+        "another number of classes than the weights",
+        entries(CONFIG, classes=["a", "b"]),
+        "run/model.safetensors is damaged or of another model: ...",
+    ),
+    run_case(
+        "worded-lr",
+        "a setting of another type",
+        entries(CONFIG, config__lr="fast"),
+        "run/config.json: lr must be a number, e.g. 0.01; got 'fast'",
+    ),
+    run_case(
+        "new-setting",
+        "a setting that there is not",
+        entries(CONFIG, config__learning_rate=1),
+        "run/config.json: unknown setting 'learning_rate'",
+    ),
+    run_case(
+        "list-config",
+        "a list for the settings",
+        entries(CONFIG, config=[1]),
+        "run/config.json must be a mapping of settings; got list",
+    ),
+    run_case(
+        "no-weights",
+        "weights that are missing",
+        lambda folder: (folder / "run/model.safetensors").unlink(),
+        "run has no model.safetensors; training has not finished: continue it with --resume",
+    ),
+    run_case(
+        "cut-weights",
+        "weights that were cut",
+        cut("run/model.safetensors", 0.5),
+        "run/model.safetensors is damaged or of another model: ...",
+    ),
+    run_case(
+        "empty-weights",
+        "an empty file for weights",
+        cut("run/model.safetensors", 0),
+        "run/model.safetensors is damaged or of another model: ...",
+    ),
+    run_case(
+        "flipped-weights",
+        "a wrong bit in the weights",
+        flipped("run/model.safetensors"),
+        "run/model.safetensors is damaged or of another model: its checksum is wrong",
+    ),
+    run_case(
+        "pickled-weights",
+        "code for weights",
+        pickled("run/model.safetensors"),
+        "run/model.safetensors is damaged or of another model: ...",
+    ),
+    run_case(
+        "odd-background",
+        "a background that there is not",
+        text("run/background.json", '{"mode": "sky", "constant": 1}'),
+        "run/background.json is damaged: background mode must be one of threshold, power, class; got 'sky'",
+    ),
+    run_case(
+        "nan-background",
+        "a background's constant that is no number",
+        text("run/background.json", '{"mode": "power", "constant": NaN}'),
+        "run/background.json is damaged: the background's constant must be a finite number above 0; got nan",
+    ),
+    run_case(
+        "worded-background",
+        "a text for a background's constant",
+        text("run/background.json", '{"mode": "power", "constant": "1"}'),
+        "run/background.json is damaged: the background's constant must be a finite number above 0; got '1'",
+    ),
+    run_case(
+        "cut-state",
+        "a state to go on from that was cut, and none before it",
+        in_order(cut("run/state.pt", 0.5), lambda folder: (folder / "run/state.previous.pt").unlink(missing_ok=True)),
+        "run/state.pt is damaged: ...; delete it to start the run again from its beginning",
+        "train --out run --resume",
+    ),
+    run_case(
+        "pickled-state",
+        "code for a state to go on from",
+        in_order(pickled("run/state.pt"), lambda folder: (folder / "run/state.previous.pt").unlink(missing_ok=True)),
+        "run/state.pt is damaged: it holds more than tensors and plain values; delete it to start the run again from its beginning",
+        "train --out run --resume",
+    ),
+    run_case(
+        "pickled-trunk",
+        "code for a trunk's weights",
+        pickled("net.pth"),
+        "weights file net.pth cannot be read as a state dict (.pth, .safetensors)",
+        "train --data synthetic --weights net.pth --out new",
+    ),
+    run_case(
+        "pickled-checkpoint",
+        "code for a checkpoint of the authors'",
+        pickled("best.pth.tar"),
+        "best.pth.tar cannot be read as a checkpoint of tensors and plain values alone",
+        "convert best.pth.tar --classes voc --kmax 0.2 --alpha 0.7 --out new",
+    ),
+    run_case(
+        "odd-checkpoint",
+        "a checkpoint of something else",
+        lambda folder: torch.save({"state_dict": {"fc.weight": torch.zeros(2)}}, folder / "best.pth.tar"),
+        "best.pth.tar is no checkpoint of the authors' code: it holds fc.weight",
+        "convert best.pth.tar --classes voc --kmax 0.2 --alpha 0.7 --out new",
+    ),
+    run_case(
+        "cut-scales",
+        "scales that were cut",
+        in_order(lambda folder: (folder / CONFIG).unlink(), text("run/scales.json", '{"config": ')),
+        "run/scales.json is not valid JSON: ...",
+    ),
+]
+
+# Recipes
+
+
+def recipe(name: str, what: str, content: str | bytes, told: str) -> Case:
+    """A mistake in a recipe."""
+    return Case(name, what, text("my.yaml", content), "train --data synthetic --recipe my.yaml --out new", told)
+
+
+BOMB = "lr: [&a [x, x]" + "".join(
+    f", &{after} [{', '.join([f'*{before}'] * 20)}]" for before, after in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+RECIPES = [
+    recipe("odd-yaml", "no YAML", "lr: [0.1\n", "recipe my.yaml cannot be read as YAML: ..."),
+    recipe("binary-yaml", "a picture for a recipe", encoded("PNG"), "recipe my.yaml cannot be read as YAML: ..."),
+    recipe("list-yaml", "a list", "- lr\n", "recipe my.yaml must be a mapping of settings; got list"),
+    recipe(
+        "new-yaml",
+        "a setting that there is not",
+        "learning_rate: 1\n",
+        "recipe my.yaml: unknown setting 'learning_rate'",
+    ),
+    recipe(
+        "bare-yaml", "a setting without a value", "lr:\n", "recipe my.yaml: lr must be a number, e.g. 0.01; got None"
+    ),
+    recipe(
+        "exponent-yaml",
+        "1e-3, which YAML takes for text",
+        "lr: 1e-3\n",
+        "recipe my.yaml: lr must be a number, e.g. 0.01; got '1e-3'",
+    ),
+    recipe("nan-yaml", "a number that is none", "lr: .nan\n", "recipe my.yaml: lr must be a finite number; got nan"),
+    recipe("infinite-yaml", "an infinite number", "lr: .inf\n", "recipe my.yaml: lr must be a finite number; got inf"),
+    recipe(
+        "huge-seed",
+        "a seed of 30 digits",
+        f"seed: {10**30}\n",
+        "recipe my.yaml: seed must be below 2 to the power of 63; got 1000000000000000000000000000000",
+    ),
+    recipe(
+        "tagged-yaml",
+        "code",
+        "lr: !!python/object/apply:os.system ['touch executed']\n",
+        "recipe my.yaml cannot be read as YAML: ...",
+    ),
+    recipe(
+        "bomb-yaml",
+        "lists of lists that grow twentyfold",
+        BOMB + "]\n",
+        "recipe my.yaml: lr must be a number, e.g. 0.01; got [['x', ...",
+    ),
+    recipe(
+        "deep-yaml",
+        "a list in a list in a list, 10,000 deep",
+        "lr: " + "[" * 10_000,
+        "recipe my.yaml cannot be read as YAML: ...",
+    ),
+]
+
+CASES: dict[str, list[Case]] = {
+    "Pictures": PICTURES,
+    "Tables of tags (CSV)": TABLES,
+    "PASCAL VOC (XML and text)": VOC,
+    "COCO (JSON)": COCO,
+    "Runs and checkpoints": RUNS,
+    "Recipes (YAML)": RECIPES,
+}
 
 # The page
 

@@ -50,7 +50,7 @@ def test_lists_are_not_shared_between_settings() -> None:
         ("batch_size", 0, "batch_size must be above 0; got 0"),
         ("num_maps", 0, "num_maps must be above 0; got 0"),
         ("lr", 0.0, "lr must be above 0; got 0.0"),
-        ("lr", math.nan, "lr must be above 0; got nan"),
+        ("lr", math.nan, "lr must be a finite number; got nan"),
         ("momentum", -0.1, "momentum must be 0 or more; got -0.1"),
         ("weight_decay", -1e-4, "weight_decay must be 0 or more; got -0.0001"),
         ("backbone_lr_factor", -1, "backbone_lr_factor must be 0 or more; got -1"),

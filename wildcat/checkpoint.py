@@ -21,7 +21,9 @@ A folder of runs at several scales holds instead::
 import contextlib
 import json
 import os
+import reprlib
 import zlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -190,19 +192,44 @@ def read_run(folder: Path) -> Run:
             raise WildcatError(f"{folder} holds runs of several scales; give one of them, such as {folder / one}")
         raise WildcatError(f"{folder} is not a run's folder: it has no {CONFIG}")
     values = read_json(file)
-    try:
-        return Run(
-            config=config_from_dict(values["config"], str(file)),
-            classes=tuple(values["classes"]),
-            multi_label=values["multi_label"],
-            mean=tuple(values["mean"]),
-            std=tuple(values["std"]),
-            images=values["images"],
-        )
-    except KeyError as error:
-        raise WildcatError(f"{file} has no entry {error}") from error
-    except TypeError as error:
-        raise WildcatError(f"{file} is damaged: {error}") from error
+    if "config" not in values:
+        raise WildcatError(f"{file} has no entry 'config'")
+    config = config_from_dict(values["config"], str(file))
+    for key, (fits, told) in _ALLOWED.items():
+        if key not in values:
+            raise WildcatError(f"{file} has no entry {key!r}")
+        if not fits(values[key]):
+            raise WildcatError(f"{file}: {key} must be {told}; got {reprlib.repr(values[key])}")
+    return Run(
+        config=config,
+        classes=tuple(values["classes"]),
+        multi_label=values["multi_label"],
+        mean=tuple(values["mean"]),
+        std=tuple(values["std"]),
+        images=values["images"],
+    )
+
+
+def _are_colours(value: object, low: float) -> bool:
+    """Whether a value is three finite numbers above a lowest one."""
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(isinstance(v, int | float) and low < v < float("inf") for v in value)
+    )
+
+
+# Entries of config.json beside the settings: whether a value can be used, and what is allowed in words.
+_ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "classes": (
+        lambda value: isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value),
+        "a list of names",
+    ),
+    "multi_label": (lambda value: isinstance(value, bool), "true or false"),
+    "mean": (lambda value: _are_colours(value, -float("inf")), "three finite numbers"),
+    "std": (lambda value: _are_colours(value, 0), "three finite numbers above 0"),
+    "images": (lambda value: isinstance(value, int) and value >= 0, "a whole number from 0"),
+}
 
 
 def read_settings(folder: Path) -> TrainConfig:
@@ -229,8 +256,13 @@ def load_run(folder: Path) -> tuple[Wildcat, Run]:
     try:
         model.load_state_dict(read_weights(file))
     except (SafetensorError, RuntimeError) as error:
-        raise WildcatError(f"{file} is damaged or of another model: {str(error).splitlines()[0]}") from error
+        raise WildcatError(f"{file} is damaged or of another model: {_briefly(error)}") from error
     return model.eval(), run
+
+
+def _briefly(error: Exception) -> str:
+    """The head of PyTorch's message, and the first tensor that it complains of."""
+    return " ".join(line.strip() for line in str(error).splitlines()[:2])
 
 
 def save_background(folder: Path, background: Background, fitted_on: str, miou: float) -> None:

@@ -3,6 +3,8 @@
 import dataclasses
 import difflib
 import json
+import math
+import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType
@@ -88,11 +90,15 @@ class TrainConfig:
         for name, kind in get_type_hints(TrainConfig).items():
             value = getattr(self, name)
             if not _fits(value, kind):
-                raise WildcatError(f"{name} must be {told(kind)}; got {value!r}")
+                raise WildcatError(f"{name} must be {told(kind)}; got {reprlib.repr(value)}")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise WildcatError(f"{name} must be a finite number; got {value}")
         positive = (
             *("image_size", "epochs", "batch_size", "accumulate", "num_maps", "step_epochs", "lr"),
             *("save_minutes", "stall_minutes"),
         )
+        if self.seed >= 2**63:
+            raise WildcatError(f"seed must be below 2 to the power of 63; got {self.seed}")
         not_negative = ("momentum", "weight_decay", "warmup_epochs", "backbone_lr_factor", "seed", "cache_gb")
         for names, low, allowed in ((positive, 0, "above 0"), (not_negative, -1, "0 or more")):
             for name in names:
@@ -134,7 +140,9 @@ def config_from_dict(values: Any, source: str) -> TrainConfig:
     for key in values:
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1)
-            raise WildcatError(f"{source}: unknown setting {key!r}" + (f"; did you mean {close[0]}?" if close else ""))
+            raise WildcatError(
+                f"{source}: unknown setting {reprlib.repr(key)}" + (f"; did you mean {close[0]}?" if close else "")
+            )
     try:
         return TrainConfig(**values)
     except WildcatError as error:
@@ -191,7 +199,7 @@ def read_recipe(name_or_file: str) -> dict[str, Any]:
         raise WildcatError(f"no recipe or file {name_or_file!r}{hint} (recipes: {', '.join(names)})")
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise WildcatError(f"recipe {name_or_file} cannot be read as YAML: {' '.join(str(error).split())}") from error
     config_from_dict(values, f"recipe {name_or_file}")
     return dict(values)
@@ -207,7 +215,7 @@ def read_json(file: Path) -> dict[str, Any]:
         values = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise WildcatError(f"{file} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WildcatError(f"{file} is not valid JSON: {error}") from error
     if not isinstance(values, dict):
         raise WildcatError(f"{file} must hold a JSON object; got {type(values).__name__}")

@@ -48,7 +48,7 @@ class Background:
         """
         if self.mode not in MODES:
             raise ValueError(f"background mode must be one of {', '.join(MODES)}; got {self.mode!r}")
-        if not 0 < self.constant < float("inf"):
+        if not (isinstance(self.constant, int | float) and 0 < self.constant < float("inf")):
             raise ValueError(f"the background's constant must be a finite number above 0; got {self.constant!r}")
 
     def __str__(self) -> str:

@@ -6,6 +6,7 @@ archive carries a checksum (CRC-32) of every tensor; reading verifies them all, 
 
 import io
 import os
+import pickle
 import socket
 import sys
 import zipfile
@@ -47,6 +48,8 @@ def load_state(folder: Path) -> dict[str, Any] | None:
             continue
         except Exception as error:  # whatever a damaged archive makes of its reader
             reason = str(error).strip() or type(error).__name__
+            if isinstance(error, pickle.UnpicklingError):  # PyTorch advises to execute it
+                reason = "it holds more than tensors and plain values"
             damaged.append(f"{file} is damaged: {reason.splitlines()[0]}")
             continue
         if damaged:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+import reprlib
 import warnings
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +28,49 @@ _MD5 = {
     "zips/train2017.zip": "cced6f7f71b7629ddf16f17bbcfab6b2",
     "zips/val2017.zip": "442b8da7639aecaf257c1dceb8ba8c80",
     "annotations/annotations_trainval2017.zip": "f4bbac642086de4f52a3fdda2de5fa2c",
+}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, int)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _is_box(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value)) and min(value[2:]) >= 0
+
+
+def _is_shape(value: object) -> bool:
+    if isinstance(value, dict):
+        return {"size", "counts"} <= value.keys()
+    return isinstance(value, list) and all(
+        isinstance(polygon, list) and len(polygon) % 2 == 0 and all(map(_is_number, polygon)) for polygon in value
+    )
+
+
+# What is read of each entry: whether a value can be used, and what is allowed in words.
+_ENTRIES: dict[str, dict[str, tuple[Callable[[Any], bool], str]]] = {
+    "images": {
+        "id": (_is_id, "a whole number"),
+        "file_name": (_is_name, "text"),
+        "width": (lambda value: _is_id(value) and value > 0, "a whole number above 0"),
+        "height": (lambda value: _is_id(value) and value > 0, "a whole number above 0"),
+    },
+    "annotations": {
+        "image_id": (_is_id, "a whole number"),
+        "category_id": (_is_id, "a whole number"),
+        "bbox": (_is_box, "x, y, width and height, four finite numbers"),
+        "area": (_is_number, "a number"),
+        "segmentation": (_is_shape, "a list of polygons, each a list of x and y, or run lengths"),
+    },
+    "categories": {"id": (_is_id, "a whole number"), "name": (_is_name, "text")},
 }
 
 
@@ -102,11 +148,26 @@ def download(path: Path, split: str, *, year: str | None = None) -> None:
 def _load(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WildcatError(f"{path}: cannot be read as JSON: {error}") from None
-    missing = {"images", "annotations", "categories"} - (content.keys() if isinstance(content, dict) else set())
+    missing = _ENTRIES.keys() - (content.keys() if isinstance(content, dict) else set())
     if missing:
         raise WildcatError(f"{path}: has no {' and no '.join(sorted(missing))}; it is no file of COCO instances")
+    for kind, needed in _ENTRIES.items():
+        if not isinstance(content[kind], list):
+            raise WildcatError(f"{path}: {kind} must be a list; got {type(content[kind]).__name__}")
+        for number, item in enumerate(content[kind], start=1):
+            for key, (fits, told) in needed.items():
+                if not (isinstance(item, dict) and key in item and fits(item[key])):
+                    found = reprlib.repr(item[key]) if isinstance(item, dict) and key in item else "nothing"
+                    raise WildcatError(f"{path}: {kind}: {key} of entry {number} must be {told}; got {found}")
+    known = {item["id"] for item in content["categories"]}
+    for number, item in enumerate(content["annotations"], start=1):
+        if item["category_id"] not in known:
+            raise WildcatError(
+                f"{path}: annotations: category_id of entry {number} must be the id of a category; "
+                f"got {item['category_id']}"
+            )
     return dict(content)
 
 

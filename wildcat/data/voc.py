@@ -75,7 +75,10 @@ def download(path: Path, year: int, split: str) -> None:
 
 
 def _lines(path: Path) -> list[list[str]]:
-    return [fields for line in path.read_text(encoding="utf-8").splitlines() if (fields := line.split())]
+    try:
+        return [fields for line in path.read_text(encoding="utf-8").splitlines() if (fields := line.split())]
+    except (OSError, UnicodeDecodeError) as error:
+        raise WildcatError(f"{path}: cannot be read as text in UTF-8: {error}") from None
 
 
 def _broken(path: Path, number: int, allowed: str) -> WildcatError:
@@ -104,7 +107,7 @@ def read_label_files(folder: Path, split: str) -> tuple[list[str], npt.NDArray[n
         require_path(path, f"each of the {len(CLASSES)} classes needs its label file")
         columns.append(_read_column(path, 1))
         if columns[-1].keys() != columns[0].keys():
-            other = next(iter(columns[-1].keys() ^ columns[0].keys()))[0]
+            other = min(columns[-1].keys() ^ columns[0].keys())[0]
             raise WildcatError(f"{path}: lists other images than {CLASSES[0]}_{split}.txt, first of them {other}")
     names = [key[0] for key in columns[0]]
     labels = [[column[(name,)] for column in columns] for name in names]
@@ -131,9 +134,16 @@ def _read_annotation(path: Path) -> tuple[tuple[int, int], list[_Object]]:
         for item in root.iterfind("object"):
             # Only the object's own box: its parts (head, hand, foot) have boxes too.
             x1, y1, x2, y2 = (float(item.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax"))
+            if not (-np.inf < x1 <= x2 < np.inf and -np.inf < y1 <= y2 < np.inf):
+                raise WildcatError(
+                    f"{path}: a bndbox ends before it begins, or is not finite: xmin {x1:g}, ymin {y1:g}, xmax {x2:g},"
+                    f" ymax {y2:g}"
+                )
             difficult = (item.findtext("difficult") or "0").strip() == "1"
             objects.append(_Object(item.findtext("name", "").strip(), difficult, (x1 - 1, y1 - 1, x2, y2)))
-    except ValueError:
+    except WildcatError:
+        raise
+    except (ValueError, OverflowError):
         raise WildcatError(f"{path}: a size or a bndbox is missing or not a number") from None
     return size, objects
 
