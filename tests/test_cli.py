@@ -17,7 +17,7 @@ from wildcat.cli import main
 from wildcat.config import TrainConfig
 from wildcat.train import train
 
-COMMANDS = ("quickstart", "train", "evaluate", "predict", "export", "push", "convert", "serve", "completion")
+COMMANDS = ("quickstart", "train", "evaluate", "predict", "batch", "export", "push", "convert", "serve", "completion")
 
 
 @pytest.fixture(scope="module")

@@ -107,7 +107,7 @@ def test_a_folder_is_locked_until_its_process_ends(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "held\n"
         with (
-            pytest.raises(WildcatError, match=rf"run is in use: process {process.pid} on .* trains in it"),
+            pytest.raises(WildcatError, match=rf"run is in use: process {process.pid} on .* writes in it"),
             locked(folder),
         ):
             pass

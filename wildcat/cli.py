@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "score a run on a data set",
     "report": "one HTML page about a run: figures, curves, failures",
     "predict": "classify pictures, point at what is in them, segment them",
+    "batch": "predict millions of pictures, on one machine or many",
     "export": "write a model as ONNX, OpenVINO or torch.export",
     "push": "share a run on the Hugging Face hub",
     "convert": "make a run of a checkpoint of the authors' code",

@@ -76,7 +76,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a run's folder, which is made if need be: no other process can train in it meanwhile.
+    """Hold a folder, a run's or a batch's, which is made if need be: no other process can write in it meanwhile.
 
     The lock is the operating system's (POSIX record lock on ``.lock``), so it ends with its process however that ends,
     and the workers that read pictures do not inherit it. NFS has such locks between machines where its lock service
@@ -88,7 +88,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         import fcntl
     except ImportError:
-        print(f"{folder} cannot be locked on this system: see that no other process trains in it", file=sys.stderr)
+        print(f"{folder} cannot be locked on this system: see that no other process writes in it", file=sys.stderr)
         yield
         return
     new = not folder.exists()
@@ -101,10 +101,10 @@ def locked(folder: Path) -> Iterator[None]:
             except (BlockingIOError, PermissionError) as error:
                 stream.seek(0)
                 holder = stream.read().strip() or "another process"
-                raise WildcatError(f"{folder} is in use: {holder} trains in it; wait for it, or stop it") from error
+                raise WildcatError(f"{folder} is in use: {holder} writes in it; wait for it, or stop it") from error
             except OSError as error:
                 print(
-                    f"{folder} cannot be locked ({error.strerror}): see that nothing else trains in it", file=sys.stderr
+                    f"{folder} cannot be locked ({error.strerror}): see that nothing else writes in it", file=sys.stderr
                 )
             # Who held the lock before may have removed the file that was opened here: then it locks nothing.
             if not file.exists() or not os.path.samestat(os.fstat(stream.fileno()), file.stat()):

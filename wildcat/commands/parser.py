@@ -57,6 +57,26 @@ def sizes(value: Any) -> list[int]:
         raise argparse.ArgumentTypeError(told) from None
 
 
+def threshold(value: Any) -> Any:
+    """A probability, or those of some classes: 0.4, or cat=0.3,dog=0.6."""
+    if not isinstance(value, str):  # a default, or what this has returned before
+        return value
+    try:
+        if "=" not in value:
+            return _probability(value)
+        return {name: _probability(number) for name, _, number in (part.rpartition("=") for part in value.split(","))}
+    except ValueError:
+        told = f"a threshold is a probability, from 0 to 1, or CLASS=P,CLASS=P; got {value}"
+        raise argparse.ArgumentTypeError(told) from None
+
+
+def _probability(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise ValueError
+    return number
+
+
 def flag(name: str) -> str:
     """The option of a setting."""
     return "--" + name.replace("_", "-")

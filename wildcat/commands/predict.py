@@ -1,13 +1,11 @@
 """``wildcat predict``."""
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from wildcat.commands.parser import command_parser
+from wildcat.commands.parser import command_parser, threshold
 from wildcat.errors import WildcatError
 
 
@@ -38,26 +36,6 @@ def _root(paths: Sequence[str]) -> Path | None:
         return None
 
 
-def _threshold(value: Any) -> Any:
-    """A probability, or those of some classes: 0.4, or cat=0.3,dog=0.6."""
-    if not isinstance(value, str):  # a default, or what this has returned before
-        return value
-    try:
-        if "=" not in value:
-            return _probability(value)
-        return {name: _probability(number) for name, _, number in (part.rpartition("=") for part in value.split(","))}
-    except ValueError:
-        told = f"a threshold is a probability, from 0 to 1, or CLASS=P,CLASS=P; got {value}"
-        raise argparse.ArgumentTypeError(told) from None
-
-
-def _probability(text: str) -> float:
-    number = float(text)
-    if not 0 <= number <= 1:
-        raise ValueError
-    return number
-
-
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
     parser = command_parser(
@@ -77,7 +55,7 @@ wildcat predict runs/mine pictures/ --out found --threshold cat=0.3,dog=0.6
     parser.add_argument("--formats", default="json,overlay", help=f"separated by commas: {known}")
     parser.add_argument(
         "--threshold",
-        type=_threshold,
+        type=threshold,
         default=0.5,
         metavar="P|CLASS=P,...",
         help="probability from which a class is predicted, for all classes or by class (default: 0.5)",
