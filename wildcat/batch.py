@@ -81,13 +81,24 @@ class Reader:
         torch.set_num_threads(1)  # there is an actor per processor
         self._predictor = load(work.run, "cuda" if on_gpu else "cpu", work.precision)
 
-    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[int]]:
-        """Read and write the part of a batch of one; how many pictures that were, and how many failed."""
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
+        """Read and write the part of a batch of one.
+
+        Returns:
+            How many pictures that were, and why it could not be done, or "": an exception would reach the driver only
+            as a part of Ray's own.
+        """
         (note,) = batch["part"]
-        part, out = Part.from_json(str(note)), Path(self._work.out)
+        try:
+            return {"pictures": [self._read(Part.from_json(str(note)))], "error": [""]}
+        except (WildcatError, OSError) as error:
+            return {"pictures": [0], "error": [str(error)]}
+
+    def _read(self, part: Part) -> int:
+        out = Path(self._work.out)
         file = out / PREDICTIONS / f"{part.id}.parquet"
         if file.is_file():  # Ray repeats a task of several parts whose actor died in one of them
-            return {"pictures": [0], "failed": [0]}
+            return 0
         rows: list[dict[str, Any]] = []
         failures: list[dict[str, str]] = []
         for found in self._predictor.stream(
@@ -102,7 +113,7 @@ class Reader:
         if failures:
             _write(out / ERRORS / file.name, failures, failure)
         _write(file, rows, prediction)
-        return {"pictures": [len(rows) + len(failures)], "failed": [len(failures)]}
+        return len(rows) + len(failures)
 
 
 def _items(part: Part) -> Iterator[Item]:
@@ -235,7 +246,10 @@ def _finished(out: Path) -> set[str]:
     names: set[str] = set()
     for folder in (out / PREDICTIONS, out / ERRORS):
         for file in sorted(folder.glob("*.parquet")):
-            names.update(pq.ParquetFile(file).read(["file"])["file"].to_pylist())
+            inside = pq.ParquetFile(file).read(["file"])["file"].to_pylist()
+            if not inside and not (out / ERRORS / file.name).is_file():  # the errors were deleted: all is tried again
+                file.unlink()
+            names.update(inside)
     return names
 
 
@@ -288,13 +302,12 @@ def _run(ray: Any, parts: Sequence[Part], work: Work, workers: int | None) -> No
         num_cpus=1,
         num_gpus=1 if gpus else 0,
     )
+    goes_on = f"what is finished is in {work.out}; the same command goes on"
     try:
         with tqdm(desc="predicting", unit=" images", disable=None) as shown:
             for row in done.iter_rows():
+                if row["error"]:
+                    raise WildcatError(f"{row['error']} ({goes_on})")
                 shown.update(row["pictures"])
     except ray.exceptions.RayError as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, WildcatError):
-            cause = getattr(cause, "cause", None) or cause.__cause__
-        told = str(cause) if cause else str(error).strip().splitlines()[-1]
-        raise WildcatError(f"{told} (what is finished is in {work.out}; the same command goes on)") from error
+        raise WildcatError(f"Ray gave up: {str(error).strip().splitlines()[0]} ({goes_on})") from error

@@ -1,0 +1,152 @@
+"""Batches: equal to plain prediction, complete after a kill, every picture in one of the two tables."""
+
+import contextlib
+import json
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests import awkward
+from tests.runs import start, tiny
+from wildcat.batch import ERRORS, PREDICTIONS, Reader, Work, predict_all
+from wildcat.cli import main
+from wildcat.errors import WildcatError
+from wildcat.inputs import Part
+from wildcat.train import train
+
+pytestmark = pytest.mark.filterwarnings("default")  # those of Ray are its own
+
+COUNT = 12
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished run and pictures, one of them broken."""
+    folder = tmp_path_factory.mktemp("batch")
+    train(tiny(epochs=1), folder / "run")
+    (folder / "pictures").mkdir()
+    for number in range(COUNT):
+        Image.fromarray(awkward.photo(40 + number, 50, seed=number)).save(folder / "pictures" / f"{number:02}.png")
+    (folder / "pictures" / "broken.jpg").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[Any]:
+    """A small local Ray."""
+    found = pytest.importorskip("ray", reason="needs Ray: pip install 'wildcat-wsl[ray]'")
+    pytest.importorskip("ray.data", reason="needs Ray Data: pip install 'wildcat-wsl[ray]'")
+    found.init(num_cpus=2, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False)
+    yield found
+    found.shutdown()
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    return [row for file in folder.glob("*.parquet") for row in pq.ParquetFile(file).read().to_pylist()]
+
+
+def check_whole(place: Path, out: Path) -> None:
+    """Each picture once, and what `wildcat predict` says of it."""
+    plain = place / "plain"
+    if not plain.exists():
+        assert main(["predict", str(place / "run"), str(place / "pictures"), "--out", str(plain)]) == 1
+    expected = [json.loads(line) for line in (plain / "predictions.jsonl").read_text().splitlines()]
+    assert len(expected) == COUNT
+    assert sorted(rows(out / PREDICTIONS), key=lambda row: row["file"]) == expected
+    (error,) = rows(out / ERRORS)
+    assert error["file"] == str(place / "pictures" / "broken.jpg") and "the file is empty" in error["error"]
+
+
+def test_a_batch_is_plain_prediction_and_goes_on_with_what_is_new(ray: Any, place: Path, tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    shutil.copytree(place / "pictures", pictures)
+    out = tmp_path / "out"
+    command = ["batch", str(place / "run"), str(place / "pictures"), "--out", str(out), "--part-size", "8"]
+    assert main(command) == 1
+    check_whole(place, out)
+    files = {file: file.stat().st_mtime_ns for file in out.rglob("*.parquet")}
+    assert main(command) == 1
+    assert {file: file.stat().st_mtime_ns for file in out.rglob("*.parquet")} == files
+    assert main([*command[:3], str(pictures / "03.png"), *command[3:]]) == 1
+    assert len(rows(out / PREDICTIONS)) == COUNT + 1
+    with pytest.raises(WildcatError, match="holds predictions with another model: choose another folder"):
+        predict_all("imagenet", [str(pictures)], out)
+    with pytest.raises(WildcatError, match="another threshold"):
+        predict_all(str(place / "run"), [str(pictures)], out, threshold=0.3)
+
+
+def test_killed_in_the_middle_and_continued(ray: Any, place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ["batch", str(place / "run"), str(place / "pictures"), "--out", str(out), "--part-size", "1"]
+    process = start(*command, "--workers", "1")
+    for _ in range(4000):
+        if process.poll() is not None or any((out / PREDICTIONS).glob("*.parquet")):
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL and rows(out / PREDICTIONS)
+    # What a kill at other moments leaves: half a file, and errors of a part without its predictions.
+    (out / PREDICTIONS / ".x.parquet.1.tmp").write_bytes(b"PAR1")
+    with contextlib.suppress(StopIteration):
+        errors = next((out / ERRORS).glob("*.parquet"))
+        (out / PREDICTIONS / errors.name).unlink()
+    assert main(command) == 1
+    check_whole(place, out)
+    assert not list(out.rglob("*.tmp"))
+    shutil.rmtree(out / ERRORS)  # pictures that failed are tried again
+    assert main(command) == 1
+    check_whole(place, out)
+
+
+def test_a_part_read_twice_is_one_file(ray: Any, place: Path, tmp_path: Path) -> None:
+    for name in (PREDICTIONS, ERRORS):
+        (tmp_path / name).mkdir()
+    reader = Reader(Work(str(place / "run"), str(tmp_path), 0.5, 8, "auto"))
+    names = tuple(str(file) for file in sorted((place / "pictures").iterdir()))
+    batch = {"part": [Part("pictures", names).to_json()]}
+    assert reader(batch) == {"pictures": [COUNT + 1], "error": [""]}
+    assert reader(batch) == {"pictures": [0], "error": [""]}
+    check_whole(place, tmp_path)
+    broken = tmp_path / "broken.tar"
+    broken.write_bytes(b"no shard")
+    assert reader({"part": [Part("shard", (str(broken),)).to_json()]}) == {"pictures": [1], "error": [""]}
+    assert str(broken) in {row["file"] for row in rows(tmp_path / ERRORS)}
+
+
+def test_an_error_of_a_worker_is_told_in_one_line(ray: Any, place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    run = tmp_path / "run"
+    shutil.copytree(place / "run", run)
+    import safetensors.torch
+    import torch
+
+    weights = safetensors.torch.load_file(run / "model.safetensors")
+    weights["transfer.bias"] = torch.full_like(weights["transfer.bias"], torch.nan)
+    safetensors.torch.save_file(weights, run / "model.safetensors", {"format": "pt"})
+    with pytest.raises(WildcatError, match=r"the model gives NaN.*what is finished is in"):
+        predict_all(str(run), [str(place / "pictures")], out, workers=1)
+
+
+def test_without_ray(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(WildcatError, match=r"needs Ray .*pip install 'wildcat-wsl\[ray\]'"):
+        predict_all(str(place / "run"), [str(place / "pictures")], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_mistakes(ray: Any, place: Path, tmp_path: Path) -> None:
+    with pytest.raises(WildcatError, match="at least 1 worker; got 0"):
+        predict_all(str(place / "run"), [str(place / "pictures")], tmp_path, workers=0)
+    with pytest.raises(WildcatError, match="absent does not exist"):
+        predict_all(str(place / "run"), [str(tmp_path / "absent")], tmp_path)
