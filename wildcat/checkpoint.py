@@ -349,7 +349,7 @@ def read_scales(folder: Path) -> ScaleRuns:
         raise
     except KeyError as error:
         raise WildcatError(f"{file} has no entry {error}") from error
-    except (TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError, IndexError, OverflowError) as error:
         raise WildcatError(f"{file} is damaged: {error}") from error
     return ScaleRuns(config, scales, combination)
 
