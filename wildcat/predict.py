@@ -323,9 +323,27 @@ class CombinedPredictor(Predictor):
         """There is no single network.
 
         Raises:
-            WildcatError: always, naming the members.
+            WildcatError: always; take one of :attr:`members`.
         """
-        raise WildcatError(
+        raise self._several()
+
+    def reading_at(
+        self,
+        score_sizes: Sequence[int] | None = None,
+        map_sizes: Sequence[int] | None = None,
+        mirror: bool | None = None,
+    ) -> Predictor:
+        """The same models, which have sizes of their own.
+
+        Raises:
+            WildcatError: if other ones are asked for.
+        """
+        if score_sizes is None and map_sizes is None and mirror is None:
+            return self
+        raise self._several()
+
+    def _several(self) -> WildcatError:
+        return WildcatError(
             f"this run holds models of several scales; give the folder of one of them: {', '.join(self.members)}"
         )
 
