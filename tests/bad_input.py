@@ -824,7 +824,7 @@ HEAD = """\
 
 <!-- Written by `python -m tests.bad_input`: change the cases there, not this. -->
 
-What is told about {count} mistakes in files, settings and requests. Each line is tried by a test, word for word; "..."
+What is told about {count} mistakes in files and settings. Each line is tried by a test, word for word; "..."
 stands for the words of the library that read the file. Every command ends with exit code 2 and one sentence (`wildcat
 train` tells all it has found in the pictures), no traceback, and leaves no run behind. A picture that cannot be
 predicted is skipped: the others are predicted, and the exit code is 1.
