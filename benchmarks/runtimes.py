@@ -29,6 +29,7 @@ from wildcat.model import create_model
 from wildcat.predict import Predictor
 from wildcat.prediction import Settings
 from wildcat.sessions import ExportedNetwork, open_network
+from wildcat.signal_stack import kept_signal_stack
 
 CLASSES = tuple(f"class {c}" for c in range(20))
 
@@ -54,7 +55,8 @@ def bare(runtime: str, trunk: Path, images: npt.NDArray[np.float32]) -> Callable
         session = onnxruntime.InferenceSession(str(trunk), session_options, providers=["CPUExecutionProvider"])
         return lambda: session.run(None, {"images": images})
     settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
-    request = openvino.Core().compile_model(str(trunk), "CPU", settings).create_infer_request()
+    with kept_signal_stack():
+        request = openvino.Core().compile_model(str(trunk), "CPU", settings).create_infer_request()
     return lambda: request.infer({"images": images}, share_inputs=True, share_outputs=True)
 
 

@@ -25,6 +25,7 @@ from wildcat.exportable import EvenSameConv, Exportable, _pool, replace_same_con
 from wildcat.model import Wildcat
 from wildcat.pooling import POOLINGS, create_pooling
 from wildcat.predict import Predictor, Settings, load
+from wildcat.signal_stack import kept_signal_stack
 from wildcat.train import train
 from wildcat.transforms import warp
 
@@ -103,7 +104,8 @@ def test_openvino(tmp_path: Path) -> None:
     assert made.difference <= 1e-4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", "a.xml"]
     model = openvino.Core().read_model(tmp_path / "a.xml")
-    compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    with kept_signal_stack():
+        compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for count, height, width in ((1, 64, 64), (3, 96, 160)):
         images = photographs(predictor.model, count, height, width)
         found = compiled({"images": images.numpy()})

@@ -28,6 +28,7 @@ LEVELS: dict[str, int] = {
     "shared_norm": 0,
     "stopping": 0,
     "lattice": 0,
+    "signal_stack": 0,
     "pooling": 1,
     "transfer": 1,
     "backbones": 1,

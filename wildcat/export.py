@@ -27,6 +27,7 @@ from wildcat.model import Wildcat
 from wildcat.predict import Predictor
 from wildcat.prediction import Settings
 from wildcat.sessions import METADATA, fingerprint, open_network
+from wildcat.signal_stack import kept_signal_stack
 from wildcat.transforms import warp
 
 Format: TypeAlias = Literal["onnx", "openvino", "torch"]
@@ -180,7 +181,8 @@ def _write_openvino(program: Any) -> Write:
 
         with tempfile.TemporaryDirectory() as scratch:
             program.save(Path(scratch) / "model.onnx", external_data=False)
-            model = openvino.Core().read_model(Path(scratch) / "model.onnx")
+            with kept_signal_stack():
+                model = openvino.Core().read_model(Path(scratch) / "model.onnx")
             model.set_rt_info(json.dumps(about), [METADATA])
             openvino.save_model(model, file, compress_to_fp16=False)
 

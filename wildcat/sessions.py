@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from wildcat._version import __version__
 from wildcat.errors import WildcatError
 from wildcat.model import WildcatOutput
+from wildcat.signal_stack import kept_signal_stack
 
 METADATA = "wildcat"  # the one key under which an exported file tells how it is to be read, as JSON
 SUFFIXES = {"onnx": (".onnx",), "openvino": (".xml", ".onnx")}  # runtime -> what it opens
@@ -94,8 +95,9 @@ class OpenVinoNetwork(ExportedNetwork):
     def __init__(self, file: Path) -> None:
         import openvino
 
-        core = openvino.Core()
-        model = core.read_model(file)
+        with kept_signal_stack():
+            core = openvino.Core()
+            model = core.read_model(file)
         text: str | None = None
         for path in ([METADATA], ["framework", METADATA]):  # of its own files, and of ONNX files that it reads
             if model.has_rt_info(path):
@@ -106,12 +108,13 @@ class OpenVinoNetwork(ExportedNetwork):
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        self._request = core.compile_model(model, "CPU", settings).create_infer_request()
+        with kept_signal_stack():
+            self._request = core.compile_model(model, "CPU", settings).create_infer_request()
         self._lock = threading.Lock()  # a request serves one call at a time
 
     def outputs(self, images: Floats, names: Sequence[str]) -> list[Floats]:
         """The outputs of those names, from arrays to arrays."""
-        with self._lock:
+        with self._lock, kept_signal_stack():
             found = self._request.infer({"images": images}, share_inputs=True)
         return [found[name] for name in names]
 
