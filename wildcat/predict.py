@@ -138,6 +138,9 @@ class Predictor:
             map_sizes=settings.map_sizes if map_sizes is None else tuple(map_sizes),
             mirror=settings.mirror if mirror is None else mirror,
         )
+        return self._with(settings)
+
+    def _with(self, settings: Settings) -> Predictor:
         other = copy.copy(self)
         other.settings = settings
         return other
@@ -327,19 +330,7 @@ class CombinedPredictor(Predictor):
         """
         raise self._several()
 
-    def reading_at(
-        self,
-        score_sizes: Sequence[int] | None = None,
-        map_sizes: Sequence[int] | None = None,
-        mirror: bool | None = None,
-    ) -> Predictor:
-        """The same models, which have sizes of their own.
-
-        Raises:
-            WildcatError: if other ones are asked for.
-        """
-        if score_sizes is None and map_sizes is None and mirror is None:
-            return self
+    def _with(self, settings: Settings) -> Predictor:
         raise self._several()
 
     def _several(self) -> WildcatError:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from wildcat.commands.parser import command_parser, threshold
+from wildcat.commands.parser import add_reading, command_parser
 
 
 def main(argv: Sequence[str]) -> int:
@@ -30,17 +30,7 @@ wildcat batch runs/mine shard-000.tar shard-001.tar table.parquet --out found
     parser.add_argument("--address", help="a Ray cluster, auto for this machine's (default: this machine alone)")
     parser.add_argument("--workers", type=int, help="models at work (default: one per GPU, else per processor)")
     parser.add_argument("--part-size", type=int, default=1000, help="pictures per file of the results (default: 1000)")
-    parser.add_argument(
-        "--threshold",
-        type=threshold,
-        default=0.5,
-        metavar="P|CLASS=P,...",
-        help="probability from which a class is predicted, for all classes or by class (default: 0.5)",
-    )
-    parser.add_argument("--batch-size", type=int, default=8, help="pictures per pass (default: 8)")
-    parser.add_argument(
-        "--precision", choices=["auto", "fp32", "bf16"], default="auto", help="auto: bf16 where it is faster"
-    )
+    add_reading(parser)
     arguments = parser.parse_args(argv)
 
     from wildcat.batch import predict_all

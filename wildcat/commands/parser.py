@@ -143,3 +143,18 @@ def parser_of(command: Callable[[list[str]], int]) -> CommandParser:
     finally:
         _wanted.reset(token)
     raise TypeError(f"{command} parses no arguments")
+
+
+def add_reading(parser: CommandParser) -> None:
+    """The options of how pictures are read and which classes count as predicted."""
+    parser.add_argument(
+        "--threshold",
+        type=threshold,
+        default=0.5,
+        metavar="P|CLASS=P,...",
+        help="probability from which a class is predicted, for all classes or by class (default: 0.5)",
+    )
+    parser.add_argument("--batch-size", type=int, default=8, help="pictures per pass (default: 8)")
+    parser.add_argument(
+        "--precision", choices=["auto", "fp32", "bf16"], default="auto", help="auto: bf16 where it is faster"
+    )

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from wildcat.commands.parser import command_parser, threshold
+from wildcat.commands.parser import add_reading, command_parser
 from wildcat.errors import WildcatError
 
 
@@ -53,23 +53,13 @@ wildcat predict runs/mine pictures/ --out found --threshold cat=0.3,dog=0.6
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
     known = "json, csv, overlay, mask, coco, yolo, voc, label-studio, cvat"  # formats.FORMATS, which needs PyTorch
     parser.add_argument("--formats", default="json,overlay", help=f"separated by commas: {known}")
-    parser.add_argument(
-        "--threshold",
-        type=threshold,
-        default=0.5,
-        metavar="P|CLASS=P,...",
-        help="probability from which a class is predicted, for all classes or by class (default: 0.5)",
-    )
+    add_reading(parser)
     parser.add_argument("--crf", action="store_true", help="refine masks with the dense CRF")
     parser.add_argument(
         "--runtime",
         choices=["torch", "onnx", "openvino", "auto"],
         default="torch",
         help="what the network runs in; auto: the fastest that is installed",
-    )
-    parser.add_argument("--batch-size", type=int, default=8, help="pictures per pass")
-    parser.add_argument(
-        "--precision", choices=["auto", "fp32", "bf16"], default="auto", help="auto: bf16 where it is faster"
     )
     arguments = parser.parse_args(argv)
     formats = arguments.formats.split(",")
