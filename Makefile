@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types tests docs bench format clean
+.PHONY: demo test lint types tests docs screenshots bench format clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +29,11 @@ tests: $(VENV)/installed
 # Warnings are errors (mkdocs.yml); the pages are in build/site.
 docs: $(VENV)/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/site
+
+# Of the report and the web page, for the documentation; the tests run the same at a small size.
+screenshots: $(VENV)/installed
+	$(BIN)/wildcat quickstart --out runs/quickstart
+	$(BIN)/python -m docs.screenshots runs/quickstart/run
 
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks

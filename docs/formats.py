@@ -34,14 +34,21 @@ Below is one picture, `in/park/rex.jpg`, 60 x 40 pixels, of three classes, from 
 
 # title, and what is to be known
 SECTIONS = {
-    "json": ("JSON lines", "An object per picture. Scores are in per cent, all classes, the highest first."),
+    "json": (
+        "JSON lines",
+        """\
+An object per picture. Scores are in per cent, all classes, the highest first. `--json FILE` writes the same to a file
+of any name, and `--json -` prints it as it comes, and nothing else, for other programs; neither needs `--out`:
+`wildcat predict RUN PICTURES --json - | jq -c '[.file, .predicted[].class]'`.""",
+    ),
     "csv": ("CSV", "A row per picture, a column per class, in per cent."),
     "overlay": ("Overlay", "The picture with a heatmap and a point for each predicted class, to look at."),
     "mask": (
         "Mask",
         """\
-Palette PNGs: 0 background, 1 the first class, and so on. Here, and only here, the most probable class appears even
-where it is below the threshold, as in scoring. `mask-overlay` is to look at.""",
+PNGs whose pixels are classes, named in `mask-labels.txt`: line 0 is the background. Viewers show the palette's colours,
+but of models with more than 254 classes, whose masks have 16 bits and look black. `mask-overlay` is to look at. Here,
+and only here, the most probable class appears even where it is below the threshold, as in scoring.""",
     ),
     "coco": (
         "COCO",

@@ -1,10 +1,11 @@
-"""Make the pictures of README and docs, from drawn pictures and free photographs: python docs/pictures.py RUN.
+"""Make the pictures of README and docs, from drawn pictures and free photographs: python -m docs.pictures RUN.
 
 RUN is a model trained on the synthetic data, such as runs/quickstart/run. The photographs are some that come
 with scikit-image (pip install scikit-image) and scikit-learn, read by the embedded ImageNet classifier.
 """
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,30 +48,25 @@ def photograph_masks() -> Image.Image:
     from skimage import data
     from sklearn.datasets import load_sample_images
 
-    predictor = load("imagenet")
     photographs = [data.chelsea(), data.coffee(), load_sample_images().images[1]]
     parts = []
-    for prediction in map(predictor, photographs):
-        (best,) = prediction.candidates()
-        # A mask numbers up to 254 classes: the one shown becomes the only one.
-        alone = replace(
-            prediction,
-            settings=replace(predictor.settings, classes=(predictor.settings.classes[best],)),
-            probabilities=prediction.probabilities[[best]],
-            class_maps=prediction.class_maps[[best]],
-        )
-        parts += [alone.image, alone.mask_overlay(alone.mask()), alone.mask_overlay(alone.mask(crf=True))]
+    for prediction in map(load("imagenet"), photographs):
+        masks = (prediction.mask(), prediction.mask(crf=True))
+        parts += [prediction.image, *map(prediction.mask_overlay, masks)]
     return render.contact_sheet(parts, 3, ["picture", "mask", "with CRF"] * len(photographs), side=SIDE)
+
+
+PICTURES: dict[str, Callable[[str], Image.Image]] = {
+    "overlay": overlays,
+    "masks-drawn": drawn_masks,
+    "masks-photographs": lambda run: photograph_masks(),
+}
 
 
 def main(run: str) -> None:
     IMAGES.mkdir(exist_ok=True)
-    for name, picture in {
-        "overlay": overlays(run),
-        "masks-drawn": drawn_masks(run),
-        "masks-photographs": photograph_masks(),
-    }.items():
-        picture.save(IMAGES / f"{name}.jpg", quality=85)
+    for name, make in PICTURES.items():
+        make(run).save(IMAGES / f"{name}.jpg", quality=85)
 
 
 if __name__ == "__main__":

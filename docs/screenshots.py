@@ -1,42 +1,99 @@
-"""Make the pictures of the web page for the documentation: python -m docs.screenshots [RUN].
+"""Make the screenshots of the documentation, of the report and the web page: python -m docs.screenshots RUN [OUT].
 
-They show scikit-learn's two photographs (CC-BY 2.0, by danielle jaouich and Ronnie Jones).
+RUN is a model trained on the synthetic data, such as runs/quickstart/run; `make screenshots` trains it first. The
+report shows drawn pictures. The page shows the embedded ImageNet classifier and scikit-learn's two photographs (CC-BY
+2.0, by danielle jaouich and Ronnie Jones).
 """
 
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.browser import DESKTOP, PHONE, chromium, page
+from wildcat.report import write_report
 
 IMAGES = Path(__file__).parent / "images"
+REPORT = {  # file -> size, dark, the part of the page at the top
+    "report.jpg": (DESKTOP, False, "main"),
+    "report-pictures.jpg": (DESKTOP, False, "pictures"),
+    "report-dark.jpg": (DESKTOP, True, "classes"),
+    "report-phone.jpg": (PHONE, False, "pictures"),
+}
+PAGE = {  # file -> size, dark, task
+    "page.jpg": (DESKTOP, False, "point"),
+    "page-dark.jpg": (DESKTOP, True, "segment"),
+    "page-phone.jpg": (PHONE, False, "point"),
+}
 
 
-def shoot(tab: Any, address: str, task: int, file: str, *, full_page: bool = False) -> None:
-    tab.goto(address)
-    tab.click("#sample")
-    tab.wait_for_selector("#picture img")
-    tab.click(f"#task label >> nth={task}")
-    tab.wait_for_timeout(5000)  # until everything has been drawn
-    tab.screenshot(path=str(IMAGES / file), type="jpeg", quality=85, full_page=full_page)
-    print(IMAGES / file)
+def shoot(tab: Any, file: Path) -> None:
+    tab.screenshot(path=str(file), type="jpeg", quality=82)
+    print(file)
 
 
-def main(run: str) -> None:
+def shoot_report(browser: Any, run: Path, out: Path, title: str, pictures: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.html"
+        write_report(run, report, title=title, most_pictures=pictures)
+        for name, (size, dark, part) in REPORT.items():
+            with page(browser, size, dark=dark) as tab:
+                tab.goto(report.as_uri())
+                tab.evaluate("document.querySelectorAll('img').forEach(image => image.loading = 'eager')")
+                tab.wait_for_function("[...document.images].every(image => image.complete)")
+                if part != "main":
+                    tab.evaluate("part => document.getElementById(part).scrollIntoView({behavior: 'instant'})", part)
+                shoot(tab, out / name)
+
+
+@contextmanager
+def served(run: str) -> Iterator[str]:
+    """The address of a run's page."""
     command = [sys.executable, "-u", "-m", "wildcat.cli", "serve", run, "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
-        address = server.stdout.readline().split()[1]
-        with chromium() as browser:
-            with page(browser, DESKTOP) as tab:
-                shoot(tab, address, 1, "page.jpg")
-            with page(browser, DESKTOP, dark=True) as tab:
-                shoot(tab, address, 2, "page-dark.jpg")
-            with page(browser, PHONE) as tab:
-                shoot(tab, address, 1, "page-phone.jpg")
-        server.terminate()
+        try:
+            yield server.stdout.readline().split()[1]
+        finally:
+            server.terminate()
+
+
+def drawn(tab: Any, before: str | None = None) -> str:
+    """Wait until another picture than ``before`` is shown and nothing is under way; its address."""
+    tab.wait_for_function(
+        """before => {
+            const picture = document.querySelector('#picture img');
+            return picture && picture.src !== before && [...document.images].every(image => image.complete);
+        }""",
+        arg=before,
+    )
+    tab.wait_for_function("!document.querySelector('.wrap.generating, .wrap.translucent, .eta-bar')")
+    tab.wait_for_timeout(500)  # what fades in
+    return str(tab.get_attribute("#picture img", "src"))
+
+
+def shoot_page(browser: Any, run: str, out: Path) -> None:
+    with served(run) as address:
+        for name, (size, dark, task) in PAGE.items():
+            with page(browser, size, dark=dark) as tab:
+                tab.goto(address)
+                tab.click("#sample")
+                first = drawn(tab)
+                if task != "point":  # which is shown first
+                    tab.click(f"#task input[value={task}]")
+                    drawn(tab, first)
+                shoot(tab, out / name)
+
+
+def main(run: str, out: str | Path = IMAGES, *, title: str = "Quickstart", pictures: int = 240) -> None:
+    Path(out).mkdir(parents=True, exist_ok=True)
+    with chromium() as browser:
+        shoot_report(browser, Path(run), Path(out), title, pictures)
+        shoot_page(browser, "imagenet", Path(out))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "imagenet")
+    main(*sys.argv[1:])

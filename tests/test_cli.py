@@ -167,6 +167,9 @@ TRAIN = ["train", "--out", "new", *flags(epochs=1)]
             "no/r.json cannot be written",
         ),
         (["predict", "run", "--out", "new"], "required: pictures"),
+        (["predict", "run", "cat.png"], "give a folder for the results with --out, or --json - to print them"),
+        (["predict", "run", "cat.png", "--json", "-", "--formats", "csv"], "give a folder for the results with --out"),
+        (["export", "run", "--check", "nowhere.jpg"], "nowhere.jpg does not exist"),
         (["predict", "run", "nowhere.jpg", "--out", "new"], "nowhere.jpg does not exist"),
         (["predict", "run", "empty", "--out", "new"], "empty holds no pictures"),
         (["predict", "run", "cat.png", "--out", "file"], "file"),
@@ -308,6 +311,34 @@ def test_json_to_standard_output_is_all_that_is_there(place: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout)["images"] == 8
     assert "classification: map_area" in ended.stderr
+
+
+def test_json_lines_to_standard_output_are_all_that_is_there(place: Path, tmp_path: Path) -> None:
+    ended = run("predict", place / "run", place / "file", place / "cat.png", "--json", "-", "--threshold", "0")
+    assert ended.returncode == 1 and "skipped: " in ended.stderr
+    (line,) = ended.stdout.splitlines()
+    printed = json.loads(line)
+    assert printed["file"] == str(place / "cat.png") and len(printed["predicted"]) == len(printed["scores"])
+    # As a file, and beside a folder: the same lines.
+    for target in ("-", str(tmp_path / "lines.jsonl")):
+        out = tmp_path / f"out{target == '-'}"
+        words = ["--json", target, "--out", out, "--formats", "json,overlay", "--threshold", "0"]
+        ended = run("predict", place / "run", place / "cat.png", *words)
+        assert ended.returncode == 0, ended.stderr
+        text = ended.stdout if target == "-" else Path(target).read_text()
+        assert json.loads(text) == json.loads((out / "predictions.jsonl").read_text()) == printed
+        assert "1 of 1 pictures" in (ended.stderr if target == "-" else ended.stdout)
+
+
+def test_predict_says_what_it_found(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in "abc":
+        shutil.copy(place / "cat.png", tmp_path / f"{name}.png")
+    arguments = ["predict", str(place / "run"), str(tmp_path), "--out", str(tmp_path / "out"), "--formats", "csv"]
+    assert main([*arguments, "--threshold", "0"]) == 0
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert re.match(r"a\.png: [\w ]+ \d+ % at \(\d+, \d+\), ", first) and last.startswith("3 of 3 pictures: ")
+    assert main([*arguments, "--threshold", "1"]) == 0
+    assert re.match(r"a\.png: nothing; most likely [\w ]+ \d+ %\n", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("arguments", [["predict"], ["evaluate"]])

@@ -1,6 +1,7 @@
 """Exported files: run by their own runtimes, at any size, and compared with the model."""
 
 import json
+import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -13,8 +14,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from tests import awkward
 from tests.runs import tiny
 from wildcat import export as exporting
 from wildcat.checkpoint import build_model
@@ -170,6 +173,38 @@ def test_models_of_every_kind(changes: dict, multi_label: bool) -> None:
     images = photographs(model, 2, 64, 96)
     with torch.inference_mode():
         check(model, [v.numpy() for v in Exportable(model, multi_label)(images)], images, multi_label)
+
+
+def test_compared_on_given_pictures(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(5):
+        Image.fromarray(awkward.photo(60 + 9 * number, 50, seed=number)).save(tmp_path / f"{number}.png")
+    words = ["export", str(run), "--format", "torch", "--out", str(tmp_path / "a.pt2"), "--check"]
+    assert main([*words, str(tmp_path), str(tmp_path / "0.png")]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == f"exported: {tmp_path / 'a.pt2'}"
+    head, *differences = re.split(r": |, ", told[1].replace("largest differences from PyTorch, on ", ""))
+    assert head == "drawn pictures and the 6 given"
+    assert [text.rpartition(" ")[0] for text in differences] == ["scores", "probabilities", "class maps", "points"]
+    assert all(0 <= float(text.rpartition(" ")[2]) <= 1e-4 for text in differences)
+
+
+def test_a_difference_on_a_given_picture_alone_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_file = exporting._runner
+
+    def damaged(file: Path, form: exporting.Format) -> exporting.Run:
+        run = run_file(file, form)
+
+        def bright(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            scores, *others = run(images)
+            return (torch.where(images.amin() > 0.9, torch.nan, scores), *others)
+
+        return bright
+
+    monkeypatch.setattr(exporting, "_runner", damaged)
+    predictor = predictor_of()
+    with pytest.raises(WildcatError, match=r"computes something else than the model \(difference inf"):
+        export(predictor, tmp_path / "a.pt2", "torch", [np.full((40, 40, 3), 255, np.uint8)])
+    export(predictor, tmp_path / "a.pt2", "torch", [np.zeros((40, 40, 3), np.uint8)])
 
 
 # What goes wrong

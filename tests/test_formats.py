@@ -5,6 +5,7 @@ import json
 import runpy
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -21,6 +22,7 @@ from tests.brushes import read_brush
 from tests.conftest import REPOSITORY
 from tests.runs import ColourModel, spots
 from wildcat.cli import main
+from wildcat.errors import WildcatError
 from wildcat.formats import FORMATS, write_predictions
 from wildcat.formats.label_studio import brush_rle
 from wildcat.formats.picture import Names, Picture
@@ -111,7 +113,7 @@ def test_all_formats_at_once(root: Path, tmp_path: Path) -> None:
     per_picture = ("overlay/{}.jpg", "mask/{}.png", "mask-overlay/{}.jpg", "yolo/labels/{}.txt")
     voc = ("voc/SegmentationClass/{}.png", "voc/Annotations/{}.xml")
     assert found == {pattern.format(stem) for pattern in (*per_picture, *voc) for stem in STEMS} | {
-        *("predictions.jsonl", "scores.csv"),
+        *("predictions.jsonl", "scores.csv", "mask-labels.txt"),
         *("coco/dataset.json", "coco/results-bbox.json", "coco/results-segm.json", "coco/results-keypoints.json"),
         *("yolo/data.yaml", "yolo/train.txt"),
         *("voc/labels.txt", "voc/ImageSets/Main/train.txt", "voc/ImageSets/Segmentation/train.txt"),
@@ -125,7 +127,7 @@ def test_one_format_at_a_time(name: str, root: Path, tmp_path: Path) -> None:
     write(root, tmp_path / "out", name)
     expected = {"json": "predictions.jsonl", "csv": "scores.csv"}.get(name, name)
     assert expected in {path.name for path in (tmp_path / "out").iterdir()}
-    assert len(list((tmp_path / "out").iterdir())) == (2 if name == "mask" else 1)
+    assert len(list((tmp_path / "out").iterdir())) == (3 if name == "mask" else 1)
 
 
 def test_the_command_line_names_every_format(capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,8 +195,29 @@ def test_more_classes_than_a_mask_can_hold(root: Path, tmp_path: Path) -> None:
     picture, large_picture = (Picture("a.png", "a", p, 0.5, False) for p in (small, large))
     assert [(place[r.label], r.box) for r in picture.regions] == [(r.label, r.box) for r in large_picture.regions]
     assert len(picture.regions) == 2
-    with pytest.raises(ValueError, match="masks hold up to 254 classes; the model has 300"):
-        _ = large_picture.mask
+    assert large_picture.mask.dtype == np.uint16
+    np.testing.assert_array_equal(large_picture.mask, np.array([0, 271, 2, 300])[picture.mask])
+    np.testing.assert_array_equal(large.mask(), large_picture.mask)
+    with pytest.raises(WildcatError, match="masks of PASCAL VOC hold up to 254 classes; the model has 300"):
+        write_predictions([], tmp_path, ["voc"], names)
+
+
+def test_masks_of_many_classes_are_files_of_16_bits(root: Path, tmp_path: Path) -> None:
+    (small,) = (p for p in stream(root, NAMES[:1]) if isinstance(p, Prediction))
+    names = tuple(f"class {i}" for i in range(300))
+    repeated = {
+        "probabilities": np.tile(small.probabilities, 100),
+        "class_maps": np.tile(small.class_maps, (100, 1, 1)),
+    }
+    large = replace(small, settings=Settings(names, False, (160,), (160,)), **repeated)
+    write_predictions([large], tmp_path, ["mask"], names, root=root)
+    with Image.open(tmp_path / "mask" / "a" / "cat.png") as image:
+        stored = np.asarray(image)
+    best = int(small.probabilities.argmax())
+    assert stored.dtype == np.uint16 and set(np.unique(stored)) == {0, 1 + best}
+    assert (tmp_path / "mask-labels.txt").read_text().splitlines() == ["background", *names]
+    with Image.open(tmp_path / "mask-overlay" / "a" / "cat.jpg") as image:
+        assert image.height > 320 * HEIGHT // WIDTH  # the legend names the class
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=30), max_size=8))
@@ -266,6 +289,8 @@ def test_overlays_and_masks(root: Path, tmp_path: Path) -> None:
                 assert min(image.size) > 100 and (stem == "b/cat-2" or np.asarray(image.convert("RGB")).std() > 10)
         with Image.open(tmp_path / "mask" / f"{stem}.png") as image:
             assert image.mode == "P" and (np.asarray(image) == prediction.mask()).all()
+    labels = (tmp_path / "mask-labels.txt").read_text().splitlines()
+    assert labels == ["background", *(" ".join(name.split()) for name in CLASSES)]
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside pycocotools

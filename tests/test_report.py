@@ -111,7 +111,9 @@ def test_the_page_where_each_picture_has_one_class(tmp_path: Path) -> None:
     results = results_of(reader, {"model": score}, 1.0)
     info = Run(replace(tiny(), data="spots"), CLASSES, False, (0.5,) * 3, (0.5,) * 3, 6)
     page_text = render_page("one class", info, reader, score, results, tmp_path)
-    assert "Confusion" in page_text and "mean of the classes" in page_text and "<h2>Training" not in page_text
+    assert "Confusion" in page_text and "<h2>Training" not in page_text
+    cards = re.findall(r'<div class="figure"><dt>(.*?)</dt>', page_text)
+    assert cards == ["Accuracy", "Accuracy by class", "Pointing", "Points inside"]
 
 
 class Checker(HTMLParser):

@@ -5,11 +5,13 @@ scores, probabilities, class maps and points. What a reader must know besides is
 """
 
 import importlib.util
+import itertools
 import json
 import logging
+import math
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -28,7 +30,7 @@ from wildcat.predict import Predictor
 from wildcat.prediction import Settings
 from wildcat.sessions import METADATA, fingerprint, open_network
 from wildcat.signal_stack import kept_signal_stack
-from wildcat.transforms import warp
+from wildcat.transforms import Source, load_image, warp
 
 Format: TypeAlias = Literal["onnx", "openvino", "torch"]
 NEEDED: dict[Format, tuple[str, ...]] = {
@@ -38,6 +40,7 @@ NEEDED: dict[Format, tuple[str, ...]] = {
 }
 SUFFIX: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 TOLERANCE = 1e-4  # largest difference from PyTorch, in units of the largest value, or of 1 where that is smaller
+BATCH = 4  # pictures per pass of a comparison
 TORCH_METADATA = f"{METADATA}.json"
 
 
@@ -47,21 +50,27 @@ class Exported:
 
     Attributes:
         file: where.
-        difference: the largest difference of a score, probability or class map from PyTorch's, in units of the largest
-            such value, or of 1 where that is smaller.
+        differences: the largest difference of each output from PyTorch's, in units of the largest such value, or of 1
+            where that is smaller; of points, of the class maps' values there.
     """
 
     file: Path
-    difference: float
+    differences: dict[str, float]
+
+    @property
+    def difference(self) -> float:
+        """The largest of them."""
+        return max(self.differences.values())
 
 
-def export(predictor: Predictor, file: Path, form: Format = "onnx") -> Exported:
+def export(predictor: Predictor, file: Path, form: Format = "onnx", pictures: Sequence[Source] = ()) -> Exported:
     """Write a model's file, run it on drawn pictures, and keep it if it computes what the model does.
 
     Args:
         predictor: from :func:`wildcat.load`.
         file: ``.onnx``, ``.xml`` (OpenVINO, with a ``.bin`` beside it) or ``.pt2``, as the format asks.
         form: the format.
+        pictures: to compare on as well.
 
     Raises:
         WildcatError: if the suffix is another, a package is missing, the model cannot be exported, or the file computes
@@ -87,7 +96,7 @@ def export(predictor: Predictor, file: Path, form: Format = "onnx") -> Exported:
         try:
             _check_sizes(about, f"{model.backbone.name} as {form}")
             write = WRITERS[form](_program(net, form, multiple))
-            return Exported(file, _kept(model, write, file, form, about))
+            return Exported(file, _kept(model, write, file, form, about, pictures))
         except WildcatError:
             if multiple == multiples[-1]:
                 raise
@@ -117,8 +126,10 @@ def _check_sizes(about: dict[str, Any], what: str) -> None:
 Write: TypeAlias = Callable[[Path, dict[str, Any]], None]  # a file and its metadata
 
 
-def _kept(model: Wildcat, write: Write, file: Path, form: Format, about: dict[str, Any]) -> float:
-    """Write the file, run it, and keep it if it computes what the model does; its difference from the model."""
+def _kept(
+    model: Wildcat, write: Write, file: Path, form: Format, about: dict[str, Any], pictures: Sequence[Source]
+) -> dict[str, float]:
+    """Write the file, run it, and keep it if it computes what the model does; its differences from the model."""
     file.parent.mkdir(parents=True, exist_ok=True)
     # Made in a folder of its own, so that nothing half-written or wrong ever has the file's name.
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".export-") as scratch:
@@ -126,7 +137,9 @@ def _kept(model: Wildcat, write: Write, file: Path, form: Format, about: dict[st
         first.mkdir()
         second.mkdir()
         write(first / file.name, about)
-        difference = _difference(model, _runner(first / file.name, form), about)
+        views = itertools.chain(_views(model, about), _views_of(pictures, model, about))
+        differences = _differences(model, _runner(first / file.name, form), about["multi_label"], views)
+        difference = max(differences.values())
         if not difference <= TOLERANCE:
             raise WildcatError(
                 f"the {form} file computes something else than the model (difference {difference:.1e}, allowed "
@@ -136,7 +149,7 @@ def _kept(model: Wildcat, write: Write, file: Path, form: Format, about: dict[st
         file.unlink(missing_ok=True)  # an .xml must never stand beside another's .bin
         for part in sorted(second.iterdir()):  # .bin before .xml
             part.replace(file.parent / part.name)
-    return difference
+    return differences
 
 
 def _program(net: Exportable, form: Format, multiple: int) -> Any:
@@ -216,40 +229,52 @@ def _runner(file: Path, form: Format) -> Run:
     return lambda images: tuple(torch.from_numpy(array) for array in network.outputs(images.numpy(), OUTPUTS))
 
 
-def _difference(model: Wildcat, run: Run, about: dict[str, Any]) -> float:
-    """The largest over drawn pictures, several sizes and batches."""
-    worst = 0.0
-    for images in _views(model, about):
+def _differences(model: Wildcat, run: Run, multi_label: bool, views: Iterable[Tensor]) -> dict[str, float]:
+    """The largest of each output over batches of pictures."""
+    worst = dict.fromkeys(OUTPUTS, 0.0)
+    for images in views:
         with torch.inference_mode():
             output = model(images)
-            scores, found, class_maps, points = run(images)
-        expected = (output.scores, probabilities(output.scores, about["multi_label"]), output.class_maps)
-        for ours, theirs in zip(expected, (scores, found, class_maps), strict=True):
-            if ours.shape != theirs.shape:
-                return float("inf")
-            worst = max(worst, _relative(ours, theirs))
+            found = dict(zip(OUTPUTS, run(images), strict=True))
+        expected = {
+            "scores": output.scores,
+            "probabilities": probabilities(output.scores, multi_label),
+            "class_maps": output.class_maps,
+        }
+        for name, ours in expected.items():
+            if ours.shape != found[name].shape:
+                return dict.fromkeys(OUTPUTS, float("inf"))
+            worst[name] = max(worst[name], _relative(ours, found[name]))
         # Of two cells that are equal but for rounding either may be the point: compare the heights of the cells.
         height, width = output.class_maps.shape[2:]
-        column, row = (points[..., axis].mul(side).long() for axis, side in ((0, width), (1, height)))
+        column, row = (found["points"][..., axis].mul(side).long() for axis, side in ((0, width), (1, height)))
         chosen = output.class_maps.flatten(2).gather(2, (row * width + column)[..., None])[..., 0]
-        worst = max(worst, _relative(output.class_maps.flatten(2).amax(dim=2), chosen) / 2)
+        worst["points"] = max(worst["points"], _relative(output.class_maps.flatten(2).amax(dim=2), chosen) / 2)
     return worst
 
 
 def _relative(expected: Tensor, found: Tensor) -> float:
-    return float((expected - found).abs().max() / expected.abs().max().clamp(min=1))
+    difference = float((expected - found).abs().max() / expected.abs().max().clamp(min=1))
+    return difference if math.isfinite(difference) else math.inf  # NaN would be passed over by max
 
 
 def _views(model: Wildcat, about: dict[str, Any]) -> Iterator[Tensor]:
     """Normalised pictures: two at each size that the model reads, and one of no round size."""
-    sizes = sorted({*about["score_sizes"], *about["map_sizes"]})
     drawn = open_dataset("synthetic:count=2", "test")
-    for size in sizes:
-        pixels = np.stack([warp(drawn.image(index), size) for index in range(2)])
-        images = model.normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2)).contiguous()
+    for images in _views_of([drawn.image(index) for index in range(2)], model, about):
         yield images
     more = 13 if about["size_multiple"] == 1 else about["size_multiple"]
     yield nn.functional.pad(images[:1], (0, more, 0, 0), mode="replicate")
+
+
+def _views_of(pictures: Sequence[Source], model: Wildcat, about: dict[str, Any]) -> Iterator[Tensor]:
+    """Normalised batches of pictures, at each size that the model reads."""
+    sizes = sorted({*about["score_sizes"], *about["map_sizes"]})
+    for start in range(0, len(pictures), BATCH):
+        loaded = [load_image(picture, draft_size=max(sizes)) for picture in pictures[start : start + BATCH]]
+        for size in sizes:
+            pixels = np.stack([warp(image, size) for image in loaded])
+            yield model.normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2)).contiguous()
 
 
 def _first_line(error: BaseException) -> str:

@@ -393,7 +393,8 @@ def load(run: str | Path, device: str | torch.device = "cpu", precision: Precisi
     """
     if str(run) == IMAGENET:
         model, classes = imagenet_model()
-        return Predictor(model, Settings(classes, False, IMAGENET_SCORE_SIZES, IMAGENET_MAP_SIZES), device, precision)
+        settings = Settings(classes, False, IMAGENET_SCORE_SIZES, IMAGENET_MAP_SIZES, background=IMAGENET_BACKGROUND)
+        return Predictor(model, settings, device, precision)
     folder = Path(run)
     if not folder.is_dir():
         folder = _from_hub(str(run))
@@ -433,6 +434,7 @@ def _load_scales(folder: Path, device: str | torch.device, precision: Precision)
 # Scores at the classifier's native size; maps at twice that, 14 x 14 cells instead of 7 x 7.
 IMAGENET_SCORE_SIZES = (224,)
 IMAGENET_MAP_SIZES = (448,)
+IMAGENET_BACKGROUND = Background("threshold", 0.22)  # fitted by experiments/imagenet_background.py
 
 
 def _from_hub(name: str) -> Path:

@@ -21,6 +21,19 @@ from wildcat.transforms import cell_centres
 Threshold: TypeAlias = float | Mapping[str, float]
 """From which probability a class counts as present: one for all, or by class; 0.5 for those that are not named."""
 
+Labels: TypeAlias = npt.NDArray[np.unsignedinteger[Any]]
+"""A mask (H, W), uint8, or uint16 above :data:`MOST_LABELS` classes."""
+
+MOST_LABELS = 254
+"""Classes that a mask of bytes can number: 0 is the background and 255 void."""
+
+
+def numbered(places: Labels, chosen: Sequence[int], num_classes: int) -> Labels:
+    """The mask (H, W) of 1 + class, from one of 1 + place among the chosen classes."""
+    values = [0, *(1 + c for c in chosen)]
+    table: Labels = np.array(values, np.uint8) if num_classes <= MOST_LABELS else np.array(values, np.uint16)
+    return table[places]
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -134,25 +147,23 @@ class Prediction:
         """The classes present, or the most probable one where none is."""
         return self.present(threshold) or self._ranked()[:1]
 
-    def mask(
-        self, *, crf: bool = False, threshold: Threshold = 0.5, allowed: Sequence[int] | None = None
-    ) -> npt.NDArray[np.uint8]:
-        """Label map (H, W) of the original picture: 0 background, 1 + class otherwise.
+    def mask(self, *, crf: bool = False, threshold: Threshold = 0.5, allowed: Sequence[int] | None = None) -> Labels:
+        """Label map (H, W) of the original picture: 0 background, 1 + class otherwise; uint16 above 254 classes.
 
         Args:
             crf: refine with the dense CRF, which reads the picture again.
             threshold: probability from which a class may appear; the most probable one may where none reaches it.
             allowed: indices of the classes that may appear, instead.
         """
-        if len(self.settings.classes) > 254:
-            raise WildcatError(f"masks hold up to 254 classes; the model has {len(self.settings.classes)}")
         if allowed is None:
             allowed = self.candidates(threshold)
         width, height = self.size
         strength = strengths(self.mask_maps, allowed, (height, width), self.settings.background)
         if crf:
             strength = dense_crf(pixel_probabilities(strength), np.array(self.image))
-        return label_map(strength, allowed)
+        if len(self.settings.classes) <= MOST_LABELS:
+            return label_map(strength, allowed)
+        return numbered(label_map(strength, range(len(allowed))), allowed, len(self.settings.classes))
 
     def reduced(self, side: int) -> Prediction:
         """The same prediction of the picture reduced to ``side`` pixels at most and kept in memory.
@@ -177,9 +188,14 @@ class Prediction:
             multi_maps=multi,
         )
 
-    def mask_overlay(self, mask: npt.NDArray[np.uint8]) -> Image.Image:
+    def mask_overlay(self, mask: Labels) -> Image.Image:
         """The picture with a mask from :meth:`mask` over it, and a legend."""
-        return render.mask_overlay(self.image, mask, self.settings.classes)
+        classes = self.settings.classes
+        if len(classes) > MOST_LABELS:  # colours are those of the classes that are there
+            present = np.unique(mask[mask > 0])
+            mask = np.where(mask > 0, 1 + np.searchsorted(present, mask), 0)
+            classes = tuple(classes[label - 1] for label in present)
+        return render.mask_overlay(self.image, mask, classes)
 
     def overlay(self, threshold: Threshold = 0.5) -> Image.Image:
         """The picture, then a panel with heatmap, point and score for each class present (else for the best one)."""

@@ -181,7 +181,12 @@ def voc_palette() -> npt.NDArray[np.uint8]:
 
 
 def mask_png(label_map: npt.ArrayLike) -> Image.Image:
-    """A label map (H, W) of 0 to 255 as a picture of mode "P" with the PASCAL VOC palette; pixels hold the labels."""
+    """A label map (H, W) as a picture whose pixels hold the labels.
+
+    It has the PASCAL VOC palette (mode "P", labels up to 255), or is grey of 16 bits where the map is uint16.
+    """
+    if isinstance(label_map, np.ndarray) and label_map.dtype == np.uint16 and label_map.ndim == 2:
+        return Image.fromarray(label_map)
     picture = Image.fromarray(_as_labels(label_map))
     picture.putpalette(voc_palette().tobytes())
     return picture

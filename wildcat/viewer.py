@@ -16,7 +16,7 @@ from PIL import Image
 from wildcat import render
 from wildcat.errors import WildcatError
 from wildcat.predict import Item, Predictor
-from wildcat.prediction import Prediction
+from wildcat.prediction import MOST_LABELS, Labels, Prediction
 from wildcat.transforms import load_image
 
 Task = Literal["classify", "point", "segment"]
@@ -28,7 +28,6 @@ MAP_SIDE = 480
 THUMBNAIL_SIDE = 192
 KEPT_PICTURES = 48  # predictions with their reduced pictures, 2 MB each
 KEPT_MASKS = 96  # 1 MB at most each
-LABELS = 254  # classes that a mask can hold
 
 
 class Kept:
@@ -154,7 +153,7 @@ class Viewer:
         low, high = float(maps.min()), float(maps.max())
         return [render.heatmap_overlay(view.image, one, vmin=low, vmax=high) for one in maps]
 
-    def mask(self, path: str, chosen: Sequence[int], crf: bool = False) -> npt.NDArray[np.uint8]:
+    def mask(self, path: str, chosen: Sequence[int], crf: bool = False) -> Labels:
         """The mask of the original picture, see :meth:`wildcat.predict.Prediction.mask`.
 
         Labels are 1 + class; of models with more than 254 classes, 1 + place among those chosen.
@@ -170,8 +169,8 @@ class Viewer:
         values = prediction.to_dict(allowed=chosen) | {"mask_labels": {0: "background", **labels}}
         return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
-    def _shown_mask(self, path: str, chosen: Sequence[int], crf: bool) -> npt.NDArray[np.uint8]:
-        def make() -> npt.NDArray[np.uint8]:
+    def _shown_mask(self, path: str, chosen: Sequence[int], crf: bool) -> Labels:
+        def make() -> Labels:
             view, allowed = _maskable(self.view(path), chosen)
             return view.mask(allowed=allowed, crf=crf)
 
@@ -180,9 +179,9 @@ class Viewer:
 
 def _maskable(prediction: Prediction, chosen: Sequence[int]) -> tuple[Prediction, Sequence[int]]:
     """A prediction whose classes fit into a mask, and the chosen classes in it."""
-    if len(prediction.settings.classes) <= LABELS:
+    if len(prediction.settings.classes) <= MOST_LABELS:
         return prediction, chosen
-    return prediction.only(chosen[:LABELS]), range(len(chosen[:LABELS]))
+    return prediction.only(chosen[:MOST_LABELS]), range(len(chosen[:MOST_LABELS]))
 
 
 def _evidence(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -13,6 +13,7 @@ def main(argv: Sequence[str]) -> int:
         "Write a model as a file for other programs. The file is run and compared with the model before it is kept.",
         """
 wildcat export runs/voc07 --format onnx
+wildcat export runs/mine --format onnx --check pictures/
 wildcat export runs/voc07 --format openvino --out voc07.xml
 wildcat export imagenet --format onnx --out imagenet.onnx
 """,
@@ -22,13 +23,21 @@ wildcat export imagenet --format onnx --out imagenet.onnx
     parser.add_argument(
         "--out", metavar="FILE", help="the file: .onnx, .xml or .pt2; RUN/exports/model.onnx and so on unless given"
     )
+    parser.add_argument(
+        "--check", nargs="+", default=[], metavar="PICTURE", help="pictures, or folders of them, to compare on as well"
+    )
     arguments = parser.parse_args(argv)
 
+    from wildcat.data.sample import pictures_at
     from wildcat.export import SUFFIX, export
     from wildcat.predict import load
     from wildcat.runtimes import exports_folder
 
     file = Path(arguments.out) if arguments.out else exports_folder(arguments.run) / f"model{SUFFIX[arguments.format]}"
-    made = export(load(arguments.run), file, arguments.format)
-    print(f"exported: {made.file} (largest difference from PyTorch {made.difference:.1e})")
+    pictures = pictures_at(arguments.check)
+    made = export(load(arguments.run), file, arguments.format, pictures)
+    print(f"exported: {made.file}")
+    also = f" and the {len(pictures)} given" if pictures else ""
+    told = ", ".join(f"{name.replace('_', ' ')} {value:.1e}" for name, value in made.differences.items())
+    print(f"largest differences from PyTorch, on drawn pictures{also}: {told}")
     return 0

@@ -22,12 +22,20 @@ wildcat report runs/voc07 --data voc07:data --split test --out voc07.html
     )
     parser.add_argument("--split", help="split to look at; the one of results.json, or the usual one, unless given")
     parser.add_argument("--out", metavar="FILE", help="the page; RUN/report.html unless given")
+    parser.add_argument("--title", metavar="TEXT", help="heading of the page; the folder's name unless given")
     parser.add_argument("--pictures", type=int, default=1000, help="how many pictures are read at most (default: 1000)")
     arguments = parser.parse_args(argv)
 
     from wildcat.report import write_report
 
     out = Path(arguments.out) if arguments.out else Path(arguments.run) / "report.html"
-    write_report(Path(arguments.run), out, data=arguments.data, split=arguments.split, most_pictures=arguments.pictures)
+    write_report(
+        Path(arguments.run),
+        out,
+        data=arguments.data,
+        split=arguments.split,
+        title=arguments.title,
+        most_pictures=arguments.pictures,
+    )
     print(f"written: {out}")
     return 0

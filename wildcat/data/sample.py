@@ -188,6 +188,26 @@ def pictures_below(folder: Path) -> list[str]:
     return sorted(found)
 
 
+def pictures_at(paths: Iterable[str | Path]) -> list[Path]:
+    """Files as given, and the pictures below folders.
+
+    Raises:
+        WildcatError: for what does not exist, and for a folder without pictures.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = pictures_below(path)
+            if not inside:
+                raise WildcatError(f"{path} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
+            found += [path / name for name in inside]
+        elif path.exists():
+            found.append(path)
+        else:
+            raise WildcatError(f"{path} does not exist")
+    return found
+
+
 def shuffled(names: Iterable[str], seed: int) -> list[str]:
     """Names in an order that depends on seed and names only: not on their first order, platform or library version."""
     return sorted(names, key=lambda name: hashlib.blake2b(f"{seed}/{name}".encode()).digest())

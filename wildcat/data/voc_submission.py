@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +54,9 @@ def write_actions(
     return _write_scores(folder / "results" / "VOC2012" / "Action", f"comp10_action_{split}", names, scores, classes)
 
 
-def write_masks(folder: Path, masks: Iterable[tuple[str, npt.NDArray[np.uint8]]], split: str = "test") -> Path:
+def write_masks(
+    folder: Path, masks: Iterable[tuple[str, npt.NDArray[np.unsignedinteger[Any]]]], split: str = "test"
+) -> Path:
     """Write results/VOC2012/Segmentation/comp6_<split>_cls/<image>.png: palette PNGs with VOC's colours; return it.
 
     Args:

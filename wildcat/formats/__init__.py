@@ -9,14 +9,16 @@ from wildcat.formats.cvat import CvatWriter
 from wildcat.formats.label_studio import LabelStudioWriter
 from wildcat.formats.picture import Names, Picture, Writer
 from wildcat.formats.pictures import MaskWriter, OverlayWriter
-from wildcat.formats.tables import CsvWriter, JsonWriter
+from wildcat.formats.tables import CsvWriter, JsonFile, JsonLines, Told
 from wildcat.formats.voc import VocWriter
 from wildcat.formats.yolo import YoloWriter
 from wildcat.predict import Failure
 from wildcat.prediction import Prediction, Threshold
 
+__all__ = ["FORMATS", "JsonFile", "JsonLines", "Told", "Writer", "check_formats", "write_predictions"]
+
 _WRITERS: dict[str, Callable[[Path, tuple[str, ...]], Writer]] = {
-    "json": JsonWriter,
+    "json": lambda out, classes: JsonFile(out / "predictions.jsonl"),
     "csv": CsvWriter,
     "overlay": OverlayWriter,
     "mask": MaskWriter,
@@ -38,6 +40,7 @@ def write_predictions(
     root: Path | None = None,
     threshold: Threshold = 0.5,
     crf: bool = False,
+    more: Sequence[Writer] = (),
 ) -> list[Failure]:
     """Write predictions as they come; memory does not grow with their number.
 
@@ -45,7 +48,7 @@ def write_predictions(
     ``json``                ``predictions.jsonl``, an object per picture
     ``csv``                 ``scores.csv``, a row per picture, a column per class
     ``overlay``             ``overlay/NAME.jpg``, the picture with a heatmap and a point for each predicted class
-    ``mask``                ``mask/NAME.png``, labels 0 (background) and 1 + class; ``mask-overlay/NAME.jpg`` to look at
+    ``mask``                ``mask/NAME.png``, labels as in ``mask-labels.txt``; ``mask-overlay/NAME.jpg`` to look at
     ``coco``                ``coco/``: a data set with regions of masks, and results for boxes, masks and points
     ``yolo``                ``yolo/``: boxes of regions of masks
     ``voc``                 ``voc/``: masks and XML with boxes, laid out as PASCAL VOC
@@ -64,6 +67,7 @@ def write_predictions(
             pictures elsewhere, the last part of the name counts; names given twice are numbered.
         threshold: probability from which a class counts as predicted, for all classes or by class.
         crf: refine masks with the dense CRF.
+        more: writers of other places, which are given every picture as well.
 
     Returns:
         The pictures that could not be read.
@@ -75,7 +79,7 @@ def write_predictions(
     check_formats(wanted)
     names = Names(root)
     failures: list[Failure] = []
-    writers: list[Writer] = []
+    writers: list[Writer] = [*more]
     try:
         for name in wanted:
             writers.append(_WRITERS[name](out, tuple(classes)))

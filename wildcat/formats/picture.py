@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +16,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from wildcat.errors import WildcatError
-from wildcat.prediction import Prediction, Threshold
+from wildcat.prediction import Labels, Prediction, Threshold, numbered
 
 SMALLEST_REGION = 0.001  # of the picture's area; smaller parts of a mask are specks and get no box
 _LONGEST_NAME = (
@@ -74,7 +73,7 @@ class Picture:
         return self.prediction.present(self.threshold)
 
     @cached_property
-    def _places(self) -> npt.NDArray[np.uint8]:
+    def _places(self) -> Labels:
         """(H, W): 0 background, 1 + place in :attr:`present`: unlike class numbers, these always fit in a byte."""
         part = replace(
             self.prediction,
@@ -90,15 +89,9 @@ class Picture:
         return inside
 
     @cached_property
-    def mask(self) -> npt.NDArray[np.uint8]:
-        """(H, W): 0 background, 1 + class for the classes that are :attr:`present`.
-
-        Raises:
-            WildcatError: if there are too many classes for a byte.
-        """
-        if len(self.prediction.settings.classes) > 254:
-            raise WildcatError(f"masks hold up to 254 classes; the model has {len(self.prediction.settings.classes)}")
-        return np.array([0, *(1 + label for label in self.present)], dtype=np.uint8)[self._places]
+    def mask(self) -> Labels:
+        """(H, W): 0 background, 1 + class for the classes that are :attr:`present`; uint16 above 254 classes."""
+        return numbered(self._places, self.present, len(self.prediction.settings.classes))
 
     @cached_property
     def regions(self) -> list[Region]:
@@ -225,6 +218,11 @@ def _safe(part: str) -> str:
     part = re.sub(r"[\x00-\x1f\x7f\u2028\u2029\\]", "_", part).strip()
     part = part.encode("utf-8", "surrogateescape")[:_LONGEST_NAME].decode("utf-8", "surrogateescape")
     return "_" if part.strip(".") == "" else part
+
+
+def label_names(classes: Iterable[str]) -> str:
+    """What the values of masks mean, a line each from 0, the background."""
+    return "".join(" ".join(name.split()) + "\n" for name in ("background", *classes))
 
 
 def xml_text(text: str) -> str:

@@ -7,7 +7,7 @@ from PIL import Image
 
 from wildcat import render
 from wildcat.checkpoint import write_atomically
-from wildcat.formats.picture import Picture
+from wildcat.formats.picture import Picture, label_names
 
 
 def save_picture(image: Image.Image, file: Path) -> None:
@@ -25,7 +25,7 @@ class _FilePerPicture:
     """A format that is whole after each picture."""
 
     def __init__(self, out: Path, classes: tuple[str, ...]) -> None:
-        self._out = out
+        self._out, self._classes = out, classes
 
     def finish(self) -> None:
         """Nothing is left to do."""
@@ -43,7 +43,10 @@ class OverlayWriter(_FilePerPicture):
 
 
 class MaskWriter(_FilePerPicture):
-    """``mask/NAME.png`` and ``mask-overlay/NAME.jpg``; the most probable class is in it even below the threshold."""
+    """``mask/NAME.png`` and ``mask-overlay/NAME.jpg``; the most probable class is in it even below the threshold.
+
+    ``mask-labels.txt`` names the masks' values, from 0, a line each.
+    """
 
     def add(self, picture: Picture) -> None:
         """Write mask and picture."""
@@ -51,3 +54,8 @@ class MaskWriter(_FilePerPicture):
         mask = picture.mask if picture.present else prediction.mask(crf=picture.crf, threshold=picture.threshold)
         save_picture(render.mask_png(mask), self._out / "mask" / f"{picture.stem}.png")
         save_picture(prediction.mask_overlay(mask), self._out / "mask-overlay" / f"{picture.stem}.jpg")
+
+    def finish(self) -> None:
+        """Name the labels."""
+        self._out.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._out / "mask-labels.txt", label_names(self._classes).encode())

@@ -5,8 +5,10 @@ from xml.etree import ElementTree
 
 from wildcat import render
 from wildcat.checkpoint import write_atomically
-from wildcat.formats.picture import Growing, Picture, xml_text
+from wildcat.errors import WildcatError
+from wildcat.formats.picture import Growing, Picture, label_names, xml_text
 from wildcat.formats.pictures import save_picture
+from wildcat.prediction import MOST_LABELS
 
 
 class VocWriter:
@@ -18,6 +20,8 @@ class VocWriter:
     """
 
     def __init__(self, out: Path, classes: tuple[str, ...]) -> None:
+        if len(classes) > MOST_LABELS:
+            raise WildcatError(f"masks of PASCAL VOC hold up to {MOST_LABELS} classes; the model has {len(classes)}")
         self._folder = out / "voc"
         self._lists = [Growing(self._folder / "ImageSets" / task / "train.txt") for task in ("Main", "Segmentation")]
         self._classes = classes
@@ -35,8 +39,7 @@ class VocWriter:
 
     def finish(self) -> None:
         """Write the lists."""
-        names = [" ".join(name.split()) + "\n" for name in ("background", *self._classes)]
-        write_atomically(self._folder / "labels.txt", "".join(names).encode())
+        write_atomically(self._folder / "labels.txt", label_names(self._classes).encode())
         for file in self._lists:
             file.finish()
 

@@ -35,6 +35,7 @@ def write_report(
     *,
     data: str | None = None,
     split: str | None = None,
+    title: str | None = None,
     most_pictures: int = MOST_PICTURES,
 ) -> None:
     """Write the page about a run.
@@ -47,6 +48,7 @@ def write_report(
         out: the HTML file.
         data: data set, kind:path; what results.json was measured on, or what the run was trained on, unless given.
         split: the one of results.json, or the data set's usual scoring split, unless given.
+        title: heading of the page; the folder's name unless given.
         most_pictures: how many pictures are read for curves and pictures.
 
     Raises:
@@ -85,9 +87,9 @@ def write_report(
             f"Figures and table are of {results.get('images'):,} pictures (results.json); curves and pictures of "
             f"{len(dataset):,}, evenly spread over the split."
         )
-    write_atomically(
-        out, render_page(run.resolve().name, info, predictor, scores[predictor.chosen], results, run, notes).encode()
-    )
+    heading = title or run.resolve().name
+    page = render_page(heading, info, predictor, scores[predictor.chosen], results, run, notes)
+    write_atomically(out, page.encode())
 
 
 @dataclass

@@ -24,8 +24,8 @@ def figures(results: dict[str, Any]) -> list[dict[str, str]]:
     """The headline figures."""
     known = (
         ("classification", "map_area", "Classification", "mAP (area)"),
-        ("classification", "accuracy", "Classification", "accuracy"),
-        ("classification", "mean_class_accuracy", "Classification", "mean of the classes' accuracies"),
+        ("classification", "accuracy", "Accuracy", "of all pictures"),
+        ("classification", "mean_class_accuracy", "Accuracy by class", "mean over the classes"),
         ("pointing", "map", "Pointing", "mAP of points"),
         ("pointing", "accuracy", "Points inside", "of the true boxes"),
         ("segmentation", "miou", "Segmentation", "mIoU with background"),

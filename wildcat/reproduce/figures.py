@@ -16,6 +16,7 @@ from wildcat.data import default_splits, open_dataset
 from wildcat.errors import WildcatError
 from wildcat.evaluate import items_of
 from wildcat.predict import load
+from wildcat.prediction import Labels
 from wildcat.reproduce.tables import data_name, score_names, scores
 
 BLUE, GREY = "#0b62a4", "#8a8f98"
@@ -91,7 +92,7 @@ def most_different(maps: npt.NDArray[np.float32]) -> tuple[int, int, float]:
     return first, second, round(correlation, 6)
 
 
-def _named(mask: npt.NDArray[np.uint8], classes: Sequence[str]) -> str:
+def _named(mask: Labels, classes: Sequence[str]) -> str:
     """The classes of a mask, the largest first, two of them."""
     labels, counts = np.unique(mask[(mask > 0) & (mask < 255)], return_counts=True)
     names = [classes[int(label) - 1] for label in labels[np.argsort(-counts, kind="stable")]]

@@ -1,0 +1,109 @@
+"""Exported files against the model in PyTorch, on photographs: differences of outputs, and scores in each runtime.
+
+    python -m experiments.exports RUN --data voc07:DIR --scored voc12:DIR
+
+Each format is written, as `wildcat export RUN --format FORMAT --check PICTURES` does, of RUN and of a ResNet-50 with
+random weights and as many classes, compared on the first pictures of a data set's scoring split; then RUN is scored in
+each runtime as `wildcat evaluate --runtime` does. The folder of the run is only read.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from experiments.ledger import RESULTS, label_of
+from wildcat.data import default_splits, open_dataset
+from wildcat.evaluate import evaluate
+from wildcat.export import SUFFIX, export
+from wildcat.exportable import OUTPUTS
+from wildcat.model import create_model
+from wildcat.predict import Predictor, load
+from wildcat.runtimes import load as load_file
+
+FORMATS = {"onnx": "ONNX", "openvino": "OpenVINO", "torch": "torch.export"}
+SCORES = {
+    "mAP": ("classification", "map_area"),
+    "accuracy": ("classification", "accuracy"),
+    "points": ("pointing", "map"),
+    "mIoU": ("segmentation", "miou"),
+}
+
+
+def random_resnet(like: Predictor, backbone: str, size: int) -> Predictor:
+    """A model that nobody trained, for the classes of another."""
+    torch.manual_seed(0)
+    model = create_model(backbone, num_classes=len(like.settings.classes), num_maps=8, pretrained=False)
+    settings = replace(like.settings, score_sizes=(size,), map_sizes=(size,), background_class=False, mirror=False)
+    return Predictor(model, settings)
+
+
+def differences(name: str, predictor: Predictor, pictures: Sequence[Path], folder: Path) -> list[str]:
+    """A row per format; the files stay in the folder."""
+    rows = []
+    for form, shown in FORMATS.items():
+        made = export(predictor, folder / f"{name}{SUFFIX[form]}", form, pictures)
+        rows.append(f"| {name} | {shown} | " + " | ".join(f"{made.differences[key]:.1e}" for key in OUTPUTS) + " |")
+        print(rows[-1])
+    return rows
+
+
+def scores(predictor: Predictor, data: str) -> str:
+    """The headline scores, as cells of a table."""
+    found = evaluate(predictor, data, tasks=["classification", "pointing", "segmentation"])
+    cells = [found.get(task, {}).get(key) for task, key in SCORES.values()]
+    return " | ".join("" if value is None else f"{value:.3f}" for value in cells)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--data", required=True, metavar="SPEC", help="data set whose pictures are compared on")
+    parser.add_argument("--scored", required=True, metavar="SPEC", help="data set that is scored in each runtime")
+    parser.add_argument("--pictures", type=int, default=64)
+    parser.add_argument("--backbone", default="resnet50", help="of the model with random weights")
+    parser.add_argument("--size", type=int, default=448, help="at which it reads pictures")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of exports.md")
+    chosen = parser.parse_args(arguments)
+    dataset = open_dataset(chosen.data, default_splits(chosen.data)[1])
+    pictures = [sample.path for sample in dataset.samples[: chosen.pictures] if sample.path is not None]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, predictor = Path(scratch), load(chosen.run)
+        rows = differences(chosen.run.name, predictor, pictures, folder)
+        rows += differences(chosen.backbone, random_resnet(predictor, chosen.backbone, chosen.size), pictures, folder)
+        reading = {
+            "PyTorch": predictor,
+            "ONNX Runtime": load_file(folder / f"{chosen.run.name}.onnx", "onnx"),
+            "OpenVINO": load_file(folder / f"{chosen.run.name}.xml", "openvino"),
+        }
+        scored = [f"| {runtime} | {scores(each, chosen.scored)} |" for runtime, each in reading.items()]
+    kind = chosen.data.partition(":")[0], chosen.scored.partition(":")[0]
+    given = f"--data {kind[0]}:DIR/{label_of(chosen.data)} --scored {kind[1]}:DIR/{label_of(chosen.scored)}"
+    text = [
+        "## Exported files",
+        "",
+        f"Largest differences from PyTorch (single precision, in units of the largest value, or of 1) on "
+        f"{len(pictures)} pictures of {label_of(chosen.data)} {dataset.split}, at each size that the model reads. "
+        f"`{chosen.backbone}` has random weights. Written by",
+        "",
+        f"    python -m experiments.exports {chosen.run.name} {given}",
+        "",
+        "| model | format | " + " | ".join(name.replace("_", " ") for name in OUTPUTS) + " |",
+        "|---|---|" + "---|" * len(OUTPUTS),
+        *rows,
+        "",
+        f"Scores of {chosen.run.name} on {label_of(chosen.scored)}, by runtime:",
+        "",
+        "| runtime | " + " | ".join(SCORES) + " |",
+        "|---|" + "---|" * len(SCORES),
+        *scored,
+    ]
+    (chosen.out / "exports.md").write_text("\n".join(text) + "\n", encoding="utf-8")
+    print("\n".join(text))
+
+
+if __name__ == "__main__":
+    main()

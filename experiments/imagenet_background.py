@@ -1,0 +1,123 @@
+"""Where masks of the embedded ImageNet classifier have their background: fitted on masks of VOC's training pictures.
+
+    python -m experiments.imagenet_background --data voc07:DIR voc12:DIR
+
+The classifier has learnt no background, and the constant that suits models trained on tags of several classes gives it
+masks that are too large. Its 1,000 classes have no masks either; VOC's have, and many of its classes are groups of
+ImageNet's (dogs of 118 breeds). A picture counts if the group of its most probable class is among its true labels; its
+mask is then the class's against all else. The constant is the one of `wildcat.masks.GRIDS` with the highest mean of the
+IoUs of object and background on the training splits of all data sets together; the scoring splits only show what it
+brings. `wildcat/predict.py` holds the constant; imagenet_background.md says what was measured, and
+`python -m experiments.ledger` puts it into README.md of this folder.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from experiments.ledger import RESULTS, label_of
+from wildcat.data import Dataset, default_splits, open_dataset
+from wildcat.evaluate import items_of, with_masks
+from wildcat.masks import Background, fit_background
+from wildcat.metrics import ConfusionMatrix, mean_iou
+from wildcat.predict import Predictor, load
+from wildcat.prediction import Prediction
+
+GROUPS = {  # class of VOC -> places in wildcat/imagenet_classes.txt
+    "aeroplane": [404, 895],
+    "bicycle": [444, 671],
+    "bird": [*range(7, 25), *range(80, 101), *range(127, 147)],
+    "boat": [472, 484, 510, 554, 576, 625, 628, 724, 780, 814, 871, 914],
+    "bottle": [440, 720, 737, 898, 907],
+    "bus": [654, 779, 874],
+    "car": [407, 436, 468, 511, 609, 627, 656, 661, 751, 817],
+    "cat": [*range(281, 286)],
+    "chair": [423, 559, 765],
+    "cow": [345],
+    "diningtable": [532],
+    "dog": [*range(151, 269)],
+    "horse": [339],
+    "motorbike": [665, 670],
+    "pottedplant": [738],
+    "sheep": [348, 349],
+    "sofa": [831],
+    "train": [466, 547, 705, 820],
+    "tvmonitor": [664, 782, 851],
+}
+GROUP_OF = {label: name for name, labels in GROUPS.items() for label in labels}
+
+Case = tuple[Prediction, npt.NDArray[np.uint8]]  # of the class alone, and 1 where it is, 255 void, 0 elsewhere
+
+
+def cases(predictor: Predictor, dataset: Dataset) -> Iterator[Case]:
+    """The pictures whose most probable class is of a group that is truly there."""
+    dataset = with_masks(dataset)
+    for index, prediction in enumerate(predictor.stream(items_of(dataset), multi_maps=False)):
+        best = prediction.candidates()[0]
+        group = GROUP_OF.get(best)
+        truth = dataset.mask(index)
+        if group is None or truth is None:
+            continue
+        label = dataset.classes.index(group)
+        if dataset.samples[index].labels[label] == 1:
+            yield prediction.only([best]), np.where(truth == 255, 255, truth == 1 + label).astype(np.uint8)
+
+
+def as_fitted(found: Sequence[Case]) -> Iterator[tuple[torch.Tensor, list[int], npt.NDArray[np.uint8]]]:
+    """As :func:`wildcat.masks.fit_background` takes them."""
+    for prediction, truth in found:
+        yield torch.from_numpy(prediction.class_maps), [0], truth
+
+
+def miou(found: Sequence[Case], background: Background, crf: bool) -> float:
+    """Mean IoU of object and background, 0 to 1."""
+    confusion = ConfusionMatrix(2)
+    for prediction, truth in found:
+        placed = replace(prediction, settings=replace(prediction.settings, background=background))
+        confusion.update(placed.mask(allowed=[0], crf=crf), truth, prediction.name)
+    return mean_iou(confusion.counts)
+
+
+def measure(specs: Sequence[str]) -> str:
+    """The section of the ledger: the fitted background, and what it brings on the scoring splits."""
+    predictor = load("imagenet")
+    fitted_on, scored_on = (
+        {label_of(s): list(cases(predictor, open_dataset(s, default_splits(s)[part]))) for s in specs}
+        for part in (0, 1)
+    )
+    best, score = fit_background("threshold", as_fitted([*chain(*fitted_on.values())]), 1, mean_iou)
+    counts = ", ".join(f"{len(found)} of {name}" for name, found in fitted_on.items())
+    lines = ["| scored on | pictures | background | mIoU | mIoU CRF |", "|---|---|---|---|---|"]
+    for name, found in scored_on.items():
+        for background in (Background(), best):
+            plain, refined = (100 * miou(found, background, crf) for crf in (False, True))
+            lines.append(f"| {name} | {len(found)} | {background} | {plain:.1f} | {refined:.1f} |")
+    given = " ".join(f"{spec.partition(':')[0]}:DIR/{label_of(spec)}" for spec in specs)
+    return (
+        f"## Masks of the embedded ImageNet classifier\n\n"
+        f"Fitted on training pictures ({counts}): background {best}, mIoU {100 * score:.1f} there. Mean IoU of object "
+        f"and background, over pictures whose most probable class is truly there. Written by\n\n"
+        f"    python -m experiments.imagenet_background --data {given}\n\n" + "\n".join(lines) + "\n"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--data", nargs="+", required=True, metavar="SPEC", help="data sets with VOC's classes and masks"
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of imagenet_background.md")
+    chosen = parser.parse_args(arguments)
+    section = measure(chosen.data)
+    (chosen.out / "imagenet_background.md").write_text(section, encoding="utf-8")
+    print(section)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Sections of the ledger about exported files and about the masks of the embedded classifier, at a small size."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import exports, imagenet_background
+from experiments.ledger import RESULTS
+from tests.conftest import REPOSITORY
+from tests.runs import tiny
+from wildcat.predict import IMAGENET_BACKGROUND, load
+from wildcat.train import train
+
+
+def test_exports(tmp_path: Path) -> None:
+    for number in range(4):
+        for name in "ab":
+            (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(number).integers(0, 256, (40, 50, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{number}.png")
+    run = train(tiny(epochs=1, data=f"folder:{tmp_path / 'data'}"), tmp_path / "run")
+    data = f"folder:{tmp_path / 'data'}"
+    words = [str(run), "--data", data, "--scored", data, "--backbone", "timm:test_resnet", "--size", "64"]
+    exports.main([*words, "--out", str(tmp_path)])
+    rows = [line.split(" | ") for line in (tmp_path / "exports.md").read_text().splitlines() if line.startswith("| ")]
+    differences = [row for row in rows if row[1] in exports.FORMATS.values()]
+    assert len(differences) == 6
+    assert all(0 <= float(cell.strip(" |")) <= 1e-4 for row in differences for cell in row[2:])
+    assert len({tuple(row[1:]) for row in rows[-3:]}) == 1  # every runtime scores the same
+
+
+def test_groups_are_of_the_classes_that_they_name() -> None:
+    classes = load("imagenet").settings.classes
+    named = {name: {classes[label] for label in labels} for name, labels in imagenet_background.GROUPS.items()}
+    assert {"tabby", "Siamese cat"} <= named["cat"] and not {"lynx", "lion"} & named["cat"]
+    assert {"Chihuahua", "Mexican hairless"} <= named["dog"] and len(named["dog"]) == 118
+    assert {"cock", "albatross", "black swan", "great grey owl", "white stork"} <= named["bird"]
+    assert sum(map(len, named.values())) == len(imagenet_background.GROUP_OF)
+    assert {"airliner", "warplane"} == named["aeroplane"] and "sorrel" in named["horse"]
+
+
+def test_the_constant_is_the_one_that_was_fitted() -> None:
+    assert f": background {IMAGENET_BACKGROUND}, " in (RESULTS / "imagenet_background.md").read_text()
+    assert f"{IMAGENET_BACKGROUND.constant:g}" in (REPOSITORY / "docs" / "masks.md").read_text()
+
+
+def test_fitting_on_real_pictures(real_data: Path) -> None:
+    from wildcat.data import open_dataset
+
+    dataset = open_dataset(f"voc12:{real_data / 'seg-mini'}", "seg-train")
+    dataset = dataset.subset(range(12))
+    found = list(imagenet_background.cases(load("imagenet"), dataset))
+    if not found:
+        pytest.skip("none of these pictures is of a known group")
+    narrow, wide = (
+        imagenet_background.miou(found, imagenet_background.Background("threshold", c), crf=False) for c in (0.4, 0.02)
+    )
+    assert 0 < wide < narrow < 1
