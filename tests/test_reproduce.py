@@ -92,6 +92,13 @@ def test_the_mean_of_m_filters_learns_like_one_filter_at_an_mth_of_the_rate() ->
     assert not torch.allclose(found[1], class_wise_pool(many(features.double()), 4), rtol=1e-3)
 
 
+def test_random_splits_differ_by_seed() -> None:
+    recipe = tiny(data="scene15:DIR,seed={seed}")
+    runs = planning.plan([planning.experiments()["table5"]], recipe, [0, 3])
+    assert [run.config.data for run in runs] == ["scene15:DIR,seed=0"] * 2 + ["scene15:DIR,seed=3"] * 2
+    assert recipe.data == "scene15:DIR,seed={seed}"
+
+
 def test_a_run_is_known_by_what_changes_its_scores() -> None:
     name = planning.run_name(tiny())
     assert planning.run_name(tiny()) == name

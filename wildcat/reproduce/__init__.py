@@ -37,7 +37,7 @@ def reproduce(
 
     Args:
         chosen: from :func:`wildcat.reproduce.planning.experiments`.
-        recipe: the settings that the rows change, and the data set.
+        recipe: the settings that the rows change, and the data set; ``{seed}`` in its options stands for each seed.
         out: the folder.
         seeds: one run of each row for each seed.
         command: shown on the pages.
@@ -52,7 +52,7 @@ def reproduce(
     """
     from wildcat.reproduce import running
 
-    data = running.ScoringData(recipe)
+    data = running.ScoringData(recipe, seeds[0])
     for experiment in chosen:
         data.check(experiment, recipe)
     runs = plan(chosen, recipe, seeds, scales)

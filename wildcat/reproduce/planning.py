@@ -226,9 +226,14 @@ def run_name(config: TrainConfig, scales: Sequence[int] = ()) -> str:
     return "-".join([*parts, digest, f"seed{config.seed}"])
 
 
+def with_seed(config: TrainConfig, seed: int) -> TrainConfig:
+    """The settings for a seed; ``{seed}`` in the data set's options is replaced: random splits differ by seed."""
+    return replace(config, data=config.data.replace("{seed}", str(seed)), seed=seed)
+
+
 def planned(row: Row, recipe: TrainConfig, seed: int, scales: Sequence[int] = ()) -> PlannedRun:
     """The run of a row and a seed."""
-    config = replace(recipe, **row.settings, seed=seed)
+    config = with_seed(replace(recipe, **row.settings), seed)
     if row.head_rate != 1:
         factor = config.backbone_lr_factor / row.head_rate
         config = replace(config, lr=config.lr * row.head_rate, backbone_lr_factor=factor)

@@ -11,7 +11,7 @@ from wildcat.data import default_splits, open_dataset
 from wildcat.errors import WildcatError
 from wildcat.evaluate import TASKS, evaluate, fit_masks
 from wildcat.predict import load
-from wildcat.reproduce.planning import Experiment, Measure, PlannedRun
+from wildcat.reproduce.planning import Experiment, Measure, PlannedRun, with_seed
 from wildcat.reproduce.tables import scores_of
 from wildcat.scales import train_scales
 from wildcat.train import train
@@ -20,7 +20,7 @@ RESULTS = "results.json"
 
 
 class ScoringData:
-    """The data set that an experiment's runs are scored on.
+    """The data set that an experiment's runs are scored on; of several splits that of the first seed.
 
     Attributes:
         about: what pages say of it.
@@ -29,9 +29,10 @@ class ScoringData:
         WildcatError: if it cannot be opened.
     """
 
-    def __init__(self, recipe: TrainConfig) -> None:
-        train_split, split = default_splits(recipe.data)
-        dataset = open_dataset(recipe.data, split)
+    def __init__(self, recipe: TrainConfig, seed: int) -> None:
+        data = with_seed(recipe, seed).data
+        train_split, split = default_splits(data)
+        dataset = open_dataset(data, split)
         self.has = {"classification": True, "pointing": dataset.has_boxes, "segmentation": dataset.has_masks}
         self.about = {
             "data": recipe.data,
