@@ -445,6 +445,20 @@ def test_frozen_batch_norms_keep_statistics_and_affine_parameters_while_the_rest
     assert moved == {key for key in model.state_dict() if not key.startswith(norms)}
 
 
+@pytest.mark.parametrize("name", ["lite0", "timm:test_efficientnet"])
+def test_frozen_depthwise_filters_stay_while_the_rest_learns(name: str) -> None:
+    trunk = create_backbone(name, pretrained=False)
+    trunk.freeze(depthwise=True)
+    trunk.train()
+    convs = {n: m.weight for n, m in trunk.named_modules() if isinstance(m, nn.Conv2d)}
+    before = {n: weight.detach().clone() for n, weight in convs.items()}
+    optimizer = torch.optim.SGD([p for p in trunk.parameters() if p.requires_grad], lr=0.1)
+    trunk(torch.randn(2, 3, 64, 64)).square().mean().backward()
+    optimizer.step()
+    stayed = {n for n, weight in convs.items() if torch.equal(weight, before[n])}
+    assert stayed == {n for n in convs if "conv_dw" in n} != set()
+
+
 def test_a_batch_norm_without_parameters_of_its_own_is_frozen_too() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, affine=False), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
     trunk = Backbone(

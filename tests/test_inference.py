@@ -46,8 +46,9 @@ def test_it_computes_the_same_and_leaves_the_model_as_it_was(backbone: str) -> N
     assert model.transfer.weight.grad is not None and any(p.grad is not None for p in model.backbone.parameters())
 
 
-def test_bf16_is_near_and_comes_out_in_single_precision() -> None:
-    model = model_of("resnet18")
+@pytest.mark.parametrize("backbone", ["resnet18", "lite0"])
+def test_bf16_is_near_and_comes_out_in_single_precision(backbone: str) -> None:
+    model = model_of(backbone)
     images = torch.randn(2, 3, 96, 96).to(memory_format=torch.channels_last)
     with torch.inference_mode():
         expected, found = model(images), prepared(model, "bf16")(images)
@@ -58,12 +59,12 @@ def test_bf16_is_near_and_comes_out_in_single_precision() -> None:
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
-@pytest.mark.parametrize(("units", "backbone", "pays"), [(True, "resnet18", True), (True, "lite0", False)])
-def test_bf16_pays_where_matrix_units_meet_dense_convolutions(
-    monkeypatch: pytest.MonkeyPatch, units: bool, backbone: str, pays: bool
+@pytest.mark.parametrize(("backbone", "pays"), [("resnet18", True), ("lite0", True), ("timm:test_efficientnet", False)])
+def test_bf16_pays_where_matrix_units_meet_convolutions_that_use_them(
+    monkeypatch: pytest.MonkeyPatch, backbone: str, pays: bool
 ) -> None:
     model = model_of(backbone)
-    monkeypatch.setattr(inference, "processor_has_matrix_units", lambda: units)
+    monkeypatch.setattr(inference, "processor_has_matrix_units", lambda: True)
     assert bf16_pays(model.backbone) is pays
     assert isinstance(prepared(model, "auto").backbone, inference.HalfTrunk) is pays
     monkeypatch.setattr(inference, "processor_has_matrix_units", lambda: False)

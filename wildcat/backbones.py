@@ -101,6 +101,9 @@ class Backbone(nn.Module):
         named = [modules[name] for name in names if name in modules]
         if batch_norm:
             named += [module for module in modules.values() if isinstance(module, _NORMS)]
+        if depthwise:
+            convs = [module for module in modules.values() if isinstance(module, nn.Conv2d)]
+            named += [conv for conv in convs if conv.groups == conv.in_channels > 1]
         still = [parameter for module in named for parameter in module.parameters()]
         still += [parameters[name] for name in names if name in parameters]  # bare, such as a position embedding
         for parameter in self._frozen_parameters:

@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wildcat.folding import folded_filters
+from wildcat.fused import conv_relu6
+
 # Width, and blocks per stage: those of lite0 times 1.1 and 1.2, rounded up, but for the first and the last stage.
 VARIANTS = {
     "lite0": (1.0, (1, 2, 2, 3, 3, 4, 1)),
@@ -35,7 +38,8 @@ class SameConv2d(nn.Conv2d):
         (top, bottom), (left, right) = (
             _padding(size, self.kernel_size[i], self.stride[i], self.dilation[i]) for i, size in enumerate(x.shape[2:])
         )
-        plain = torch.is_grad_enabled() or torch.compiler.is_compiling() or self.groups == 1 or self.dilation != (1, 1)
+        learns = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+        plain = learns or torch.compiler.is_compiling() or self.groups == 1 or self.dilation != (1, 1)
         if not plain and bottom - top == right - left == 1:
             # Zeros before the filter move it on by one pixel, so that equal padding does and no feature map is copied.
             # The gradient of such filters is slow.
@@ -58,6 +62,23 @@ def _norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=1e-3)
 
 
+def _activated(conv: nn.Conv2d, norm: nn.Module, act: nn.Module, x: Tensor) -> Tensor:
+    """act(norm(conv(x))), in one pass over the feature map where the BatchNorm is in the filters."""
+    filters = None if _is_watched(conv) else folded_filters(conv, norm)
+    if filters is None:
+        y: Tensor = act(norm(conv(x)))
+        return y
+    weight, bias = filters
+    padding = conv.padding
+    if isinstance(conv, SameConv2d):
+        x, weight, padding = conv.padded(x, weight)
+    return conv_relu6(x, weight, bias, conv.stride, padding, conv.dilation, conv.groups)
+
+
+def _is_watched(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
 class SeparableBlock(nn.Module):
     """Depthwise, then pointwise convolution."""
 
@@ -72,7 +93,7 @@ class SeparableBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, h, w) -> (N, out, h / stride, w / stride)."""
-        y: Tensor = self.bn2(self.conv_pw(self.act(self.bn1(self.conv_dw(x)))))
+        y: Tensor = self.bn2(self.conv_pw(_activated(self.conv_dw, self.bn1, self.act, x)))
         return y + x if self.skips else y
 
 
@@ -93,8 +114,8 @@ class InvertedBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, h, w) -> (N, out, h / stride, w / stride)."""
-        y = self.act(self.bn1(self.conv_pw(x)))
-        y = self.act(self.bn2(self.conv_dw(y)))
+        y = _activated(self.conv_pw, self.bn1, self.act, x)
+        y = _activated(self.conv_dw, self.bn2, self.act, y)
         y = cast(Tensor, self.bn3(self.conv_pwl(y)))
         return y + x if self.skips else y
 
@@ -142,9 +163,8 @@ class EfficientNetLite(nn.Module):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, 1280, h, w)."""
-        x = self.blocks(self.act(self.bn1(self.conv_stem(images))))
-        features: Tensor = self.act(self.bn2(self.conv_head(x)))
-        return features
+        x = self.blocks(_activated(self.conv_stem, self.bn1, self.act, images))
+        return _activated(self.conv_head, self.bn2, self.act, x)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> logits (N, 1000)."""

@@ -57,6 +57,8 @@ class _FoldedSameConv(_FoldedConv):
 class _AppliedNorm:
     """Mixed into the class of that BatchNorm: its activation is left."""
 
+    training: bool
+
     def forward(self: Any, x: Tensor) -> Tensor:
         if self.training:
             plain: Tensor = super().forward(x)  # type: ignore[misc]
@@ -65,6 +67,16 @@ class _AppliedNorm:
             if hasattr(self, part):
                 x = getattr(self, part)(x)
         return x
+
+
+def folded_filters(conv: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """Filters and bias of the convolution that does what a convolution and BatchNorm do; None while they are two."""
+    if not isinstance(norm, _AppliedNorm) or norm.training:
+        return None
+    joined: Any = conv
+    if isinstance(conv, _FoldedConv):
+        return _scaled(joined, *conv.folded_norm)
+    return joined.weight, joined.bias  # baked
 
 
 def _timm_kinds() -> tuple[tuple[type[Any], ...], tuple[type[Any], ...]]:

@@ -1,14 +1,15 @@
-"""Convolution, addition and activation in one pass over memory, for prediction on a CPU.
+"""Convolution, addition and activation in one pass over memory, on a CPU.
 
 On processors with fast matrix arithmetic the activations of a network take longer than its convolutions: they read and
 write whole feature maps. oneDNN applies them while the convolution's result is still at hand. PyTorch has these
-operators for its compiler; where they are absent, or gradients are asked for, the same is computed in steps.
+operators for its compiler; where they are absent the same is computed in steps. Only :func:`conv_relu6` has a gradient.
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 _ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
@@ -56,6 +57,53 @@ def conv_add_relu(conv: nn.Conv2d, x: Tensor, other: Tensor) -> Tensor:
     return fused
 
 
+def conv_relu6(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    stride: tuple[int, ...],
+    padding: Any,
+    dilation: tuple[int, ...],
+    groups: int,
+) -> Tensor:
+    """relu6 of a convolution, with its gradient; half precision where autocast asks for it and it is not slower."""
+    geometry = (stride, padding, dilation, groups)
+    learns = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    if not _can_run(x):
+        return functional.relu6(functional.conv2d(x, weight, bias, *geometry), inplace=not learns)
+    if torch.is_autocast_enabled("cpu"):
+        # oneDNN has no fast bf16 gradient of depthwise filters, nor of the input of those with stride.
+        slow = groups > 1 and learns and (weight.requires_grad or max(stride) > 1)
+        dtype = torch.float32 if slow else torch.get_autocast_dtype("cpu")
+        x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
+    y: Tensor = _ConvRelu6.apply(x, weight, bias, geometry)
+    return y
+
+
+class _ConvRelu6(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, geometry: tuple[Any, ...]) -> Tensor:
+        stride, padding, dilation, groups = geometry
+        operator = torch.ops.mkldnn._convolution_pointwise
+        y: Tensor = operator(x, weight, bias, padding, stride, dilation, groups, *_ACTIVATIONS[nn.ReLU6], "")
+        ctx.save_for_backward(x, weight, y)
+        ctx.geometry = geometry
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, y = ctx.saved_tensors
+        stride, padding, dilation, groups = ctx.geometry
+        # What was cut lies on a bound in the result too, and there the gradient is 0.
+        gradient = torch.ops.aten.hardtanh_backward(gradient, y, 0.0, 6.0)
+        found = torch.ops.aten.convolution_backward(
+            *(gradient, x, weight, [len(weight)], stride, padding, dilation, False, [0, 0], groups),
+            list(ctx.needs_input_grad[:3]),
+        )
+        return *found, None
+
+
 def _prepared(conv: Any, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
     """Input, filters and padding: a convolution may have a geometry of its own."""
     if hasattr(conv, "padded"):
@@ -65,10 +113,13 @@ def _prepared(conv: Any, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
 
 
 def _can_fuse(x: Tensor) -> bool:
+    return _can_run(x) and not torch.is_grad_enabled()
+
+
+def _can_run(x: Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.bfloat16)
-        and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_convolution_pointwise")

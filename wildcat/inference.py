@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from wildcat.backbones import Backbone
-from wildcat.efficientnet import EfficientNetLite, InvertedBlock, SeparableBlock
+from wildcat.efficientnet import EfficientNetLite
 from wildcat.folding import baked
 from wildcat.fused import activate, conv_add_relu
 from wildcat.model import Wildcat
@@ -72,25 +72,11 @@ class FusedBlock(nn.Module):
 
 
 def fuse(net: nn.Module) -> None:
-    """Let the convolutions of a baked lite trunk or torchvision ResNet activate what they give; others stay."""
+    """Let the convolutions of a baked ResNet of torchvision activate what they give; others stay as they are."""
     if any(type(module) is nn.BatchNorm2d for module in net.modules()):  # one that is not in any filter
         return
-    if isinstance(net, EfficientNetLite):
-        module: Any
-        for module in net.modules():
-            for name in _ACTIVATED.get(type(module), ()):
-                activate(getattr(module, name), module.act)
-            if type(module) in _ACTIVATED:
-                module.act = nn.Identity()
     if "torchvision" in sys.modules:
         _fuse_resnet(net)
-
-
-_ACTIVATED: dict[type[Any], tuple[str, ...]] = {
-    EfficientNetLite: ("conv_stem", "conv_head"),
-    SeparableBlock: ("conv_dw",),
-    InvertedBlock: ("conv_pw", "conv_dw"),
-}
 
 
 def _fuse_resnet(net: Any) -> None:
@@ -110,14 +96,16 @@ def _fuse_resnet(net: Any) -> None:
 def bf16_pays(backbone: Backbone) -> bool:
     """Whether bf16 is faster, by what the device has and the trunk needs: the same answer every time.
 
-    It needs matrix units, and convolutions that can use them: not depthwise ones.
+    It needs matrix units, and convolutions that can use them: not depthwise ones, but for those of the lite trunks,
+    whose activations are computed with them.
     """
     device = next(backbone.parameters()).device
     if device.type == "cpu":
         has_units = processor_has_matrix_units()
     else:
         has_units = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return has_units and all(m.groups == 1 for m in backbone.modules() if isinstance(m, nn.Conv2d))
+    dense = all(m.groups == 1 for m in backbone.modules() if isinstance(m, nn.Conv2d))
+    return has_units and (dense or isinstance(backbone.net, EfficientNetLite))
 
 
 @cache
