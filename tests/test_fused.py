@@ -78,6 +78,17 @@ def test_other_types_are_computed_in_steps() -> None:
     assert torch.autograd.gradcheck(lambda *leaves: conv_relu6(*leaves, *geometry), doubles)
 
 
+def test_a_lite_trunk_whose_norms_learn_keeps_slow_gradients_in_single_precision() -> None:
+    trunk = create_backbone("lite0", pretrained=False).train()
+    kinds: dict[str, torch.dtype] = {}
+    for name, module in trunk.net.named_modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda _m, _x, y, name=name: kinds.update({name: y.dtype}))
+    with torch.autocast("cpu", torch.bfloat16):
+        trunk(torch.randn(2, 3, 64, 64))
+    assert {name for name, dtype in kinds.items() if dtype == torch.float32} == {n for n in kinds if "conv_dw" in n}
+
+
 @pytest.mark.parametrize("freezing", [{}, {"stages": 3, "batch_norm": True, "depthwise": True}])
 def test_a_lite_trunk_learns_the_same_with_and_without(freezing: dict[str, Any]) -> None:
     """Hooks on its layers, which want to see what each gives, keep the steps apart."""

@@ -93,6 +93,17 @@ def reached(epoch: int, step: int):
     return moment
 
 
+def test_measuring_the_precision_leaves_the_model_as_it_was() -> None:
+    model = build_model(TrainConfig(pretrained=False), 3, pretrained=False)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for mode in (True, False):
+        model.train(mode)
+        assert training.bf16_is_faster(model, 64, torch.device("cpu")) in (True, False)
+        assert model.training is mode
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
 def test_a_run_killed_again_and_again_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
     settings = {"data": "synthetic:count=40,size=64", "backbone": "timm:test_efficientnet", "epochs": 3}
     settings |= {"val_fraction": 0.2, "save_minutes": 1e-9, "warmup_epochs": 0.5}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wildcat.folding import folded_filters
-from wildcat.fused import conv_relu6
+from wildcat.fused import conv_relu6, half_is_slow
 
 # Width, and blocks per stage: those of lite0 times 1.1 and 1.2, rounded up, but for the first and the last stage.
 VARIANTS = {
@@ -66,7 +66,12 @@ def _activated(conv: nn.Conv2d, norm: nn.Module, act: nn.Module, x: Tensor) -> T
     """act(norm(conv(x))), in one pass over the feature map where the BatchNorm is in the filters."""
     filters = None if _is_watched(conv) else folded_filters(conv, norm)
     if filters is None:
-        y: Tensor = act(norm(conv(x)))
+        if half_is_slow(x, conv.weight, conv.stride):
+            with torch.autocast(x.device.type, enabled=False):
+                x = conv(x.float())
+        else:
+            x = conv(x)
+        y: Tensor = act(norm(x))
         return y
     weight, bias = filters
     padding = conv.padding
