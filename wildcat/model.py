@@ -77,7 +77,8 @@ class Wildcat(nn.Module):
     def normalize(self, pixels: Tensor) -> Tensor:
         """Pixels 0..255 (N, 3, H, W), uint8, to the input of :meth:`forward`."""
         assert isinstance(self.mean, Tensor) and isinstance(self.std, Tensor)
-        return (pixels / 255 - self.mean) / self.std
+        # (pixels / 255 - mean) / std in two passes over memory instead of three
+        return (pixels * (1 / (255 * self.std))).sub_(self.mean / self.std)
 
     def forward(self, images: Tensor) -> WildcatOutput:
         """Scores and maps of normalised images.
