@@ -74,10 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder, predictor = Path(scratch), load(chosen.run)
         rows = differences(chosen.run.name, predictor, pictures, folder)
         rows += differences(chosen.backbone, random_resnet(predictor, chosen.backbone, chosen.size), pictures, folder)
+        file = folder / f"{chosen.run.name}.onnx"  # which --runtime opens in either
         reading = {
             "PyTorch": predictor,
-            "ONNX Runtime": load_file(folder / f"{chosen.run.name}.onnx", "onnx"),
-            "OpenVINO": load_file(folder / f"{chosen.run.name}.xml", "openvino"),
+            "ONNX Runtime": load_file(file, "onnx"),
+            "OpenVINO": load_file(file, "openvino"),
         }
         scored = [f"| {runtime} | {scores(each, chosen.scored)} |" for runtime, each in reading.items()]
     kind = chosen.data.partition(":")[0], chosen.scored.partition(":")[0]

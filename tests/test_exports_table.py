@@ -1,5 +1,6 @@
 """Sections of the ledger about exported files and about the masks of the embedded classifier, at a small size."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,20 @@ from experiments import exports, imagenet_background
 from experiments.ledger import RESULTS
 from tests.conftest import REPOSITORY
 from tests.runs import tiny
-from wildcat.predict import IMAGENET_BACKGROUND, load
+from wildcat.export import Exported, Format, export
+from wildcat.exportable import OUTPUTS
+from wildcat.predict import IMAGENET_BACKGROUND, Predictor, load
 from wildcat.train import train
 
 
-def test_exports(tmp_path: Path) -> None:
+def test_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def once(predictor: Predictor, file: Path, form: Format, pictures: Sequence[Path]) -> Exported:
+        """The one file that is scored; tests/test_export.py has all formats."""
+        assert len(pictures) == 2
+        if file.name == "run.onnx":
+            return export(predictor, file, form, pictures)
+        return Exported(file, dict.fromkeys(OUTPUTS, 1e-6))
+
     for number in range(4):
         for name in "ab":
             (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
@@ -23,7 +33,8 @@ def test_exports(tmp_path: Path) -> None:
     run = train(tiny(epochs=1, data=f"folder:{tmp_path / 'data'}"), tmp_path / "run")
     data = f"folder:{tmp_path / 'data'}"
     words = [str(run), "--data", data, "--scored", data, "--backbone", "timm:test_resnet", "--size", "64"]
-    exports.main([*words, "--out", str(tmp_path)])
+    monkeypatch.setattr(exports, "export", once)
+    exports.main([*words, "--out", str(tmp_path), "--pictures", "2"])
     rows = [line.split(" | ") for line in (tmp_path / "exports.md").read_text().splitlines() if line.startswith("| ")]
     differences = [row for row in rows if row[1] in exports.FORMATS.values()]
     assert len(differences) == 6
