@@ -28,6 +28,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train(tiny(epochs=1), folder / "run")
     (folder / "damaged").mkdir()
     (folder / "damaged" / "config.json").write_text("{}")
+    (folder / "here" / "run").mkdir(parents=True)
+    shutil.copy(folder / "run" / "config.json", folder / "here" / "run")
     (folder / "empty").mkdir()
     (folder / "file").write_text("x")
     (folder / "list.yaml").write_text("- lr\n")
@@ -167,8 +169,10 @@ TRAIN = ["train", "--out", "new", *flags(epochs=1)]
             "no/r.json cannot be written",
         ),
         (["predict", "run", "--out", "new"], "required: pictures"),
-        (["predict", "run", "cat.png"], "give a folder for the results with --out, or --json - to print them"),
-        (["predict", "run", "cat.png", "--json", "-", "--formats", "csv"], "give a folder for the results with --out"),
+        (["predict", "run", "cat.png", "--crf"], "give a folder for what --formats and --crf write: --out DIR"),
+        (["predict", "run", "cat.png", "--json", "-", "--formats", "csv"], "give a folder for what --formats"),
+        (["predict", "here/rum", "cat.png"], "no run in here/rum; here holds run"),
+        (["report", "here/rum"], "here/rum is not a run's folder"),
         (["export", "run", "--check", "nowhere.jpg"], "nowhere.jpg does not exist"),
         (["predict", "run", "nowhere.jpg", "--out", "new"], "nowhere.jpg does not exist"),
         (["predict", "run", "empty", "--out", "new"], "empty holds no pictures"),
@@ -339,6 +343,13 @@ def test_predict_says_what_it_found(place: Path, tmp_path: Path, capsys: pytest.
     assert re.match(r"a\.png: [\w ]+ \d+ % at \(\d+, \d+\), ", first) and last.startswith("3 of 3 pictures: ")
     assert main([*arguments, "--threshold", "1"]) == 0
     assert re.match(r"a\.png: nothing; most likely [\w ]+ \d+ %\n", capsys.readouterr().out)
+    for _ in range(9):
+        shutil.copy(place / "cat.png", tmp_path / f"{_}.png")
+    assert main(arguments) == 0
+    *_, more, last = capsys.readouterr().out.splitlines()
+    assert more == "... and 2 more" and last.startswith("12 of 12")
+    assert main(arguments[:3]) == 0  # without a folder: what is found, of every picture, and no file
+    assert len(capsys.readouterr().out.splitlines()) == 12
 
 
 @pytest.mark.parametrize("arguments", [["predict"], ["evaluate"]])

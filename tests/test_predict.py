@@ -373,7 +373,9 @@ def test_a_model_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     same(load("owner/model")(awkward.photo()), load(folder)(awkward.photo()))
-    with pytest.raises(WildcatError, match=r"owner/gone is neither a folder nor a model that the hub gives: 404$"):
+    with pytest.raises(
+        WildcatError, match=r"there is no folder owner/gone, and no model of that name on the hub: 404$"
+    ):
         load("owner/gone")
     assert asked == ["owner/model", "owner/gone"]
 

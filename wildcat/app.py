@@ -15,6 +15,7 @@ from wildcat import render
 from wildcat.errors import WildcatError
 from wildcat.photographs import sample_photographs
 from wildcat.predict import load
+from wildcat.prediction import Settings
 from wildcat.viewer import Task, Viewer
 
 PORTS = range(7860, 7960)  # tried in turn where none is given
@@ -143,7 +144,7 @@ class _Page:
     def _layout(self, name: str) -> None:
         gr = self.gr
         self.paths, self.current = gr.State([]), gr.State("")
-        gr.HTML(_head(name, self.viewer.classes), elem_id="head", padding=False)
+        gr.HTML(_head(name, self.viewer.predictor.settings), elem_id="head", padding=False)
         with gr.Row(elem_id="layout"):
             with gr.Column(scale=1, min_width=260):
                 self.drop = gr.File(
@@ -180,7 +181,9 @@ class _Page:
                     elem_id="picture",
                 )
             with gr.Column(scale=1, min_width=230):
-                self.chosen = gr.CheckboxGroup(label="Found", info="Tick what to show and save.", elem_id="found")
+                self.chosen = gr.CheckboxGroup(
+                    label="Classes", info="The most likely first. Tick what to show and save.", elem_id="found"
+                )
                 self.threshold = gr.Slider(
                     0,
                     100,
@@ -191,7 +194,9 @@ class _Page:
                     visible=self.viewer.predictor.settings.multi_label,
                     elem_id="threshold",
                 )
-                self.opacity = gr.Slider(0, 100, 70, step=1, label="Colour (%)", buttons=[], elem_id="opacity")
+                self.opacity = gr.Slider(
+                    0, 100, 70, step=1, label="Strength of the colour (%)", buttons=[], elem_id="opacity"
+                )
                 self.crf = gr.Checkbox(
                     False,
                     label="Follow the outlines",
@@ -332,7 +337,7 @@ class _Page:
         """A file for the browser to fetch, in a folder of its own: two people may look at the same picture."""
         with self._clearly():
             folder = Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"]))
-            file = folder / f"{Path(path).stem}-{kind}{_SUFFIXES[kind]}"
+            file = folder / f"{Path(path).stem}{_ENDINGS[kind]}"
             if kind == "picture":
                 self.viewer.draw(path, task, chosen, opacity / 100, crf).save(file, quality=92)
             elif kind == "mask":
@@ -360,17 +365,19 @@ def _per_cent(probability: float) -> str:
     return f"{100 * probability:.0f}\N{NO-BREAK SPACE}%"
 
 
-def _head(name: str, classes: tuple[str, ...]) -> str:
+def _head(name: str, settings: Settings) -> str:
+    classes = settings.classes
     known = ", ".join(classes[:6]) + (f" and {len(classes) - 6} more" if len(classes) > 6 else "")
     return (
         "<h1>What is in your pictures, and where?</h1>"
-        f"<p>The model <b>{html.escape(name)}</b> knows {html.escape(known)}.</p>"
+        f"<p>The model <b>{html.escape(name)}</b> knows {html.escape(known)}"
+        f"{'' if settings.multi_label else '; it takes every picture for exactly one of them'}.</p>"
     )
 
 
 _TASKS = [("What is in it", "classify"), ("Where it is", "point"), ("Which pixels", "segment")]
 _SAVES = {"picture": "↓ Picture", "mask": "↓ Mask", "json": "↓ JSON"}
-_SUFFIXES = {"picture": ".jpg", "mask": ".png", "json": ".json"}
+_ENDINGS = {"picture": "-picture.jpg", "mask": "-mask.png", "json": ".json"}
 _WELCOME = """
 <ol>
 <li><b>Drop pictures</b> They go to the machine that runs this page and nowhere else, and are deleted when it ends.</li>

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from wildcat.checkpoint import (
+    CONFIG,
     MEAN,
     OBJECT_BANK,
     SCALES,
@@ -440,10 +441,14 @@ IMAGENET_BACKGROUND = Background("threshold", 0.22)  # fitted by experiments/ima
 def _from_hub(name: str) -> Path:
     if name.count("/") != 1 or name.startswith((".", "/")):
         raise WildcatError(f"no run in {name}: give a run's folder, a hub name (owner/name), or {IMAGENET}")
+    # A mistyped folder beside others is not asked for on the hub.
+    runs = sorted({file.parent.name for known in (CONFIG, SCALES) for file in Path(name).parent.glob(f"*/{known}")})
+    if runs:
+        raise WildcatError(f"no run in {name}; {Path(name).parent} holds {', '.join(runs)}")
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
     except Exception as error:  # the hub client raises many types
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WildcatError(f"{name} is neither a folder nor a model that the hub gives: {reason}") from error
+        raise WildcatError(f"there is no folder {name}, and no model of that name on the hub: {reason}") from error

@@ -22,9 +22,10 @@ def main(argv: Sequence[str]) -> int:
     """Run the command."""
     parser = command_parser(
         "predict",
-        "Classify pictures, point at what is in them, and segment them.",
+        "Classify pictures, point at what is in them, and segment them. Without --out it only says what it finds.",
         """
-wildcat predict imagenet cat.jpg --out found
+wildcat predict imagenet cat.jpg
+wildcat predict imagenet pictures/ --out found
 wildcat predict runs/mine pictures/ --out found --formats json,mask --crf
 wildcat predict runs/mine pictures/ --out found --formats coco,label-studio,cvat
 wildcat predict runs/mine pictures/ --out found --threshold cat=0.3,dog=0.6
@@ -50,8 +51,8 @@ wildcat predict runs/mine pictures/ --json - | jq -c '[.file, .predicted[].class
         help="what the network runs in; auto: the fastest that is installed",
     )
     arguments = parser.parse_args(argv)
-    if arguments.out is None and (arguments.formats or not arguments.json):
-        raise WildcatError("give a folder for the results with --out, or --json - to print them")
+    if arguments.out is None and (arguments.formats or arguments.crf):
+        raise WildcatError("give a folder for what --formats and --crf write: --out DIR")
     formats = (arguments.formats or "json,overlay").split(",") if arguments.out else []
 
     from wildcat.data.sample import pictures_at
@@ -66,7 +67,8 @@ wildcat predict runs/mine pictures/ --json - | jq -c '[.file, .predicted[].class
     predictor = load(arguments.run, arguments.runtime, arguments.precision)
     stream = predictor.stream(items_of(pictures), batch_size=arguments.batch_size, on_error="yield", multi_maps=False)
     shown = tqdm(stream, "predicting", len(pictures), unit=" images", disable=None)
-    more: list[Writer] = [JsonLines(sys.stdout) if arguments.json == "-" else Told()]
+    most = 10 if arguments.out or arguments.json else len(pictures)
+    more: list[Writer] = [JsonLines(sys.stdout) if arguments.json == "-" else Told(most)]
     if arguments.json and arguments.json != "-":
         more.append(JsonFile(Path(arguments.json)))
     failures = write_predictions(

@@ -28,7 +28,7 @@ class JsonLines:
 class Told:
     """What is found, in words, of the first pictures: ``cat.jpg: tabby 64 % at (120, 88)``; printed at the end."""
 
-    def __init__(self, most: int = 10) -> None:
+    def __init__(self, most: int) -> None:
         self._most = most
         self._lines: list[str] = []
         self._count = 0

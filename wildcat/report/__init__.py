@@ -26,6 +26,7 @@ from wildcat.report.choice import Choice, failures, successes
 MOST_PICTURES = 1000  # of a data set are read, evenly spread, unless told otherwise
 MOST_CLASSES = 40  # have pictures on the page
 MOST_BYTES = 7_000_000  # of pictures; the page stays below 10 MB
+FEW = 50  # pictures, of which figures say little; the page says so
 FAILURES, SUCCESSES = 4, 4  # pictures of a class
 
 
@@ -56,6 +57,8 @@ def write_report(
     """
     if most_pictures < 1:
         raise WildcatError(f"a report needs at least 1 picture; got {most_pictures}")
+    if not run.is_dir():  # no hub is asked: a report is about a run of one's own
+        raise WildcatError(f"{run} is not a run's folder")
     predictor = load(run)
     if isinstance(predictor, CombinedPredictor):
         raise WildcatError(
@@ -148,13 +151,18 @@ def render_page(
         panels_about += f" {len(panels)} of {len(info.classes)} classes, the weakest first."
     pictures_about = (
         "The weakest class first, failures before the best. Each picture has the heatmap of the class, the point where "
-        "the model sees it most, its probability, and the true boxes in white."
+        "the model sees it most, "
+        + ("its probability, and the true boxes in white." if dataset.has_boxes else "and its probability.")
     )
     if left_out:
         pictures_about += f" {len(classes)} of {len(classes) + left_out} classes, so that the page stays small."
     model = f"{info.config.backbone} with {info.config.num_maps} maps a class"
     scored = f"{results.get('images', len(dataset)):,} pictures of {dataset.spec}, {dataset.split}"
     lead = f"{model}, trained on {info.images:,} pictures with image labels alone; scored on {scored}."
+    count = results.get("images", len(dataset))
+    if count < FEW:
+        told = f"The figures are of {count} pictures: a single one is {100 / count:.0f} points of accuracy."
+        notes = [*notes, told]
     changed, every = contents.settings(info.config)
     folder = Path(__file__).parent
     environment = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined)
