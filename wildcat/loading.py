@@ -14,7 +14,15 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 
 from wildcat.config import TrainConfig
-from wildcat.data import Dataset, check_dataset, default_splits, label_doubts, open_dataset, sharing_doubts
+from wildcat.data import (
+    Dataset,
+    check_dataset,
+    default_splits,
+    download_dataset,
+    label_doubts,
+    open_dataset,
+    sharing_doubts,
+)
 from wildcat.errors import WildcatError
 from wildcat.picture_cache import create_cache
 from wildcat.transforms import View, original_size, random_view, warp
@@ -148,16 +156,13 @@ def open_training_data(config: TrainConfig, download: bool = False) -> tuple[Dat
     """The checked training set and the validation set, if any.
 
     Raises:
-        WildcatError: from the check, with its report, unless ``on_bad_image`` is "skip"; or if a download is asked for
-            without naming the split.
+        WildcatError: from the check, with its report, unless ``on_bad_image`` is "skip"; or from the download.
     """
-    if download and config.train_split is None:
-        raise WildcatError(f"name the split of {config.data} to download (train_split, for example trainval)")
+    if download:
+        download_dataset(config.data)
     split = config.train_split or default_splits(config.data)[0]
     dataset, report = check_dataset(
-        open_dataset(config.data, split, download=download),
-        on_bad_image=config.on_bad_image,
-        progress=sys.stderr.isatty(),
+        open_dataset(config.data, split), on_bad_image=config.on_bad_image, progress=sys.stderr.isatty()
     )
     print(report, file=sys.stderr)
     validation = None

@@ -102,7 +102,7 @@ def train(config: TrainConfig, out: str | Path, *, resume: bool = False, downloa
         config: the settings; when resuming they must be the run's own.
         out: the run's folder; must be new or empty unless resuming.
         resume: continue from the last saved state; a finished run stays as it is.
-        download: fetch VOC or COCO first, where the path does not hold it yet.
+        download: fetch VOC, COCO, MIT67 or 15-Scene first, where the path does not hold it yet.
 
     Returns:
         The folder.

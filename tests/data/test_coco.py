@@ -9,7 +9,7 @@ import pytest
 import torchvision
 
 from tests.data import trees
-from wildcat.data import available_splits, default_splits, open_dataset
+from wildcat.data import available_splits, default_splits, download_dataset, open_dataset
 from wildcat.errors import WildcatError
 
 
@@ -127,6 +127,7 @@ def test_download_asks_for_the_known_checksums(tmp_path: Path, monkeypatch: pyte
             trees.coco(Path(root), "2017")
 
     monkeypatch.setattr(torchvision.datasets.utils, "download_and_extract_archive", fetch)
-    assert len(open_dataset(f"coco:{tmp_path / 'new'},year=2017", "val", download=True)) == 1
-    assert [url.rsplit("/", 1)[1] for url, _ in calls] == ["annotations_trainval2017.zip", "val2017.zip"]
+    download_dataset(f"coco:{tmp_path / 'new'},year=2017")
+    assert len(open_dataset(f"coco:{tmp_path / 'new'},year=2017", "val")) == 1
+    assert [url.rsplit("/", 1)[1] for url, _ in calls[:2]] == ["annotations_trainval2017.zip", "train2017.zip"]
     assert all(len(md5) == 32 for _, md5 in calls)

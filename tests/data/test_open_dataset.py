@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.data import trees
-from wildcat.data import Dataset, Sample, available_splits, default_splits, open_dataset
+from wildcat.data import Dataset, Sample, available_splits, default_splits, download_dataset, open_dataset
 from wildcat.data.sample import pictures_below, shuffled
 from wildcat.errors import WildcatError
 
@@ -60,8 +60,8 @@ def test_synthetic_takes_its_options() -> None:
 
 
 def test_what_cannot_be_downloaded_says_what_can(tmp_path: Path) -> None:
-    with pytest.raises(WildcatError, match="cannot be downloaded; those that can: voc07, voc12, action12, coco"):
-        open_dataset(f"folder:{tmp_path}", "train", download=True)
+    with pytest.raises(WildcatError, match="cannot be downloaded; those that can: voc07, voc12, action12, coco, mit67"):
+        download_dataset(f"folder:{tmp_path}")
 
 
 def sample(path: Path | None, **more) -> Sample:

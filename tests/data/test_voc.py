@@ -8,7 +8,7 @@ import torchvision
 from PIL import Image
 
 from tests.data import trees
-from wildcat.data import available_splits, default_splits, open_dataset
+from wildcat.data import available_splits, default_splits, download_dataset, open_dataset, voc
 from wildcat.data.voc import CLASSES, read_label_files
 from wildcat.data.voc_submission import write_actions, write_classification, write_label_files, write_masks
 from wildcat.errors import WildcatError
@@ -290,10 +290,11 @@ def test_download_is_torchvisions_and_only_on_request(tmp_path: Path, monkeypatc
         open_dataset(f"voc07:{target}", "test")
     assert not calls and not target.exists()
     for _ in range(2):  # the second time it is there
-        assert len(open_dataset(f"voc07:{target}", "test", download=True)) == 1
-    assert calls == [(str(target), "2007", "test", True)]
+        download_dataset(f"voc07:{target}")
+        assert len(open_dataset(f"voc07:{target}", "test")) == 1
+    assert calls == [(str(target), "2007", "trainval", True)]  # which brought the other split as well
     with pytest.raises(WildcatError, match="split for download 'test' is unknown; allowed: train, val, trainval"):
-        open_dataset(f"voc12:{tmp_path / 'other'}", "test", download=True)
+        voc.download(tmp_path / "other", 2012, "test")
 
 
 def test_a_failed_download_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,4 +303,4 @@ def test_a_failed_download_is_one_clear_line(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(torchvision.datasets, "VOCSegmentation", fail)
     with pytest.raises(WildcatError, match=r"the download failed: File not found or corrupted"):
-        open_dataset(f"voc07:{tmp_path / 'new'}", "test", download=True)
+        download_dataset(f"voc07:{tmp_path / 'new'}")

@@ -55,7 +55,7 @@ wildcat train --out runs/voc07 --resume
     parser.add_argument(
         "--scales", type=sizes, default=scales, metavar="N,N,...", help="train a model per image size, and combine them"
     )
-    parser.add_argument("--download", action="store_true", help="fetch VOC or COCO first; wants --train-split")
+    parser.add_argument("--download", action="store_true", help="fetch VOC, COCO, MIT67 or 15-Scene first")
     add_settings(parser, defaults)
     arguments = parser.parse_args(argv)
     values = {f.name: arguments[f.name] for f in dataclasses.fields(TrainConfig)}

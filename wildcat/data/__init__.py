@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wildcat.data import coco, scenes, tags, voc
+from wildcat.data import coco, scene_archives, scenes, tags, voc
 from wildcat.data.checks import CheckReport, check_dataset, label_doubts, sharing_doubts
 from wildcat.data.sample import Dataset, Sample, check_choice
 from wildcat.data.synthetic import COUNTS as _SYNTHETIC_SPLITS
@@ -68,7 +68,10 @@ def _number(text: str) -> float:
 
 @dataclass(frozen=True)
 class _Kind:
-    """How to open one kind of data set. `splits` and `download` take those of the options that they name."""
+    """How to open one kind of data set. `splits` and `download` take those of the options that they name.
+
+    `usual` are the splits to train on and to score that a download gives.
+    """
 
     open: Callable[..., Dataset]
     splits: Callable[..., tuple[str, ...]]
@@ -76,6 +79,7 @@ class _Kind:
     download: Callable[..., None] | None = None
     split_options: tuple[str, ...] = ()
     has_path: bool = True
+    usual: tuple[str, str] = ("", "")
     scored_without_test: bool = False  # the test split has no public labels
 
 
@@ -90,11 +94,13 @@ _KINDS = {
         partial(voc.open_voc, year=2007),
         partial(voc.splits, year=2007),
         download=partial(voc.download, year=2007),
+        usual=("trainval", "test"),
     ),
     "voc12": _Kind(
         partial(voc.open_voc, year=2012),
         partial(voc.splits, year=2012),
         download=partial(voc.download, year=2012),
+        usual=("train", "val"),
         scored_without_test=True,
     ),
     "action12": _Kind(
@@ -102,6 +108,7 @@ _KINDS = {
         voc.action_splits,
         {"mode": _choice("crop", "whole"), "context": _number},
         download=partial(voc.download, year=2012),
+        usual=("train", "val"),
         scored_without_test=True,
     ),
     "coco": _Kind(
@@ -109,10 +116,19 @@ _KINDS = {
         coco.splits,
         {"year": _choice(*coco.YEARS), "empty": _choice("keep", "drop")},
         download=coco.download,
+        usual=("train", "val"),
         split_options=("year",),
     ),
-    "mit67": _Kind(scenes.open_mit67, lambda path: scenes.SPLITS),
-    "scene15": _Kind(scenes.open_scene15, lambda path: scenes.SPLITS, {"seed": _whole}),
+    "mit67": _Kind(
+        scenes.open_mit67, scenes.mit67_splits, download=scene_archives.download_mit67, usual=("train", "test")
+    ),
+    "scene15": _Kind(
+        scenes.open_scene15,
+        scenes.scene15_splits,
+        {"seed": _whole},
+        download=scene_archives.download_scene15,
+        usual=("train", "test"),
+    ),
     "folder": _Kind(tags.open_folder, tags.folder_splits, _RANDOM),
     "tags": _Kind(tags.open_tags, tags.tags_splits, {**_RANDOM, "exclusive": _yes_no}),
     "synthetic": _Kind(
@@ -164,29 +180,37 @@ def _some(kind: _Kind, options: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in options.items() if key in kind.split_options}
 
 
-def open_dataset(spec: str, split: str, *, download: bool = False) -> Dataset:
+def open_dataset(spec: str, split: str) -> Dataset:
     """Open one split of a data set; annotations are read, pictures are not.
 
     Args:
         spec: `kind:path` with options, as the module's head lists them.
         split: one of `available_splits(spec)`.
-        download: fetch VOC or COCO to the path first if it is not there yet; nothing is ever fetched without it.
 
     Raises:
         WildcatError: an unknown kind, option or split, a missing path, a broken annotation: the message says what is
             wrong, where, and what is allowed.
     """
     kind, path, options = _parse(spec)
-    if download:
-        if kind.download is None:
-            can = ", ".join(name for name, other in _KINDS.items() if other.download)
-            raise WildcatError(f"data {spec!r} cannot be downloaded; those that can: {can}")
+    return kind.open(spec, path, split, **options)
+
+
+def download_dataset(spec: str) -> None:
+    """Fetch what is not there yet of the splits that are usually trained on and scored. Nothing else ever fetches data.
+
+    Raises:
+        WildcatError: for a kind that cannot be fetched, without network, or for a wrong checksum.
+    """
+    kind, path, options = _parse(spec)
+    if kind.download is None:
+        can = ", ".join(name for name, other in _KINDS.items() if other.download)
+        raise WildcatError(f"data {spec!r} cannot be downloaded; those that can: {can}")
+    for split in kind.usual:
         if not _is_there(kind, path, split, options):
             try:
                 kind.download(path, split=split, **_some(kind, options))
-            except (OSError, RuntimeError) as error:  # no network; a wrong checksum
+            except (OSError, RuntimeError) as error:
                 raise WildcatError(f"data {spec!r}: the download failed: {error}") from error
-    return kind.open(spec, path, split, **options)
 
 
 def _is_there(kind: _Kind, path: Path, split: str, options: dict[str, Any]) -> bool:

@@ -10,6 +10,8 @@ from wildcat.errors import WildcatError
 
 SPLITS = ("train", "test")
 _MIT67_LISTS = {"train": "TrainImages.txt", "test": "TestImages.txt"}
+_MIT67_LAYOUT = "the folder must hold Images, TrainImages.txt and TestImages.txt"
+_SCENE15_LAYOUT = "give the folder with a folder per class"
 _PER_CLASS = 100  # training pictures a class of 15-Scene (Lazebnik et al. 2006)
 
 
@@ -32,14 +34,28 @@ def _classes_of(names: Iterable[str]) -> list[str]:
     return sorted({name.split("/")[0] for name in names})
 
 
+def mit67_splits(path: Path) -> tuple[str, ...]:
+    """Both, in a folder that is complete."""
+    for name in ("Images", *_MIT67_LISTS.values()):
+        require_path(path / name, _MIT67_LAYOUT)
+    return SPLITS
+
+
 def open_mit67(spec: str, path: Path, split: str) -> Dataset:
     """MIT Indoor 67 (Quattoni and Torralba 2009): Images/<class>/ and the fixed TrainImages.txt, TestImages.txt."""
-    layout = "the folder must hold Images, TrainImages.txt and TestImages.txt"
-    require_path(path / "Images", layout)
+    require_path(path / "Images", _MIT67_LAYOUT)
     check_choice(split, SPLITS, f"{spec}: split")
-    lists = {part: _read_list(path / file, layout) for part, file in _MIT67_LISTS.items()}
+    lists = {part: _read_list(path / file, _MIT67_LAYOUT) for part, file in _MIT67_LISTS.items()}
     classes = _classes_of(lists["train"] + lists["test"])
     return _dataset(spec, split, path / "Images", lists[split], classes)
+
+
+def scene15_splits(path: Path) -> tuple[str, ...]:
+    """Both, in a folder that holds folders."""
+    require_path(path, _SCENE15_LAYOUT)
+    if not any(entry.is_dir() for entry in path.iterdir()):
+        raise WildcatError(f"{path}: holds no folders; {_SCENE15_LAYOUT}")
+    return SPLITS
 
 
 def open_scene15(spec: str, path: Path, split: str, *, seed: int | None = None) -> Dataset:
@@ -48,7 +64,7 @@ def open_scene15(spec: str, path: Path, split: str, *, seed: int | None = None) 
     Without `seed`, train.txt and test.txt are the lists where both exist; with it, or without lists, the training
     pictures are drawn at random, by name, from all pictures (seed 0 if none is given).
     """
-    require_path(path, "give the folder with a folder per class")
+    require_path(path, _SCENE15_LAYOUT)
     check_choice(split, SPLITS, f"{spec}: split")
     files = {part: path / f"{part}.txt" for part in SPLITS}
     if seed is None and all(file.is_file() for file in files.values()):
