@@ -66,7 +66,21 @@ def test_ratios_are_medians_over_turns_and_files_hold_every_turn(tmp_path: Path)
     assert len((tmp_path / "some_samples.csv").read_text().splitlines()) == 7
     rows = [{key: str(value) for key, value in row.items()} for row in report.rows]
     line = tables.compared(rows)[-1]
-    assert line == "| work | 10.0 (7.5-10.0) images/s | peer | 2.5 (2.25-2.917) images/s | 3.0 | >= 2 |  |"
+    assert line == "| work | 10 images/s (7.5 to 10) | peer | 2.5 images/s (2.25 to 2.917) | 3 | >= 2: met |  |"
+
+
+@pytest.mark.parametrize(
+    ("goal", "value", "told"),
+    [
+        (">= 2", "2", ">= 2: met"),
+        (">= 2", "1.9", ">= 2: missed"),
+        ("< 3", "0.5", "< 3: met"),
+        ("<= 3", "3.1", "<= 3: missed"),
+    ],
+)
+def test_goals_are_judged(goal: str, value: str, told: str) -> None:
+    assert tables.judged(goal, value) == told
+    assert tables.judged("", value) == ""
 
 
 def test_predictions_of_the_peer_are_ours(tmp_path: Path) -> None:
