@@ -120,7 +120,9 @@ def test_from_pictures_to_mask(
         mask = opened(saved(tab, "mask", tmp_path))
         assert mask.mode == "P"
         np.testing.assert_array_equal(np.asarray(mask), prediction.mask(allowed=ticked))
-        values = json.loads(saved(tab, "json", tmp_path).read_text())
+        file = saved(tab, "json", tmp_path)
+        assert file.name == "china.json"
+        values = json.loads(file.read_text())
         assert values.pop("mask_labels")["0"] == "background"
         expected = prediction.to_dict(allowed=ticked)
         assert values == expected | {"file": "china.jpg"}

@@ -153,6 +153,8 @@ def test_the_page(text: str) -> None:
     assert len(charts) == 3 + 3 and all(values["aria-label"] for values in charts)
     links = {values["href"] for tag, values in checker.tags if tag == "a"}
     assert {(link or "")[1:] for link in links} <= set(checker.ids)
+    assert "The figures are of 6 pictures: a single one is 17 points of accuracy." in text
+    assert "the true boxes in white" in text and "pictures of spots (test)" in text
     assert "A note." in text and "http" not in text.replace("http-equiv", "")
     assert "<script>alert" not in text and "<b>1</b>" not in text  # names are text
     assert text.count("<script>") == 1
@@ -168,8 +170,9 @@ def test_the_command_and_big_data(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "All figures are of 5 of 8 pictures" in written
     # With results of all pictures the figures are theirs.
     assert main(["evaluate", str(run), "--data", "synthetic:count=8,size=64"]) == 0
-    assert main(["report", str(run), "--pictures", "5"]) == 0
+    assert main(["report", str(run), "--pictures", "5", "--title", "Drawn & scored"]) == 0
     written = (run / "report.html").read_text()
+    assert "<h1>Drawn &amp; scored</h1>" in written
     results = json.loads((run / "results.json").read_text())
     assert f"{results['classification']['map_area']:.1f}" in written and "curves and pictures of 5," in written
     for arguments, told in (

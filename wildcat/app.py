@@ -194,9 +194,7 @@ class _Page:
                     visible=self.viewer.predictor.settings.multi_label,
                     elem_id="threshold",
                 )
-                self.opacity = gr.Slider(
-                    0, 100, 70, step=1, label="Strength of the colour (%)", buttons=[], elem_id="opacity"
-                )
+                self.opacity = gr.Slider(0, 100, 70, step=1, label="Opacity (%)", buttons=[], elem_id="opacity")
                 self.crf = gr.Checkbox(
                     False,
                     label="Follow the outlines",

@@ -70,5 +70,7 @@ wildcat train --out runs/voc07 --resume
         from wildcat.train import train
 
         folder = train(config, arguments.out, **how)
-    print(f"trained: {folder}; look at it with: wildcat serve {shlex.quote(str(folder))}")
+    looks = ["serve"] if arguments.scales else ["report", "serve"]  # a report is about one model
+    told = ", or ".join(f"wildcat {look} {shlex.quote(str(folder))}" for look in looks)
+    print(f"trained: {folder}; look at it with: {told}")
     return 0

@@ -157,7 +157,7 @@ def render_page(
     if left_out:
         pictures_about += f" {len(classes)} of {len(classes) + left_out} classes, so that the page stays small."
     model = f"{info.config.backbone} with {info.config.num_maps} maps a class"
-    scored = f"{results.get('images', len(dataset)):,} pictures of {dataset.spec}, {dataset.split}"
+    scored = f"{results.get('images', len(dataset)):,} pictures of {dataset.spec} ({dataset.split})"
     lead = f"{model}, trained on {info.images:,} pictures with image labels alone; scored on {scored}."
     count = results.get("images", len(dataset))
     if count < FEW:

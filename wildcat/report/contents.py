@@ -150,7 +150,7 @@ def matrix(score: Score) -> dict[str, Any] | None:
             cells.append({"share": round(share, 1), "text": text, "told": told, "own": c == other})
         rows.append({"name": dataset.classes[c], "cells": cells})
     if dataset.multi_label:
-        title = "Together"
+        title = "Classes together"
         about = (
             "Of the pictures that truly hold the class of the row, the share, in per cent, in which the class of the "
             "column is predicted. The diagonal is recall; beside it stand classes that occur, or are seen, together."
