@@ -64,9 +64,10 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 
 def _activated(conv: nn.Conv2d, norm: nn.Module, act: nn.Module, x: Tensor) -> Tensor:
     """act(norm(conv(x))), in one pass over the feature map where the BatchNorm is in the filters."""
-    filters = None if _is_watched(conv) else folded_filters(conv, norm)
+    replaced = not isinstance(conv, nn.Conv2d)  # by an export
+    filters = None if replaced or _is_watched(conv) else folded_filters(conv, norm)
     if filters is None:
-        if half_is_slow(x, conv.weight, conv.stride):
+        if not replaced and half_is_slow(x, conv.weight, conv.stride):
             with torch.autocast(x.device.type, enabled=False):
                 x = conv(x.float())
         else:
