@@ -34,13 +34,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from benchmarks.crf import environment
+from benchmarks.forked import Forked, Row, shown, told_of, write
 from wildcat import checkpoint
-from wildcat.cli import main as wildcat
 from wildcat.data import open_dataset
 from wildcat.errors import WildcatError
 from wildcat.loading import split_off
@@ -63,7 +61,6 @@ SETTINGS = {
     "precision": "fp32",
     "save-minutes": "1e-9",
 }
-Row = dict[str, Any]
 
 
 def written(folder: Path) -> set[int]:
@@ -73,70 +70,14 @@ def written(folder: Path) -> set[int]:
     return set()
 
 
-def told_of(part: str, fault: str, found: str, outcome: str, good: bool | None = None) -> Row:
-    """What is kept of a fault; the good outcome is, unless given, to end as if nothing had been."""
-    good = outcome == "identical" if good is None else good
-    return {"part": part, "fault": fault, "found": found, "outcome": outcome, "good": good}
-
-
-class Training:
+class Training(Forked):
     """A forked `wildcat train --resume`."""
 
     def __init__(self, data: Path, folder: Path, **changed: str) -> None:
         words = ["train", "--no-pretrained", "--resume", "--data", f"folder:{data}", "--out", str(folder)]
         for name, value in {**SETTINGS, **{name.replace("_", "-"): value for name, value in changed.items()}}.items():
             words += [f"--{name}", value]
-        self.log = Path(tempfile.mkstemp(dir=folder.parent, suffix=".log")[1])
-        self.folder = folder
-        self.exit_code: int | None = None
-        self.process = os.fork()
-        if self.process == 0:
-            code = 1
-            try:
-                os.setpgid(0, 0)
-                with self.log.open("w") as log:
-                    os.dup2(log.fileno(), 1)
-                    os.dup2(log.fileno(), 2)
-                    sys.stdout = sys.stderr = log
-                    try:
-                        code = wildcat(words)
-                    except SystemExit as error:
-                        code = int(error.code or 0)
-            finally:
-                os._exit(code)
-
-    def ended(self) -> bool:
-        if self.exit_code is None:
-            process, status = os.waitpid(self.process, os.WNOHANG)
-            if process:
-                self.exit_code = os.waitstatus_to_exitcode(status)
-        return self.exit_code is not None
-
-    def until(self, moment: Callable[[], bool], seconds: float = 600) -> bool:
-        """Wait for a moment; False if it ended before."""
-        deadline = time.monotonic() + seconds
-        while not self.ended():
-            if moment():
-                return True
-            if time.monotonic() > deadline:
-                self.signal(signal.SIGKILL)
-                sys.exit(f"nothing happened for {seconds:.0f} s; see {self.log}")
-            time.sleep(0.0005)
-        return False
-
-    def signal(self, number: int) -> None:
-        if not self.ended():
-            os.kill(self.process, number)
-
-    def wait(self) -> int:
-        self.until(lambda: False)
-        assert self.exit_code is not None
-        return self.exit_code
-
-    def told(self) -> str:
-        """The last line of what it printed."""
-        lines = [line for line in self.log.read_text().splitlines() if line.strip()]
-        return lines[-1].replace(f"{self.folder}/", "") if lines else ""
+        super().__init__(words, folder)
 
 
 class Faults:
@@ -384,15 +325,6 @@ def stop(faults: Faults) -> Iterator[Row]:
         yield told_of("stop", signal.Signals(number).name, found, outcome)
 
 
-def write(out: Path, rows: list[Row]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    where_run = environment()
-    with (out / "faults.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*rows[0], *where_run])
-        writer.writeheader()
-        writer.writerows({**row, **where_run} for row in rows)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Disturb, print a line for each fault, write the file; 1 if one did not end as it should."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -416,8 +348,10 @@ def main(arguments: list[str] | None = None) -> int:
         for row in parts[part](faults):
             rows.append(row)
             if not options.smoke:
-                write(options.out, rows)  # after each, so that a harness that is stopped keeps what it saw
-            print(f"{row['part']:>7} {row['fault']:<32} {row['found']:<48} {row['outcome']}", flush=True)
+                write(
+                    options.out / "faults.csv", rows
+                )  # after each, so that a harness that is stopped keeps what it saw
+            print(shown(row), flush=True)
     wrong = [row for row in rows if not row["good"]]
     print(f"{len(rows) - len(wrong)} of {len(rows)} faults ended as they should" + (f"; see {place}" if wrong else ""))
     if not wrong:

@@ -2,8 +2,10 @@
 
 import contextlib
 import json
+import os
 import shutil
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -14,8 +16,10 @@ import pytest
 from PIL import Image
 
 from tests import awkward
+from tests.conftest import REPOSITORY
 from tests.runs import start, tiny
-from wildcat.batch import ERRORS, PREDICTIONS, Reader, Work, predict_all
+from wildcat.attempts import MOST, Attempts
+from wildcat.batch import ATTEMPTS, ERRORS, PREDICTIONS, Reader, Work, predict_all
 from wildcat.cli import main
 from wildcat.errors import WildcatError
 from wildcat.inputs import Part
@@ -43,6 +47,7 @@ def ray() -> Iterator[Any]:
     """A small local Ray."""
     found = pytest.importorskip("ray", reason="needs Ray: pip install 'wildcat-wsl[ray]'")
     pytest.importorskip("ray.data", reason="needs Ray Data: pip install 'wildcat-wsl[ray]'")
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's name; as in wildcat.batch
     found.init(num_cpus=2, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False)
     yield found
     found.shutdown()
@@ -54,14 +59,19 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [row for file in folder.glob("*.parquet") for row in pq.ParquetFile(file).read().to_pylist()]
 
 
-def check_whole(place: Path, out: Path) -> None:
-    """Each picture once, and what `wildcat predict` says of it."""
+def plainly(place: Path) -> list[dict[str, Any]]:
+    """What `wildcat predict` says of the pictures that can be read, by name."""
     plain = place / "plain"
     if not plain.exists():
         assert main(["predict", str(place / "run"), str(place / "pictures"), "--out", str(plain)]) == 1
-    expected = [json.loads(line) for line in (plain / "predictions.jsonl").read_text().splitlines()]
-    assert len(expected) == COUNT
-    assert sorted(rows(out / PREDICTIONS), key=lambda row: row["file"]) == expected
+    found = [json.loads(line) for line in (plain / "predictions.jsonl").read_text().splitlines()]
+    assert len(found) == COUNT
+    return found
+
+
+def check_whole(place: Path, out: Path) -> None:
+    """Each picture once, and what `wildcat predict` says of it."""
+    assert sorted(rows(out / PREDICTIONS), key=lambda row: row["file"]) == plainly(place)
     (error,) = rows(out / ERRORS)
     assert error["file"] == str(place / "pictures" / "broken.jpg") and "the file is empty" in error["error"]
 
@@ -109,7 +119,7 @@ def test_killed_in_the_middle_and_continued(ray: Any, place: Path, tmp_path: Pat
 
 
 def test_a_part_read_twice_is_one_file(ray: Any, place: Path, tmp_path: Path) -> None:
-    for name in (PREDICTIONS, ERRORS):
+    for name in (PREDICTIONS, ERRORS, ATTEMPTS):
         (tmp_path / name).mkdir()
     reader = Reader(Work(str(place / "run"), str(tmp_path), 0.5, 8, "auto"))
     names = tuple(str(file) for file in sorted((place / "pictures").iterdir()))
@@ -121,6 +131,92 @@ def test_a_part_read_twice_is_one_file(ray: Any, place: Path, tmp_path: Path) ->
     broken.write_bytes(b"no shard")
     assert reader({"part": [Part("shard", (str(broken),)).to_json()]}) == {"pictures": [1], "error": [""]}
     assert str(broken) in {row["file"] for row in rows(tmp_path / ERRORS)}
+
+
+# Python runs a module of this name when it starts; Ray's workers have the path of the process that started Ray.
+DEADLY = """
+import os, signal
+from PIL import Image
+opened = Image.open
+def open_or_die(source, *arguments, **more):
+    if str(getattr(source, "name", source)).endswith("deadly.png"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return opened(source, *arguments, **more)
+Image.open = open_or_die
+"""
+
+
+def at_work(out: Path) -> set[int]:
+    """The processes that are reading parts."""
+    found = set()
+    for file in (out / ATTEMPTS).glob("*.jsonl"):
+        with contextlib.suppress(FileNotFoundError, IndexError):  # finished meanwhile; not written yet
+            note = json.loads(file.read_text().splitlines()[0])
+            assert note["machine"] == socket.gethostname()
+            found.add(note["process"])
+    return found
+
+
+def test_killed_workers_and_a_picture_that_kills(ray: Any, place: Path, tmp_path: Path) -> None:
+    """Of two workers one is killed midway, and a picture kills whoever reads it; the batch goes on by itself."""
+    names = [f"{number:03}.png" for number in range(300)]
+    (tmp_path / "pictures").mkdir()
+    for number, name in enumerate(names):
+        (tmp_path / "pictures" / name).hardlink_to(place / "pictures" / f"{number % COUNT:02}.png")
+    shutil.copy(place / "pictures" / "00.png", tmp_path / "pictures" / "deadly.png")
+    (tmp_path / "sitecustomize.py").write_text(DEADLY)
+    out = tmp_path / "out"
+    command = ["batch", place / "run", tmp_path / "pictures", "--out", out, "--part-size", "5", "--workers", "2"]
+    with start(*command, PYTHONPATH=os.pathsep.join([str(tmp_path), str(REPOSITORY)])) as process:
+        killed = 0
+        while not killed and process.poll() is None:
+            time.sleep(0.01)
+            if len(list((out / PREDICTIONS).glob("*.parquet"))) >= 20 and (workers := at_work(out)):
+                killed = min(workers)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(killed, signal.SIGKILL)
+        told, errors = process.communicate(timeout=300)
+    assert killed
+    assert process.returncode == 1 and told.startswith("300 pictures"), told + errors
+    found = {row.pop("file"): row for row in rows(out / PREDICTIONS)}
+    assert len(rows(out / PREDICTIONS)) == 300
+    assert found.keys() == {str(tmp_path / "pictures" / name) for name in names}
+    plain = {row.pop("file"): row for row in plainly(place)}
+    for number, name in enumerate(names):
+        assert found[str(tmp_path / "pictures" / name)] == plain[str(place / "pictures" / f"{number % COUNT:02}.png")]
+    (error,) = rows(out / ERRORS)
+    assert error["file"] == str(tmp_path / "pictures" / "deadly.png") and "ended the process" in error["error"]
+    assert not (out / ATTEMPTS).exists()
+
+
+def test_what_workers_leave_behind(place: Path, tmp_path: Path) -> None:
+    """Without Ray: notes of workers that ended, and what the next one makes of them."""
+    for name in (PREDICTIONS, ERRORS, ATTEMPTS):
+        (tmp_path / name).mkdir()
+    names = tuple(str(file) for file in sorted((place / "pictures").iterdir()))
+    part = Part("pictures", names)
+    reader = Reader(Work(str(place / "run"), str(tmp_path), 0.5, 8, "auto"))
+    for victim in (None, names[3], names[5], names[3], names[4], names[5]):
+        attempts = Attempts(tmp_path / ATTEMPTS, part.id)
+        attempts.begin()
+        if victim is not None:
+            attempts.reading(names[0])
+            attempts.reading(victim)
+    assert Attempts(tmp_path / ATTEMPTS, part.id).deadly == {names[3], names[5]}
+    assert reader({"part": [part.to_json()]}) == {"pictures": [COUNT + 1], "error": [""]}
+    left_out = {row["file"]: row["error"] for row in rows(tmp_path / ERRORS)}
+    assert left_out.keys() == {names[3], names[5], str(place / "pictures" / "broken.jpg")}
+    assert left_out[names[3]].startswith(f"{names[3]} ended the process that read it")
+    expected = [row for row in plainly(place) if row["file"] not in left_out]
+    assert sorted(rows(tmp_path / PREDICTIONS), key=lambda row: row["file"]) == expected
+    assert not list((tmp_path / ATTEMPTS).iterdir())
+
+    other = Part("pictures", names[:2])
+    for _ in range(MOST):
+        assert not Attempts(tmp_path / ATTEMPTS, other.id).hopeless
+        Attempts(tmp_path / ATTEMPTS, other.id).begin()
+    told = f"{MOST} workers have ended while they read 2 pictures, {names[0]} the first: is there memory enough?"
+    assert reader({"part": [other.to_json()]}) == {"pictures": [0], "error": [told]}
 
 
 def test_an_error_of_a_worker_is_told_in_one_line(ray: Any, place: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import common, growth, maps, peers, pooling, predict, runtimes, startup, tables, train
+from benchmarks import common, growth, maps, peers, planning, pooling, predict, runtimes, startup, tables, train
 from tests.conftest import REPOSITORY
 from wildcat.losses import multi_label_loss
 from wildcat.model import create_model
@@ -16,9 +16,10 @@ from wildcat.model import create_model
 pytestmark = pytest.mark.filterwarnings("default")  # warnings of the peers are theirs
 
 
-def test_the_page_is_up_to_date() -> None:
+@pytest.mark.parametrize("page", ["tables", "planning"])
+def test_the_page_is_up_to_date(page: str) -> None:
     ended = subprocess.run(
-        [sys.executable, "-m", "benchmarks.tables", "check"], cwd=REPOSITORY, capture_output=True, text=True
+        [sys.executable, "-m", f"benchmarks.{page}", "check"], cwd=REPOSITORY, capture_output=True, text=True
     )
     assert ended.returncode == 0, ended.stderr
 
@@ -30,6 +31,41 @@ def test_it_runs_without_data(script, monkeypatch: pytest.MonkeyPatch, capsys: p
     script.main(["--threads", "1"])
     torch.set_num_threads(threads)
     assert "wildcat" in capsys.readouterr().out
+
+
+def test_a_batch_with_a_killed_worker(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("ray.data", reason="needs Ray: pip install 'wildcat-wsl[ray]'")
+    from benchmarks import batch
+
+    monkeypatch.setenv("WILDCAT_DATA", "absent")
+    batch.main(["--threads", "1"])
+    assert "equal to plain prediction" in capsys.readouterr().out
+
+
+def test_the_plan_follows_from_what_was_measured() -> None:
+    measured = {
+        "20000 pictures": ("images/s", 80.0),
+        "a row of the results": ("bytes", 300.0),
+        "a picture's file": ("bytes", 100_000.0),
+        f"{planning.NEEDED}network": ("ms", 20.0),
+        f"{planning.NEEDED}files: read and decode": ("ms", 4.0),
+        f"{planning.NEEDED}web server of this machine: read": ("ms", 1.0),
+    }
+    shared = {"program": "wildcat", "turns": "1", "note": "", "cpu": "x", "cores": "2", "threads": "1"}
+    shared |= {"python": "3", "torch": "2"}
+    rows = [{"work": work, "unit": unit, "median": str(value), **shared} for work, (unit, value) in measured.items()]
+    told = "\n".join(planning.plan(rows))
+    for line in (
+        "| worker-hours | 10⁹ / 3600 r | 6,944 |",  # r = 40
+        "| workers for one week | 10⁹ / 604,800 r | 41.3 |",
+        "| cost at 0.05 per core-hour, an example | worker-hours × 0.05 | 347 |",
+        "| all workers of the week take from the store | 10⁹ p / 604,800 s | 165 MB/s |",
+        "| inputs held by the store | 10⁹ p | 100.0 TB |",
+        "| results | 10⁹ q | 0.30 TB |",
+    ):
+        assert line in told
+    assert "**The bottleneck is the network's arithmetic**: 20.0 of 25.0 ms a picture (80%)" in told
+    assert "a link of 1.3 Gbit/s" in told and "later than 50 ms" in told
 
 
 @pytest.mark.parametrize("name", ["resnet18", "lite0"])

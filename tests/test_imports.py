@@ -17,6 +17,7 @@ REPOSITORY = PACKAGE.parent
 # A file imports from strictly lower levels. The lowest stands below the parts of the method: constants and exceptions.
 LEVELS: dict[str, int] = {
     "_version": 0,
+    "attempts": 0,
     "errors": 0,
     "colours": 0,
     "fused": 0,

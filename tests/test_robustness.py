@@ -3,16 +3,21 @@
 import re
 import shlex
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import bad_input
-from tests.bad_input import CASES, Case
+from tests.bad_input import CASES, REQUESTS, Case
+from tests.bad_input.web import Request, Site
 from tests.data import trees
 from tests.runs import flags, tiny
+from wildcat import app
 from wildcat.cli import main
+from wildcat.predict import load
 from wildcat.train import train
+from wildcat.viewer import Viewer
 
 ALL = [case for cases in CASES.values() for case in cases]
 
@@ -52,8 +57,27 @@ def test_what_is_told(
     assert not (folder / "executed").exists() and not (folder / "new" / "config.json").exists()
 
 
+@pytest.fixture(scope="module")
+def site(base: Path) -> Iterator[Site]:
+    """The web page of the run."""
+    pytest.importorskip("gradio")
+    viewer = Viewer(load(base / "run"))
+    with app.upload_folder():
+        yield Site(app.create_app(viewer, "run"), app._Page(app._gradio(), viewer, "run"))
+
+
+@pytest.mark.filterwarnings("default")  # those of gradio are its own
+@pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: request.name)
+def test_what_the_web_page_tells(request_: Request, site: Site, base: Path, tmp_path: Path) -> None:
+    shutil.copy(base / "cat.png", tmp_path / "cat.png")
+    request_.make(tmp_path)
+    told = request_.send(site, tmp_path)
+    assert re.fullmatch(".*".join(map(re.escape, request_.told.split("..."))), told), told
+    assert site.drop(tmp_path / "cat.png") == ""  # it goes on
+
+
 def test_no_case_is_there_twice() -> None:
-    names = [case.name for case in ALL]
+    names = [case.name for case in (*ALL, *REQUESTS)]
     assert len(names) == len(set(names))
 
 

@@ -249,7 +249,7 @@ class _Page:
         """The end point for programs: a picture in, what the page's JSON holds out."""
         gr = self.gr
         picture = gr.File(label="picture", type="filepath", visible=False)
-        threshold = gr.Number(0.5, label="threshold", minimum=0, maximum=1, visible=False)
+        threshold = gr.JSON(0.5, label="threshold", visible=False)  # a Number's own errors say nothing to the caller
         found = gr.JSON(visible=False)
         gr.Button(visible=False).click(self._predict, [picture, threshold], found, api_name="predict")
 
@@ -347,6 +347,9 @@ class _Page:
     def _predict(self, path: str | None, threshold: float) -> dict[str, Any]:
         if path is None:
             raise self.gr.Error("a picture is missing", print_exception=False)
+        if not (isinstance(threshold, int | float) and 0 <= threshold <= 1):
+            told = f"a threshold is a probability, from 0 to 1; got {threshold!r}"
+            raise self.gr.Error(told, print_exception=False)
         with self._clearly():
             return self.viewer.prediction(path).to_dict(threshold)
 

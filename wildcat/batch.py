@@ -3,6 +3,9 @@
 The inputs are cut into parts; a pool of actors, one per processor, reads part after part and writes each whole, under a
 name that its pictures determine. So a part that is read twice, after a crash, is one file, and what a folder holds is
 what is finished.
+
+An actor whose process is killed is started anew by Ray, and given its parts again. It reads the one under way picture
+by picture, and leaves out a picture that has ended two processes.
 """
 
 from __future__ import annotations
@@ -12,24 +15,29 @@ import io
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from wildcat.attempts import Attempts
 from wildcat.checkpoint import write_atomically, write_json
 from wildcat.errors import WildcatError
 from wildcat.inference import Precision
 from wildcat.inputs import Part, parts_of
 from wildcat.predict import CombinedPredictor, Failure, Item, Predictor, load
-from wildcat.prediction import Threshold
+from wildcat.prediction import Prediction, Threshold
 from wildcat.sessions import fingerprint
 from wildcat.state import locked
 
 PREDICTIONS = "predictions"
 ERRORS = "errors"
+ATTEMPTS = ".attempts"
 ABOUT = "batch.json"
 OBJECT_STORE = 100 * 2**20  # bytes; Ray moves notes of where pictures are, not pictures
 BLOCKS = 10_000  # tasks at most: Ray keeps a record of each
@@ -74,12 +82,17 @@ class Reader:
     """
 
     def __init__(self, work: Work) -> None:
+        self._work = work
+        self._out = Path(work.out)
+
+    @cached_property
+    def _predictor(self) -> Predictor:
+        """Loaded in the first part, whose notes then tell of a process that this ends; Ray would start it forever."""
         import ray
 
-        self._work = work
         on_gpu = ray.is_initialized() and ray.get_gpu_ids()
         torch.set_num_threads(1)  # there is an actor per processor
-        self._predictor = load(work.run, "cuda" if on_gpu else "cpu", work.precision)
+        return load(self._work.run, "cuda" if on_gpu else "cpu", self._work.precision)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
         """Read and write the part of a batch of one.
@@ -95,15 +108,18 @@ class Reader:
             return {"pictures": [0], "error": [str(error)]}
 
     def _read(self, part: Part) -> int:
-        out = Path(self._work.out)
-        file = out / PREDICTIONS / f"{part.id}.parquet"
-        if file.is_file():  # Ray repeats a task of several parts whose actor died in one of them
+        file = self._out / PREDICTIONS / f"{part.id}.parquet"
+        if file.is_file():  # the process that wrote it ended before Ray knew
             return 0
+        attempts = Attempts(self._out / ATTEMPTS, part.id)
+        if attempts.hopeless:
+            raise WildcatError(
+                f"{len(attempts.ended)} workers have ended while they read {part}: is there memory enough?"
+            )
+        attempts.begin()
         rows: list[dict[str, Any]] = []
         failures: list[dict[str, str]] = []
-        for found in self._predictor.stream(
-            _items(part), batch_size=self._work.batch_size, on_error="yield", multi_maps=False
-        ):
+        for found in self._one_by_one(part, attempts) if attempts.ended else self._stream(_items(part)):
             if isinstance(found, Failure):
                 failures.append({"file": found.name, "error": found.message})
             else:
@@ -111,9 +127,24 @@ class Reader:
         # Errors first: without the predictions' file the part is not finished and the errors are dropped.
         prediction, failure = schemas(self._predictor.settings.classes)
         if failures:
-            _write(out / ERRORS / file.name, failures, failure)
+            _write(self._out / ERRORS / file.name, failures, failure)
         _write(file, rows, prediction)
+        attempts.forget()
         return len(rows) + len(failures)
+
+    def _stream(self, items: Iterable[Item]) -> Iterator[Prediction | Failure]:
+        return self._predictor.stream(items, batch_size=self._work.batch_size, on_error="yield", multi_maps=False)
+
+    def _one_by_one(self, part: Part, attempts: Attempts) -> Iterator[Prediction | Failure]:
+        """The pictures of a part in which a process has ended, each named before it is read."""
+        deadly = attempts.deadly
+        for item in _items(part):
+            if item.name in deadly:
+                told = f"{item.name} ended the process that read it, and the next one too: it is left out"
+                yield Failure(item.name, told)
+            else:
+                attempts.reading(item.name)
+                yield from self._stream([item])
 
 
 def _items(part: Part) -> Iterator[Item]:
@@ -182,9 +213,9 @@ def predict_all(
     Raises:
         WildcatError: for a mistake in what is given, a folder with predictions of another model, or a full disk.
     """
-    ray = _ray()
     if workers is not None and workers < 1:
         raise WildcatError(f"there must be at least 1 worker; got {workers}")
+    ray = _ray()
     if Path(run).is_dir():
         run = os.path.abspath(run)  # noqa: PTH100 - links stay as they are named
     out = Path(os.path.abspath(out))  # noqa: PTH100
@@ -195,13 +226,18 @@ def predict_all(
             folder.mkdir(exist_ok=True)
         parts = [part for part in parts_of(inputs, part_size, _finished(out)) if not _is_written(out, part)]
         if parts:
+            shutil.rmtree(out / ATTEMPTS, ignore_errors=True)  # they tell of the workers of one command
+            (out / ATTEMPTS).mkdir()
             with _connected(ray, address, workers):
                 _run(ray, parts, Work(run, str(out), threshold, batch_size, precision), workers)
+            shutil.rmtree(out / ATTEMPTS)
         return Done(_rows(out / PREDICTIONS), _rows(out / ERRORS))
 
 
 def _ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 stops a batch wherever anything else computes
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it warns of each actor that can be started anew
     try:
         import ray
         import ray.data
@@ -293,7 +329,8 @@ def _run(ray: Any, parts: Sequence[Part], work: Work, workers: int | None) -> No
     notes = ray.data.from_items(
         [{"part": part.to_json()} for part in parts], override_num_blocks=min(len(parts), BLOCKS)
     )
-    # Ray gives an actor a few parts at a time and starts it anew, with the same part, if it dies.
+    # Ray Data gives an actor a few parts at a time, and where its process ends starts it anew with the same parts, as
+    # often as it takes. The limit is a part's (attempts.py), not an actor's: a batch may take weeks.
     done = notes.map_batches(
         Reader,
         fn_constructor_args=[work],
@@ -304,7 +341,8 @@ def _run(ray: Any, parts: Sequence[Part], work: Work, workers: int | None) -> No
     )
     goes_on = f"what is finished is in {work.out}; the same command goes on"
     try:
-        with tqdm(desc="predicting", unit=" images", disable=None) as shown:
+        # What Ray says of processes that end comes by standard output; it goes with the other messages.
+        with contextlib.redirect_stdout(sys.stderr), tqdm(desc="predicting", unit=" images", disable=None) as shown:
             for row in done.iter_rows():
                 if row["error"]:
                     raise WildcatError(f"{row['error']} ({goes_on})")

@@ -73,7 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--debug" in argv:
             traceback.print_exc()
         else:
-            print(f"wildcat: error: {error}", file=sys.stderr)
+            named = isinstance(error, OSError) and error.filename and error.strerror
+            told = f"{error.filename}: {error.strerror}" if named else error
+            print(f"wildcat: error: {told}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("wildcat: stopped", file=sys.stderr)

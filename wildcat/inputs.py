@@ -53,6 +53,12 @@ class Part:
         """The same for the same pictures."""
         return hashlib.blake2b(self.to_json().encode(), digest_size=10).hexdigest()
 
+    def __str__(self) -> str:
+        """For messages."""
+        if self.kind == "pictures":
+            return self.names[0] if len(self.names) == 1 else f"{len(self.names)} pictures, {self.names[0]} the first"
+        return self.names[0] if self.kind == "shard" else f"row group {self.row_group} of {self.names[0]}"
+
     def to_json(self) -> str:
         """For :meth:`from_json`."""
         return json.dumps(asdict(self))

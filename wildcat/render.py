@@ -6,6 +6,7 @@ picture they belong to. Text uses the scalable font that comes with Pillow, whic
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -436,9 +437,8 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
     """The text on one line, or its beginning and an ellipsis where the whole is wider than ``width`` pixels."""
-    text = " ".join(text.split())
+    text = " ".join(text.split())[:10_000]  # no picture is so wide, and Pillow refuses much longer ones
     if font.getlength(text) <= width:
         return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"
+    fits = bisect.bisect_right(range(1, len(text)), width, key=lambda count: font.getlength(text[:count] + "…"))
+    return text[:fits] + "…"

@@ -43,8 +43,9 @@ class CommandParser(jsonargparse.ArgumentParser):
             kind = {"int": int, "float": float}[wrong[2]]
             told = f"{flag(wrong[1])} must be {settings.told(kind)}; got {wrong[3]!r}"
         if unknown := re.match(r"unrecognized arguments: (--[\w-]+)", told):
-            close = difflib.get_close_matches(unknown[1], self._option_string_actions, n=1)
-            told += f"; did you mean {close[0]}?" if close else ""
+            names = [option.lstrip("-") for option in self._option_string_actions]  # dashes are no likeness
+            close = difflib.get_close_matches(unknown[1].lstrip("-"), names, n=1)
+            told += f"; did you mean --{close[0]}?" if close else ""
         raise WildcatError(f"{told} (see {self.prog} --help)") from ex
 
 

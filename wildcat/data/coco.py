@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import reprlib
 import warnings
 from collections import defaultdict
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from wildcat.data.sample import Dataset, Sample, check_choice, require_path
+from wildcat.data.sample import FARTHEST, Dataset, Sample, check_choice, require_path
 from wildcat.errors import WildcatError
 
 YEARS = ("2014", "2017")
@@ -32,7 +31,7 @@ _MD5 = {
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and -FARTHEST < value < FARTHEST
 
 
 def _is_id(value: object) -> bool:
@@ -66,7 +65,7 @@ _ENTRIES: dict[str, dict[str, tuple[Callable[[Any], bool], str]]] = {
     "annotations": {
         "image_id": (_is_id, "a whole number"),
         "category_id": (_is_id, "a whole number"),
-        "bbox": (_is_box, "x, y, width and height, four finite numbers"),
+        "bbox": (_is_box, "x, y, width and height, four numbers below 1e9"),
         "area": (_is_number, "a number"),
         "segmentation": (_is_shape, "a list of polygons, each a list of x and y, or run lengths"),
     },

@@ -20,6 +20,7 @@ from wildcat.transforms import load_image
 
 Self = TypeVar("Self", bound="Dataset")
 
+FARTHEST = 1e9  # pixels from a picture's corner; beyond it sums and float32 lose count
 PICTURE_SUFFIXES = frozenset(
     [
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff"),

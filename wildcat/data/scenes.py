@@ -17,7 +17,11 @@ _PER_CLASS = 100  # training pictures a class of 15-Scene (Lazebnik et al. 2006)
 
 def _read_list(path: Path, needed: str) -> list[str]:
     require_path(path, needed)
-    names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise WildcatError(f"{path}: cannot be read as text in UTF-8: {error}") from None
+    names = [line.strip() for line in text.splitlines() if line.strip()]
     for name in names:
         if "/" not in name:
             raise WildcatError(f"{path}: {name!r} is not of the form class/picture.jpg")

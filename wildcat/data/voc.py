@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from wildcat.data.sample import Dataset, Sample, check_choice, require_path
+from wildcat.data.sample import FARTHEST, Dataset, Sample, check_choice, require_path
 from wildcat.errors import WildcatError
 
 CLASSES = (
@@ -120,7 +120,7 @@ def _parse(path: Path) -> ElementTree.Element:
         return ElementTree.parse(path, parser).getroot()
     except FileNotFoundError:
         raise WildcatError(f"{path}: the annotation is missing") from None
-    except (WildcatError, ElementTree.ParseError, OSError, ValueError) as error:
+    except (WildcatError, ElementTree.ParseError, OSError, ValueError, LookupError) as error:  # LookupError: encodings
         raise WildcatError(f"{path}: the annotation cannot be read: {error}") from None
 
 
@@ -134,10 +134,10 @@ def _read_annotation(path: Path) -> tuple[tuple[int, int], list[_Object]]:
         for item in root.iterfind("object"):
             # Only the object's own box: its parts (head, hand, foot) have boxes too.
             x1, y1, x2, y2 = (float(item.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax"))
-            if not (-np.inf < x1 <= x2 < np.inf and -np.inf < y1 <= y2 < np.inf):
+            if not (-FARTHEST < x1 <= x2 < FARTHEST and -FARTHEST < y1 <= y2 < FARTHEST):
                 raise WildcatError(
-                    f"{path}: a bndbox ends before it begins, or is not finite: xmin {x1:g}, ymin {y1:g}, xmax {x2:g},"
-                    f" ymax {y2:g}"
+                    f"{path}: a bndbox ends before it begins, or is out of range: xmin {x1:g}, ymin {y1:g}, "
+                    f"xmax {x2:g}, ymax {y2:g}"
                 )
             difficult = (item.findtext("difficult") or "0").strip() == "1"
             objects.append(_Object(item.findtext("name", "").strip(), difficult, (x1 - 1, y1 - 1, x2, y2)))
@@ -282,7 +282,7 @@ def open_action(spec: str, path: Path, split: str, *, mode: str = "crop", contex
     samples, crops, rows = [], {}, _action_labels(root, split)
     for (image, person), labels in rows.items():
         (width, height), objects = _read_annotation(_annotation(root, image))
-        if not (person.isdigit() and 1 <= int(person) <= len(objects)):
+        if not (re.fullmatch("[0-9]{1,9}", person) and 1 <= int(person) <= len(objects)):
             raise WildcatError(f"{_annotation(root, image)}: has no object {person}, only {len(objects)} objects")
         x1, y1, x2, y2 = objects[int(person) - 1].box
         name, left, top = f"{image}_{person}", 0, 0

@@ -6,6 +6,7 @@ data are comp2 (classification), comp6 (segmentation) and comp10 (actions); pack
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from wildcat.errors import WildcatError
 from wildcat.render import voc_palette
 
 
@@ -33,7 +35,7 @@ def write_label_files(
     folder.mkdir(parents=True, exist_ok=True)
     for name, column in zip(classes, labels.T, strict=True):
         lines = [f"{image} {label:2d}\n" for image, label in zip(names, column.tolist(), strict=True)]
-        _write(folder / f"{name}_{split}.txt", lines)
+        _write(folder / f"{_plain(name)}_{split}.txt", lines)
 
 
 def write_classification(
@@ -72,7 +74,7 @@ def write_masks(
             raise ValueError(f"{name}: a mask is uint8 (H, W), not {mask.dtype} {mask.shape}")
         image = Image.fromarray(mask)
         image.putpalette(palette)
-        image.save(out / f"{name}.png")
+        image.save(out / f"{_plain(name)}.png")
     return out
 
 
@@ -91,8 +93,15 @@ def _write_scores(
     for name, column in zip(classes, scores.T, strict=True):
         # 9 digits tell every two float32 apart, so the server's ranking is the model's own.
         lines = [f"{image} {score:.9g}\n" for image, score in zip(names, column.tolist(), strict=True)]
-        _write(folder / f"{stem}_{name}.txt", lines)
+        _write(folder / f"{stem}_{_plain(name)}.txt", lines)
     return folder
+
+
+def _plain(name: str) -> str:
+    """A name from data, if a file in the folder that is written to can have it: the server wants these very names."""
+    if name in ("", ".", "..") or re.search(r"[/\\\x00-\x1f]", name):
+        raise WildcatError(f"{name!r} is no name for a file")
+    return name
 
 
 def _write(path: Path, lines: Iterable[str]) -> None:

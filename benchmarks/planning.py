@@ -1,0 +1,107 @@
+"""The plan for 10⁹ pictures in docs/scaling.md, made from benchmarks/results/batch.csv: never written by hand.
+
+python -m benchmarks.planning          write it into the page
+python -m benchmarks.planning check    fail if the page is not up to date
+"""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks.common import OURS
+from benchmarks.tables import DOCS, Row, machine, read, spread
+from wildcat.predict import READERS
+
+PAGE = DOCS / "scaling.md"
+BEGIN, END = "<!-- plan: begin -->", "<!-- plan: end -->"
+WORKERS = 2  # of the measured batch
+PER_SECOND = "images/s"
+NEEDED = "of a worker: "  # what a picture needs, piece by piece
+PICTURES = 10**9
+WEEK = 7 * 24 * 3600
+PRICE = 0.05  # of a processor core for an hour, in the reader's currency; an example
+
+NOT_YET = "*Not measured yet: `python -m benchmarks.batch --full` fills this part.*"
+
+
+def median(rows: list[Row], work: str) -> float:
+    return float(next(row["median"] for row in rows if row["work"] == work and row["program"] == OURS))
+
+
+def listed(lines: list[tuple[str, str, str]], head: tuple[str, str, str]) -> list[str]:
+    return ["| " + " | ".join(line) + " |" for line in (head, ("---",) * 3, *lines)]
+
+
+def bottleneck(network: float, reading: float, fetch: float) -> str:
+    """The largest part of a picture's time on a worker, in words; all in milliseconds."""
+    parts = {
+        "the network's arithmetic": network,
+        "reading and decoding": reading,
+        "fetching": fetch,
+    }
+    name = max(parts, key=lambda part: parts[part])
+    share = parts[name] / sum(parts.values())
+    return f"**The bottleneck is {name}**: {parts[name]:.1f} of {sum(parts.values()):.1f} ms a picture ({share:.0%})"
+
+
+def plan(rows: list[Row]) -> list[str]:
+    """The measured figures, and what follows from them."""
+    whole = next(row for row in rows if row["unit"] == PER_SECOND)
+    rate = float(whole["median"]) / WORKERS
+    row_size, file_size = median(rows, "a row of the results"), median(rows, "a picture's file")
+    network = median(rows, f"{NEEDED}network")
+    files = median(rows, f"{NEEDED}files: read and decode")
+    web = median(rows, f"{NEEDED}web server of this machine: read")
+    hours = PICTURES / 3600 / rate
+    workers = PICTURES / WEEK / rate
+    wire = PICTURES * file_size / WEEK  # bytes per second
+    measured = [(row["work"], spread(row), row["note"]) for row in rows]
+    derived = [
+        ("images per second of a worker, *r*", f"{whole['median']} / {WORKERS}", f"{rate:.1f}"),
+        ("worker-hours", "10⁹ / 3600 r", f"{hours:,.0f}"),
+        ("workers for one week", "10⁹ / 604,800 r", f"{workers:,.1f}"),
+        (f"cost at {PRICE} per core-hour, an example", f"worker-hours × {PRICE}", f"{hours * PRICE:,.0f}"),
+        ("all workers of the week take from the store", "10⁹ p / 604,800 s", f"{wire / 1e6:,.0f} MB/s"),
+        ("requests to the store, a picture each", "10⁹ / 604,800 s", f"{PICTURES / WEEK:,.0f}/s"),
+        ("inputs held by the store", "10⁹ p", f"{PICTURES * file_size / 1e12:,.1f} TB"),
+        ("results", "10⁹ q", f"{PICTURES * row_size / 1e12:,.2f} TB"),
+        ("files of results, 1,000 pictures each", "10⁹ / 1,000", f"{PICTURES // 1000:,}"),
+    ]
+    delay = READERS * 1000 * WORKERS / float(whole["median"])
+    return [
+        machine(rows[0]),
+        "",
+        *listed(measured, ("measured", "median (quartiles)", "")),
+        "",
+        *listed(derived, ("for 10⁹ pictures", "from", "is")),
+        "",
+        f"{bottleneck(network, files, web)}, so the cost is worker-hours on cores, and more of them help in "
+        f"proportion. A worker takes {rate * file_size / 1e6:.1f} MB/s from the store and waits for it only where a "
+        f"picture comes later than {delay:.0f} ms after it was asked for, {READERS} being fetched ahead at a time; a "
+        f"link of {8 * wire / 1e9:.1f} Gbit/s carries the week's pictures."
+        if network > files + web
+        else f"{bottleneck(network, files, web)}: keep pictures near the size at which they are read, in shards.",
+    ]
+
+
+def page() -> str:
+    """docs/scaling.md as it should be."""
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    rows = read("batch")
+    lines = plan(rows) if rows else [NOT_YET]
+    return "\n".join([before + BEGIN, *lines, END + after])
+
+
+def main(arguments: list[str]) -> int:
+    if arguments == ["check"]:
+        if PAGE.read_text(encoding="utf-8") != page():
+            print(f"{PAGE.name} is not up to date: run python -m benchmarks.planning", file=sys.stderr)
+            return 1
+        return 0
+    PAGE.write_text(page(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
