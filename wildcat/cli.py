@@ -58,6 +58,13 @@ def _dispatch(argv: list[str]) -> int:
     return exit_code
 
 
+def _told(error: Exception) -> str:
+    """The message, without the number that an error of the system begins with."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code is 0, 1 if some pictures were skipped, 2 for a mistake of the user's."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -73,9 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--debug" in argv:
             traceback.print_exc()
         else:
-            named = isinstance(error, OSError) and error.filename and error.strerror
-            told = f"{error.filename}: {error.strerror}" if named else error
-            print(f"wildcat: error: {told}", file=sys.stderr)
+            print(f"wildcat: error: {_told(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("wildcat: stopped", file=sys.stderr)
