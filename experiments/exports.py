@@ -51,11 +51,11 @@ def differences(name: str, predictor: Predictor, pictures: Sequence[Path], folde
     return rows
 
 
-def scores(predictor: Predictor, data: str) -> str:
-    """The headline scores, as cells of a table."""
+def scores(predictor: Predictor, data: str) -> dict[str, str]:
+    """The headline scores that the data set allows."""
     found = evaluate(predictor, data, tasks=["classification", "pointing", "segmentation"])
-    cells = [found.get(task, {}).get(key) for task, key in SCORES.values()]
-    return " | ".join("" if value is None else f"{value:.3f}" for value in cells)
+    values = {name: found.get(task, {}).get(key) for name, (task, key) in SCORES.items()}
+    return {name: f"{value:.3f}" for name, value in values.items() if value is not None}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "ONNX Runtime": load_file(file, "onnx"),
             "OpenVINO": load_file(file, "openvino"),
         }
-        scored = [f"| {runtime} | {scores(each, chosen.scored)} |" for runtime, each in reading.items()]
+        scored = {runtime: scores(each, chosen.scored) for runtime, each in reading.items()}
     kind = chosen.data.partition(":")[0], chosen.scored.partition(":")[0]
     given = f"--data {kind[0]}:DIR/{label_of(chosen.data)} --scored {kind[1]}:DIR/{label_of(chosen.scored)}"
     text = [
@@ -98,9 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "",
         f"Scores of {chosen.run.name} on {label_of(chosen.scored)}, by runtime:",
         "",
-        "| runtime | " + " | ".join(SCORES) + " |",
-        "|---|" + "---|" * len(SCORES),
-        *scored,
+        "| runtime | " + " | ".join(scored["PyTorch"]) + " |",
+        "|---|" + "---|" * len(scored["PyTorch"]),
+        *(f"| {runtime} | {' | '.join(found.values())} |" for runtime, found in scored.items()),
     ]
     (chosen.out / "exports.md").write_text("\n".join(text) + "\n", encoding="utf-8")
     print("\n".join(text))
