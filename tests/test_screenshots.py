@@ -33,4 +33,5 @@ def test_every_picture_is_shown_and_has_its_program() -> None:
     shown = {name for page in pages for name in re.findall(r"\((?:docs/)?images/(.*?)\)", page.read_text())}
     there = {file.name for file in (REPOSITORY / "docs" / "images").iterdir()}
     made = {*screenshots.REPORT, *screenshots.PAGE, *(f"{name}.jpg" for name in pictures.PICTURES)}
-    assert shown == there == made
+    assert shown == there
+    assert {name for name in there if name.endswith(".jpg")} == made  # figures are drawn by benchmarks
