@@ -32,7 +32,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.batch import at_work, below
+from benchmarks.batch import at_work
 from benchmarks.forked import Forked, Row, shown, told_of, write
 from wildcat.batch import ATTEMPTS, ERRORS, PREDICTIONS
 from wildcat.config import TrainConfig
@@ -180,10 +180,7 @@ def batches(place: Place, count: int) -> Iterator[Row]:
                 return bool(start[0]) and time.monotonic() - start[0] > wait  # noqa: B023
 
             if done + len(pending) < count and process.until(moment, pause=0.005):
-                processes = below(process.process)
-                process.signal(signal.SIGKILL)
-                process.wait()
-                gone(processes)
+                process.signal(signal.SIGKILL)  # its workers go on for some seconds, beside those of the next command
             code = process.wait()
             if code != -signal.SIGKILL:
                 break
@@ -195,29 +192,18 @@ def batches(place: Place, count: int) -> Iterator[Row]:
         done += len(pending)
 
 
-def gone(processes: set[int], seconds: float = 60) -> None:
-    """Wait until what a killed process had started has ended: Ray sees to that."""
-    deadline = time.monotonic() + seconds
-    while any(Path(f"/proc/{number}").exists() for number in processes):
-        if time.monotonic() > deadline:
-            sys.exit(f"{processes} are still there")
-        time.sleep(0.05)
-
-
 def workers(place: Place, count: int) -> Iterator[Row]:
     """Workers are killed while they read; the batch is left alone and must come to its end by itself."""
     done = 0
     while done < count:
         out, found = place.fresh(), list[str]()
         process = place.batch(out)
-
-        def at_random() -> bool:
-            return bool(at_work(out)) and place.random.random() < 0.1  # noqa: B023
-
-        while len(found) < min(WORKERS_KILLED, count - done) and process.until(at_random, pause=0.005):
-            with contextlib.suppress(ProcessLookupError, IndexError):  # it ended meanwhile; nobody is at work any more
-                os.kill(place.random.choice(sorted(at_work(out))), signal.SIGKILL)
-                found.append(f"{written(out)} parts written")
+        parts = PICTURES // PART
+        for after in sorted(place.random.choices(range(parts), k=min(WORKERS_KILLED, count - done))):
+            if process.until(lambda: written(out) >= after and bool(at_work(out)), pause=0.005):  # noqa: B023
+                with contextlib.suppress(ProcessLookupError, IndexError):  # it ended meanwhile; nobody is at work now
+                    os.kill(place.random.choice(sorted(at_work(out))), signal.SIGKILL)
+                    found.append(f"{written(out)} parts written")
         code = process.wait()
         end = wrong_rows(place, out, complete=True) or "identical" if code == 1 else f"exit {code}: {process.told()}"
         yield from (told_of("worker", "while it reads", seen, end) for seen in found)
