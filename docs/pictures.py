@@ -17,6 +17,7 @@ from wildcat.evaluate import fit_masks, items_of
 IMAGES = Path(__file__).parent / "images"
 SHOWN = 4  # pictures
 SIDE = 300  # pixels, of each part of a picture with masks
+LOW = 0.2  # probability from which overlays show a class; quickstart trains for a minute or two
 
 
 def overlays(run: str) -> Image.Image:
@@ -26,7 +27,8 @@ def overlays(run: str) -> Image.Image:
     dataset = open_dataset("synthetic:count=24,seed=7,size=384", "test")
     pairs = [i for i, sample in enumerate(dataset.samples) if (sample.labels == 1).sum() == 2][:SHOWN]
     predictions = list(predictor.stream(items_of(dataset.subset(pairs))))
-    return render.contact_sheet([prediction.overlay() for prediction in predictions], columns=2, side=600)
+    sheets = [prediction.overlay(LOW) for prediction in predictions]
+    return render.contact_sheet(sheets, columns=2, side=600)
 
 
 def drawn_masks(run: str) -> Image.Image:

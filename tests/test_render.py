@@ -94,6 +94,17 @@ def test_heatmap_peak_lies_at_the_centre_of_its_cell() -> None:
     assert (x.mean() + 0.5, y.mean() + 0.5) == pytest.approx((70, 30), abs=1.0)  # (3 + 0.5) * 20, (1 + 0.5) * 20
 
 
+def test_heat_begins_where_the_model_is_undecided() -> None:
+    for values, floor in (([[-4, 0, 2]], 0), ([[1, 2, 3]], 1), ([[-3, -2, 0]], -3), ([[0, 0, 0]], 0)):
+        assert render.undecided(np.array(values)) == floor
+    picture = np.full((100, 300, 3), 128, np.uint8)
+    below, none = (
+        np.asarray(render.prediction_overlay(picture, [render.Entry("cat", 0.9, np.array([[low, 0.0, 2.0]]))]))
+        for low in (-4.0, 0.0)
+    )
+    np.testing.assert_array_equal(below, none)  # how much speaks against the class does not warm the rest
+
+
 def test_heatmap_common_range() -> None:
     low, high = np.array([[0.0, 1.0]]), np.array([[0.0, 4.0]])
     assert render.heatmap_overlay(GREY, low) == render.heatmap_overlay(GREY, high)  # each to its own range

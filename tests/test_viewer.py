@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from tests.runs import ColourModel, spots
+from wildcat import viewer as viewing
 from wildcat.errors import WildcatError
 from wildcat.model import WildcatOutput
 from wildcat.predict import Predictor, Settings
@@ -82,6 +83,12 @@ def test_heat_lies_on_the_chosen_classes_alone(picture: str) -> None:
     assert changed[0, 2][left] > 100 and changed[0, 2][right] > 100
     nothing = viewer.draw(picture, "classify", [0], 0.0)
     np.testing.assert_array_equal(nothing, plain)
+
+
+def test_ground_that_speaks_neither_for_nor_against_a_class_is_cold() -> None:
+    maps = np.array([[[-8, 0, 2]], [[1, 3, 2]]], np.float32)
+    np.testing.assert_array_equal(viewing._evidence(maps[:1]), [[0, 0, 1]])
+    np.testing.assert_array_equal(viewing._evidence(maps), [[0, 1, 1]])
 
 
 def test_json_holds_what_is_ticked(picture: str) -> None:

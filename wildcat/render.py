@@ -39,6 +39,16 @@ _SUPERSAMPLING = 4
 # ---- Overlays of the size of the picture --------------------------------------------------------------------------
 
 
+def undecided(class_maps: npt.ArrayLike) -> float:
+    """Where heat begins: at 0, where a model is undecided; at the lowest value of maps that are on one side of it.
+
+    Stretched from the minimum instead, what speaks neither for nor against a class would be warm wherever something
+    else speaks against it.
+    """
+    low, high = float(np.min(class_maps)), float(np.max(class_maps))
+    return 0.0 if low < 0 < high else low
+
+
 def heatmap_overlay(
     image: Picture,
     class_map: npt.ArrayLike,
@@ -269,7 +279,7 @@ def prediction_overlay(image: Picture, entries: Sequence[Entry], *, title: str =
     scale = (size[0] / picture.width, size[1] / picture.height)
     panels = [_Panel(view, title, None)]
     for entry in entries:
-        panel = heatmap_overlay(view, entry.class_map)
+        panel = heatmap_overlay(view, entry.class_map, vmin=undecided(entry.class_map))
         if entry.point is not None:
             panel = draw_points(panel, [(entry.point[0] * scale[0], entry.point[1] * scale[1])])
         panels.append(_Panel(panel, entry.name, entry.score))

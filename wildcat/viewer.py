@@ -140,7 +140,8 @@ class Viewer:
         if task == "segment":
             names = _maskable(view, chosen)[0].settings.classes
             return render.mask_overlay(view.image, self._shown_mask(path, chosen, crf), names, opacity=opacity)
-        picture = render.heatmap_overlay(view.image, _evidence(view.class_maps[list(chosen)]), opacity=opacity)
+        evidence = _evidence(view.class_maps[list(chosen)])
+        picture = render.heatmap_overlay(view.image, evidence, opacity=opacity, vmin=0, vmax=1)
         if task == "classify":
             return picture
         tags = [f"{self.classes[c]} {100 * view.probabilities[c]:.0f} %" for c in chosen]
@@ -150,7 +151,7 @@ class Viewer:
         """The M maps of a class over the picture, in one scale of colours."""
         view = self.view(path).only([c]).reduced(MAP_SIDE)
         maps = view.class_maps if view.multi_maps is None else view.multi_maps
-        low, high = float(maps.min()), float(maps.max())
+        low, high = render.undecided(maps), float(maps.max())
         return [render.heatmap_overlay(view.image, one, vmin=low, vmax=high) for one in maps]
 
     def mask(self, path: str, chosen: Sequence[int], crf: bool = False) -> Labels:
@@ -185,7 +186,8 @@ def _maskable(prediction: Prediction, chosen: Sequence[int]) -> tuple[Prediction
 
 
 def _evidence(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The strongest of several maps (K, h, w) at each cell, each on its own scale from 0 to 1."""
-    low, high = maps.min(axis=(1, 2), keepdims=True), maps.max(axis=(1, 2), keepdims=True)
+    """The strongest of several maps (K, h, w) at each cell, each on its own scale from 0, undecided, to 1."""
+    low = np.array([render.undecided(one) for one in maps], np.float32)[:, None, None]
+    high = maps.max(axis=(1, 2), keepdims=True)
     scaled: npt.NDArray[np.float32] = ((maps - low) / np.maximum(high - low, np.finfo(np.float32).tiny)).max(axis=0)
-    return scaled
+    return np.maximum(scaled, 0)

@@ -51,9 +51,7 @@ def card(choice: Choice, prediction: Prediction, sample: Sample) -> Shown:
     scale = (view.width / prediction.size[0], view.height / prediction.size[1])
     x, y = prediction.point_array[choice.label]
     evidence = prediction.class_maps[choice.label]
-    # 0 is where the model is undecided; a picture that it holds for nothing of the class shows where it is least sure.
-    lowest = 0.0 if evidence.max() > 0 else None
-    picture = render.heatmap_overlay(view, evidence, opacity=0.7, vmin=lowest)
+    picture = render.heatmap_overlay(view, evidence, opacity=0.7, vmin=render.undecided(evidence))
     boxes = 0
     if sample.boxes is not None and sample.box_classes is not None:
         for x1, y1, x2, y2 in sample.boxes[sample.box_classes == choice.label].tolist():
