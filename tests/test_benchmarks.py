@@ -53,7 +53,10 @@ def test_the_plan_follows_from_what_was_measured() -> None:
     }
     shared = {"program": "wildcat", "turns": "1", "note": "", "cpu": "x", "cores": "2", "threads": "1"}
     shared |= {"python": "3", "torch": "2"}
-    rows = [{"work": work, "unit": unit, "median": str(value), **shared} for work, (unit, value) in measured.items()]
+    rows = [
+        {"work": work, "unit": unit, **dict.fromkeys(("q1", "median", "q3"), str(value)), **shared}
+        for work, (unit, value) in measured.items()
+    ]
     told = "\n".join(planning.plan(rows))
     for line in (
         "| worker-hours | 10⁹ / 3600 r | 6,944 |",  # r = 40

@@ -131,3 +131,38 @@ def test_download_asks_for_the_known_checksums(tmp_path: Path, monkeypatch: pyte
     assert len(open_dataset(f"coco:{tmp_path / 'new'},year=2017", "val")) == 1
     assert [url.rsplit("/", 1)[1] for url, _ in calls[:2]] == ["annotations_trainval2017.zip", "train2017.zip"]
     assert all(len(md5) == 32 for _, md5 in calls)
+
+
+@pytest.mark.parametrize(
+    ("shape", "told"),
+    [
+        ({"size": [30, 41], "counts": [0, 1200]}, "run lengths must be those of 30 x 40 pixels"),
+        ({"size": [30, 40], "counts": [0, 1201]}, "run lengths"),
+        ({"size": [30, 40], "counts": [-1, 1201]}, "run lengths"),
+        ({"size": [30, 40], "counts": [0.5, 1199.5]}, "run lengths"),
+        ({"size": [30, 40], "counts": "\x00\xff"}, "run lengths"),
+        ({"size": [30, 40], "counts": None}, "run lengths"),
+        ([[0, 0, 9, 0, 1e8, 9]], "a polygon leads far out of the picture of 30 x 40 pixels"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(tmp_path: Path, shape: object, told: str) -> None:
+    root = trees.coco(tmp_path)
+    file = root / "annotations" / "instances_train2014.json"
+    content = json.loads(file.read_text())
+    content["annotations"][2]["segmentation"] = shape
+    file.write_text(json.dumps(content))
+    with pytest.raises(WildcatError, match=told):
+        open_dataset(f"coco:{root}", "train")
+
+
+def test_packed_run_lengths_are_the_same_mask(tmp_path: Path) -> None:
+    packer = pytest.importorskip("pycocotools.mask")
+    root = trees.coco(tmp_path)
+    file = root / "annotations" / "instances_train2014.json"
+    before = open_dataset(f"coco:{root}", "train").mask(0)
+    content = json.loads(file.read_text())
+    crowd = np.zeros((30, 40), np.uint8, order="F")
+    crowd[:, 19] = 1
+    content["annotations"][2]["segmentation"] = {"size": [30, 40], "counts": packer.encode(crowd)["counts"].decode()}
+    file.write_text(json.dumps(content))
+    np.testing.assert_array_equal(open_dataset(f"coco:{root}", "train").mask(0), before)

@@ -77,7 +77,7 @@ class _Segment(NamedTuple):
     label: int  # 1 ... C
     area: float
     crowd: bool
-    shape: list[npt.NDArray[np.float64]] | dict[str, Any]  # polygons, each (2 P,), or run lengths
+    shape: list[npt.NDArray[np.float64]] | npt.NDArray[np.int64]  # polygons, each (2 P,), or run lengths
 
 
 class CocoDataset(Dataset):
@@ -101,16 +101,15 @@ class CocoDataset(Dataset):
         height, width = self.sizes[name]
         out = np.zeros((height, width), dtype=np.uint8)
         for segment in sorted(self.segments.get(name, []), key=lambda s: (not s.crowd, -s.area)):
-            if isinstance(segment.shape, dict):
-                runs = segment.shape
-                if isinstance(runs["counts"], list):
-                    runs = coco_mask.frPyObjects(runs, height, width)
+            if isinstance(segment.shape, np.ndarray):  # down the columns, first what is outside
+                inside = np.arange(len(segment.shape)) % 2 == 1
+                drawn = np.repeat(inside, segment.shape).reshape(width, height).T
             else:
                 runs = coco_mask.merge(coco_mask.frPyObjects(segment.shape, height, width))
-            with warnings.catch_warnings():
-                # pycocotools 2.0 has not followed NumPy 2's way to make arrays.
-                warnings.simplefilter("ignore", DeprecationWarning)
-                drawn = coco_mask.decode(runs) > 0
+                with warnings.catch_warnings():
+                    # pycocotools 2.0 has not followed NumPy 2's way to make arrays.
+                    warnings.simplefilter("ignore", DeprecationWarning)
+                    drawn = coco_mask.decode(runs) > 0
             out[drawn] = 255 if segment.crowd else segment.label
         return out
 
@@ -170,12 +169,43 @@ def _load(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def _segment(item: dict[str, Any], label: int) -> _Segment:
+def _segment(item: dict[str, Any], label: int, height: int, width: int) -> _Segment:
+    """An instance; what its shape says is checked, since the tools that draw it do not.
+
+    Raises:
+        ValueError: for run lengths of another size, and polygons that lead far out of the picture.
+    """
     shape = item["segmentation"]
-    if isinstance(shape, list):
+    drawn: list[npt.NDArray[np.float64]] | npt.NDArray[np.int64]
+    if isinstance(shape, dict):
+        counts = shape["counts"]
+        counts = _unpacked(counts) if isinstance(counts, str) else counts
+        sound = isinstance(counts, list) and all(_is_id(count) and 0 <= count <= height * width for count in counts)
+        if not sound or shape["size"] != [height, width] or sum(counts) != height * width:
+            raise ValueError(f"run lengths must be those of {height} x {width} pixels")
+        drawn = np.array(counts, dtype=np.int64)
+    else:
         # A polygon has three corners; the tools would take four numbers for a box.
-        shape = [np.array(polygon, dtype=np.float64) for polygon in shape if len(polygon) >= 6]
-    return _Segment(label, float(item["area"]), bool(item.get("iscrowd", 0)), shape)
+        drawn = [np.array(polygon, dtype=np.float64) for polygon in shape if len(polygon) >= 6]
+        if any(np.abs(polygon).max() > 10 * max(height, width) for polygon in drawn):
+            raise ValueError(f"a polygon leads far out of the picture of {height} x {width} pixels")
+    return _Segment(label, float(item["area"]), bool(item.get("iscrowd", 0)), drawn)
+
+
+def _unpacked(text: str) -> list[int]:
+    """Run lengths from COCO's packed text: five bits a character from 48 on, differences to the last but one."""
+    counts: list[int] = []
+    number = shift = 0
+    for character in text:
+        bits = ord(character) - 48
+        number |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            if bits & 16:
+                number -= 1 << shift
+            counts.append(number + counts[-2] if len(counts) > 2 else number)
+            number = shift = 0
+    return counts
 
 
 def open_coco(spec: str, path: Path, split: str, *, year: str | None = None, empty: str = "keep") -> CocoDataset:
@@ -219,9 +249,12 @@ def open_coco(spec: str, path: Path, split: str, *, year: str | None = None, emp
         labels[classes] = 0
         labels[classes[~crowd]] = 1
         samples.append(Sample(name, folder / image["file_name"], labels, boxes.astype(np.float32), classes, crowd))
-        drawn = [_segment(item, int(label) + 1) for item, label in zip(items, classes, strict=True)]
-        segments[name] = [segment for segment in drawn if segment.shape]
-        sizes[name] = (int(image["height"]), int(image["width"]))
+        height, width = sizes[name] = (int(image["height"]), int(image["width"]))
+        try:
+            drawn = [_segment(item, int(label) + 1, height, width) for item, label in zip(items, classes, strict=True)]
+        except ValueError as error:
+            raise WildcatError(f"{_annotations(path, split, year)}: {image['file_name']}: {error}") from None
+        segments[name] = [segment for segment in drawn if len(segment.shape)]
 
     # Annotations refer to the pixels as stored.
     dataset = CocoDataset(spec, split, [item["name"] for item in categories], samples, upright=False)
