@@ -61,8 +61,12 @@ def test_prompt_points(place: Path, tmp_path: Path) -> None:
             assert not (points[0] == points[-1]).all()
 
 
-def test_compare_poolings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    example("compare_poolings", "synthetic:count=16,size=64", tmp_path, *SMALL)
+def test_compare_poolings(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(8):
+        folder = tmp_path / "pictures" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.png").write_bytes((place / f"{number}.png").read_bytes())
+    example("compare_poolings", f"folder:{tmp_path / 'pictures'}", tmp_path / "runs", *SMALL)
     rows = capsys.readouterr().out.splitlines()[-4:]
     assert [row.split()[0] for row in rows] == ["max", "average", "weldon", "wildcat"]
     assert all(0 <= float(row.split()[1]) <= 100 for row in rows)
