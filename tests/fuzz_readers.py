@@ -222,7 +222,9 @@ def fuzz(name: str, minutes: float, folder: Path) -> None:
         import atheris
     except ImportError as error:
         sys.exit(f"fuzzing needs atheris ({error}): pip install 'wildcat-wsl[fuzz]'")
-    with atheris.instrument_imports(include=["wildcat.data", "wildcat.config", "wildcat.inputs", "yaml"]):
+    looked_into = ["wildcat.data", "wildcat.config", "wildcat.checkpoint", "wildcat.inputs", "yaml"]
+    with atheris.instrument_imports(include=looked_into):
+        import wildcat.checkpoint
         import wildcat.data
         import wildcat.inputs  # noqa: F401
     read, good = prepared(name, folder)
