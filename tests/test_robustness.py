@@ -1,5 +1,6 @@
 """Bad input: what users are told, as docs/robustness.md says."""
 
+import asyncio
 import re
 import shlex
 import shutil
@@ -62,8 +63,12 @@ def site(base: Path) -> Iterator[Site]:
     """The web page of the run."""
     pytest.importorskip("gradio")
     viewer = Viewer(load(base / "run"))
+
+    async def opened() -> Site:  # where no event loop runs, gradio makes some and leaves them open
+        return Site(app.create_app(viewer, "run"), app._Page(app._gradio(), viewer, "run"))
+
     with app.upload_folder():
-        yield Site(app.create_app(viewer, "run"), app._Page(app._gradio(), viewer, "run"))
+        yield asyncio.run(opened())
 
 
 @pytest.mark.filterwarnings("default")  # those of gradio are its own
