@@ -190,7 +190,8 @@ def test_killed_workers_and_a_picture_that_kills(ray: Any, place: Path, tmp_path
 
 
 def test_what_workers_leave_behind(place: Path, tmp_path: Path) -> None:
-    """Without Ray: notes of workers that ended, and what the next one makes of them."""
+    """Without starting Ray: notes of workers that ended, and what the next one makes of them."""
+    pytest.importorskip("ray.data", reason="needs Ray Data: pip install 'wildcat-wsl[ray]'")
     for name in (PREDICTIONS, ERRORS, ATTEMPTS):
         (tmp_path / name).mkdir()
     names = tuple(str(file) for file in sorted((place / "pictures").iterdir()))
