@@ -4,7 +4,8 @@
 
 Each format is written, as `wildcat export RUN --format FORMAT --check PICTURES` does, of RUN and of a ResNet-50 with
 random weights and as many classes, compared on the first pictures of a data set's scoring split; then RUN is scored in
-each runtime as `wildcat evaluate --runtime` does. The folder of the run is only read.
+each runtime as `wildcat evaluate --runtime` does, and in the half precision of `wildcat predict` on processors that
+have matrix units. The folder of the run is only read.
 """
 
 import argparse
@@ -77,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         file = folder / f"{chosen.run.name}.onnx"  # which --runtime opens in either
         reading = {
             "PyTorch": predictor,
+            "PyTorch, trunk in bf16": load(chosen.run, precision="bf16"),
             "ONNX Runtime": load_file(file, "onnx"),
             "OpenVINO": load_file(file, "openvino"),
         }
@@ -96,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "|---|---|" + "---|" * len(OUTPUTS),
         *rows,
         "",
-        f"Scores of {chosen.run.name} on {label_of(chosen.scored)}, by runtime:",
+        f"Scores of {chosen.run.name} on {label_of(chosen.scored)}, by runtime and precision:",
         "",
         "| runtime | " + " | ".join(scored["PyTorch"]) + " |",
         "|---|" + "---|" * len(scored["PyTorch"]),
