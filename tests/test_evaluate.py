@@ -17,6 +17,7 @@ from wildcat.data import Dataset, open_dataset
 from wildcat.errors import WildcatError
 from wildcat.evaluate import evaluate, items_of, results_file, summary, with_classes
 from wildcat.metrics import average_precision, pointing_result
+from wildcat.model import WildcatOutput
 from wildcat.predict import Predictor
 from wildcat.prediction import Prediction, Settings
 from wildcat.train import train
@@ -115,6 +116,29 @@ def test_tasks_are_chosen(dataset: Dataset) -> None:
         evaluate(perfect(dataset), DATA, tasks=["painting"])
 
 
+class EightColours(ColourModel):
+    """As many classes as the drawn data have."""
+
+    def forward(self, images: torch.Tensor) -> WildcatOutput:
+        return super().forward(images[:, [0, 1, 2, 0, 1, 2, 0, 1]])
+
+
+def test_pictures_are_read_at_the_sizes_that_the_tasks_need(dataset: Dataset) -> None:
+    spec, found = "synthetic:count=8,size=96", {}
+    for tasks, sizes in (
+        (["classification"], [64]),
+        (["pointing"], [64, 96, 128]),
+        (["classification", "pointing"], [64, 96, 128]),
+        (["segmentation"], [64, 96, 128]),
+    ):
+        predictor = Predictor(EightColours(), Settings(dataset.classes, True, (64,), (96, 128)))
+        results = found[tuple(tasks)] = evaluate(predictor, spec, tasks=tasks)
+        assert [shape[2] for shape in predictor.model.batches] == sizes  # 8 pictures are one batch
+        assert results["reading"].get("map_sizes") == (None if tasks == ["classification"] else [96, 128])
+    one, both = found["classification",], found["classification", "pointing"]
+    assert one["classification"] == both["classification"]
+
+
 def test_splits(dataset: Dataset) -> None:
     validation = open_dataset(DATA, "val")
     results = evaluate(perfect(validation), DATA, split="val")
@@ -152,7 +176,9 @@ def colours(classes: tuple[str, ...] = ("red", "green", "blue")) -> Predictor:
 
 def test_one_class_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = folder_of_colours(tmp_path)
-    results = evaluate(colours(("blue", "green", "red")), data)  # the model says red, green, blue in this order
+    predictor = colours(("blue", "green", "red")).reading_at(map_sizes=[96])
+    results = evaluate(predictor, data)  # the model says red, green, blue in this order
+    assert {shape[2] for shape in predictor.model.batches} == {64}  # nothing is there to score maps on
     assert results["classification"]["accuracy"] == pytest.approx(100 / 3)
     assert results["classification"]["mean_class_accuracy"] == pytest.approx(100 / 3)
     assert "map_area" not in results["classification"] and "pointing" not in results

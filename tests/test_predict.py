@@ -210,6 +210,17 @@ def test_sizes_of_scores_and_maps() -> None:
     np.testing.assert_allclose(prediction.class_maps[0], 1, atol=1e-6)
 
 
+def test_probabilities_alone_are_the_same_without_the_sizes_of_maps(tmp_path: Path) -> None:
+    Image.fromarray(awkward.photo(1200, 800)).save(tmp_path / "large.jpg")  # decoded smaller for the scores alone
+    predictor = colour_predictor((64,), (64, 512), mirror=True)
+    (whole,) = predictor.stream(items_of([tmp_path / "large.jpg"]))
+    predictor.model.batches.clear()
+    (alone,) = predictor.stream(items_of([tmp_path / "large.jpg"]), maps=False)
+    assert [shape[2] for shape in predictor.model.batches] == [64, 64]
+    np.testing.assert_array_equal(alone.probabilities, whole.probabilities)
+    assert alone.class_maps.shape == (3, 2, 2) and whole.class_maps.shape == (3, 16, 16)
+
+
 def test_a_mirrored_picture_reads_the_same() -> None:
     picture = spots(320, 320, {0: (70, 60), 2: (250, 200)})
     one, other = (colour_predictor(mirror=True)(p) for p in (picture, np.ascontiguousarray(picture[:, ::-1])))

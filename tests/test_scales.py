@@ -70,6 +70,8 @@ def test_the_combination_reads_what_its_scales_read(trained: Path) -> None:
     for name, prediction in zip(("scale-64", "scale-96"), alone, strict=True):
         np.testing.assert_allclose(each[name].probabilities, prediction.probabilities, atol=1e-6)
         np.testing.assert_allclose(each[name].class_maps, prediction.class_maps, atol=1e-4)
+    (scores,) = predictor.stream_each([wildcat_item(picture)], maps=False)
+    assert all(np.array_equal(scores[name].probabilities, each[name].probabilities) for name in each)
     mean = np.mean([p.probabilities for p in alone], axis=0)
     np.testing.assert_allclose(each[MEAN].probabilities, mean, atol=1e-6)
     fused = fuse_maps([torch.from_numpy(p.class_maps)[None] for p in alone])[0].numpy()

@@ -25,6 +25,11 @@ from wildcat.prediction import Prediction
 TASKS = ("classification", "pointing", "segmentation")
 
 
+def need_maps(tasks: Sequence[str]) -> bool:
+    """Whether a task looks at where things are: pictures are then read at the sizes of maps too."""
+    return "pointing" in tasks or "segmentation" in tasks
+
+
 def items_of(dataset: Dataset) -> list[Item]:
     """The pictures of a data set, for :meth:`Predictor.stream`."""
     return [
@@ -112,11 +117,11 @@ def observe(
     labels: Literal["predicted", "image"] = "predicted",
     crf: bool = False,
 ) -> dict[str, "Score"]:
-    """Read every picture of a data set once: what each part of the predictor says of them all."""
+    """Read every picture of a data set once, at the sizes that the tasks need: what each part of the predictor says."""
     parts = scored_parts(predictor, dataset.spec, dataset.split)
     scores = {part: Score(dataset, tasks, labels, crf) for part in parts}
     bar = tqdm(total=len(dataset), desc=f"scoring {dataset.split}", unit=" images", disable=None)
-    for index, each in enumerate(predictor.stream_each(items_of(dataset), parts=parts)):
+    for index, each in enumerate(predictor.stream_each(items_of(dataset), parts=parts, maps=need_maps(tasks))):
         for part, prediction in each.items():
             scores[part].update(index, prediction)
         bar.update()
@@ -130,10 +135,10 @@ def results_of(predictor: Predictor, scores: dict[str, "Score"], seconds: float)
     chosen = predictor.chosen if predictor.chosen in found else MEAN
     dataset = scores[chosen].dataset
     results: dict[str, Any] = {"data": dataset.spec, "split": dataset.split, "images": len(dataset), **found[chosen]}
-    settings = predictor.settings
+    settings, maps = predictor.settings, need_maps(scores[chosen].tasks)
     results["reading"] = {
         "score_sizes": list(settings.score_sizes),
-        "map_sizes": list(settings.map_sizes),
+        **({"map_sizes": list(settings.map_sizes)} if maps else {}),
         "mirror": settings.mirror,
     }
     if isinstance(predictor, CombinedPredictor):

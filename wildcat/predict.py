@@ -168,15 +168,28 @@ class Predictor:
         batch_size: int = 8,
         on_error: Literal["raise"] = "raise",
         multi_maps: bool = True,
+        maps: bool = True,
     ) -> Iterator[Prediction]: ...
 
     @overload
     def stream(
-        self, items: Iterable[Item], *, batch_size: int = 8, on_error: Literal["yield"], multi_maps: bool = True
+        self,
+        items: Iterable[Item],
+        *,
+        batch_size: int = 8,
+        on_error: Literal["yield"],
+        multi_maps: bool = True,
+        maps: bool = True,
     ) -> Iterator[Prediction | Failure]: ...
 
     def stream(
-        self, items: Iterable[Item], *, batch_size: int = 8, on_error: str = "raise", multi_maps: bool = True
+        self,
+        items: Iterable[Item],
+        *,
+        batch_size: int = 8,
+        on_error: str = "raise",
+        multi_maps: bool = True,
+        maps: bool = True,
     ) -> Iterator[Any]:
         """Read many pictures, in order, decoding ahead of the network; memory does not grow with their number.
 
@@ -185,30 +198,34 @@ class Predictor:
             batch_size: pictures per pass of the network.
             on_error: "raise", or "yield" to get a :class:`Failure` in place of the prediction.
             multi_maps: keep the M maps of each class; without them the M * C filters are folded into C.
+            maps: read pictures at the sizes of maps too. Off, for who needs the probabilities alone: they are the same,
+                and the maps are those of the sizes at which scores are read.
         """
-        for found in self._stream(items, batch_size, on_error, multi_maps, [self.chosen]):
+        for found in self._stream(items, batch_size, on_error, multi_maps, maps, [self.chosen]):
             yield found if isinstance(found, Failure) else found[self.chosen]
 
     def stream_each(
-        self, items: Iterable[Item], *, parts: Sequence[str] | None = None, batch_size: int = 8
+        self, items: Iterable[Item], *, parts: Sequence[str] | None = None, batch_size: int = 8, maps: bool = True
     ) -> Iterator[dict[str, Prediction]]:
         """As :meth:`stream`, what each of :attr:`parts` says of a picture; each model reads it once.
 
         The multi-maps are not kept.
         """
-        return self._stream(items, batch_size, "raise", False, list(self.parts if parts is None else parts))
+        return self._stream(items, batch_size, "raise", False, maps, list(self.parts if parts is None else parts))
 
     def _stream(
-        self, items: Iterable[Item], batch_size: int, on_error: str, multi_maps: bool, parts: list[str]
+        self, items: Iterable[Item], batch_size: int, on_error: str, multi_maps: bool, maps: bool, parts: list[str]
     ) -> Iterator[Any]:
         if batch_size < 1:
             raise WildcatError(f"batch size must be at least 1; got {batch_size}")
-        reader = self.reader(multi_maps)
-        sizes = sorted({*self.settings.score_sizes, *self.settings.map_sizes})
+        reader = self.reader(multi_maps, maps)
+        settings = self.settings
+        sizes = sorted({*settings.score_sizes, *(settings.map_sizes if maps else ())})
+        largest = max(*settings.score_sizes, *settings.map_sizes)  # without maps too: scores depend on the decoding
 
         def prepare(item: Item) -> _Prepared | Failure:
             try:
-                image = item.load(max(sizes))
+                image = item.load(largest)
             except WildcatError as error:
                 if on_error == "raise":
                     raise
@@ -224,17 +241,18 @@ class Predictor:
                 for entry in batch:
                     yield entry if isinstance(entry, Failure) else next(predictions)
 
-    def reader(self, multi_maps: bool = True) -> Reader:
+    def reader(self, multi_maps: bool = True, maps: bool = True) -> Reader:
         """The function from pixels (N, 3, side, side), uint8, by side, to what each part reads them as."""
         model, settings = self._ready if multi_maps else self._ready.folded(), self.settings
+        map_sizes = settings.map_sizes if maps else settings.score_sizes
 
         def read_pixels(pixels: Mapping[int, Tensor]) -> dict[str, Reading]:
-            sizes = {*settings.score_sizes, *settings.map_sizes}
+            sizes = {*settings.score_sizes, *map_sizes}
             reading = read(
                 model,
                 {size: model.normalize(pixels[size]) for size in sizes},
                 settings.score_sizes,
-                settings.map_sizes,
+                map_sizes,
                 mirror=settings.mirror,
                 multi_label=settings.multi_label,
             )
@@ -339,9 +357,9 @@ class CombinedPredictor(Predictor):
             f"this run holds models of several scales; give the folder of one of them: {', '.join(self.members)}"
         )
 
-    def reader(self, multi_maps: bool = True) -> Reader:
+    def reader(self, multi_maps: bool = True, maps: bool = True) -> Reader:
         """As of a single model; each member reads the sizes that it was trained for."""
-        readers = {name: member.reader(multi_maps) for name, member in self.members.items()}
+        readers = {name: member.reader(multi_maps, maps) for name, member in self.members.items()}
 
         def read_pixels(pixels: Mapping[int, Tensor]) -> dict[str, Reading]:
             readings = {name: reader(pixels)[Predictor.chosen] for name, reader in readers.items()}

@@ -132,7 +132,7 @@ def _held_out_probabilities(predictor: CombinedPredictor, dataset: Dataset) -> l
     """Probabilities (N, C) of each part, in the order of :attr:`Predictor.parts`."""
     parts = list(predictor.parts)
     found = np.empty((len(parts), len(dataset), len(dataset.classes)), dtype=np.float32)
-    stream = predictor.stream_each(items_of(dataset))
+    stream = predictor.stream_each(items_of(dataset), maps=False)
     for index, each in enumerate(tqdm(stream, "held-out pictures", len(dataset), unit=" images", disable=None)):
         found[:, index] = [each[part].probabilities for part in parts]
     return list(torch.from_numpy(found))

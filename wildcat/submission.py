@@ -9,7 +9,7 @@ from tqdm import tqdm
 from wildcat.data import open_dataset
 from wildcat.data.voc_submission import write_actions, write_classification, write_masks
 from wildcat.errors import WildcatError
-from wildcat.evaluate import TASKS, items_of, with_classes
+from wildcat.evaluate import TASKS, items_of, need_maps, with_classes
 from wildcat.predict import Predictor
 
 SERVED = {"voc12": ("classification", "segmentation"), "action12": ("classification",)}  # tasks of the server
@@ -44,7 +44,7 @@ def write_submission(
     part = split.removeprefix("seg-")
     probabilities = np.empty((len(dataset), len(dataset.classes)), dtype=np.float32)
     folders = []
-    stream = predictor.stream(items_of(dataset), multi_maps=False)
+    stream = predictor.stream(items_of(dataset), multi_maps=False, maps=need_maps(asked))
     for index, prediction in enumerate(tqdm(stream, f"reading {split}", len(dataset), unit=" images", disable=None)):
         probabilities[index] = prediction.probabilities
         if "segmentation" in asked:
