@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.data import trees
-from tests.runs import flags, run, start, tiny
+from tests.runs import TINY, flags, run, start, tiny
 from wildcat._version import __version__
 from wildcat.cli import main
 from wildcat.config import TrainConfig
@@ -150,7 +150,7 @@ TRAIN = ["train", "--out", "new", *flags(epochs=1)]
         ([*TRAIN, "--data", "synthetic:size=7"], "size=7 is not allowed"),
         (["train", "--out", "damaged", "--resume"], "damaged/config.json"),
         (["train", "--out", "run", "--resume", "--lr", "3"], "a continued run keeps its settings; lr is 0.1"),
-        (["evaluate", "run"], "data"),
+        (["evaluate", "imagenet"], "imagenet has no data of its own"),
         (["evaluate", "nowhere", "--data", "synthetic"], "no run in nowhere"),
         (["evaluate", "empty", "--data", "synthetic"], "empty is not a run's folder"),
         (["evaluate", "damaged", "--data", "synthetic"], "config.json has no entry"),
@@ -276,6 +276,30 @@ def test_evaluate_writes_results(place: Path, tmp_path: Path, capsys: pytest.Cap
     first = json.loads((tmp_path / "r.json").read_text())
     second = json.loads((run / "results.json").read_text())
     assert first["pointing"] == second["pointing"] and "classification" not in second
+
+
+def test_evaluate_takes_the_data_of_the_run(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(place / "run", tmp_path / "run")
+    (run / "results.json").unlink(missing_ok=True)
+
+    def scored(*arguments: str) -> tuple[str, str, int]:
+        assert main(["evaluate", str(run), *arguments]) == 0
+        results = json.loads((run / "results.json").read_text())
+        told = capsys.readouterr().err
+        assert ("as --data was not given" in told) == ("--data" not in arguments)
+        assert "--data" in arguments or f"data: {results['data']} {results['split']}, as --data" in told
+        return results["data"], results["split"], results["images"]
+
+    trained_on = TINY["data"]
+    assert scored() == (trained_on, "test", 24)
+    assert scored("--split", "val") == (trained_on, "val", 24)
+    assert scored() == (trained_on, "val", 24)  # what results.json is about
+    assert scored("--data", trained_on) == (trained_on, "test", 24)
+    other = "synthetic:count=6,size=64"
+    assert scored("--data", other, "--split", "val") == scored() == (other, "val", 6)
+    assert scored("--split", "test") == (other, "test", 6)
 
 
 def test_predict_files_and_folders(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

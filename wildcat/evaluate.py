@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from wildcat import metrics
 from wildcat._version import __version__
-from wildcat.checkpoint import CONFIG, MEAN, OBJECT_BANK, read_run
+from wildcat.checkpoint import CONFIG, MEAN, OBJECT_BANK, read_run, read_settings
+from wildcat.config import read_json
 from wildcat.data import Dataset, check_dataset, default_splits, open_dataset, sharing_doubts
 from wildcat.data.sample import check_choice
 from wildcat.errors import WildcatError
@@ -325,6 +326,25 @@ def seen_in_training(run: str | Path, data: str, split: str) -> list[str]:
     except WildcatError:
         return []
     return sharing_doubts(trained_on, open_dataset(data, split), "scored")
+
+
+def data_of(run: str | Path, data: str | None = None, split: str | None = None) -> tuple[str, str]:
+    """Data set and split on which a run is looked at: what is not given is that of its results.json, else the data that
+    it was trained on and their usual scoring split.
+
+    Raises:
+        WildcatError: if no data are given, and none are known of the run.
+    """
+    kept, file = {}, results_file(run)
+    if file is not None and file.is_file():
+        kept = read_json(file)
+    if data is None:
+        data = kept.get("data") or (None if file is None else read_settings(Path(run)).data)
+        if data is None or data.startswith("converted:"):  # a checkpoint of the authors', see convert.py
+            raise WildcatError(f"{run} has no data of its own: say which pictures to score with --data")
+    if split is None:
+        split = kept.get("split") if kept.get("data") == data else None
+    return data, split or default_splits(data)[1]
 
 
 def results_file(run: str | Path) -> Path | None:

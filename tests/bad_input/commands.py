@@ -148,9 +148,9 @@ COMMANDS = [
     ),
     command(
         "no-data",
-        "a score without data",
-        "evaluate run",
-        "the following arguments are required: data (see wildcat evaluate --help)",
+        "a model that has no data, scored without any",
+        "evaluate imagenet",
+        "imagenet has no data of its own: say which pictures to score with --data",
     ),
     command(
         "mistyped-task",

@@ -15,7 +15,7 @@ def main(argv: Sequence[str]) -> int:
         "evaluate",
         "Score a run on a data set. Scores are written to RUN/results.json, or where --json says.",
         """
-wildcat evaluate runs/voc07 --data voc07:data
+wildcat evaluate runs/mine
 wildcat evaluate runs/mine --data folder:my_pictures --split test --tasks classification
 wildcat evaluate runs/voc07 --data voc07:data --score-sizes 320,448,576 --map-sizes 576 --mirror
 wildcat evaluate runs/voc12 --data voc12:data --split test --tasks classification --submission upload
@@ -24,7 +24,9 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
 """,
     )
     parser.add_argument("run", metavar="RUN", help="a run's folder")
-    parser.add_argument("--data", required=True, metavar="SPEC", help="data set, kind:path")
+    parser.add_argument(
+        "--data", metavar="SPEC", help="data set; that of results.json, or of the training, unless given"
+    )
     parser.add_argument("--split", help="split to score; the data set's usual one unless given")
     parser.add_argument("--tasks", default="classification,pointing", help="separated by commas")
     parser.add_argument(
@@ -56,7 +58,7 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
 
     from wildcat.checkpoint import read_settings, save_background, write_json
     from wildcat.data import default_splits
-    from wildcat.evaluate import evaluate, fit_masks, results_file, seen_in_training, summary
+    from wildcat.evaluate import data_of, evaluate, fit_masks, results_file, seen_in_training, summary
     from wildcat.predict import Predictor
     from wildcat.runtimes import load
 
@@ -67,32 +69,36 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
         return predictor.reading_at(arguments.score_sizes, arguments.map_sizes, arguments.mirror)
 
     predictor = opened()
+    data, split = arguments.data, arguments.split
+    if data is None:
+        data, split = data_of(arguments.run, split=split)
+        print(f"data: {data} {split}, as --data was not given", file=sys.stderr)
     if arguments.submission:
         from wildcat.submission import write_submission
 
         if arguments.split is None:
             raise WildcatError("--submission wants --split, for example test")
         how = {"split": arguments.split, "tasks": arguments.tasks.split(","), "crf": arguments.crf}
-        for folder in write_submission(predictor, arguments.data, Path(arguments.submission), **how):
+        for folder in write_submission(predictor, data, Path(arguments.submission), **how):
             print(f"written: {folder}")
         return 0
     if arguments.fit_background:
         config = read_settings(Path(arguments.run))
-        split = config.train_split or default_splits(config.data)[0]
-        background, miou = fit_masks(predictor, config.data, split, arguments.fit_background)
-        save_background(Path(arguments.run), background, f"{config.data} {split}", miou)
+        trained_on = config.train_split or default_splits(config.data)[0]
+        background, miou = fit_masks(predictor, config.data, trained_on, arguments.fit_background)
+        save_background(Path(arguments.run), background, f"{config.data} {trained_on}", miou)
         predictor = opened()
-        print(f"background: {background}, mIoU {miou:.1f} on the masks of {split}", file=told)
+        print(f"background: {background}, mIoU {miou:.1f} on the masks of {trained_on}", file=told)
     results = evaluate(
         predictor,
-        arguments.data,
-        split=arguments.split,
+        data,
+        split=split,
         tasks=arguments.tasks.split(","),
         on_bad_image=arguments.on_bad_image,
         labels=arguments.labels,
         crf=arguments.crf,
     )
-    doubts = seen_in_training(arguments.run, arguments.data, results["split"])
+    doubts = seen_in_training(arguments.run, data, results["split"])
     if doubts:
         results["warnings"] = doubts
     print(summary(results), file=told)

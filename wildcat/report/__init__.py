@@ -15,9 +15,9 @@ from tqdm import tqdm
 from wildcat._version import __version__
 from wildcat.checkpoint import Run, read_run, write_atomically
 from wildcat.config import read_json
-from wildcat.data import default_splits, open_dataset
+from wildcat.data import open_dataset
 from wildcat.errors import WildcatError
-from wildcat.evaluate import Score, items_of, observe, results_of, with_classes
+from wildcat.evaluate import Score, data_of, items_of, observe, results_of, with_classes
 from wildcat.predict import CombinedPredictor, Predictor, load
 from wildcat.report import contents
 from wildcat.report.cards import Shown, card, map_strip
@@ -66,9 +66,7 @@ def write_report(
         )
     info = read_run(run)
     kept = read_json(run / "results.json") if (run / "results.json").is_file() else {}
-    data = data or kept.get("data") or info.config.data
-    if split is None:
-        split = kept["split"] if kept.get("data") == data else default_splits(data)[1]
+    data, split = data_of(run, data, split)
     dataset = with_classes(open_dataset(data, split), info.classes)
     if not len(dataset):
         raise WildcatError(f"{data} {split} holds no pictures")
