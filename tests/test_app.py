@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -42,13 +43,21 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(place: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Address and process of ``wildcat serve``."""
-    process = start("serve", place / "run", "--port", "0", PYTHONUNBUFFERED="1")
+    with serving(place / "run") as opened:
+        yield opened
+
+
+@contextmanager
+def serving(run: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    process = start("serve", run, "--port", "0", PYTHONUNBUFFERED="1")
     assert process.stdout is not None and process.stderr is not None
     told = process.stdout.readline()
     assert told.startswith("open http://127.0.0.1:"), told + process.stderr.read()
-    yield told.split()[1], process
-    process.terminate()
-    out, err = process.communicate(timeout=60)
+    try:
+        yield told.split()[1], process
+    finally:
+        process.terminate()
+        out, err = process.communicate(timeout=60)
     # gradio prints the one of the file that it refuses, see below
     assert (out + err).count("Traceback") == (out + err).count("it was not uploaded by a user"), out + err
 
@@ -129,6 +138,11 @@ def test_from_pictures_to_mask(
         overlay = opened(saved(tab, "picture", tmp_path))
         assert overlay.width == 640 and overlay.height >= 427
 
+        # What each of its two maps looks at.
+        tab.click("#closer button >> nth=0")
+        tab.wait_for_selector("#maps img >> nth=1")
+        assert tab.inner_text("#maps .caption-label >> nth=1") == "map 2 of 2"
+
         # Sliders and ticks draw anew; another picture joins the first.
         for click in ("#task label >> nth=1", "#found label >> nth=-1"):
             before = tab.get_attribute("#picture img", "src")
@@ -149,6 +163,15 @@ def test_on_a_phone_with_sample_photographs(server: tuple[str, subprocess.Popen[
         shown(tab)
         assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         assert tab.errors == [] and tab.outside == []
+
+
+def test_one_map_a_class_is_not_compared_with_others(browser: Any, tmp_path: Path) -> None:
+    with serving(train(tiny(epochs=1, num_maps=1), tmp_path / "run")) as (address, _), page(browser) as tab:
+        tab.goto(address)
+        tab.click("#sample")
+        shown(tab)
+        assert tab.is_visible("#found") and not tab.is_visible("#closer")
+        assert tab.errors == []
 
 
 def test_many_at_once_and_memory_stays_flat(server: tuple[str, subprocess.Popen[str]], place: Path) -> None:

@@ -42,6 +42,7 @@ def test_the_network_runs_once_for_a_picture(picture: str) -> None:
         viewer.draw(picture, "classify", [0], opacity)
     viewer.draw(picture, "segment", [0, 2], 0.5)
     viewer.maps(picture, 2)
+    assert viewer.num_maps(picture) == 2
     viewer.mask(picture, [0])
     assert len(model.batches) == 1
 

@@ -208,7 +208,8 @@ class _Page:
                         for kind, label in _SAVES.items()
                     }
                 self.file = gr.DownloadButton("file", visible="hidden", elem_id="file")
-        with gr.Accordion("What each map of a class looks at", open=False, elem_id="closer"):
+        self.closer = gr.Accordion("What each map of a class looks at", open=False, visible=False, elem_id="closer")
+        with self.closer:
             self.of = gr.Dropdown(label="Class", elem_id="of")
             self.maps = gr.Gallery(
                 show_label=False, columns=4, height="auto", object_fit="contain", interactive=False, buttons=[],
@@ -222,7 +223,7 @@ class _Page:
 
         look = [self.task, self.threshold, self.opacity, self.crf]
         draw = [self.current, self.task, self.chosen, self.opacity, self.crf]
-        found = [self.current, self.picture, self.chosen, self.of]
+        found = [self.current, self.picture, self.chosen, self.of, self.closer]
         place = [self.drop, self.paths, self.thumbnails, self.notice, self.sample, self.welcome, self.work]
         private: dict[str, Any] = {"api_visibility": "private"}
         quiet: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", **private}
@@ -275,7 +276,7 @@ class _Page:
             self.gr.update(visible=not paths),
             self.gr.update(visible=not paths),
             self.gr.update(visible=bool(paths)),
-            *(self._shown(good[0], *look) if good else [self.gr.skip()] * 4),
+            *(self._shown(good[0], *look) if good else [self.gr.skip()] * 5),
         ]
 
     def _add_samples(self, paths: list[str], *look: Any) -> list[Any]:
@@ -296,7 +297,8 @@ class _Page:
         return self.gr.update(value=lines, visible=bool(messages))
 
     def _shown(self, path: str, task: Task, threshold: float, opacity: float, crf: bool) -> list[Any]:
-        """Another picture: its classes, those ticked that the model is sure of, and the first of them for the maps."""
+        """Another picture: its classes, those ticked that the model is sure of, the first of them for the maps, and
+        whether a class has several maps to compare."""
         with self._clearly():
             view = self.viewer.view(path)
             ticked = view.candidates(threshold / 100)
@@ -307,12 +309,13 @@ class _Page:
                 self.viewer.draw(path, task, ticked, opacity / 100, crf),
                 self.gr.update(choices=choices, value=ticked),
                 self.gr.update(choices=[(self.viewer.classes[c], c) for c in ranked], value=ranked[0]),
+                self.gr.update(visible=self.viewer.num_maps(path) > 1),
             ]
 
     def _tick(self, path: str, task: Task, threshold: float, opacity: float, crf: bool) -> list[Any]:
         if not path:
             return [self.gr.skip()] * 2
-        _, picture, chosen, _ = self._shown(path, task, threshold, opacity, crf)
+        _, picture, chosen, *_ = self._shown(path, task, threshold, opacity, crf)
         return [chosen, picture]
 
     def _crf_offered(self, task: Task) -> Any:
@@ -325,7 +328,7 @@ class _Page:
             return self.viewer.draw(path, task, chosen, opacity / 100, crf)
 
     def _maps(self, path: str, c: int | None) -> Any:
-        if not path or c is None:
+        if not path or c is None or self.viewer.num_maps(path) == 1:
             return self.gr.skip()
         with self._clearly():
             maps = self.viewer.maps(path, c)

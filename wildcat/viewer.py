@@ -147,6 +147,11 @@ class Viewer:
         tags = [f"{self.classes[c]} {100 * view.probabilities[c]:.0f} %" for c in chosen]
         return render.draw_points(picture, view.point_array[list(chosen)], tags)
 
+    def num_maps(self, path: str) -> int:
+        """M: how many maps each class has."""
+        view = self.view(path)
+        return 1 if view.multi_maps is None else len(view.multi_maps) // len(view.class_maps)
+
     def maps(self, path: str, c: int) -> list[Image.Image]:
         """The M maps of a class over the picture, in one scale of colours."""
         view = self.view(path).only([c]).reduced(MAP_SIDE)
