@@ -129,6 +129,7 @@ def test_a_run_killed_again_and_again_ends_as_an_uninterrupted_one(tmp_path: Pat
     assert untimed(broken) == untimed(whole)
     assert [row["epoch"] for row in rows(broken)] == ["1", "2", "3"]
     assert not list(broken.glob(".*"))  # nothing half-written stays
+    assert len(list((broken / "tensorboard").iterdir())) <= 4  # one for each process that came to the end of an epoch
     scalars = tensorboard(broken)
     assert {name: [event.step for event in events] for name, events in scalars.items()} == {
         name: [1, 2, 3] for name in rows(broken)[0] if name != "epoch"
@@ -505,6 +506,7 @@ def test_validation_rows_and_curves_that_never_choose_the_epoch(tmp_path: Path, 
         *("epoch", "learning_rate", "train_loss", "images_per_second", "seconds", "val_loss", "val_map"),
     ]
     assert len(table) == 2
+    assert len(list((folder / "tensorboard").iterdir())) == 1
     scalars = tensorboard(folder)
     for name in set(table[0]) - {"epoch"}:
         assert [event.step for event in scalars[name]] == [1, 2]

@@ -20,7 +20,7 @@ from wildcat.config import TrainConfig
 from wildcat.data import Dataset
 from wildcat.diagnosis import LossWatch, first_bad_layer, first_bad_values, shown
 from wildcat.errors import WildcatError
-from wildcat.history import Row, describe, write_history
+from wildcat.history import History, Row, describe
 from wildcat.loading import BatchShares, EpochSampler, TrainingPictures, end_workers
 from wildcat.model import NonFiniteMapsError, Wildcat
 from wildcat.processes import Processes
@@ -225,7 +225,7 @@ class Loop:
     def run(self, validation: Dataset | None) -> None:
         """All epochs that are left, then the weights."""
         progress, config = self.progress, self.config
-        with self.stop:
+        with self.stop, History(self.folder) as written:
             try:
                 while progress["epoch"] < config.epochs:
                     row = self.train_epoch()
@@ -234,7 +234,7 @@ class Loop:
                     progress["history"].append(row)
                     progress |= {"epoch": progress["epoch"] + 1, "step": 0, "loss": 0.0, "seconds": 0.0, "images": 0}
                     if self.processes.main:  # before the state: a run killed between the two repeats the row
-                        write_history(self.folder, progress["history"])
+                        written.write(progress["history"])
                         print(describe(row, config.epochs), file=sys.stderr)
                     self.save()
             finally:

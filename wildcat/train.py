@@ -19,7 +19,7 @@ from wildcat.data import Dataset
 from wildcat.diagnosis import explained
 from wildcat.errors import WildcatError
 from wildcat.features import fit_head
-from wildcat.history import describe, write_history
+from wildcat.history import History, describe
 from wildcat.loading import open_training_data
 from wildcat.loop import Loop
 from wildcat.memory import kept_memory
@@ -222,6 +222,7 @@ def classify_features(
     row = fit_head(model, dataset, config, model.transfer.weight.device)
     if validation is not None:
         row |= validate(processes, model, validation, config, criterion_for(dataset, config))
-    write_history(folder, [row])
+    with History(folder) as history:
+        history.write([row])
     print(describe(row, 1), file=sys.stderr)
     checkpoint.save_weights(folder, model)
