@@ -146,7 +146,7 @@ def where(folder: Path) -> str:
     """How far the newest whole state of a run is, and what was being written."""
     state = load_state(folder)
     found = "no state" if state is None else f"epoch {state['progress']['epoch']} step {state['progress']['step']}"
-    writing = [re.sub(r"^\.(.*?)\.\d+\.tmp$", r"\1", file.name) for file in folder.glob(".*.tmp")]
+    writing = [re.sub(r"^\.(.*?)\.[^.]+\.tmp$", r"\1", file.name) for file in folder.glob(".*.tmp")]
     return found + (f", while writing {', '.join(sorted(writing))}" if writing else "")
 
 

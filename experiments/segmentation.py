@@ -39,10 +39,11 @@ from torch import nn
 from tqdm import tqdm
 
 from experiments.ledger import RESULTS, label_of, processor, short_commit
-from wildcat.checkpoint import WEIGHTS, read_run, write_atomically
+from wildcat.checkpoint import WEIGHTS, read_run
 from wildcat.data import Dataset, default_splits, open_dataset
 from wildcat.errors import WildcatError
 from wildcat.evaluate import MaskScore, items_of, read_masks, with_classes, with_masks
+from wildcat.files import write_atomically
 from wildcat.fusion import fuse_maps
 from wildcat.masks import MODES, Background, fit_background
 from wildcat.metrics import mean_iou

@@ -1,12 +1,8 @@
 """A run's folder: round trips, half-written files, damage."""
 
 import json
-import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -129,43 +125,3 @@ def test_unfinished_run(folder: Path) -> None:
     save_state(folder, {})
     with pytest.raises(WildcatError, match="training has not finished: continue it with --resume"):
         load_run(folder)
-
-
-def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "state.pt"
-    checkpoint.write_atomically(file, b"old")
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(WildcatError, match=r"state\.pt cannot be written: No space left"):
-        checkpoint.write_atomically(file, b"new")
-    assert file.read_bytes() == b"old" and list(tmp_path.iterdir()) == [file]
-
-
-@pytest.mark.parametrize("where", ["nowhere/results.json", "a_file/results.json"])
-def test_a_place_that_cannot_be_written(tmp_path: Path, where: str) -> None:
-    (tmp_path / "a_file").touch()
-    with pytest.raises(WildcatError, match=r"results\.json cannot be written"):
-        checkpoint.write_json(tmp_path / where, {})
-
-
-def test_a_writer_killed_at_any_time_leaves_a_whole_file(tmp_path: Path) -> None:
-    """A process that writes 4 MB of zeros or ones, again and again, is killed: the file is all zeros or all ones."""
-    code = (
-        "import sys; from pathlib import Path; from wildcat.checkpoint import write_atomically\n"
-        "while True:\n"
-        "    for byte in (b'0', b'1'): write_atomically(Path(sys.argv[1]), byte * 4_000_000); print(flush=True)\n"
-    )
-    file = tmp_path / "file"
-    with subprocess.Popen([sys.executable, "-c", code, str(file)], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for _ in range(3):
-            process.stdout.readline()
-        for _ in range(30):
-            content = file.read_bytes()
-            assert content.count(content[:1]) == 4_000_000
-        process.send_signal(signal.SIGKILL)
-    content = file.read_bytes()
-    assert content.count(content[:1]) == 4_000_000

@@ -19,6 +19,7 @@ LEVELS: dict[str, int] = {
     "_version": 0,
     "attempts": 0,
     "errors": 0,
+    "files": 1,
     "colours": 0,
     "fused": 0,
     "folding": 0,

@@ -26,8 +26,8 @@ from typing import Any
 import torch
 
 from wildcat.attempts import Attempts
-from wildcat.checkpoint import write_atomically, write_json
 from wildcat.errors import WildcatError
+from wildcat.files import UNFINISHED, write_atomically, write_json
 from wildcat.inference import Precision
 from wildcat.inputs import Part, parts_of
 from wildcat.predict import CombinedPredictor, Failure, Item, Predictor, load
@@ -274,7 +274,7 @@ def _finished(out: Path) -> set[str]:
     import pyarrow.parquet as pq
 
     for folder in (out / PREDICTIONS, out / ERRORS):
-        for left in folder.glob(".*.tmp"):
+        for left in folder.glob(UNFINISHED):
             left.unlink(missing_ok=True)
     for file in (out / ERRORS).glob("*.parquet"):
         if not (out / PREDICTIONS / file.name).is_file():

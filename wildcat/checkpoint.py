@@ -1,4 +1,4 @@
-"""A run's folder: what it holds, and writing it so that nothing half-written is ever read as whole.
+"""A run's folder: what it holds, written so that nothing half-written is ever read as whole.
 
 ::
 
@@ -18,7 +18,6 @@ A folder of runs at several scales holds instead::
     RUN/background.json             as above, for the combination
 """
 
-import contextlib
 import json
 import os
 import reprlib
@@ -37,6 +36,7 @@ from torch import Tensor
 from wildcat._version import __version__
 from wildcat.config import TrainConfig, config_from_dict, read_json
 from wildcat.errors import WildcatError
+from wildcat.files import write_atomically, write_json
 from wildcat.masks import Background
 from wildcat.model import Wildcat, create_model
 from wildcat.object_bank import ObjectBank
@@ -65,50 +65,6 @@ class Run:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     images: int
-
-
-def write_atomically(file: Path, content: bytes, keep: Path | None = None) -> None:
-    """Write a file so that after any crash it is either the old one or the new one, whole.
-
-    Args:
-        file: what to write.
-        content: all of it.
-        keep: a name in the same folder for the old file. A crash between the two renamings leaves the old file there
-            and none under its own name.
-
-    Raises:
-        WildcatError: if the disk refuses (full, read-only); the old file is intact then.
-    """
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        if keep is not None and file.exists():
-            file.replace(keep)
-        temporary.replace(file)
-        _flush_names(file.parent)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise WildcatError(f"{file} cannot be written: {error.strerror}") from error
-
-
-def _flush_names(folder: Path) -> None:
-    """Have the disk hold the folder's new names too, where the system can: a power cut may otherwise undo them."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            with contextlib.suppress(OSError):  # some network file systems refuse
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def write_json(file: Path, values: dict[str, Any]) -> None:
-    """Write a JSON object atomically, indented."""
-    write_atomically(file, (json.dumps(values, indent=2) + "\n").encode())
 
 
 def build_model(config: TrainConfig, num_classes: int, pretrained: bool) -> Wildcat:

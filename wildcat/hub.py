@@ -9,9 +9,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from wildcat.checkpoint import BACKGROUND, CONFIG, WEIGHTS, Run, read_run, write_atomically, write_json
+from wildcat.checkpoint import BACKGROUND, CONFIG, WEIGHTS, Run, read_run
 from wildcat.config import read_json
 from wildcat.errors import WildcatError
+from wildcat.files import write_atomically, write_json
 
 RESULTS, CARD = "results.json", "README.md"
 SCORES = {

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from wildcat import render
-from wildcat.checkpoint import read_run, write_atomically, write_json
+from wildcat.checkpoint import read_run
 from wildcat.config import TrainConfig
 from wildcat.data import open_dataset
 from wildcat.evaluate import items_of, observe, results_of, summary
+from wildcat.files import write_atomically, write_json
 from wildcat.photographs import sample_photographs
 from wildcat.predict import load
 from wildcat.report import render_page

@@ -14,9 +14,9 @@ from typing import Literal, TypeAlias, cast
 
 import torch
 
-from wildcat.checkpoint import write_json
 from wildcat.config import read_json
 from wildcat.errors import WildcatError
+from wildcat.files import write_json
 from wildcat.inference import Precision, prepared
 from wildcat.masks import Background
 from wildcat.model import Wildcat

@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
-from wildcat.checkpoint import PREVIOUS_STATE, STATE, write_atomically
+from wildcat.checkpoint import PREVIOUS_STATE, STATE
 from wildcat.errors import WildcatError
+from wildcat.files import write_atomically
 
 LOCK = ".lock"
 

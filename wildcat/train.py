@@ -19,6 +19,7 @@ from wildcat.data import Dataset
 from wildcat.diagnosis import explained
 from wildcat.errors import WildcatError
 from wildcat.features import fit_head
+from wildcat.files import UNFINISHED
 from wildcat.history import History, describe
 from wildcat.loading import open_training_data
 from wildcat.loop import Loop
@@ -177,7 +178,7 @@ def _what_is_there(folder: Path, config: TrainConfig, resume: bool) -> tuple[Run
     started = (folder / checkpoint.CONFIG).exists()
     if started and not resume:
         raise WildcatError(f"{folder} already holds a run: continue it with --resume, or give another folder")
-    for leftover in folder.glob(".*.tmp"):  # of a run that was killed while it saved
+    for leftover in folder.glob(UNFINISHED):  # of a run that was killed while it saved, perhaps on another machine
         leftover.unlink(missing_ok=True)
     run = checkpoint.read_run(folder) if started else None
     if run is not None:

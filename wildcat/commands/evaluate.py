@@ -56,9 +56,10 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
     )
     arguments = parser.parse_args(argv)
 
-    from wildcat.checkpoint import read_settings, save_background, write_json
+    from wildcat.checkpoint import read_settings, save_background
     from wildcat.data import default_splits
     from wildcat.evaluate import data_of, evaluate, fit_masks, results_file, seen_in_training, summary
+    from wildcat.files import write_json
     from wildcat.predict import Predictor
     from wildcat.runtimes import load
 

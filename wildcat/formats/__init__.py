@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from wildcat.data.sample import check_choice
+from wildcat.files import UNFINISHED, remove_leftovers
 from wildcat.formats.coco import CocoWriter
 from wildcat.formats.cvat import CvatWriter
 from wildcat.formats.label_studio import LabelStudioWriter
@@ -56,7 +57,8 @@ def write_predictions(
     ``cvat``                ``cvat/``: tags, points and masks
     ======================  ===========================================================================================
 
-    Files that hold all pictures get their name when they are whole; the others are written whole or not at all.
+    Files that hold all pictures get their name when they are whole; the others are written whole or not at all. What a
+    killed process of this machine has left half-written in the folder is removed.
 
     Args:
         predictions: from :meth:`wildcat.predict.Predictor.stream`.
@@ -77,6 +79,9 @@ def write_predictions(
     """
     wanted = list(dict.fromkeys(formats))
     check_formats(wanted)
+    if wanted:
+        folders = [out / name for name in (*FORMATS, "mask-overlay")]
+        remove_leftovers([*out.glob(UNFINISHED), *(file for folder in folders for file in folder.rglob(UNFINISHED))])
     names = Names(root)
     failures: list[Failure] = []
     writers: list[Writer] = [*more]

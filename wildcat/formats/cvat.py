@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 import numpy as np
 import numpy.typing as npt
 
-from wildcat.checkpoint import write_atomically
 from wildcat.colours import class_colours
+from wildcat.files import write_atomically
 from wildcat.formats.picture import Growing, Picture, xml_text
 
 

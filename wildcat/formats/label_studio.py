@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from wildcat._version import __version__
-from wildcat.checkpoint import write_atomically
 from wildcat.colours import class_colours
+from wildcat.files import write_atomically
 from wildcat.formats.picture import Growing, JsonList, Picture, xml_text
 
 FILES = "/data/local-files/?d="  # where Label Studio serves local files from

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from wildcat.files import remove_leftovers, unfinished
 from wildcat.prediction import Labels, Prediction, Threshold, numbered
 
 SMALLEST_REGION = 0.001  # of the picture's area; smaller parts of a mask are specks and get no box
@@ -140,8 +142,9 @@ class Growing:
 
     def __init__(self, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(file.parent.glob(f".{glob.escape(file.name)}.*.tmp"))
         self.file = file
-        self._part = file.with_name(f".{file.name}.part")
+        self._part = unfinished(file)
         # surrogateescape: names of files that are no UTF-8 come back as the bytes they are
         self.stream: IO[str] = self._part.open("w", encoding="utf-8", errors="surrogateescape", newline="\n")
 

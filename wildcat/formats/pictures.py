@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from wildcat import render
-from wildcat.checkpoint import write_atomically
+from wildcat.files import write_atomically
 from wildcat.formats.picture import Picture, label_names
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from wildcat import render
-from wildcat.checkpoint import write_atomically
 from wildcat.errors import WildcatError
+from wildcat.files import write_atomically
 from wildcat.formats.picture import Growing, Picture, label_names, xml_text
 from wildcat.formats.pictures import save_picture
 from wildcat.prediction import MOST_LABELS

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from wildcat.checkpoint import write_atomically
+from wildcat.files import write_atomically
 from wildcat.formats.picture import Growing, Picture
 
 

@@ -13,11 +13,12 @@ from markupsafe import Markup
 from tqdm import tqdm
 
 from wildcat._version import __version__
-from wildcat.checkpoint import Run, read_run, write_atomically
+from wildcat.checkpoint import Run, read_run
 from wildcat.config import read_json
 from wildcat.data import open_dataset
 from wildcat.errors import WildcatError
 from wildcat.evaluate import Score, data_of, items_of, observe, results_of, with_classes
+from wildcat.files import write_atomically
 from wildcat.predict import CombinedPredictor, Predictor, load
 from wildcat.report import contents
 from wildcat.report.cards import Shown, card, map_strip

@@ -91,7 +91,7 @@ def _claim(out: Path, recipe: TrainConfig) -> None:
     Raises:
         WildcatError: naming the first setting that differs.
     """
-    from wildcat.checkpoint import write_json
+    from wildcat.files import write_json
 
     file = out / SHARED
     if file.exists():
@@ -117,7 +117,7 @@ def _write(
     about: dict[str, Any],
 ) -> Path:
     """Write what the finished runs say about an experiment; the page."""
-    from wildcat.checkpoint import write_atomically, write_json
+    from wildcat.files import write_atomically, write_json
     from wildcat.reproduce import figures, tables
 
     runs = {key: [done[name] for name in found if name in done] for key, found in names.items()}

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from wildcat import render
-from wildcat.checkpoint import read_run, write_atomically
+from wildcat.checkpoint import read_run
 from wildcat.data import default_splits, open_dataset
 from wildcat.errors import WildcatError
 from wildcat.evaluate import items_of
+from wildcat.files import write_atomically
 from wildcat.predict import load
 from wildcat.prediction import Labels
 from wildcat.reproduce.tables import data_name, score_names, scores

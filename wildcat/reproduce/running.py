@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wildcat.checkpoint import BACKGROUND, save_background, write_json
+from wildcat.checkpoint import BACKGROUND, save_background
 from wildcat.config import TrainConfig, read_json
 from wildcat.data import default_splits, open_dataset
 from wildcat.errors import WildcatError
 from wildcat.evaluate import TASKS, evaluate, fit_masks
+from wildcat.files import write_json
 from wildcat.predict import load
 from wildcat.reproduce.planning import Experiment, Measure, PlannedRun, with_seed
 from wildcat.reproduce.tables import scores_of
