@@ -62,18 +62,18 @@ def _norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=1e-3)
 
 
-def _activated(conv: nn.Conv2d, norm: nn.Module, act: nn.Module, x: Tensor) -> Tensor:
+def _activated(conv: nn.Module, norm: nn.Module, act: nn.Module, x: Tensor) -> Tensor:
     """act(norm(conv(x))), in one pass over the feature map where the BatchNorm is in the filters."""
-    replaced = not isinstance(conv, nn.Conv2d)  # by an export
-    filters = None if replaced or _is_watched(conv) else folded_filters(conv, norm)
+    if not isinstance(conv, nn.Conv2d):  # an export has replaced it
+        return cast(Tensor, act(norm(conv(x))))
+    filters = None if _is_watched(conv) else folded_filters(conv, norm)
     if filters is None:
-        if not replaced and half_is_slow(x, conv.weight, conv.stride):
+        if half_is_slow(x, conv.weight, conv.stride):
             with torch.autocast(x.device.type, enabled=False):
                 x = conv(x.float())
         else:
             x = conv(x)
-        y: Tensor = act(norm(x))
-        return y
+        return cast(Tensor, act(norm(x)))
     weight, bias = filters
     padding = conv.padding
     if isinstance(conv, SameConv2d):
