@@ -37,7 +37,7 @@ from wildcat.batch import ATTEMPTS, ERRORS, PREDICTIONS
 from wildcat.cli import main as wildcat
 from wildcat.config import TrainConfig, read_recipe
 from wildcat.inputs import Part
-from wildcat.predict import load
+from wildcat.runs import load
 from wildcat.train import train
 from wildcat.transforms import warp
 

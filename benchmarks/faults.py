@@ -42,7 +42,7 @@ from wildcat import checkpoint
 from wildcat.data import open_dataset
 from wildcat.errors import WildcatError
 from wildcat.loading import split_off
-from wildcat.predict import load
+from wildcat.runs import load
 from wildcat.state import load_state
 from wildcat.train import train as _imported_before_the_forks  # noqa: F401
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from wildcat import load, open_dataset, render
+from wildcat import load, open_dataset
 from wildcat.evaluate import fit_masks, items_of
+from wildcat.sheets import contact_sheet
 
 IMAGES = Path(__file__).parent / "images"
 SHOWN = 4  # pictures
@@ -28,7 +29,7 @@ def overlays(run: str) -> Image.Image:
     pairs = [i for i, sample in enumerate(dataset.samples) if (sample.labels == 1).sum() == 2][:SHOWN]
     predictions = list(predictor.stream(items_of(dataset.subset(pairs))))
     sheets = [prediction.overlay(LOW) for prediction in predictions]
-    return render.contact_sheet(sheets, columns=2, side=600)
+    return contact_sheet(sheets, columns=2, side=600)
 
 
 def drawn_masks(run: str) -> Image.Image:
@@ -42,7 +43,7 @@ def drawn_masks(run: str) -> Image.Image:
     for index, prediction in zip(pairs, predictor.stream(items_of(dataset.subset(pairs))), strict=True):
         masks = (dataset.mask(index), prediction.mask(), prediction.mask(crf=True))
         parts += [prediction.image, *map(prediction.mask_overlay, masks)]
-    return render.contact_sheet(parts, 4, ["picture", "true mask", "mask", "with CRF"] * len(pairs), side=SIDE)
+    return contact_sheet(parts, 4, ["picture", "true mask", "mask", "with CRF"] * len(pairs), side=SIDE)
 
 
 def photograph_masks() -> Image.Image:
@@ -55,7 +56,7 @@ def photograph_masks() -> Image.Image:
     for prediction in map(load("imagenet"), photographs):
         masks = (prediction.mask(), prediction.mask(crf=True))
         parts += [prediction.image, *map(prediction.mask_overlay, masks)]
-    return render.contact_sheet(parts, 3, ["picture", "mask", "with CRF"] * len(photographs), side=SIDE)
+    return contact_sheet(parts, 3, ["picture", "mask", "with CRF"] * len(photographs), side=SIDE)
 
 
 PICTURES: dict[str, Callable[[str], Image.Image]] = {

@@ -22,7 +22,8 @@ from wildcat.evaluate import evaluate
 from wildcat.export import SUFFIX, export
 from wildcat.exportable import OUTPUTS
 from wildcat.model import create_model
-from wildcat.predict import Predictor, load
+from wildcat.predict import Predictor
+from wildcat.runs import load
 from wildcat.runtimes import load as load_file
 
 FORMATS = {"onnx": "ONNX", "openvino": "OpenVINO", "torch": "torch.export"}

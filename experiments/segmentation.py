@@ -47,7 +47,8 @@ from wildcat.files import write_atomically
 from wildcat.fusion import fuse_maps
 from wildcat.masks import MODES, Background, fit_background
 from wildcat.metrics import mean_iou
-from wildcat.predict import Item, Prediction, Predictor, load
+from wildcat.predict import Item, Prediction, Predictor
+from wildcat.runs import load
 from wildcat.transforms import warp
 
 Row = dict[str, Any]

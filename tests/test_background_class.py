@@ -23,7 +23,8 @@ from wildcat.fusion import read
 from wildcat.losses import multi_label_loss
 from wildcat.masks import Background, label_map, strengths
 from wildcat.metrics import average_precision
-from wildcat.predict import Predictor, Settings, items_of, load
+from wildcat.predict import Predictor, Settings, items_of
+from wildcat.runs import load
 from wildcat.train import train
 from wildcat.transforms import warp
 from wildcat.validation import criterion_for

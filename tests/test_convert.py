@@ -17,7 +17,7 @@ from wildcat.cli import main
 from wildcat.convert import convert, read_classes
 from wildcat.errors import WildcatError
 from wildcat.evaluate import evaluate
-from wildcat.predict import load
+from wildcat.runs import load
 
 CLASSES = ["cat", "dog", "horse"]
 

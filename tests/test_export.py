@@ -27,7 +27,8 @@ from wildcat.export import export
 from wildcat.exportable import EvenSameConv, Exportable, _pool, replace_same_convs
 from wildcat.model import Wildcat
 from wildcat.pooling import POOLINGS, create_pooling
-from wildcat.predict import Predictor, Settings, load
+from wildcat.predict import Predictor, Settings
+from wildcat.runs import load
 from wildcat.signal_stack import kept_signal_stack
 from wildcat.train import train
 from wildcat.transforms import warp

@@ -13,7 +13,8 @@ from tests.conftest import REPOSITORY
 from tests.runs import tiny
 from wildcat.export import Exported, Format, export
 from wildcat.exportable import OUTPUTS
-from wildcat.predict import IMAGENET_BACKGROUND, Predictor, load
+from wildcat.predict import Predictor
+from wildcat.runs import IMAGENET_BACKGROUND, load
 from wildcat.train import train
 
 

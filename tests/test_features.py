@@ -17,7 +17,7 @@ from wildcat.features import global_features
 from wildcat.linear_svm import fit_linear_svms
 from wildcat.loading import open_training_data
 from wildcat.methods import METHODS, method_settings
-from wildcat.predict import load
+from wildcat.runs import load
 from wildcat.train import train
 
 FEATURES = {**METHODS["features"], "data": "synthetic:count=40,size=64"}

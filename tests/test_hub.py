@@ -16,7 +16,7 @@ from wildcat.cli import main
 from wildcat.errors import WildcatError
 from wildcat.hub import push_to_hub, save_for_hub
 from wildcat.masks import Background
-from wildcat.predict import load
+from wildcat.runs import load
 from wildcat.train import train
 
 SECRET = "/home/someone/private"

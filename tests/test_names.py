@@ -16,8 +16,9 @@ from wildcat.data import voc_submission
 from wildcat.errors import WildcatError
 from wildcat.formats import FORMATS, write_predictions
 from wildcat.inputs import Part, parts_of
-from wildcat.predict import Item, Predictor, load
+from wildcat.predict import Item, Predictor
 from wildcat.report import write_report
+from wildcat.runs import load
 from wildcat.train import train
 
 NAMES = [

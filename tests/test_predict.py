@@ -19,8 +19,9 @@ from tests.runs import ColourModel, spots, tiny
 from wildcat.checkpoint import build_model
 from wildcat.errors import WildcatError
 from wildcat.masks import Background, label_map, strengths
-from wildcat.predict import Failure, Item, Predictor, items_of, load
+from wildcat.predict import Failure, Item, Predictor, items_of
 from wildcat.prediction import Prediction, Settings
+from wildcat.runs import load
 from wildcat.train import train
 from wildcat.transforms import load_image, warp
 

@@ -12,7 +12,7 @@ from tests.conftest import REPOSITORY
 from tests.data import trees
 from wildcat.cli import main
 from wildcat.data import open_dataset
-from wildcat.predict import load
+from wildcat.runs import load
 
 TEXT = (REPOSITORY / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", TEXT, re.S) for line in block.splitlines()]

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from wildcat import render
+from wildcat import render, sheets
+from wildcat.canvas import as_picture
 from wildcat.colours import class_colours, heat_palette, oklch
-from wildcat.render import Entry
 
 GREY = np.full((60, 90, 3), 128, np.uint8)
 
@@ -99,7 +99,7 @@ def test_heat_begins_where_the_model_is_undecided() -> None:
         assert render.undecided(np.array(values)) == floor
     picture = np.full((100, 300, 3), 128, np.uint8)
     below, none = (
-        np.asarray(render.prediction_overlay(picture, [render.Entry("cat", 0.9, np.array([[low, 0.0, 2.0]]))]))
+        np.asarray(sheets.prediction_overlay(picture, [sheets.Entry("cat", 0.9, np.array([[low, 0.0, 2.0]]))]))
         for low in (-4.0, 0.0)
     )
     np.testing.assert_array_equal(below, none)  # how much speaks against the class does not warm the rest
@@ -263,70 +263,6 @@ def test_bad_mask_overlays_are_named(labels: np.ndarray, message: str) -> None:
         render.mask_overlay(GREY, labels, ["cat"])
 
 
-# ---- Sheets -------------------------------------------------------------------------------------------------------
-
-
-def entries(count: int, width: int, height: int) -> list[Entry]:
-    values = np.arange(12, dtype=np.float32).reshape(3, 4)
-    return [Entry(f"class {k}", 1 - k / 10, values, (width * 7 / 8, height * 5 / 6)) for k in range(count)]
-
-
-@pytest.mark.parametrize("count", [0, 1, 3, 8, 13])
-@pytest.mark.parametrize("size", [(32, 32), (640, 427), (427, 640), (20, 900), (900, 20), (1, 1)])
-def test_prediction_overlay_of_any_shape(count: int, size: tuple[int, int]) -> None:
-    sheet = render.prediction_overlay(np.full((size[1], size[0], 3), 90, np.uint8), entries(count, *size))
-    assert sheet.mode == "RGB"
-    assert 160 <= sheet.width <= 5 * 1000 and max(sheet.size) < 12000
-    assert sheet.width * sheet.height > (count + 1) * min(20_000, render.PANEL_AREA)
-
-
-def test_prediction_overlay_has_the_same_size_for_small_and_huge_pictures() -> None:
-    sizes = {
-        render.prediction_overlay(Image.new("RGB", (w, h)), entries(2, w, h)).size for w, h in ((40, 30), (4000, 3000))
-    }
-    assert len(sizes) == 1
-
-
-def test_prediction_overlay_marks_the_point_in_pixels_of_the_picture() -> None:
-    """Twice the picture and twice the point give the same sheet."""
-    small = Image.new("RGB", (200, 150), (90, 90, 90))
-    large = small.resize((400, 300))
-    values = np.zeros((3, 4))
-    one = render.prediction_overlay(small, [Entry("dog", 0.5, values, (50, 75))])
-    two = render.prediction_overlay(large, [Entry("dog", 0.5, values, (100, 150))])
-    assert one == two
-    assert one != render.prediction_overlay(large, [Entry("dog", 0.5, values, (50, 75))])
-    assert one != render.prediction_overlay(large, [Entry("dog", 0.5, values)])
-
-
-def test_prediction_overlay_shows_name_and_score() -> None:
-    picture, values = Image.new("RGB", (200, 150)), np.zeros((3, 4))
-    sheets = [
-        render.prediction_overlay(picture, [Entry(n, s, values)]) for n, s in (("dog", 0.5), ("cat", 0.5), ("dog", 0.9))
-    ]
-    assert sheets[0].size == sheets[1].size == sheets[2].size
-    assert sheets[0] != sheets[1] and sheets[0] != sheets[2]
-    render.prediction_overlay(picture, [Entry("two\nlines " * 30, 0.5, values)])
-
-
-def test_contact_sheet() -> None:
-    pictures = [Image.new("RGB", size, (90, 90, 90)) for size in ((100, 50), (50, 100), (600, 600), (8, 8))]
-    plain = render.contact_sheet(pictures, 2, side=200)
-    named = render.contact_sheet(pictures, 2, ["a", "b", "c", "d"], side=200)
-    assert plain.width == named.width and named.height > plain.height > 2 * 200
-    assert render.contact_sheet(pictures, 4).height < render.contact_sheet(pictures, 1).height
-    assert render.contact_sheet(pictures[:1], 5).size == render.contact_sheet(pictures[:1], 1).size
-
-
-def test_bad_contact_sheets_are_named() -> None:
-    with pytest.raises(ValueError, match="at least one picture"):
-        render.contact_sheet([], 2)
-    with pytest.raises(ValueError, match=r"columns.*0"):
-        render.contact_sheet([GREY], 0)
-    with pytest.raises(ValueError, match=r"1 pictures.*2"):
-        render.contact_sheet([GREY], 1, ["a", "b"])
-
-
 # ---- All of them --------------------------------------------------------------------------------------------------
 
 
@@ -339,8 +275,8 @@ def test_inputs_are_untouched(kind: str) -> None:
     render.heatmap_overlay(picture, values)
     render.draw_points(picture, points, ["dog"])
     render.mask_overlay(picture, labels, ["dog"])
-    render.prediction_overlay(picture, [Entry("dog", 0.5, values, (30, 20))])
-    render.contact_sheet([picture], 1, ["dog"], side=360)
+    sheets.prediction_overlay(picture, [sheets.Entry("dog", 0.5, values, (30, 20))])
+    sheets.contact_sheet([picture], 1, ["dog"], side=360)
     mask = render.mask_png(labels)
     mask.putpixel((0, 0), 9)
     assert (np.asarray(picture) == 77).all()
@@ -355,4 +291,4 @@ def test_pictures_of_any_mode(mode: str) -> None:
 @pytest.mark.parametrize("array", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3))])
 def test_bad_pictures_are_named(array: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"uint8 array \(H, W, 3\), not"):
-        render.as_picture(array)
+        as_picture(array)

@@ -20,7 +20,7 @@ from wildcat.checkpoint import read_run, save_config, save_weights
 from wildcat.cli import main
 from wildcat.errors import WildcatError
 from wildcat.predict import Prediction, items_of
-from wildcat.predict import load as load_model
+from wildcat.runs import load as load_model
 from wildcat.runtimes import load
 from wildcat.train import train
 

@@ -19,7 +19,8 @@ from wildcat.errors import WildcatError
 from wildcat.evaluate import evaluate, summary
 from wildcat.fusion import fuse_maps
 from wildcat.metrics import average_precision
-from wildcat.predict import CombinedPredictor, load
+from wildcat.predict import CombinedPredictor
+from wildcat.runs import load
 from wildcat.scales import at_scale, train_scales
 
 DATA = "synthetic:count=60,size=64"

@@ -12,7 +12,8 @@ from tests import awkward
 from tests.runs import tiny
 from wildcat.evaluate import evaluate, fit_masks
 from wildcat.masks import MODES
-from wildcat.predict import items_of, load
+from wildcat.predict import items_of
+from wildcat.runs import load
 from wildcat.train import train
 from wildcat.transfer import class_filters
 

@@ -11,7 +11,7 @@ from tests.runs import flags
 from wildcat.cli import main
 from wildcat.data import open_dataset
 from wildcat.errors import WildcatError
-from wildcat.predict import load
+from wildcat.runs import load
 from wildcat.submission import write_submission
 
 

@@ -14,12 +14,13 @@ from wildcat._version import __version__
 from wildcat.errors import WildcatError
 
 if TYPE_CHECKING:
-    from wildcat import crf, evaluate, masks, metrics, pooling, render, train
+    from wildcat import crf, evaluate, masks, metrics, pooling, render, sheets, train
     from wildcat.config import TrainConfig
     from wildcat.data import open_dataset
     from wildcat.model import Wildcat, WildcatOutput, create_model
-    from wildcat.predict import Predictor, load
+    from wildcat.predict import Predictor
     from wildcat.prediction import Prediction
+    from wildcat.runs import load
 
 __all__ = [
     "Prediction",
@@ -38,6 +39,7 @@ __all__ = [
     "open_dataset",
     "pooling",
     "render",
+    "sheets",
     "train",
 ]
 
@@ -48,7 +50,7 @@ _HOME = {
     "Wildcat": "model",
     "WildcatOutput": "model",
     "create_model": "model",
-    "load": "predict",
+    "load": "runs",
     "open_dataset": "data",
 }
 

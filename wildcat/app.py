@@ -14,8 +14,8 @@ from typing import Any
 from wildcat import render
 from wildcat.errors import WildcatError
 from wildcat.photographs import sample_photographs
-from wildcat.predict import load
 from wildcat.prediction import Settings
+from wildcat.runs import load
 from wildcat.viewer import Task, Viewer
 
 PORTS = range(7860, 7960)  # tried in turn where none is given

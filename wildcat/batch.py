@@ -30,8 +30,9 @@ from wildcat.errors import WildcatError
 from wildcat.files import UNFINISHED, write_atomically, write_json
 from wildcat.inference import Precision
 from wildcat.inputs import Part, parts_of
-from wildcat.predict import CombinedPredictor, Failure, Item, Predictor, load
+from wildcat.predict import CombinedPredictor, Failure, Item, Predictor
 from wildcat.prediction import Prediction, Threshold
+from wildcat.runs import load
 from wildcat.sessions import fingerprint
 from wildcat.state import locked
 
@@ -200,7 +201,7 @@ def predict_all(
     Files get their names when they are whole.
 
     Args:
-        run: what :func:`wildcat.predict.load` takes.
+        run: what :func:`wildcat.load` takes.
         inputs: what :func:`wildcat.inputs.parts_of` takes.
         out: folder, made if needed; seen by all machines.
         address: of a Ray cluster, "auto" for the one of this machine; None starts one here, for this call.

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from wildcat import render
+from wildcat import render, sheets
 from wildcat.crf import dense_crf
 from wildcat.errors import WildcatError
 from wildcat.masks import Background, Mode, label_map, pixel_probabilities, strengths
@@ -201,7 +201,7 @@ class Prediction:
         """The picture, then a panel with heatmap, point and score for each class present (else for the best one)."""
         points = self.point_array
         entries = [
-            render.Entry(
+            sheets.Entry(
                 self.settings.classes[c],
                 float(self.probabilities[c]),
                 self.class_maps[c],
@@ -209,7 +209,7 @@ class Prediction:
             )
             for c in self.candidates(threshold)
         ]
-        return render.prediction_overlay(self.image, entries, title=Path(self.name).name)
+        return sheets.prediction_overlay(self.image, entries, title=Path(self.name).name)
 
     def show(self) -> None:
         """Open :meth:`overlay` in the system's picture viewer."""

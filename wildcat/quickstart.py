@@ -4,15 +4,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from wildcat import render
+from wildcat import sheets
 from wildcat.checkpoint import read_run
 from wildcat.config import TrainConfig
 from wildcat.data import open_dataset
 from wildcat.evaluate import items_of, observe, results_of, summary
 from wildcat.files import write_atomically, write_json
 from wildcat.photographs import sample_photographs
-from wildcat.predict import load
 from wildcat.report import render_page
+from wildcat.runs import load
 from wildcat.train import train
 
 REPORTED = 2  # failures of a class on the page, and as many of the best: it takes seconds
@@ -43,7 +43,7 @@ def quickstart(out: Path, recipe: dict[str, Any]) -> dict[str, Any]:
 
     dataset = dataset.subset(range(6))
     pages = [prediction.overlay() for prediction in predictor.stream(items_of(dataset))]
-    render.contact_sheet(pages, columns=2, side=640).save(out / "overlays.jpg", quality=92)
+    sheets.contact_sheet(pages, columns=2, side=640).save(out / "overlays.jpg", quality=92)
     imagenet = load("imagenet")
     for name, photograph in sample_photographs().items():
         prediction = imagenet(photograph)

@@ -1,39 +1,39 @@
-"""Arrays in, pictures out: heatmaps, points, masks, palettes, and the sheets that ``wildcat predict`` writes.
+"""Arrays in, pictures out: heatmaps, points, masks, palettes.
 
 Pictures are PIL images or uint8 arrays (H, W, 3); what comes in is never changed. Points are (x, y) in pixels of the
-picture they belong to. Text uses the scalable font that comes with Pillow, which covers Latin letters.
+picture they belong to.
 """
 
 from __future__ import annotations
 
-import bisect
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFilter
 
+from wildcat.canvas import (
+    PAPER,
+    SUPERSAMPLING,
+    TEXT,
+    Picture,
+    as_picture,
+    fitted,
+    font_of,
+    resized,
+    rounded,
+    shortened,
+)
 from wildcat.colours import Colour, as_colour, class_colours, heat_palette
 
-Picture = Image.Image | npt.NDArray[np.uint8]
 _Box = tuple[float, float, float, float]  # x1, y1, x2, y2
 
-PAPER: Colour = (250, 249, 247)
-TEXT: Colour = (44, 46, 54)
-QUIET: Colour = (134, 136, 146)
-TRACK: Colour = (230, 229, 226)
 MARK: Colour = (22, 38, 92)
-BAR: Colour = (242, 108, 79)
 VOID = 255  # label of pixels that do not count
 LARGEST_SIDE = 1280  # mask_overlay shows larger pictures reduced to this
-PANEL_AREA = 400 * 400  # pixels of a panel of prediction_overlay, whatever the shape of the picture
-PANEL_SIDE = 800
+_LEAST_RANGE = 1e-30  # of a map that shows heat: processors may take what is much smaller for 0
 _SMALLEST_SIDE = 320  # the longer side of a small picture is enlarged to this, so that a legend has room
-_NARROWEST = 160  # a cell of a sheet, so that its caption has room
-_SUPERSAMPLING = 4
 
 
 # ---- Overlays of the size of the picture --------------------------------------------------------------------------
@@ -79,7 +79,7 @@ def heatmap_overlay(
         raise ValueError(f"opacity must lie in [0, 1], not {opacity}")
     low = float(values.min()) if vmin is None else vmin
     high = float(values.max()) if vmax is None else vmax
-    level = np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros_like(values)
+    level = np.clip((values - low) / (high - low), 0, 1) if high - low > _LEAST_RANGE else np.zeros_like(values)
     enlarged = np.asarray(Image.fromarray(level).resize(picture.size, Image.Resampling.BILINEAR))
     heat = heat_palette()[np.round(enlarged * 255).astype(np.uint8)].astype(np.float32)
     alpha = heat[..., 3:] * np.float32(opacity / 255)
@@ -122,10 +122,10 @@ def _stamp_mark(picture: Image.Image, spot: tuple[float, float], radius: float) 
     x, y = spot
     reach = math.ceil(radius * 1.6)
     left, top = math.floor(x) - reach, math.floor(y) - reach
-    side = (2 * reach + 1) * _SUPERSAMPLING
+    side = (2 * reach + 1) * SUPERSAMPLING
     canvas = Image.new("RGBA", (side, side), (*MARK, 0))
     draw = ImageDraw.Draw(canvas)
-    cx, cy, r = (x - left) * _SUPERSAMPLING, (y - top) * _SUPERSAMPLING, radius * _SUPERSAMPLING
+    cx, cy, r = (x - left) * SUPERSAMPLING, (y - top) * SUPERSAMPLING, radius * SUPERSAMPLING
 
     def around(dx: float, dy: float) -> _Box:
         # Pillow fills up to and with the last pixel: one less keeps the mark centred.
@@ -137,7 +137,7 @@ def _stamp_mark(picture: Image.Image, spot: tuple[float, float], radius: float) 
         draw.ellipse(around(r + half, r + half), outline=colour, width=round(2 * half))
         draw.rectangle(around(arm, half), fill=colour)
         draw.rectangle(around(half, arm), fill=colour)
-    mark = canvas.reduce(_SUPERSAMPLING)
+    mark = canvas.reduce(SUPERSAMPLING)
     picture.paste(mark, (left, top), mark)
 
 
@@ -148,7 +148,7 @@ def _stamp_tag(picture: Image.Image, spot: tuple[float, float], radius: float, l
     """
     x, y = spot
     text = " ".join(label.split())
-    font = _font(round(min(max(1.2 * radius, 11), 120)))
+    font = font_of(round(min(max(1.2 * radius, 11), 120)))
     ascent, descent = font.getmetrics()
     pad = round(0.45 * font.size)
     width, height = math.ceil(font.getlength(text)) + 2 * pad, ascent + descent + pad
@@ -169,7 +169,7 @@ def _stamp_tag(picture: Image.Image, spot: tuple[float, float], radius: float, l
     box = min(right, left, above, below, key=covered)  # the first of equals
     taken.append(box)
     corner = (int(box[0]), int(box[1]))
-    picture.paste(PAPER, corner, _rounded((width, height), height / 2).point(lambda v: v * 0.94))
+    picture.paste(PAPER, corner, rounded((width, height), height / 2).point(lambda v: v * 0.94))
     ImageDraw.Draw(picture).text((corner[0] + pad, corner[1] + pad / 2), text, TEXT, font)
 
 
@@ -227,8 +227,8 @@ def mask_overlay(
     unnamed = [v for v in present if v > len(classes) and v != VOID]
     if unnamed:
         raise ValueError(f"label_map holds the label {unnamed[0]}, but there are {len(classes)} classes")
-    size = _fitted(picture.size, _SMALLEST_SIDE, LARGEST_SIDE)
-    view = _resized(picture, size)
+    size = fitted(picture.size, _SMALLEST_SIDE, LARGEST_SIDE)
+    view = resized(picture, size)
     sigma = max(1.0, max(size) / 400)  # of the blur that rounds the steps of pixels off
     colours = class_colours(len(classes))
     legend = []
@@ -243,134 +243,16 @@ def mask_overlay(
     return _with_legend(view, legend)
 
 
-# ---- Sheets -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What ``prediction_overlay`` shows of one class.
-
-    Attributes:
-        name: of the class.
-        score: probability, 0 to 1.
-        class_map: (h, w), any unit.
-        point: (x, y) in pixels of the picture, or None.
-    """
-
-    name: str
-    score: float
-    class_map: npt.NDArray[np.floating]
-    point: tuple[float, float] | None = None
-
-
-def prediction_overlay(image: Picture, entries: Sequence[Entry], *, title: str = "picture") -> Image.Image:
-    """One sheet: the picture, then a panel for each class with its heatmap, point, name and score in per cent.
-
-    Panels have ``PANEL_AREA`` pixels whatever the size of the picture, but no side above ``PANEL_SIDE``.
-
-    Args:
-        image: the picture.
-        entries: the classes to show, in order; may be empty.
-        title: caption of the picture itself.
-    """
-    picture = as_picture(image)
-    size = _panel_size(picture.size)
-    view = _resized(picture, size)
-    scale = (size[0] / picture.width, size[1] / picture.height)
-    panels = [_Panel(view, title, None)]
-    for entry in entries:
-        panel = heatmap_overlay(view, entry.class_map, vmin=undecided(entry.class_map))
-        if entry.point is not None:
-            panel = draw_points(panel, [(entry.point[0] * scale[0], entry.point[1] * scale[1])])
-        panels.append(_Panel(panel, entry.name, entry.score))
-    return _grid(panels, _columns(len(panels), size))
-
-
-def contact_sheet(
-    pictures: Sequence[Picture], columns: int, captions: Sequence[str] | None = None, *, side: int = 256
-) -> Image.Image:
-    """Pictures of any shapes in rows, each within ``side`` pixels, with captions below.
-
-    Raises:
-        ValueError: no pictures, no columns, or another number of captions.
-    """
-    if not pictures:
-        raise ValueError("a contact sheet needs at least one picture")
-    if columns < 1:
-        raise ValueError(f"columns must be at least 1, not {columns}")
-    if captions is not None and len(captions) != len(pictures):
-        raise ValueError(f"{len(pictures)} pictures need as many captions, not {len(captions)}")
-    views = [_resized(p, _fitted(p.size, side, side)) for p in map(as_picture, pictures)]
-    return _grid([_Panel(v, c, None) for v, c in zip(views, captions or [""] * len(views), strict=True)], columns)
-
-
-@dataclass(frozen=True, slots=True)
-class _Panel:
-    picture: Image.Image
-    caption: str
-    score: float | None
-
-
-def _columns(count: int, size: tuple[int, int]) -> int:
-    """Columns that bring a grid of ``count`` panels nearest to 16:10, empty places counting against it."""
-
-    def badness(columns: int) -> float:
-        rows = math.ceil(count / columns)
-        shape = columns * max(size[0], _NARROWEST) / (rows * (size[1] + 50))
-        return abs(math.log(shape / 1.6)) + 2 * (rows * columns - count) / count
-
-    return min(range(1, count + 1), key=badness)
-
-
-def _grid(panels: Sequence[_Panel], columns: int) -> Image.Image:
-    """Panels in rows of equal cells on paper, each with rounded corners, its caption and its score below."""
-    columns = min(columns, len(panels))
-    rows = math.ceil(len(panels) / columns)
-    cell_width = max(_NARROWEST, *(p.picture.width for p in panels))
-    cell_height = max(p.picture.height for p in panels)
-    font = _font(round(min(max(cell_width / 20, 13), 19)))
-    gap = max(12, cell_width // 22)
-    captioned = any(p.caption for p in panels)
-    scored = any(p.score is not None for p in panels)
-    line = round(font.size * 1.75) if captioned else 0
-    foot = line + (round(font.size * 0.5) if scored else 0)
-    width = columns * cell_width + (columns + 1) * gap
-    height = rows * (cell_height + foot) + (rows + 1) * gap
-    sheet = Image.new("RGB", (width, height), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    for index, panel in enumerate(panels):
-        left = gap + (index % columns) * (cell_width + gap)
-        top = gap + (index // columns) * (cell_height + foot + gap)
-        corner = (left + (cell_width - panel.picture.width) // 2, top + (cell_height - panel.picture.height) // 2)
-        sheet.paste(panel.picture, corner, _rounded(panel.picture.size, min(8.0, min(panel.picture.size) / 8)))
-        middle = top + cell_height + line * 0.55
-        score = "" if panel.score is None else f"{100 * panel.score:.0f} %"
-        room = cell_width - (font.getlength(score) + font.size if score else 0)
-        draw.text((left, middle), _shortened(panel.caption, font, room), TEXT if score else QUIET, font, anchor="lm")
-        draw.text((left + cell_width, middle), score, QUIET, font, anchor="rm")
-        if panel.score is not None:
-            _score_bar(sheet, left, top + cell_height + line, cell_width, panel.score)
-    return sheet
-
-
-def _score_bar(sheet: Image.Image, left: int, top: int, width: int, score: float) -> None:
-    """A thin bar that shows a score from 0 to 1."""
-    sheet.paste(TRACK, (left, top), _rounded((width, 4), 2))
-    filled = round(width * min(max(score, 0), 1))
-    if filled >= 4:
-        sheet.paste(BAR, (left, top), _rounded((filled, 4), 2))
-
-
 def _with_legend(view: Image.Image, legend: Sequence[tuple[str, Colour]]) -> Image.Image:
     """The picture above rows of colour chips with names; as many as fit in a row."""
     if not legend:
         return view
-    font = _font(round(min(max(max(view.size) / 40, 13), 22)))
+    font = font_of(round(min(max(max(view.size) / 40, 13), 22)))
     chip, row = round(font.size * 0.9), round(font.size * 1.8)
     pad = round(font.size * 0.8)
     places, x, y = [], pad, pad // 2
     for name, colour in legend:
-        text = _shortened(name, font, view.width - 2 * pad - chip * 1.5)
+        text = shortened(name, font, view.width - 2 * pad - chip * 1.5)
         wide = round(chip * 1.5 + font.getlength(text))
         if x > pad and x + wide > view.width - pad:
             x, y = pad, y + row
@@ -381,25 +263,9 @@ def _with_legend(view: Image.Image, legend: Sequence[tuple[str, Colour]]) -> Ima
     draw = ImageDraw.Draw(sheet)
     for x, y, text, colour in places:
         middle = view.height + y + row / 2
-        sheet.paste(colour, (x, round(middle - chip / 2)), _rounded((chip, chip), chip * 0.3))
+        sheet.paste(colour, (x, round(middle - chip / 2)), rounded((chip, chip), chip * 0.3))
         draw.text((x + chip * 1.5, middle), text, TEXT, font, anchor="lm")
     return sheet
-
-
-# ---- Small tools --------------------------------------------------------------------------------------------------
-
-
-def as_picture(image: Picture) -> Image.Image:
-    """A new RGB PIL image of a PIL image or of a uint8 array (H, W, 3).
-
-    Raises:
-        ValueError: an array of another shape or type.
-    """
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"a picture is a uint8 array (H, W, 3), not {image.dtype} {image.shape}")
-    return Image.fromarray(np.ascontiguousarray(image))
 
 
 def _as_labels(label_map: npt.ArrayLike) -> npt.NDArray[np.uint8]:
@@ -411,44 +277,3 @@ def _as_labels(label_map: npt.ArrayLike) -> npt.NDArray[np.uint8]:
             f"label_map must hold whole numbers from 0 to 255, not {labels.dtype} {labels.min()}...{labels.max()}"
         )
     return labels.astype(np.uint8)
-
-
-def _fitted(size: tuple[int, int], smallest: int, largest: int) -> tuple[int, int]:
-    """The size with its longer side brought between two bounds; the shape is kept."""
-    longer = max(size)
-    scale = min(max(longer, smallest), largest) / longer
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def _panel_size(size: tuple[int, int]) -> tuple[int, int]:
-    scale = math.sqrt(PANEL_AREA / (size[0] * size[1]))
-    scale = min(scale, PANEL_SIDE / max(size))
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def _resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    return picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-
-
-def _rounded(size: tuple[int, int], radius: float) -> Image.Image:
-    """Coverage (L) of a rectangle with rounded corners."""
-    big = Image.new("L", (size[0] * _SUPERSAMPLING, size[1] * _SUPERSAMPLING))
-    ImageDraw.Draw(big).rounded_rectangle((0, 0, big.width - 1, big.height - 1), radius * _SUPERSAMPLING, fill=255)
-    return big.reduce(_SUPERSAMPLING)
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size)
-    if not isinstance(font, ImageFont.FreeTypeFont):
-        raise RuntimeError("Pillow was built without FreeType, so it has no scalable font; install a build with it")
-    return font
-
-
-def _shortened(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """The text on one line, or its beginning and an ellipsis where the whole is wider than ``width`` pixels."""
-    text = " ".join(text.split())[:10_000]  # no picture is so wide, and Pillow refuses much longer ones
-    if font.getlength(text) <= width:
-        return text
-    fits = bisect.bisect_right(range(1, len(text)), width, key=lambda count: font.getlength(text[:count] + "…"))
-    return text[:fits] + "…"

@@ -21,8 +21,8 @@ from wildcat.inference import Precision, prepared
 from wildcat.masks import Background
 from wildcat.model import Wildcat
 from wildcat.predict import CombinedPredictor, Predictor
-from wildcat.predict import load as load_model
 from wildcat.prediction import Settings
+from wildcat.runs import load as load_model
 from wildcat.sessions import PACKAGES, SUFFIXES, ExportedNetwork, fingerprint, missing, open_network
 
 Runtime: TypeAlias = Literal["torch", "onnx", "openvino", "auto"]

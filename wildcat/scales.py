@@ -22,8 +22,9 @@ from wildcat.errors import WildcatError
 from wildcat.evaluate import headline, items_of
 from wildcat.loading import open_training_data
 from wildcat.object_bank import fit_object_bank
-from wildcat.predict import CombinedPredictor, load
+from wildcat.predict import CombinedPredictor
 from wildcat.processes import Processes, create_accelerator
+from wildcat.runs import load
 from wildcat.train import continued, train
 
 _CELL = 32  # sizes are rounded to whole cells of the usual trunk

@@ -30,7 +30,7 @@ wildcat export imagenet --format onnx --out imagenet.onnx
 
     from wildcat.data.sample import pictures_at
     from wildcat.export import SUFFIX, export
-    from wildcat.predict import load
+    from wildcat.runs import load
     from wildcat.runtimes import exports_folder
 
     file = Path(arguments.out) if arguments.out else exports_folder(arguments.run) / f"model{SUFFIX[arguments.format]}"

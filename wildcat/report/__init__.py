@@ -19,10 +19,11 @@ from wildcat.data import open_dataset
 from wildcat.errors import WildcatError
 from wildcat.evaluate import Score, data_of, items_of, observe, results_of, with_classes
 from wildcat.files import write_atomically
-from wildcat.predict import CombinedPredictor, Predictor, load
+from wildcat.predict import CombinedPredictor, Predictor
 from wildcat.report import contents
 from wildcat.report.cards import Shown, card, map_strip
 from wildcat.report.choice import Choice, failures, successes
+from wildcat.runs import load
 
 MOST_PICTURES = 1000  # of a data set are read, evenly spread, unless told otherwise
 MOST_CLASSES = 40  # have pictures on the page

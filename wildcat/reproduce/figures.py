@@ -16,9 +16,9 @@ from wildcat.data import default_splits, open_dataset
 from wildcat.errors import WildcatError
 from wildcat.evaluate import items_of
 from wildcat.files import write_atomically
-from wildcat.predict import load
 from wildcat.prediction import Labels
 from wildcat.reproduce.tables import data_name, score_names, scores
+from wildcat.runs import load
 
 BLUE, GREY = "#0b62a4", "#8a8f98"
 PICTURES = 4  # rows of Figure 6

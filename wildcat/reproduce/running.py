@@ -11,9 +11,9 @@ from wildcat.data import default_splits, open_dataset
 from wildcat.errors import WildcatError
 from wildcat.evaluate import TASKS, evaluate, fit_masks
 from wildcat.files import write_json
-from wildcat.predict import load
 from wildcat.reproduce.planning import Experiment, Measure, PlannedRun, with_seed
 from wildcat.reproduce.tables import scores_of
+from wildcat.runs import load
 from wildcat.scales import train_scales
 from wildcat.train import train
 

@@ -1,0 +1,66 @@
+"""Sheets of a prediction and contact sheets: sizes, what is on them, bad input named."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wildcat.sheets import PANEL_AREA, Entry, contact_sheet, prediction_overlay
+
+GREY = np.full((60, 90, 3), 128, np.uint8)
+
+
+def entries(count: int, width: int, height: int) -> list[Entry]:
+    values = np.arange(12, dtype=np.float32).reshape(3, 4)
+    return [Entry(f"class {k}", 1 - k / 10, values, (width * 7 / 8, height * 5 / 6)) for k in range(count)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 8, 13])
+@pytest.mark.parametrize("size", [(32, 32), (640, 427), (427, 640), (20, 900), (900, 20), (1, 1)])
+def test_prediction_overlay_of_any_shape(count: int, size: tuple[int, int]) -> None:
+    sheet = prediction_overlay(np.full((size[1], size[0], 3), 90, np.uint8), entries(count, *size))
+    assert sheet.mode == "RGB"
+    assert 160 <= sheet.width <= 5 * 1000 and max(sheet.size) < 12000
+    assert sheet.width * sheet.height > (count + 1) * min(20_000, PANEL_AREA)
+
+
+def test_prediction_overlay_has_the_same_size_for_small_and_huge_pictures() -> None:
+    sizes = {prediction_overlay(Image.new("RGB", (w, h)), entries(2, w, h)).size for w, h in ((40, 30), (4000, 3000))}
+    assert len(sizes) == 1
+
+
+def test_prediction_overlay_marks_the_point_in_pixels_of_the_picture() -> None:
+    """Twice the picture and twice the point give the same sheet."""
+    small = Image.new("RGB", (200, 150), (90, 90, 90))
+    large = small.resize((400, 300))
+    values = np.zeros((3, 4))
+    one = prediction_overlay(small, [Entry("dog", 0.5, values, (50, 75))])
+    two = prediction_overlay(large, [Entry("dog", 0.5, values, (100, 150))])
+    assert one == two
+    assert one != prediction_overlay(large, [Entry("dog", 0.5, values, (50, 75))])
+    assert one != prediction_overlay(large, [Entry("dog", 0.5, values)])
+
+
+def test_prediction_overlay_shows_name_and_score() -> None:
+    picture, values = Image.new("RGB", (200, 150)), np.zeros((3, 4))
+    sheets = [prediction_overlay(picture, [Entry(n, s, values)]) for n, s in (("dog", 0.5), ("cat", 0.5), ("dog", 0.9))]
+    assert sheets[0].size == sheets[1].size == sheets[2].size
+    assert sheets[0] != sheets[1] and sheets[0] != sheets[2]
+    prediction_overlay(picture, [Entry("two\nlines " * 30, 0.5, values)])
+
+
+def test_contact_sheet() -> None:
+    pictures = [Image.new("RGB", size, (90, 90, 90)) for size in ((100, 50), (50, 100), (600, 600), (8, 8))]
+    plain = contact_sheet(pictures, 2, side=200)
+    named = contact_sheet(pictures, 2, ["a", "b", "c", "d"], side=200)
+    assert plain.width == named.width and named.height > plain.height > 2 * 200
+    assert contact_sheet(pictures, 4).height < contact_sheet(pictures, 1).height
+    assert contact_sheet(pictures[:1], 5).size == contact_sheet(pictures[:1], 1).size
+
+
+def test_bad_contact_sheets_are_named() -> None:
+    with pytest.raises(ValueError, match="at least one picture"):
+        contact_sheet([], 2)
+    with pytest.raises(ValueError, match=r"columns.*0"):
+        contact_sheet([GREY], 0)
+    with pytest.raises(ValueError, match=r"1 pictures.*2"):
+        contact_sheet([GREY], 1, ["a", "b"])
