@@ -1,9 +1,19 @@
-"""Fixtures that every test may use."""
+"""Fixtures that every test may use, and what of their surroundings tests must not depend on."""
 
 import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Help is as wide as the terminal, and coloured where a variable says so; processes that tests start inherit both.
+os.environ["COLUMNS"] = "100"
+for name in ("LINES", "FORCE_COLOR", "PYTHON_COLORS"):
+    os.environ.pop(name, None)
+
+# The same examples each time: what fails once fails again. A busy machine is no error.
+settings.register_profile("tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

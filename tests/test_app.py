@@ -22,7 +22,7 @@ from wildcat.app import serve
 from wildcat.cli import main
 from wildcat.errors import WildcatError
 from wildcat.photographs import sample_photographs
-from wildcat.predict import load
+from wildcat.runs import load
 from wildcat.train import train
 
 pytest.importorskip("gradio")
@@ -174,11 +174,14 @@ def test_one_map_a_class_is_not_compared_with_others(browser: Any, tmp_path: Pat
         assert tab.errors == []
 
 
-def test_many_at_once_and_memory_stays_flat(server: tuple[str, subprocess.Popen[str]], place: Path) -> None:
+def test_many_at_once_and_memory_stays_flat(
+    server: tuple[str, subprocess.Popen[str]], place: Path, request: pytest.FixtureRequest
+) -> None:
     from gradio_client import Client, handle_file
 
     address, process = server
     client = Client(address, verbose=False, analytics_enabled=False)
+    request.addfinalizer(client.close)
     memory = []
     for _ in range(3):
         jobs = [

@@ -65,6 +65,17 @@ def test_help_has_examples(command: str, capsys: pytest.CaptureFixture[str]) -> 
         assert re.search(rf"^  {option}\b.*(?:  \S|\n {{10,}}\S)", told, re.MULTILINE), option
 
 
+@pytest.mark.parametrize("columns", [20, 45, 300])
+def test_help_in_any_terminal(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with pytest.raises(SystemExit) as end:
+        main(["train", "--help"])
+    told = capsys.readouterr().out
+    assert end.value.code == 0 and "--num-maps" in told and "\n  wildcat train " in told
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])
 def test_a_reader_that_leaves_early(arguments: list[str]) -> None:
     """As in `wildcat train --help | head`."""
@@ -278,9 +289,7 @@ def test_evaluate_writes_results(place: Path, tmp_path: Path, capsys: pytest.Cap
     assert first["pointing"] == second["pointing"] and "classification" not in second
 
 
-def test_evaluate_takes_the_data_of_the_run(
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_evaluate_takes_the_data_of_the_run(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = shutil.copytree(place / "run", tmp_path / "run")
     (run / "results.json").unlink(missing_ok=True)
 
