@@ -1,7 +1,7 @@
 """All benchmarks, each in a process of its own.
 
     python -m benchmarks                     at a smoke size: a few minutes, nothing written
-    python -m benchmarks --full              at full size: about 15 minutes on two cores; writes results and the page
+    python -m benchmarks --full              at full size: about 25 minutes on two cores; writes results and the page
     python -m benchmarks --full --only maps  some of them
 
 With --full a script whose results are newer than all of the code is not run again, so a run that was stopped goes on;
@@ -21,7 +21,7 @@ from pathlib import Path
 from benchmarks import tables
 from benchmarks.common import RESULTS
 
-SCRIPTS = ("startup", "pooling", "maps", "predict", "growth", "runtimes", "train")
+SCRIPTS = ("startup", "pooling", "maps", "predict", "growth", "runtimes", "train", "compiled")
 ROOT = Path(__file__).resolve().parent.parent
 
 

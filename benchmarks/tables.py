@@ -25,6 +25,7 @@ it compares and how.
 """
 TITLES = {
     "train": "Training, a whole step with its data",
+    "compiled": "Training with torch.compile",
     "predict": "Prediction, a folder to scores and points",
     "runtimes": "Exported files, from pixels to predictions, against the trunk alone",
     "maps": "Heatmaps of all classes",

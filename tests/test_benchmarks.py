@@ -8,7 +8,20 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import common, growth, maps, peers, planning, pooling, predict, runtimes, startup, tables, train
+from benchmarks import (
+    common,
+    compiled,
+    growth,
+    maps,
+    peers,
+    planning,
+    pooling,
+    predict,
+    runtimes,
+    startup,
+    tables,
+    train,
+)
 from tests.conftest import REPOSITORY
 from wildcat.losses import multi_label_loss
 from wildcat.model import create_model
@@ -24,7 +37,9 @@ def test_the_page_is_up_to_date(page: str) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
-@pytest.mark.parametrize("script", [train, predict, maps, pooling, growth, runtimes, startup], ids=lambda s: s.__name__)
+@pytest.mark.parametrize(
+    "script", [train, compiled, predict, maps, pooling, growth, runtimes, startup], ids=lambda s: s.__name__
+)
 def test_it_runs_without_data(script, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("WILDCAT_DATA", "absent")
     threads = torch.get_num_threads()
