@@ -1,11 +1,14 @@
 """Linear classifiers on the scores of all scales: against scikit-learn's own answers, and on scores made by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from wildcat.checkpoint import load_bank, save_bank
 from wildcat.errors import WildcatError
 from wildcat.metrics import average_precision
 from wildcat.object_bank import STRENGTHS, ObjectBank, fit_object_bank, representation
@@ -114,6 +117,15 @@ def test_classes_that_exclude_each_other(classes: int) -> None:
     labels[0] = [1, -1, -1][:classes]
     with pytest.raises(WildcatError, match="two held-out pictures of every class; one class has 1"):
         fit_object_bank(scales, labels, multi_label=False)
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_a_bank_is_kept_in_a_file(exclusive: bool, tmp_path: Path) -> None:
+    labels = one_class() if exclusive else multi_label()
+    bank, _ = fit_object_bank(told(labels, [1.0, 2.0], exclusive=exclusive), labels, multi_label=not exclusive)
+    save_bank(tmp_path, bank)
+    kept = load_bank(tmp_path, labels.shape[1], 2)
+    assert torch.equal(kept.weights, bank.weights) and torch.equal(kept.bias, bank.bias)
 
 
 def test_same_seed_same_bank() -> None:

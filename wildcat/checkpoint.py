@@ -312,7 +312,8 @@ def read_scales(folder: Path) -> ScaleRuns:
 
 def save_bank(folder: Path, bank: ObjectBank) -> None:
     """Write ``object_bank.safetensors``."""
-    write_atomically(folder / BANK, safetensors.torch.save({"weights": bank.weights, "bias": bank.bias}))
+    weights = bank.weights.contiguous()  # scikit-learn may give them column by column, which the format does not know
+    write_atomically(folder / BANK, safetensors.torch.save({"weights": weights, "bias": bank.bias}))
 
 
 def load_bank(folder: Path, num_classes: int, num_scales: int) -> ObjectBank:
