@@ -123,7 +123,8 @@ def check(run: Path, links: Sequence[Path], real: Sequence[Path], out: Path, pla
         sys.exit(f"{len(rows)} rows for {len(links)} pictures: not each once")
     if wildcat(["predict", str(run), *map(str, real), "--out", str(plain), "--formats", "json"]):
         sys.exit("plain prediction failed")
-    expected = {row.pop("file"): row for row in map(json.loads, (plain / "predictions.jsonl").open(encoding="utf-8"))}
+    lines = (plain / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    expected = {row.pop("file"): row for row in map(json.loads, lines)}
     largest = 0.0
     for row in rows:
         found = expected[os.path.realpath(row["file"])]
