@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--data", required=True, metavar="SPEC", help="data set whose pictures are compared on")
     parser.add_argument("--scored", required=True, metavar="SPEC", help="data set that is scored in each runtime")
-    parser.add_argument("--pictures", type=int, default=64)
+    parser.add_argument("--pictures", type=int, default=16, help="of them, the first (default: 16)")
     parser.add_argument("--backbone", default="resnet50", help="of the model with random weights")
     parser.add_argument("--size", type=int, default=448, help="at which it reads pictures")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of exports.md")
@@ -86,6 +86,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         scored = {runtime: scores(each, chosen.scored) for runtime, each in reading.items()}
     kind = chosen.data.partition(":")[0], chosen.scored.partition(":")[0]
     given = f"--data {kind[0]}:DIR/{label_of(chosen.data)} --scored {kind[1]}:DIR/{label_of(chosen.scored)}"
+    given += "".join(
+        f" --{name} {value}"
+        for name in ("pictures", "backbone", "size")
+        if (value := getattr(chosen, name)) != parser.get_default(name)
+    )
     text = [
         "## Exported files",
         "",

@@ -59,6 +59,7 @@ def serving(run: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
         process.terminate()
         out, err = process.communicate(timeout=60)
     # gradio prints the one of the file that it refuses, see below
+    assert "Warning" not in out + err, out + err
     assert (out + err).count("Traceback") == (out + err).count("it was not uploaded by a user"), out + err
 
 

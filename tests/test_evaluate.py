@@ -182,7 +182,10 @@ def test_one_class_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert results["classification"]["accuracy"] == pytest.approx(100 / 3)
     assert results["classification"]["mean_class_accuracy"] == pytest.approx(100 / 3)
     assert "map_area" not in results["classification"] and "pointing" not in results
-    assert "has no boxes: pointing is left out" in capsys.readouterr().err
+    assert capsys.readouterr().err == ""  # nobody has asked for points
+    evaluate(predictor, data, tasks=["classification", "pointing", "segmentation"])
+    told = capsys.readouterr().err
+    assert "has no boxes: pointing is left out" in told and "has no masks: segmentation is left out" in told
     assert "accuracy 33.3" in summary(results)
 
 

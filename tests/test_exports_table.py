@@ -33,9 +33,14 @@ def test_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             Image.fromarray(pixels).save(tmp_path / "data" / name / f"{number}.png")
     run = train(tiny(epochs=1, data=f"folder:{tmp_path / 'data'}"), tmp_path / "run")
     data = f"folder:{tmp_path / 'data'}"
-    words = [str(run), "--data", data, "--scored", data, "--backbone", "timm:test_resnet", "--size", "64"]
+    given = "--pictures 2 --backbone timm:test_resnet --size 64"
+    words = [str(run), "--data", data, "--scored", data, *given.split()]
     monkeypatch.setattr(exports, "export", once)
-    exports.main([*words, "--out", str(tmp_path), "--pictures", "2"])
+    exports.main([*words, "--out", str(tmp_path)])
+    assert (
+        f"exports run --data folder:DIR/data --scored folder:DIR/data {given}\n"
+        in (tmp_path / "exports.md").read_text()
+    )
     rows = [line.split(" | ") for line in (tmp_path / "exports.md").read_text().splitlines() if line.startswith("| ")]
     differences = [row for row in rows if row[1] in exports.FORMATS.values()]
     assert len(differences) == 6

@@ -250,7 +250,7 @@ class _Page:
         """The end point for programs: a picture in, what the page's JSON holds out."""
         gr = self.gr
         picture = gr.File(label="picture", type="filepath", visible=False)
-        threshold = gr.JSON(0.5, label="threshold", visible=False)  # a Number's own errors say nothing to the caller
+        threshold = gr.JSON("0.5", label="threshold", visible=False)  # a Number's own errors say nothing to the caller
         found = gr.JSON(visible=False)
         gr.Button(visible=False).click(self._predict, [picture, threshold], found, api_name="predict")
 

@@ -26,6 +26,11 @@ from wildcat.prediction import Prediction
 TASKS = ("classification", "pointing", "segmentation")
 
 
+def usual_tasks(dataset: Dataset) -> list[str]:
+    """What is scored where nothing is asked for."""
+    return ["classification", "pointing"] if dataset.has_boxes else ["classification"]
+
+
 def need_maps(tasks: Sequence[str]) -> bool:
     """Whether a task looks at where things are: pictures are then read at the sizes of maps too."""
     return "pointing" in tasks or "segmentation" in tasks
@@ -61,7 +66,7 @@ def evaluate(
     data: str,
     *,
     split: str | None = None,
-    tasks: Sequence[str] = ("classification", "pointing"),
+    tasks: Sequence[str] | None = None,
     on_bad_image: str = "error",
     labels: Literal["predicted", "image"] = "predicted",
     crf: bool = False,
@@ -80,7 +85,7 @@ def evaluate(
         data: a data set, kind:path.
         split: the data set's usual scoring split unless given.
         tasks: out of classification, pointing, segmentation; those that the data has no annotation for are left out
-            with a note.
+            with a note. Classification, and pointing where there are boxes, unless given.
         on_bad_image: "error" or "skip".
         labels: which classes a mask may hold: those predicted, or those of the image's true labels.
         crf: score masks refined by the dense CRF as well.
@@ -91,7 +96,7 @@ def evaluate(
     Raises:
         WildcatError: for an unknown task, or other classes than the model's.
     """
-    for task in tasks:
+    for task in tasks or ():
         check_choice(task, TASKS, "task")
     start = time.perf_counter()
     dataset = open_dataset(data, split or default_splits(data)[1])
@@ -99,6 +104,7 @@ def evaluate(
     dataset, report = check_dataset(dataset, on_bad_image=on_bad_image, decode=on_bad_image == "skip")
     if report.has_bad_images:
         print(report, file=sys.stderr)
+    tasks = usual_tasks(dataset) if tasks is None else tasks
     if "pointing" in tasks and not dataset.has_boxes:
         print(f"{data} has no boxes: pointing is left out", file=sys.stderr)
         tasks = [task for task in tasks if task != "pointing"]

@@ -28,7 +28,11 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
         "--data", metavar="SPEC", help="data set; that of results.json, or of the training, unless given"
     )
     parser.add_argument("--split", help="split to score; the data set's usual one unless given")
-    parser.add_argument("--tasks", default="classification,pointing", help="separated by commas")
+    parser.add_argument(
+        "--tasks",
+        metavar="TASK,...",
+        help="classification, pointing, segmentation (default: the first, and the second where there are boxes)",
+    )
     parser.add_argument(
         "--runtime",
         choices=["torch", "onnx", "openvino", "auto"],
@@ -70,6 +74,7 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
         return predictor.reading_at(arguments.score_sizes, arguments.map_sizes, arguments.mirror)
 
     predictor = opened()
+    tasks = arguments.tasks.split(",") if arguments.tasks else None
     data, split = arguments.data, arguments.split
     if data is None:
         data, split = data_of(arguments.run, split=split)
@@ -79,7 +84,7 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
 
         if arguments.split is None:
             raise WildcatError("--submission wants --split, for example test")
-        how = {"split": arguments.split, "tasks": arguments.tasks.split(","), "crf": arguments.crf}
+        how = {"split": arguments.split, "tasks": tasks or ["classification"], "crf": arguments.crf}
         for folder in write_submission(predictor, data, Path(arguments.submission), **how):
             print(f"written: {folder}")
         return 0
@@ -94,7 +99,7 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
         predictor,
         data,
         split=split,
-        tasks=arguments.tasks.split(","),
+        tasks=tasks,
         on_bad_image=arguments.on_bad_image,
         labels=arguments.labels,
         crf=arguments.crf,

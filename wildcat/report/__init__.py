@@ -17,7 +17,7 @@ from wildcat.checkpoint import Run, read_run
 from wildcat.config import read_json
 from wildcat.data import open_dataset
 from wildcat.errors import WildcatError
-from wildcat.evaluate import Score, data_of, items_of, observe, results_of, with_classes
+from wildcat.evaluate import Score, data_of, items_of, observe, results_of, usual_tasks, with_classes
 from wildcat.files import write_atomically
 from wildcat.predict import CombinedPredictor, Predictor
 from wildcat.report import contents
@@ -76,8 +76,7 @@ def write_report(
     if total > most_pictures:
         dataset = dataset.subset(np.linspace(0, total - 1, most_pictures).round().astype(int).tolist())
     start = time.perf_counter()
-    tasks = ["classification", "pointing"] if dataset.has_boxes else ["classification"]
-    scores = observe(predictor, dataset, tasks)
+    scores = observe(predictor, dataset, usual_tasks(dataset))
     notes = []
     if (kept.get("data"), kept.get("split")) == (data, split):
         results = kept
