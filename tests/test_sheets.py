@@ -57,6 +57,16 @@ def test_contact_sheet() -> None:
     assert contact_sheet(pictures[:1], 5).size == contact_sheet(pictures[:1], 1).size
 
 
+def test_captions_begin_where_their_pictures_do() -> None:
+    narrow, wide = Image.new("RGB", (100, 200)), Image.new("RGB", (200, 100))
+    plain, named = (
+        np.asarray(contact_sheet([narrow, wide], 1, captions, side=200), int) for captions in (["", ""], ["H", "H"])
+    )
+    text = [np.nonzero((part != part[0, 0]).any(axis=(0, 2)))[0][0] for part in (named[216:230], named[-38:-14])]
+    assert plain.shape[1] == named.shape[1] == 224
+    assert text[0] == pytest.approx(12 + 50, abs=3) and text[1] == pytest.approx(12, abs=3)
+
+
 def test_bad_contact_sheets_are_named() -> None:
     with pytest.raises(ValueError, match="at least one picture"):
         contact_sheet([], 2)

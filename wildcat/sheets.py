@@ -118,8 +118,9 @@ def _grid(panels: Sequence[_Panel], columns: int) -> Image.Image:
         sheet.paste(panel.picture, corner, rounded(panel.picture.size, min(8.0, min(panel.picture.size) / 8)))
         middle = top + cell_height + line * 0.55
         score = "" if panel.score is None else f"{100 * panel.score:.0f} %"
-        room = cell_width - (font.getlength(score) + font.size if score else 0)
-        draw.text((left, middle), shortened(panel.caption, font, room), TEXT if score else QUIET, font, anchor="lm")
+        start = left if score else corner[0]  # a bar is as wide as its cell
+        room = left + cell_width - start - (font.getlength(score) + font.size if score else 0)
+        draw.text((start, middle), shortened(panel.caption, font, room), TEXT if score else QUIET, font, anchor="lm")
         draw.text((left + cell_width, middle), score, QUIET, font, anchor="rm")
         if panel.score is not None:
             _score_bar(sheet, left, top + cell_height + line, cell_width, panel.score)
