@@ -73,13 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     dataset = open_dataset(chosen.data, default_splits(chosen.data)[1])
     pictures = [sample.path for sample in dataset.samples[: chosen.pictures] if sample.path is not None]
     with tempfile.TemporaryDirectory() as scratch:
-        folder, predictor = Path(scratch), load(chosen.run)
+        folder, predictor = Path(scratch), load(chosen.run, "cpu")
         rows = differences(chosen.run.name, predictor, pictures, folder)
         rows += differences(chosen.backbone, random_resnet(predictor, chosen.backbone, chosen.size), pictures, folder)
         file = folder / f"{chosen.run.name}.onnx"  # which --runtime opens in either
         reading = {
             "PyTorch": predictor,
-            "PyTorch, trunk in bf16": load(chosen.run, precision="bf16"),
+            "PyTorch, trunk in bf16": load(chosen.run, "cpu", precision="bf16"),
             "ONNX Runtime": load_file(file, "onnx"),
             "OpenVINO": load_file(file, "openvino"),
         }

@@ -13,6 +13,7 @@ from typing import Any
 
 from wildcat import render
 from wildcat.errors import WildcatError
+from wildcat.inference import AUTO
 from wildcat.photographs import sample_photographs
 from wildcat.prediction import Settings
 from wildcat.runs import load
@@ -27,11 +28,12 @@ SECONDS_KEPT = 12 * 3600  # of what was uploaded
 CLASSES_SHOWN = 20  # the most probable ones
 
 
-def serve(run: str | Path, *, host: str = "127.0.0.1", port: int | None = None) -> None:
+def serve(run: str | Path, *, device: str = AUTO, host: str = "127.0.0.1", port: int | None = None) -> None:
     """Show the page until Ctrl+C.
 
     Args:
         run: a run's folder, a hub name, or "imagenet".
+        device: where the network computes, as for :func:`wildcat.load`.
         host: address to listen on: 127.0.0.1 answers this machine alone, 0.0.0.0 every machine that reaches it.
         port: the first free one of :data:`PORTS` unless given.
 
@@ -39,7 +41,7 @@ def serve(run: str | Path, *, host: str = "127.0.0.1", port: int | None = None) 
         WildcatError: if gradio is not installed, the run cannot be read, or the port is taken.
     """
     _gradio()
-    viewer = Viewer(load(run))
+    viewer = Viewer(load(run, device))
     import uvicorn
 
     with _listening(host, port) as listener, upload_folder():

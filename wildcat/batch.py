@@ -220,7 +220,7 @@ def predict_all(
     if Path(run).is_dir():
         run = os.path.abspath(run)  # noqa: PTH100 - links stay as they are named
     out = Path(os.path.abspath(out))  # noqa: PTH100
-    about = {"model": _identity(load(run)), "threshold": threshold, "precision": precision}
+    about = {"model": _identity(load(run, "cpu")), "threshold": threshold, "precision": precision}
     with locked(out):
         _check_same(out / ABOUT, about)
         for folder in (out / PREDICTIONS, out / ERRORS):

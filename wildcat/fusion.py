@@ -97,7 +97,9 @@ def combine(readings: Sequence[Reading], *, multi_label: bool = True, bank: Obje
     joined = torch.stack(found).mean(dim=0)
     if bank is not None:
         known = len(bank.bias)  # a background class, the last, has no part in it
-        joined = probabilities(bank.scores([p[:, :known] for p in found], multi_label), multi_label).to(joined.dtype)
+        # On the processor: the bank is there, and in double precision, which not every device has.
+        scores = bank.scores([p[:, :known].cpu() for p in found], multi_label)
+        joined = probabilities(scores, multi_label).to(joined)
     count = readings[0].class_maps.shape[1]
     multi = [maps.unflatten(1, (count, -1)) for maps in on_finest_grid([reading.multi_maps for reading in readings])]
     return Reading(

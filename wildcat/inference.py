@@ -13,12 +13,14 @@ from torch import Tensor, nn
 
 from wildcat.backbones import Backbone
 from wildcat.efficientnet import EfficientNetLite
+from wildcat.errors import WildcatError
 from wildcat.folding import baked
 from wildcat.fused import activate, conv_add_relu
 from wildcat.model import Wildcat
 
 Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = ("auto", "fp32", "bf16")
+AUTO = "auto"  # the device that there is
 
 
 class HalfTrunk(nn.Module):
@@ -106,6 +108,25 @@ def bf16_pays(backbone: Backbone) -> bool:
         has_units = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     dense = all(m.groups == 1 for m in backbone.modules() if isinstance(m, nn.Conv2d))
     return has_units and (dense or isinstance(backbone.net, EfficientNetLite))
+
+
+def device_of(name: str | torch.device) -> torch.device:
+    """The device of a name; "auto" is the first GPU that CUDA has, or else the processor.
+
+    Raises:
+        WildcatError: if PyTorch knows no such device here.
+    """
+    if str(name) == AUTO:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (
+        RuntimeError,
+        AssertionError,
+        NotImplementedError,
+    ) as error:  # PyTorch's own ways to say so
+        reason = str(error).strip().splitlines()[0]
+        raise WildcatError(f"device {str(name)!r} cannot be used: {reason}; auto takes what there is") from error
 
 
 @cache

@@ -6,7 +6,7 @@ import torch
 
 from wildcat.checkpoint import CONFIG, SCALES, load_bank, load_run, read_background, read_scales, scale_folder
 from wildcat.errors import WildcatError
-from wildcat.inference import Precision
+from wildcat.inference import AUTO, Precision, device_of
 from wildcat.masks import Background
 from wildcat.model import imagenet_model
 from wildcat.predict import CombinedPredictor, Predictor
@@ -19,7 +19,7 @@ IMAGENET_MAP_SIZES = (448,)
 IMAGENET_BACKGROUND = Background("threshold", 0.22)  # fitted by experiments/imagenet_background.py
 
 
-def load(run: str | Path, device: str | torch.device = "cpu", precision: Precision = "fp32") -> Predictor:
+def load(run: str | Path, device: str | torch.device = AUTO, precision: Precision = "fp32") -> Predictor:
     """A predictor from a run's folder, from a model on the Hugging Face hub ("owner/name"), or "imagenet".
 
     The folder may hold one run, or the runs of several scales (``wildcat train --scales``), which then read as one.
@@ -28,12 +28,14 @@ def load(run: str | Path, device: str | torch.device = "cpu", precision: Precisi
 
     Args:
         run: folder or name.
-        device: where the network computes.
+        device: where the network computes: "cpu", "cuda:1" and so on; "auto" is the first GPU that CUDA has, or else
+            the processor.
         precision: of the trunk; "auto" takes bf16 where :func:`wildcat.inference.bf16_pays`.
 
     Raises:
-        WildcatError: if it is none of these, or training has not finished.
+        WildcatError: if it is none of these, training has not finished, or there is no such device.
     """
+    device = device_of(device)
     if str(run) == IMAGENET:
         model, classes = imagenet_model()
         settings = Settings(classes, False, IMAGENET_SCORE_SIZES, IMAGENET_MAP_SIZES, background=IMAGENET_BACKGROUND)
@@ -44,7 +46,7 @@ def load(run: str | Path, device: str | torch.device = "cpu", precision: Precisi
     return (_load_scales if (folder / SCALES).is_file() else _load_one)(folder, device, precision)
 
 
-def _load_one(folder: Path, device: str | torch.device, precision: Precision) -> Predictor:
+def _load_one(folder: Path, device: torch.device, precision: Precision) -> Predictor:
     model, info = load_run(folder)
     config = info.config
     settings = Settings(
@@ -59,7 +61,7 @@ def _load_one(folder: Path, device: str | torch.device, precision: Precision) ->
     return Predictor(model, settings, device, precision)
 
 
-def _load_scales(folder: Path, device: str | torch.device, precision: Precision) -> CombinedPredictor:
+def _load_scales(folder: Path, device: torch.device, precision: Precision) -> CombinedPredictor:
     runs = read_scales(folder)
     if runs.combination is None:
         raise WildcatError(f"{folder}: training of its scales has not finished; continue it with --resume")

@@ -17,7 +17,7 @@ import torch
 from wildcat.config import read_json
 from wildcat.errors import WildcatError
 from wildcat.files import write_json
-from wildcat.inference import Precision, prepared
+from wildcat.inference import AUTO, Precision, prepared
 from wildcat.masks import Background
 from wildcat.model import Wildcat
 from wildcat.predict import CombinedPredictor, Predictor
@@ -31,7 +31,12 @@ EXPORTED = "model.onnx"  # both runtimes open this file
 CHOICE = "fastest.json"
 
 
-def load(run: str | Path, runtime: Runtime = "torch", precision: Precision = "fp32") -> Predictor:
+def load(
+    run: str | Path,
+    runtime: Runtime = "torch",
+    precision: Precision = "fp32",
+    device: str | torch.device = AUTO,
+) -> Predictor:
     """A predictor of :func:`wildcat.load` whose network runs in another runtime, or of an exported file.
 
     The first time, the model is exported next to the run (``RUN/exports``; for "imagenet" and models of the hub, in the
@@ -41,21 +46,30 @@ def load(run: str | Path, runtime: Runtime = "torch", precision: Precision = "fp
     Args:
         run: what :func:`wildcat.load` takes; or an exported ``.onnx`` or ``.xml`` file, by its path.
         runtime: where the network runs; an exported file runs in a runtime that opens it. "auto" takes the fastest that
-            is installed, by a short measurement on this machine that is kept with the exported file.
+            is installed, by a short measurement on this machine that is kept with the exported file; on a GPU it is
+            PyTorch.
         precision: of the trunk in PyTorch; the other runtimes compute in single precision.
+        device: of PyTorch, as for :func:`wildcat.load`; the other runtimes compute on the processor.
 
     Raises:
-        WildcatError: if there is no such run or file, or the runtime is not installed.
+        WildcatError: if there is no such run, file or device, or the runtime is not installed.
     """
     if runtime not in RUNTIMES:
         raise WildcatError(f"unknown runtime {runtime!r}; known: {', '.join(RUNTIMES)}")
     file = Path(run)
-    if file.suffix in (".onnx", ".xml"):
+    exported = file.suffix in (".onnx", ".xml")
+    if exported or runtime in PACKAGES:
+        if str(device) not in (AUTO, "cpu"):
+            what = f"the exported file {run}" if exported else f"the runtime {runtime}"
+            raise WildcatError(f"{what} computes on the processor, not on {device}")
+        device = "cpu"
+    if exported:
         return _predictor_of(file, runtime)
-    predictor = load_model(run, precision=precision)
+    predictor = load_model(run, device, precision)
     installed = [name for name in PACKAGES if _is_installed(name)]
     several = isinstance(predictor, CombinedPredictor)
-    if runtime == "torch" or (runtime == "auto" and (several or not installed)):
+    on_gpu = predictor.device.type != "cpu"
+    if runtime == "torch" or (runtime == "auto" and (several or on_gpu or not installed)):
         return predictor
     if several:
         raise WildcatError(f"{run} holds several models, which run in PyTorch; the runtime {runtime} takes one of them")

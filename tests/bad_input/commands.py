@@ -206,6 +206,12 @@ COMMANDS = [
         "argument --runtime: invalid choice: 'onxx' (choose from 'torch', 'onnx', 'openvino', 'auto') (see wildcat predict --help)",
     ),
     command(
+        "no-device",
+        "a device that there is not",
+        f"{PREDICT} --device tpu",
+        "device 'tpu' cannot be used: ...; auto takes what there is",
+    ),
+    command(
         "no-workers", "no worker", "batch run cat.png --out found --workers 0", "there must be at least 1 worker; got 0"
     ),
     command(

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from wildcat.commands.parser import command_parser, sizes
+from wildcat.commands.parser import add_device, command_parser, sizes
 from wildcat.errors import WildcatError
 
 
@@ -39,6 +39,7 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
         default="torch",
         help="what the network runs in; auto: the fastest that is installed",
     )
+    add_device(parser)
     parser.add_argument("--on-bad-image", choices=["error", "skip"], default="error", help="what to do with bad files")
     parser.add_argument("--json", metavar="FILE", help="where to write the results; - prints them, and nothing else")
     parser.add_argument("--score-sizes", type=sizes, help="sides at which pictures are read for scores, not the run's")
@@ -70,7 +71,7 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
     told = sys.stderr if arguments.json == "-" else sys.stdout
 
     def opened() -> Predictor:
-        predictor = load(arguments.run, arguments.runtime)
+        predictor = load(arguments.run, arguments.runtime, device=arguments.device)
         return predictor.reading_at(arguments.score_sizes, arguments.map_sizes, arguments.mirror)
 
     predictor = opened()

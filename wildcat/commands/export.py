@@ -35,7 +35,7 @@ wildcat export imagenet --format onnx --out imagenet.onnx
 
     file = Path(arguments.out) if arguments.out else exports_folder(arguments.run) / f"model{SUFFIX[arguments.format]}"
     pictures = pictures_at(arguments.check)
-    made = export(load(arguments.run), file, arguments.format, pictures)
+    made = export(load(arguments.run, "cpu"), file, arguments.format, pictures)
     print(f"exported: {made.file}")
     also = f" and the {len(pictures)} given" if pictures else ""
     told = ", ".join(f"{name.replace('_', ' ')} {value:.1e}" for name, value in made.differences.items())

@@ -146,6 +146,13 @@ def parser_of(command: Callable[[list[str]], int]) -> CommandParser:
     raise TypeError(f"{command} parses no arguments")
 
 
+def add_device(parser: CommandParser) -> None:
+    """The option of where the network computes."""
+    parser.add_argument(
+        "--device", default="auto", help="where the network computes: cpu, cuda:1, ...; auto: the first GPU, if any"
+    )
+
+
 def add_reading(parser: CommandParser) -> None:
     """The options of how pictures are read and which classes count as predicted."""
     parser.add_argument(

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from wildcat.commands.parser import add_reading, command_parser
+from wildcat.commands.parser import add_device, add_reading, command_parser
 from wildcat.errors import WildcatError
 
 
@@ -50,6 +50,7 @@ wildcat predict runs/mine pictures/ --json - | jq -c '[.file, .predicted[].class
         default="torch",
         help="what the network runs in; auto: the fastest that is installed",
     )
+    add_device(parser)
     arguments = parser.parse_args(argv)
     if arguments.out is None and (arguments.formats or arguments.crf):
         raise WildcatError("give a folder for what --formats and --crf write: --out DIR")
@@ -64,7 +65,7 @@ wildcat predict runs/mine pictures/ --json - | jq -c '[.file, .predicted[].class
     from tqdm import tqdm
 
     pictures = pictures_at(arguments.pictures)
-    predictor = load(arguments.run, arguments.runtime, arguments.precision)
+    predictor = load(arguments.run, arguments.runtime, arguments.precision, arguments.device)
     stream = predictor.stream(items_of(pictures), batch_size=arguments.batch_size, on_error="yield", multi_maps=False)
     shown = tqdm(stream, "predicting", len(pictures), unit=" images", disable=None)
     most = 10 if arguments.out or arguments.json else len(pictures)

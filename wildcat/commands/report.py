@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from wildcat.commands.parser import command_parser
+from wildcat.commands.parser import add_device, command_parser
 
 
 def main(argv: Sequence[str]) -> int:
@@ -24,6 +24,7 @@ wildcat report runs/voc07 --data voc07:data --split test --out voc07.html
     parser.add_argument("--out", metavar="FILE", help="the page; RUN/report.html unless given")
     parser.add_argument("--title", metavar="TEXT", help="heading of the page; the folder's name unless given")
     parser.add_argument("--pictures", type=int, default=1000, help="how many pictures are read at most (default: 1000)")
+    add_device(parser)
     arguments = parser.parse_args(argv)
 
     from wildcat.report import write_report
@@ -36,6 +37,7 @@ wildcat report runs/voc07 --data voc07:data --split test --out voc07.html
         split=arguments.split,
         title=arguments.title,
         most_pictures=arguments.pictures,
+        device=arguments.device,
     )
     print(f"written: {out}")
     return 0

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from wildcat.commands.parser import command_parser
+from wildcat.commands.parser import add_device, command_parser
 from wildcat.errors import WildcatError
 
 
@@ -22,11 +22,12 @@ wildcat serve runs/mine --host 0.0.0.0
         "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 lets other machines in (default: 127.0.0.1)"
     )
     parser.add_argument("--port", type=int, metavar="N", help="the first free one from 7860 unless given")
+    add_device(parser)
     arguments = parser.parse_args(argv)
     if arguments.port is not None and not 0 <= arguments.port <= 65535:
         raise WildcatError(f"--port is a number from 0 to 65535; got {arguments.port}")
 
     from wildcat.app import serve
 
-    serve(arguments.run, host=arguments.host, port=arguments.port)
+    serve(arguments.run, device=arguments.device, host=arguments.host, port=arguments.port)
     return 0

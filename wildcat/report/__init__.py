@@ -19,6 +19,7 @@ from wildcat.data import open_dataset
 from wildcat.errors import WildcatError
 from wildcat.evaluate import Score, data_of, items_of, observe, results_of, usual_tasks, with_classes
 from wildcat.files import write_atomically
+from wildcat.inference import AUTO
 from wildcat.predict import CombinedPredictor, Predictor
 from wildcat.report import contents
 from wildcat.report.cards import Shown, card, map_strip
@@ -40,6 +41,7 @@ def write_report(
     split: str | None = None,
     title: str | None = None,
     most_pictures: int = MOST_PICTURES,
+    device: str = AUTO,
 ) -> None:
     """Write the page about a run.
 
@@ -53,6 +55,7 @@ def write_report(
         split: the one of results.json, or the data set's usual scoring split, unless given.
         title: heading of the page; the folder's name unless given.
         most_pictures: how many pictures are read for curves and pictures.
+        device: where the network computes, as for :func:`wildcat.load`.
 
     Raises:
         WildcatError: if the folder is not a run's, or the data are not of its classes.
@@ -61,7 +64,7 @@ def write_report(
         raise WildcatError(f"a report needs at least 1 picture; got {most_pictures}")
     if not run.is_dir():  # no hub is asked: a report is about a run of one's own
         raise WildcatError(f"{run} is not a run's folder")
-    predictor = load(run)
+    predictor = load(run, device)
     if isinstance(predictor, CombinedPredictor):
         raise WildcatError(
             f"{run} holds models of several scales; give the folder of one: {', '.join(predictor.members)}"
