@@ -3,8 +3,9 @@
     python -m tests.group JOBS
 
 JOBS is a JSON list of {"count", "config", "out", "resume", "disturb"}, done one after the other. "disturb" is [signal,
-rank, epochs]: the signal goes to that process once metrics.csv has that many epochs. Prints a line of JSON for each
-group: exit codes by rank, and the seconds between the signal and the last end.
+rank, epochs]: the signal goes to that process once metrics.csv has that many epochs. With "call", "MODULE:FUNCTION",
+each process calls that with its job instead of training. Prints a line of JSON for each group: exit codes by rank, and
+the seconds between the signal and the last end.
 """
 
 import importlib
@@ -38,7 +39,11 @@ def _member(rank: int, count: int, port: int, job: dict[str, Any]) -> None:
         os.environ["MASTER_ADDR"] = "127.0.0.1"
     code = 1
     try:
-        train(TrainConfig(**job["config"]), job["out"], resume=job.get("resume", False))
+        if "call" in job:
+            module, name = job["call"].split(":")
+            getattr(importlib.import_module(module), name)(job)
+        else:
+            train(TrainConfig(**job["config"]), job["out"], resume=job.get("resume", False))
         code = 0
     except WildcatError as error:
         print(f"rank {rank}: {error}", file=sys.stderr)
@@ -91,6 +96,7 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    importlib.import_module("wildcat.train")  # before the forks
+    for needed in ("wildcat.train", "torch.distributed.fsdp"):  # before the forks
+        importlib.import_module(needed)
     for each in json.loads(sys.argv[1]):
         print(json.dumps(_run(each)), flush=True)

@@ -24,7 +24,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     torch.manual_seed(1)
     save_config(folder, RUN)
-    save_weights(folder, build_model(RUN.config, 2, pretrained=False))
+    save_weights(folder, build_model(RUN.config, 2, pretrained=False).state_dict())
     return folder
 
 
@@ -47,7 +47,7 @@ def test_round_trip(folder: Path) -> None:
 def test_weights_of_another_memory_format_are_the_same(folder: Path) -> None:
     model, _ = load_run(folder)
     before = (folder / "model.safetensors").read_bytes()
-    save_weights(folder, model.to(memory_format=torch.channels_last))
+    save_weights(folder, model.to(memory_format=torch.channels_last).state_dict())
     assert (folder / "model.safetensors").read_bytes() == before
 
 

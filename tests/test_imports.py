@@ -27,6 +27,7 @@ LEVELS: dict[str, int] = {
     "picture_cache": 0,
     "processes": 2,
     "shared_norm": 0,
+    "sharding": 5,
     "stopping": 0,
     "lattice": 0,
     "signal_stack": 0,

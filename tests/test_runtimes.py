@@ -104,7 +104,7 @@ def test_a_file_is_made_once_and_again_when_the_run_changes(
     model, weights = load_model(run).model, (run / "model.safetensors").read_bytes()
     with torch.no_grad():
         model.transfer.bias += 1
-    save_weights(run, model)
+    save_weights(run, model.state_dict())
     with pytest.raises(WildcatError, match="as far as"):
         load(run, "onnx")
     assert made == [run / "exports" / "model.onnx"] and "exporting" in capsys.readouterr().err

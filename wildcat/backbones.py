@@ -67,7 +67,7 @@ class Backbone(nn.Module):
         self._features = features
         self._stages = stages
         self._frozen_modules: list[nn.Module] = []
-        self._frozen_parameters: list[nn.Parameter] = []
+        self._frozen_parameters: list[str] = []
 
     @property
     def stages(self) -> int:
@@ -104,15 +104,16 @@ class Backbone(nn.Module):
         if depthwise:
             convs = [module for module in modules.values() if isinstance(module, nn.Conv2d)]
             named += [conv for conv in convs if conv.groups == conv.in_channels > 1]
-        still = [parameter for module in named for parameter in module.parameters()]
-        still += [parameters[name] for name in names if name in parameters]  # bare, such as a position embedding
-        for parameter in self._frozen_parameters:
-            parameter.requires_grad_(True)
-        self._frozen_parameters = [parameter for parameter in still if parameter.requires_grad]
-        for parameter in self._frozen_parameters:
+        still = {parameter for module in named for parameter in module.parameters()}
+        still |= {parameters[name] for name in names if name in parameters}  # bare, such as a position embedding
+        for name in self._frozen_parameters:
+            parameters[name].requires_grad_(True)
+        ours = {parameter for parameter in still if parameter.requires_grad}
+        for parameter in ours:
             parameter.requires_grad_(False)
+        # By name: a model divided over processes (sharding.py) has other parameters in their places.
+        self._frozen_parameters = [name for name, parameter in parameters.items() if parameter in ours]
         # With a block go its parts without parameters, such as stochastic depth.
-        ours = set(self._frozen_parameters)
         blocks = [m for m in modules.values() if ours.intersection(m.parameters()) and not _learns(m)]
         self._frozen_modules = [*named, *blocks]
         self.train(self.training)

@@ -22,7 +22,7 @@ import json
 import os
 import reprlib
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,9 +104,9 @@ def save_config(folder: Path, run: Run) -> None:
     write_json(folder / CONFIG, values)
 
 
-def save_weights(folder: Path, model: Wildcat) -> None:
-    """Write ``model.safetensors``, with a checksum of its numbers."""
-    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+def save_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write ``model.safetensors``, a model's state dict, with a checksum of its numbers."""
+    state = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
     content = safetensors.torch.save(state, metadata={"format": "pt"})
     start = 8 + int.from_bytes(content[:8], "little")  # the format: length of the header, header in JSON, numbers
     header = json.loads(content[8:start])

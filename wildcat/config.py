@@ -60,6 +60,7 @@ class TrainConfig:
     epochs: int = setting(10, "passes over the training pictures")
     batch_size: int = setting(16, "pictures per step, over all processes")
     accumulate: int = setting(1, "parts in which each process computes its share of a batch, to need less memory")
+    shard: bool = setting(False, "divide weights, gradients and momentum over the processes (FSDP), for large trunks")
     lr: float = setting(0.05, "learning rate of the head")
     backbone_lr_factor: float = setting(0.1, "learning rate of the trunk, as a multiple of the head's")
     momentum: float = setting(0.9, "momentum of SGD")

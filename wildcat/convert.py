@@ -94,7 +94,7 @@ def convert(
     model.load_state_dict(own | found)
     run = Run(config, tuple(classes), multi_label, model.backbone.mean, model.backbone.std, images=0)
     out.mkdir(parents=True, exist_ok=True)
-    save_weights(out, model)
+    save_weights(out, model.state_dict())
     save_config(out, run)
     return run
 

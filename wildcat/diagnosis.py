@@ -18,8 +18,10 @@ def shown(names: Sequence[str]) -> str:
 
 
 def first_bad_values(named: Iterable[tuple[str, Tensor]]) -> str | None:
-    """The first weights that are not finite, in words; None if all are."""
+    """The first weights that are not finite, in words; None if all are. Of a divided model, in this process's part."""
     for name, value in named:
+        if hasattr(value, "to_local"):
+            value = value.to_local()
         bad = int((~value.isfinite()).sum())
         if bad:
             return f"the weights {name} ({bad} of {value.numel()} values)"

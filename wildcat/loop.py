@@ -24,6 +24,7 @@ from wildcat.history import History, Row, describe
 from wildcat.loading import BatchShares, EpochSampler, TrainingPictures, end_workers
 from wildcat.model import NonFiniteMapsError, Wildcat
 from wildcat.processes import Processes
+from wildcat.sharding import divide, divide_state, whole
 from wildcat.shared_norm import share_norms
 from wildcat.state import save_state
 from wildcat.stopping import StopRequest, outlive_signals
@@ -77,8 +78,15 @@ class Loop:
         self.stop = StopRequest()
         if processes.count > 1:
             share_norms(model)
+        self.divided = config.shard and processes.count > 1
+        if self.divided:
+            size = (1, 3, config.image_size, config.image_size)
+            divide(model, torch.rand(size, generator=torch.Generator().manual_seed(0)).to(self.device))
         optimizer = torch.optim.SGD(
-            parameter_groups(model, config), momentum=config.momentum, weight_decay=config.weight_decay, fused=True
+            parameter_groups(model, config),
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            **self.step_kernel(),
         )
         self.loader = DataLoader(
             TrainingPictures(dataset, config),
@@ -89,26 +97,41 @@ class Loop:
             timeout=60 * config.stall_minutes if config.workers else 0,
             worker_init_fn=outlive_signals,
         )
-        self.trained, self.optimizer = accelerator.prepare(model, optimizer)
+        self.optimizer = accelerator.prepare(optimizer)
+        self.trained = model if self.divided else accelerator.prepare(model)
+
+    def step_kernel(self) -> dict[str, bool]:
+        """How SGD computes its step: in one pass over memory, which a divided model does not allow."""
+        return {"fused": not self.divided, "foreach": self.divided}
 
     def load(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
         self.progress = state["progress"]
         self.watch = LossWatch(self.progress.get("first_loss"))
+        if self.divided:
+            parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+            state = divide_state(state, self.model, parameters)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for group in self.optimizer.param_groups:  # the state may be of a model that was divided otherwise
+            group |= self.step_kernel()
 
     def check_weights(self) -> None:
         """Fail if the last step ruined the weights, which no loss behind it would show."""
-        bad = first_bad_values(self.model.state_dict().items())
+        found = self.processes.gather(first_bad_values(self.model.state_dict().items()))
+        bad = next(filter(None, found), None)
         if bad is not None:
             raise self.diverged("the weights became NaN or infinite", self.progress["step"] - 1, bad)
 
     def save(self) -> None:
-        """Save the state; the weights have been checked."""
+        """Save the state; the weights have been checked. All processes call this, the first one writes."""
+        states = self.whole({"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()})
         if self.processes.main:
-            states = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
             save_state(self.folder, {**states, "progress": self.progress})
+
+    def whole(self, state: dict[str, Any]) -> dict[str, Any]:
+        """A state as the first process writes it."""
+        return whole(state, keep=self.processes.main) if self.divided else state
 
     def leave(self) -> None:
         """End as the signal asks that was received here or in another process."""
@@ -135,6 +158,13 @@ class Loop:
         batch = list(sampler)[: self.batch_size]
         return [self.dataset.samples[index].name for part in self.shares.parts for _, index in batch[part]]
 
+    def first_bad(self, images: Tensor) -> tuple[str, list[int]]:
+        """Where NaN or infinity appears first when a batch is computed, and the rows of the images that show it."""
+        if not self.divided:
+            return first_bad_layer(self.model, images)
+        # The other processes, who would have to help to compute it once more, know nothing of it.
+        return first_bad_values(self.model.named_parameters()) or "a layer that only a training without shard names", []
+
     def forward(self, images: Tensor) -> Tensor:
         """Scores, in the run's precision."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
@@ -155,7 +185,8 @@ class Loop:
             pixels, labels = (tensor.to(self.device, non_blocking=True) for tensor in next(batches))
             images = self.model.normalize(pixels.permute(0, 3, 1, 2))
             last = part == self.config.accumulate - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.trained):  # gradients meet once a step
+            # Gradients meet once a step; those of a divided model in each part, for no process has room for them all.
+            with nullcontext() if last else self.accelerator.no_sync(self.trained):
                 try:
                     loss = self.criterion(self.forward(images), labels)
                     # The mean over the whole batch, of which this is a part; data parallelism averages over processes.
@@ -165,7 +196,7 @@ class Loop:
                         raise NonFiniteMapsError(f"the loss became {value}")
                 except NonFiniteMapsError as error:
                     what = str(error) if str(error).startswith("the loss") else "class maps became NaN or infinite"
-                    where, rows = first_bad_layer(self.model, images)
+                    where, rows = self.first_bad(images)
                     names = self.names(step)
                     raise self.diverged(what, step, where, [names[read + row] for row in rows]) from error
                 self.accelerator.backward(loss * (share * self.processes.count))
@@ -239,8 +270,9 @@ class Loop:
                     self.save()
             finally:
                 end_workers(self.loader._iterator)
+        weights = self.whole(self.model.state_dict())
         if self.processes.main:
-            checkpoint.save_weights(self.folder, self.model)
+            checkpoint.save_weights(self.folder, weights)
 
     def pause(self) -> None:
         """Between two batches of the validation: stop if a process was asked to."""

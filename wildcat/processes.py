@@ -29,7 +29,7 @@ def create_accelerator() -> Accelerator:
     """Accelerate's view of this process and its device; processes without a GPU talk through gloo.
 
     Raises:
-        WildcatError: if accelerate was told to divide the model itself (FSDP, DeepSpeed, ...).
+        WildcatError: if accelerate was told to divide the model itself (FSDP, DeepSpeed, ...); ``shard`` does it here.
     """
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     # BatchNorm that learns is computed over all processes (shared_norm.py), so its buffers never differ.
@@ -41,7 +41,10 @@ def create_accelerator() -> Accelerator:
     )
     kind = accelerator.distributed_type
     if kind != DistributedType.NO and not kind.value.startswith("MULTI_"):
-        raise WildcatError(f"{kind.value} is not supported: every process holds the whole model; use data parallelism")
+        raise WildcatError(
+            f"accelerate's {kind.value} is not supported: launch plain data parallelism (--multi_gpu), and let "
+            "--shard divide a large model over the processes"
+        )
     return accelerator
 
 

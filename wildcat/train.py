@@ -85,7 +85,7 @@ def continued(asked: TrainConfig, kept: TrainConfig, folder: Path) -> TrainConfi
         new, old = getattr(asked, name), getattr(kept, name)
         if new == old or (name in automatic and new == automatic[name]):
             continue
-        if name not in ("workers", "cache_gb", "accumulate", "save_minutes", "stall_minutes"):
+        if name not in ("workers", "cache_gb", "accumulate", "shard", "save_minutes", "stall_minutes"):
             raise WildcatError(f"a continued run keeps its settings; {name} is {old!r} in {folder}, not {new!r}")
         changed[name] = new
     return replace(kept, **changed)
@@ -166,9 +166,12 @@ def _train(
     if config.solver == "svm":
         classify_features(processes, model, config, dataset, validation, folder)
         return
+    if config.shard and processes.count == 1:
+        print("shard: there is one process, so it keeps the whole model (start several with torchrun)", file=sys.stderr)
     loop = Loop(accelerator, processes, model, config, dataset, folder)
     if state is not None:
         loop.load(state)
+        state = None  # it holds the weights once more
     with kept_memory():
         loop.run(validation)
 
@@ -226,4 +229,4 @@ def classify_features(
     with History(folder) as history:
         history.write([row])
     print(describe(row, 1), file=sys.stderr)
-    checkpoint.save_weights(folder, model)
+    checkpoint.save_weights(folder, model.state_dict())

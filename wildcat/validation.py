@@ -1,6 +1,5 @@
 """The loss of a run, and the scores of its validation pictures after each epoch."""
 
-import itertools
 import math
 from collections.abc import Callable
 
@@ -62,13 +61,16 @@ def validate(
         )
     )
     device = model.transfer.weight.device
+    blank = torch.zeros(1, config.image_size, config.image_size, 3, dtype=torch.uint8)
     mine = []
     model.eval()
     try:
         with torch.no_grad():
             for _ in range(math.ceil(len(batches) / count)):
-                for pixels, batch_labels in itertools.islice(loader, 1):  # the last turn may have none for this process
-                    output = model(model.normalize(pixels.to(device).permute(0, 3, 1, 2)))
+                # The last turn may have no pictures for this process, and yet others need its part of a divided model.
+                pixels, batch_labels = next(loader, (blank, None))
+                output = model(model.normalize(pixels.to(device).permute(0, 3, 1, 2)))
+                if batch_labels is not None:
                     mine.append((output.scores.float().cpu(), batch_labels))
                 between()
     finally:
