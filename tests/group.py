@@ -96,7 +96,9 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    for needed in ("wildcat.train", "torch.distributed.fsdp"):  # before the forks
-        importlib.import_module(needed)
-    for each in json.loads(sys.argv[1]):
+    asked = json.loads(sys.argv[1])
+    divided = any(each.get("config", {"shard": True})["shard"] for each in asked)
+    for needed in ["wildcat.train", *(["torch.distributed.fsdp", "torch._dynamo"] if divided else [])]:
+        importlib.import_module(needed)  # once, before the forks
+    for each in asked:
         print(json.dumps(_run(each)), flush=True)

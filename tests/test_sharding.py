@@ -28,13 +28,14 @@ from wildcat.transfer import MultiMapTransfer
 
 # 20 steps of 4 pictures. The 4 pictures held out are one batch: one process has none to score.
 STEPS = {"data": "synthetic:count=84,size=64", "val_fraction": 4 / 84, "batch_size": 4, "epochs": 1}
-LITE = {**STEPS, "backbone": "lite0", "pretrained": True, "freeze_batch_norm": True, "freeze_stages": 1, "lr": 0.01}
-RESNET = {**STEPS, "backbone": "resnet18", "freeze_batch_norm": True, "lr": 0.005}
-LEARNT = {**STEPS, "lr": 0.02}
+LITE = {**STEPS, "backbone": "lite0", "pretrained": True, "freeze_batch_norm": True, "freeze_stages": 1, "lr": 0.002}
+RESNET = {**STEPS, "backbone": "resnet18", "freeze_batch_norm": True, "lr": 0.001}
+LEARNT = {**STEPS, "lr": 0.01}
 # Epochs of one step, for runs that are stopped.
 STOPPED = {**STEPS, "data": "synthetic:count=8,size=64", "val_fraction": 0.5, "freeze_batch_norm": True, "epochs": 10}
 SHARD = {"shard": True}
-FAMILIES = ["timm:test_vit", "timm:test_convnext", "timm:test_efficientnet"]
+RUINED = {**STOPPED, **SHARD}
+FAMILIES = ["timm:test_vit", "timm:test_convnext"]
 
 
 # What the processes of a group do
@@ -210,16 +211,17 @@ def groups(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, di
         "lite": job(folder / "lite", LITE, 1, **noted),
         "lite divided": job(folder / "lite divided", {**LITE, **SHARD}, 2, **noted),
         "resnet": job(folder / "resnet", RESNET, 1, **noted),
-        "resnet divided": job(folder / "resnet divided", {**RESNET, **SHARD}, 2, accumulate=2, **noted),
+        "resnet divided": job(folder / "resnet divided", {**RESNET, **SHARD}, 2, **noted),
         "learnt": job(folder / "learnt", LEARNT, 1, **noted),
         "learnt divided": job(folder / "learnt divided", {**LEARNT, **SHARD}, 2, **noted),
         "whole": job(folder / "whole", STOPPED, 1),
-        "stopped": job(stopped, {**STOPPED, **SHARD}, 2, disturb=[signal.SIGTERM, 1, 2]),
+        "stopped": job(stopped, {**STOPPED, **SHARD}, 2, accumulate=2, disturb=[signal.SIGTERM, 1, 2]),
         "on one": job(stopped, STOPPED, 1, resume=True, disturb=[signal.SIGTERM, 0, 4]),
         "on three": job(stopped, {**STOPPED, **SHARD}, 3, resume=True, disturb=[signal.SIGTERM, 0, 6]),
         "on two": job(stopped, STOPPED, 2, resume=True),
         "killed": job(folder / "killed", {**STOPPED, **SHARD, "epochs": 10_000}, 2, disturb=[signal.SIGKILL, 1, 2]),
-        "ruined": job(folder / "ruined", {**STOPPED, **SHARD, "lr": 1e30}, 2),
+        "ruined maps": job(folder / "ruined maps", {**RUINED, **STEPS, "lr": 1e30}, 2),
+        "ruined weights": job(folder / "ruined weights", {**RUINED, "lr": 1e38, "weight_decay": 1e10}, 2),
         "measured": {"count": 2, "call": "tests.test_sharding:measure", "out": str(folder)},
         "odd": {"count": 2, "call": "tests.test_sharding:odd_trunks", "out": str(folder)},
         "families": {"count": 2, "call": "tests.test_sharding:families", "out": str(folder)},
@@ -235,7 +237,7 @@ def test_losses_and_metrics_are_those_of_one_process(groups, name: str) -> None:
     ours, one = (json.loads((folder / run / "losses-0.json").read_text()) for run in (f"{name} divided", name))
     assert len(ours) == len(one) == 20
     assert ours == pytest.approx(one, abs=1e-5)
-    assert one[0] - one[-1] > 0.05  # it did learn
+    assert sum(one[:5]) - sum(one[-5:]) > 0.2  # it did learn
     ((ours,), (one,)) = rows(folder / f"{name} divided"), rows(folder / name)
     assert (ours["val_loss"], ours["val_map"]) == pytest.approx((one["val_loss"], one["val_map"]), abs=1e-5)
 
@@ -278,8 +280,10 @@ def test_a_killed_process_ends_the_others(groups) -> None:
 
 def test_weights_that_are_ruined_are_told(groups) -> None:
     _, found, errors = groups
-    assert 2 in found["ruined"]["codes"] and 0 not in found["ruined"]["codes"], errors
-    assert "NaN or infinite" in errors
+    assert found["ruined maps"]["codes"] == found["ruined weights"]["codes"] == [2, 2], errors
+    assert "class maps became NaN or infinite in epoch 1, step 2" in errors
+    for rank in range(2):  # both know, whosever part it is in
+        assert f"rank {rank}: the weights became NaN or infinite in epoch 1, step 1" in errors
 
 
 def test_a_process_holds_its_part_alone(groups) -> None:

@@ -1,8 +1,8 @@
 """A model divided over the processes: each keeps a part of the parameters, the gradients and the momentum.
 
 PyTorch's ``fully_shard`` (FSDP2) does the work. Block by block of the trunk is put together from all processes when it
-is computed, in either direction, and taken apart behind it, so a process has room for its part and for one or two blocks.
-A state is put together to be saved, and divided again when it is loaded: it is the same file whatever wrote it.
+is computed, in either direction, and taken apart behind it, so a process has room for its part and one or two blocks. A
+state is put together to be saved, and divided again when it is loaded: it is the same file whatever wrote it.
 """
 
 import warnings
@@ -181,7 +181,7 @@ def whole(state: Any, keep: bool) -> Any:
     if not keep:
         return None
     # Momentum has its parameter's memory format: SGD's fused step relies on it.
-    return tensor.cpu().contiguous(memory_format=torch.channels_last if tensor.ndim == 4 else torch.contiguous_format)
+    return tensor.cpu().clone(memory_format=torch.channels_last if tensor.ndim == 4 else torch.contiguous_format)
 
 
 def divide_state(state: Mapping[str, Any], model: nn.Module, parameters: list[Tensor]) -> dict[str, Any]:
