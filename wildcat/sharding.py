@@ -42,7 +42,8 @@ def divide(model: Wildcat, example: Tensor) -> int:
         from torch.distributed.fsdp import fully_shard
     except ImportError as error:
         raise WildcatError(f"shard needs PyTorch 2.6 or later; this is {torch.__version__}") from error
-    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload] - fully_shard divides no other
+    # The only format that fully_shard divides.
+    model.to(memory_format=torch.contiguous_format)
     for tensor in (*model.parameters(), *model.buffers()):
         distributed.broadcast(tensor.detach(), src=0)
     expected = _gradients(model, example)
@@ -75,7 +76,8 @@ def _blocks(model: Wildcat, example: Tensor) -> list[nn.Module]:
     callable_once = _called_once(model, example)
     # Modules that need each other's parameters must be in one block: a convolution that computes the BatchNorm behind
     # it (folding.py), and those that share a parameter.
-    pairs = [(module, *module.folded_norm) for module in net.modules() if hasattr(module, "folded_norm")]
+    folded: list[Any] = [module for module in net.modules() if hasattr(module, "folded_norm")]
+    pairs: list[tuple[nn.Module, nn.Module]] = [(conv, *conv.folded_norm) for conv in folded]
     owners: dict[nn.Parameter, nn.Module] = {}
     for module in net.modules():
         pairs += [(owners.setdefault(own, module), module) for own in module.parameters(recurse=False)]
