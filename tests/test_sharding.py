@@ -5,15 +5,19 @@ import json
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
 from tests.group import run_groups
+from tests.runs import tiny
 from tests.test_processes import job, rows
+from wildcat import processes
 from wildcat.backbones import Backbone
 from wildcat.config import TrainConfig
 from wildcat.diagnosis import LossWatch
@@ -31,7 +35,7 @@ STEPS = {"data": "synthetic:count=84,size=64", "val_fraction": 4 / 84, "batch_si
 # All cells count: the plain grounds of drawn pictures give equal ones, of which rounding would choose the highest.
 LITE = {**STEPS, "backbone": "lite0", "pretrained": True, "freeze_batch_norm": True, "kmax": "all", "lr": 0.002}
 RESNET = {**STEPS, "backbone": "resnet18", "freeze_batch_norm": True, "kmax": "all", "lr": 0.001}
-LEARNT = {**STEPS, "lr": 0.01}
+LEARNT = {**STEPS, "data": "synthetic:count=44,size=64", "val_fraction": 4 / 44, "lr": 0.01}
 # Epochs of one step, for runs that are stopped.
 STOPPED = {**STEPS, "data": "synthetic:count=8,size=64", "val_fraction": 0.5, "freeze_batch_norm": True, "epochs": 10}
 SHARD = {"shard": True}
@@ -236,7 +240,7 @@ def test_losses_and_metrics_are_those_of_one_process(groups, name: str) -> None:
     folder, found, errors = groups
     assert set(found[f"{name} divided"]["codes"]) == {0}, errors
     ours, one = (json.loads((folder / run / "losses-0.json").read_text()) for run in (f"{name} divided", name))
-    assert len(ours) == len(one) == 20
+    assert len(ours) == len(one) == (10 if name == "learnt" else 20)
     assert ours == pytest.approx(one, abs=1e-5)
     assert sum(one[:5]) - sum(one[-5:]) > 0.2  # it did learn
     ((ours,), (one,)) = rows(folder / f"{name} divided"), rows(folder / name)
@@ -307,6 +311,18 @@ def test_states_are_put_together_and_divided_without_a_change(groups) -> None:
         measured = json.loads((folder / f"measured-{rank}.json").read_text())
         assert measured["same"] and measured["changed"] > 0
         assert measured["helper"] > 20  # who only helps gets no tensors
+
+
+def test_one_process_keeps_the_whole_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(tiny(shard=True, epochs=1), tmp_path / "run")
+    assert "shard: there is one process, so it keeps the whole model" in capsys.readouterr().err
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_accelerate_may_not_divide_the_model_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "Accelerator", lambda **_: SimpleNamespace(distributed_type=DistributedType.FSDP))
+    with pytest.raises(WildcatError, match=r"accelerate's FSDP is not supported.* --shard divide a large model"):
+        create_accelerator()
 
 
 @pytest.mark.parametrize("rank", [0, 1])
