@@ -242,7 +242,7 @@ def test_losses_and_metrics_are_those_of_one_process(groups, name: str) -> None:
     ours, one = (json.loads((folder / run / "losses-0.json").read_text()) for run in (f"{name} divided", name))
     assert len(ours) == len(one) == (10 if name == "learnt" else 20)
     assert ours == pytest.approx(one, abs=1e-5)
-    assert sum(one[:5]) - sum(one[-5:]) > 0.2  # it did learn
+    assert min(one) < one[0] - 0.05  # it did learn
     ((ours,), (one,)) = rows(folder / f"{name} divided"), rows(folder / name)
     assert (ours["val_loss"], ours["val_map"]) == pytest.approx((one["val_loss"], one["val_map"]), abs=1e-5)
 
