@@ -165,6 +165,18 @@ COCO = [
         "annotations/instances_train2014.json: annotations: category_id of entry 2 must be the id of a category; got 77",
     ),
     coco_case(
+        "category-twice",
+        "two categories with one id",
+        entries(JSON, categories__1__id=90),
+        "annotations/instances_train2014.json: categories: id of entry 2 must be no other entry's; got 90",
+    ),
+    coco_case(
+        "picture-twice",
+        "a picture that is listed twice",
+        entries(JSON, images__2__id=7),
+        "annotations/instances_train2014.json: images: id of entry 3 must be no other entry's; got 7",
+    ),
+    coco_case(
         "short-box",
         "a box of three numbers",
         entries(JSON, annotations__1__bbox=[1, 2, 3]),

@@ -73,6 +73,9 @@ _ENTRIES: dict[str, dict[str, tuple[Callable[[Any], bool], str]]] = {
 }
 
 
+_UNIQUE = {"images": ("id", "file_name"), "categories": ("id", "name")}
+
+
 class _Segment(NamedTuple):
     label: int  # 1 ... C
     area: float
@@ -159,6 +162,14 @@ def _load(path: Path) -> dict[str, Any]:
                 if not (isinstance(item, dict) and key in item and fits(item[key])):
                     found = reprlib.repr(item[key]) if isinstance(item, dict) and key in item else "nothing"
                     raise WildcatError(f"{path}: {kind}: {key} of entry {number} must be {told}; got {found}")
+    for kind, keys in _UNIQUE.items():
+        for key in keys:
+            seen = set()
+            for number, item in enumerate(content[kind], start=1):
+                if item[key] in seen:
+                    told = f"{key} of entry {number} must be no other entry's; got {reprlib.repr(item[key])}"
+                    raise WildcatError(f"{path}: {kind}: {told}")
+                seen.add(item[key])
     known = {item["id"] for item in content["categories"]}
     for number, item in enumerate(content["annotations"], start=1):
         if item["category_id"] not in known:
