@@ -6,6 +6,8 @@ python -m benchmarks.runtimes --full     lite0 and ResNet-50 at 320 and 448 px
 Ours goes from 8-bit pixels of decoded and resized pictures to probabilities, class maps and points: normalisation,
 trunk, head, pooling and what a predictor does with them. The peer is the trunk alone, cut out of the same exported
 file, in the same runtime with the same threads and precision, for one size of input, on inputs normalised beforehand.
+The whole graph in ONNX Runtime, with and without being told that size and the number of pictures, shows what it costs
+that they are open.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from onnx import utils
 
 from benchmarks.common import OURS, Report, options, scratch_folder, take_turns
 from wildcat.export import export
+from wildcat.exportable import OUTPUTS
 from wildcat.fusion import read
 from wildcat.model import create_model
 from wildcat.predict import Predictor
@@ -46,17 +49,19 @@ def cut_trunk(whole: Path, trunk: Path, shape: tuple[int, ...]) -> None:
     onnx.save(model, trunk)
 
 
-def bare(runtime: str, trunk: Path, images: npt.NDArray[np.float32]) -> Callable[[], Any]:
-    """The trunk alone in a runtime."""
+def bare(runtime: str, file: Path, images: npt.NDArray[np.float32]) -> Callable[[], Any]:
+    """A file in a runtime, for images of one shape."""
     threads = torch.get_num_threads()
     if runtime == "onnx":
         session_options = onnxruntime.SessionOptions()
         session_options.intra_op_num_threads = threads
-        session = onnxruntime.InferenceSession(str(trunk), session_options, providers=["CPUExecutionProvider"])
+        for dimension, side in zip("nhw", (images.shape[0], *images.shape[2:]), strict=True):
+            session_options.add_free_dimension_override_by_name(dimension, side)
+        session = onnxruntime.InferenceSession(str(file), session_options, providers=["CPUExecutionProvider"])
         return lambda: session.run(None, {"images": images})
     settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
     with kept_signal_stack():
-        request = openvino.Core().compile_model(str(trunk), "CPU", settings).create_infer_request()
+        request = openvino.Core().compile_model(str(file), "CPU", settings).create_infer_request()
     return lambda: request.infer({"images": images}, share_inputs=True, share_outputs=True)
 
 
@@ -95,6 +100,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     times = take_turns(calls, turns)
                     work = f"{runtime}, {backbone}, {size} px, batches of {batch}"
                     report.compare(work, times, unit="images/s", per=batch, goal=">= 0.9")
+                network = open_network(whole, "onnx")
+                graphs = {
+                    OURS: lambda network=network, images=images: network.outputs(images, OUTPUTS),
+                    "its size fixed": bare("onnx", whole, images),
+                }
+                work = f"onnx, {backbone}, {size} px, batches of {batch}: the graph alone"
+                report.compare(work, take_turns(graphs, turns), unit="images/s", per=batch)
     report.write()
 
 
