@@ -15,12 +15,13 @@ import wildcat
 from tests.runs import tiny
 from wildcat import runtimes
 from wildcat.cli import main
+from wildcat.combined import CombinedPredictor
 from wildcat.errors import WildcatError
 from wildcat.inference import Precision, device_of
 from wildcat.losses import multi_label_loss
 from wildcat.model import create_model
 from wildcat.object_bank import ObjectBank
-from wildcat.predict import CombinedPredictor, Predictor
+from wildcat.predict import Predictor
 from wildcat.prediction import Settings
 from wildcat.train import train
 

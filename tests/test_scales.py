@@ -14,12 +14,12 @@ from tests.runs import flags, tiny
 from wildcat import checkpoint, scales, train
 from wildcat.checkpoint import MEAN, OBJECT_BANK, read_run, read_scales
 from wildcat.cli import main
+from wildcat.combined import CombinedPredictor
 from wildcat.config import TrainConfig
 from wildcat.errors import WildcatError
 from wildcat.evaluate import evaluate, summary
 from wildcat.fusion import fuse_maps
 from wildcat.metrics import average_precision
-from wildcat.predict import CombinedPredictor
 from wildcat.runs import load
 from wildcat.scales import at_scale, train_scales
 

@@ -26,11 +26,12 @@ from typing import Any
 import torch
 
 from wildcat.attempts import Attempts
+from wildcat.combined import CombinedPredictor
 from wildcat.errors import WildcatError
 from wildcat.files import UNFINISHED, write_atomically, write_json
 from wildcat.inference import Precision
 from wildcat.inputs import Part, parts_of
-from wildcat.predict import CombinedPredictor, Failure, Item, Predictor
+from wildcat.predict import Failure, Item, Predictor
 from wildcat.prediction import Prediction, Threshold
 from wildcat.runs import load
 from wildcat.sessions import fingerprint

@@ -15,12 +15,13 @@ from tqdm import tqdm
 from wildcat import metrics
 from wildcat._version import __version__
 from wildcat.checkpoint import CONFIG, MEAN, OBJECT_BANK, read_run, read_settings
+from wildcat.combined import CombinedPredictor
 from wildcat.config import read_json
 from wildcat.data import Dataset, check_dataset, default_splits, open_dataset, sharing_doubts
 from wildcat.data.sample import check_choice
 from wildcat.errors import WildcatError
 from wildcat.masks import Background, Mode, fit_background
-from wildcat.predict import CombinedPredictor, Item, Predictor
+from wildcat.predict import Item, Predictor
 from wildcat.prediction import Prediction
 
 TASKS = ("classification", "pointing", "segmentation")

@@ -5,11 +5,12 @@ from pathlib import Path
 import torch
 
 from wildcat.checkpoint import CONFIG, SCALES, load_bank, load_run, read_background, read_scales, scale_folder
+from wildcat.combined import CombinedPredictor
 from wildcat.errors import WildcatError
 from wildcat.inference import AUTO, Precision, device_of
 from wildcat.masks import Background
 from wildcat.model import imagenet_model
-from wildcat.predict import CombinedPredictor, Predictor
+from wildcat.predict import Predictor
 from wildcat.prediction import Settings
 
 IMAGENET = "imagenet"

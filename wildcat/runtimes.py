@@ -14,13 +14,14 @@ from typing import Literal, TypeAlias, cast
 
 import torch
 
+from wildcat.combined import CombinedPredictor
 from wildcat.config import read_json
 from wildcat.errors import WildcatError
 from wildcat.files import write_json
 from wildcat.inference import AUTO, Precision, prepared
 from wildcat.masks import Background
 from wildcat.model import Wildcat
-from wildcat.predict import CombinedPredictor, Predictor
+from wildcat.predict import Predictor
 from wildcat.prediction import Settings
 from wildcat.runs import load as load_model
 from wildcat.sessions import PACKAGES, SUFFIXES, ExportedNetwork, fingerprint, missing, open_network

@@ -16,13 +16,13 @@ from tqdm import tqdm
 
 from wildcat import checkpoint
 from wildcat.checkpoint import MEAN, OBJECT_BANK, Combination, ScaleRuns, scale_folder
+from wildcat.combined import CombinedPredictor
 from wildcat.config import TrainConfig
 from wildcat.data import Dataset, default_splits
 from wildcat.errors import WildcatError
 from wildcat.evaluate import headline, items_of
 from wildcat.loading import open_training_data
 from wildcat.object_bank import fit_object_bank
-from wildcat.predict import CombinedPredictor
 from wildcat.processes import Processes, create_accelerator
 from wildcat.runs import load
 from wildcat.train import continued, train

@@ -14,13 +14,14 @@ from tqdm import tqdm
 
 from wildcat._version import __version__
 from wildcat.checkpoint import Run, read_run
+from wildcat.combined import CombinedPredictor
 from wildcat.config import read_json
 from wildcat.data import open_dataset
 from wildcat.errors import WildcatError
 from wildcat.evaluate import Score, data_of, items_of, observe, results_of, usual_tasks, with_classes
 from wildcat.files import write_atomically
 from wildcat.inference import AUTO
-from wildcat.predict import CombinedPredictor, Predictor
+from wildcat.predict import Predictor
 from wildcat.report import contents
 from wildcat.report.cards import Shown, card, map_strip
 from wildcat.report.choice import Choice, failures, successes
