@@ -289,6 +289,18 @@ def test_evaluate_writes_results(place: Path, tmp_path: Path, capsys: pytest.Cap
     assert first["pointing"] == second["pointing"] and "classification" not in second
 
 
+def test_evaluate_in_half_precision(place: Path, tmp_path: Path) -> None:
+    found = {}
+    for precision in ("fp32", "bf16"):
+        file = tmp_path / f"{precision}.json"
+        words = ["--data", "synthetic:count=8,size=64", "--precision", precision, "--json", str(file)]
+        assert main(["evaluate", str(place / "run"), *words]) == 0
+        found[precision] = json.loads(file.read_text())
+        assert found[precision]["reading"]["precision"] == precision
+    single, half = (found[name]["classification"]["map_area"] for name in found)
+    assert half == pytest.approx(single, abs=15)  # of 8 pictures: one may change its place
+
+
 def test_evaluate_takes_the_data_of_the_run(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = shutil.copytree(place / "run", tmp_path / "run")
     (run / "results.json").unlink(missing_ok=True)

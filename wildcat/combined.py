@@ -38,7 +38,8 @@ class CombinedPredictor(Predictor):
     ) -> None:
         self.members, self.bank, self.fitted_on, self.chosen = dict(members), bank, fitted_on, chosen
         each = [member.settings for member in self.members.values()]
-        self.device = next(iter(self.members.values())).device
+        first = next(iter(self.members.values()))
+        self.device, self.precision = first.device, first.precision
         self.settings = Settings(
             each[0].classes,
             each[0].multi_label,

@@ -148,6 +148,7 @@ def results_of(predictor: Predictor, scores: dict[str, "Score"], seconds: float)
         "score_sizes": list(settings.score_sizes),
         **({"map_sizes": list(settings.map_sizes)} if maps else {}),
         "mirror": settings.mirror,
+        "precision": predictor.precision,
     }
     if isinstance(predictor, CombinedPredictor):
         results["combination"] = chosen

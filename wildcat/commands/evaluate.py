@@ -20,6 +20,7 @@ wildcat evaluate runs/mine --data folder:my_pictures --split test --tasks classi
 wildcat evaluate runs/voc07 --data voc07:data --score-sizes 320,448,576 --map-sizes 576 --mirror
 wildcat evaluate runs/voc12 --data voc12:data --split test --tasks classification --submission upload
 wildcat evaluate runs/mine --data folder:my_pictures --json - | jq .classification.map_area
+wildcat evaluate runs/voc07 --precision bf16
 wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-background threshold --crf
 """,
     )
@@ -40,6 +41,9 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
         help="what the network runs in; auto: the fastest that is installed",
     )
     add_device(parser)
+    parser.add_argument(
+        "--precision", choices=["fp32", "bf16"], default="fp32", help="of the trunk; bf16 is faster on many machines"
+    )
     parser.add_argument("--on-bad-image", choices=["error", "skip"], default="error", help="what to do with bad files")
     parser.add_argument("--json", metavar="FILE", help="where to write the results; - prints them, and nothing else")
     parser.add_argument("--score-sizes", type=sizes, help="sides at which pictures are read for scores, not the run's")
@@ -71,7 +75,7 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
     told = sys.stderr if arguments.json == "-" else sys.stdout
 
     def opened() -> Predictor:
-        predictor = load(arguments.run, arguments.runtime, device=arguments.device)
+        predictor = load(arguments.run, arguments.runtime, arguments.precision, arguments.device)
         return predictor.reading_at(arguments.score_sizes, arguments.map_sizes, arguments.mirror)
 
     predictor = opened()
