@@ -14,6 +14,9 @@ from wildcat.errors import WildcatError
 
 Regions = int | float | Literal["all"]
 
+# Settings that say how a run is carried out and not what it computes: they may change when it is continued.
+HOW = ("workers", "cache_gb", "accumulate", "shard", "save_minutes", "stall_minutes")
+
 
 def setting(default: Any, help: str) -> Any:  # noqa: A002 - argparse's word
     """A field with its help text, which the command line shows."""

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 
 from wildcat import checkpoint
 from wildcat.checkpoint import Run
-from wildcat.config import TrainConfig
+from wildcat.config import HOW, TrainConfig
 from wildcat.data import Dataset
 from wildcat.diagnosis import explained
 from wildcat.errors import WildcatError
@@ -85,7 +85,7 @@ def continued(asked: TrainConfig, kept: TrainConfig, folder: Path) -> TrainConfi
         new, old = getattr(asked, name), getattr(kept, name)
         if new == old or (name in automatic and new == automatic[name]):
             continue
-        if name not in ("workers", "cache_gb", "accumulate", "shard", "save_minutes", "stall_minutes"):
+        if name not in HOW:
             raise WildcatError(f"a continued run keeps its settings; {name} is {old!r} in {folder}, not {new!r}")
         changed[name] = new
     return replace(kept, **changed)

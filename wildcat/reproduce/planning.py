@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from wildcat.config import TrainConfig
+from wildcat.config import HOW, TrainConfig
 from wildcat.methods import method_settings
 
 Measure = Literal["classification", "pointing", "segmentation"]
@@ -15,9 +15,6 @@ Measure = Literal["classification", "pointing", "segmentation"]
 BASE: dict[str, Any] = {"num_maps": 1, "pooling": "wildcat", "kmax": 1, "kmin": 1, "alpha": 1.0, "architecture": "a"}
 MAPS = (1, 2, 4, 8, 12, 16)
 ALPHAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-
-# Settings that say how a run is computed and not what it computes: no part of what it is known by.
-HOW = ("seed", "workers", "cache_gb", "accumulate", "stall_minutes", "save_minutes")
 
 
 @dataclass(frozen=True)
@@ -208,7 +205,7 @@ def identity(config: TrainConfig) -> dict[str, Any]:
     """
     default = TrainConfig().to_dict()
     values = config.to_dict()
-    return {key: value for key, value in values.items() if key not in HOW and value != default[key]}
+    return {key: value for key, value in values.items() if key not in ("seed", *HOW) and value != default[key]}
 
 
 def run_name(config: TrainConfig, scales: Sequence[int] = ()) -> str:
