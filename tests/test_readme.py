@@ -48,7 +48,7 @@ def test_code_stands_by_line_20() -> None:
 def test_commands(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     for command in COMMANDS:
-        words = shlex.split(command)
+        words = shlex.split(command, comments=True)
         if words[0] == "make":
             subprocess.run([*words, "--dry-run"], cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
             continue

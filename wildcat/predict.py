@@ -69,6 +69,7 @@ class Predictor:
         precision: of the trunk.
         chosen: the part that :meth:`stream` gives.
 
+    >>> import wildcat
     >>> predictor = wildcat.load("imagenet")
     >>> prediction = predictor(np.zeros((32, 48, 3), np.uint8))
     >>> prediction.size, len(prediction.scores)
