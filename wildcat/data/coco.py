@@ -72,7 +72,7 @@ _ENTRIES: dict[str, dict[str, tuple[Callable[[Any], bool], str]]] = {
     "categories": {"id": (_is_id, "a whole number"), "name": (_is_name, "text")},
 }
 
-
+# What tells entries apart, so that no two may have it.
 _UNIQUE = {"images": ("id", "file_name"), "categories": ("id", "name")}
 
 
