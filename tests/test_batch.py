@@ -235,6 +235,21 @@ def test_an_error_of_a_worker_is_told_in_one_line(ray: Any, place: Path, tmp_pat
         predict_all(str(run), [str(place / "pictures")], out, workers=1)
 
 
+def test_another_runtime(ray: Any, place: Path, tmp_path: Path) -> None:
+    from wildcat.runtimes import load
+
+    out = tmp_path / "out"
+    command = ["batch", str(place / "run"), str(place / "pictures"), "--out", str(out), "--runtime", "onnx"]
+    assert main([*command, "--workers", "1"]) == 1
+    found = {row["file"]: row for row in rows(out / PREDICTIONS)}
+    for expected in plainly(place):
+        assert found[expected["file"]]["scores"] == pytest.approx(expected["scores"], abs=0.1)  # plainly in bf16
+    # The exported file alone is the same model.
+    file = place / "run" / "exports" / "model.onnx"
+    assert file.is_file() and load(file).settings == load(place / "run").settings
+    assert predict_all(str(file), [str(place / "pictures")], out, workers=1).predicted == COUNT
+
+
 def test_without_ray(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(WildcatError, match=r"needs Ray .*pip install 'wildcat-wsl\[ray\]'"):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,14 +17,19 @@ from tests import awkward
 from tests.conftest import REPOSITORY
 from tests.runs import tiny
 from wildcat import runtimes, sessions
-from wildcat.checkpoint import read_run, save_config, save_weights
+from wildcat.checkpoint import build_model, read_run, save_config, save_weights
 from wildcat.cli import main
 from wildcat.errors import WildcatError
-from wildcat.predict import Prediction, items_of
+from wildcat.export import SUFFIX, Format, export
+from wildcat.inference import Precision, prepared
+from wildcat.predict import Predictor, items_of
+from wildcat.prediction import Prediction, Settings
 from wildcat.runs import load as load_model
 from wildcat.runtimes import load
 from wildcat.train import train
+from wildcat.transforms import warp
 
+FORMAT_OF: dict[str, Format] = {form: name for name, form in SUFFIX.items()}
 PICTURES = [awkward.photo(90 + 10 * i, 60, seed=i) for i in range(3)]
 
 
@@ -75,6 +81,77 @@ def test_several_threads_at_once(run: Path) -> None:
     with ThreadPoolExecutor(3) as pool:
         for one, other in zip(expected * 4, pool.map(predictor, PICTURES * 4), strict=True):
             assert np.array_equal(one.probabilities, other.probabilities)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "precision", "tolerance"),
+    [("onnx", "fp32", 1e-4), ("openvino", "fp32", 1e-4), ("openvino", "bf16", 0.1)],
+)
+def test_any_number_of_shapes(run: Path, runtime: str, precision: Precision, tolerance: float) -> None:
+    """The first are compiled each for itself; the others share the open graph."""
+    network = sessions.open_network(run / "exports" / "model.onnx", runtime, precision)
+    model = load_model(run).model
+    shapes = [(n, 3, 32 * h, 64) for n in (1, 2) for h in (1, 2, 3)]
+    assert len(shapes) > sessions.SHAPES + 1
+    generator = torch.Generator().manual_seed(0)
+    with torch.inference_mode():
+        for shape in shapes * 2:
+            images = torch.rand(shape, generator=generator)
+            expected, found = model.folded()(images), network(images)
+            torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=tolerance)
+            torch.testing.assert_close(found.class_maps, expected.class_maps, rtol=0, atol=tolerance)
+
+
+def test_several_threads_and_shapes_at_once(run: Path) -> None:
+    network = sessions.open_network(run / "exports" / "model.onnx", "openvino")
+    batches = [torch.rand((n, 3, 64, 64), generator=torch.Generator().manual_seed(n)) for n in range(1, 7)]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(network, batches * 4))
+    for batch, output in zip(batches * 4, found, strict=True):
+        torch.testing.assert_close(output.scores, network(batch).scores, rtol=0, atol=1e-6)
+
+
+# Half precision
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+@pytest.mark.parametrize("changes", [{}, {"architecture": "b", "num_maps": 1}, {"pooling": "lse"}], ids=str)
+def test_half_precision_in_openvino_ends_at_the_head(tmp_path: Path, suffix: str, changes: dict[str, Any]) -> None:
+    """As in PyTorch: equal values of cells would make points, and equal scores ranks, a matter of chance."""
+    torch.manual_seed(0)
+    model = build_model(tiny(**changes), 5, pretrained=False)
+    file = tmp_path / f"model{suffix}"
+    export(Predictor(model, Settings(tuple("abcde"), True, (64,), (64,))), file, FORMAT_OF[suffix])
+    predictor = load(file, "openvino", "bf16")
+    assert (predictor.precision, predictor.runtime) == ("bf16", "openvino")
+    pixels = torch.from_numpy(np.stack([warp(picture, 64) for picture in PICTURES])).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        images = model.normalize(pixels)
+        expected, found = prepared(model, "bf16").folded()(images), predictor.model(images)
+    for values, near in ((found.class_maps, expected.class_maps), (found.scores, expected.scores)):
+        torch.testing.assert_close(values, near, rtol=0, atol=0.02)
+        assert (values.bfloat16().float() != values).float().mean() > 0.9  # most of them are none of bf16's
+
+
+@pytest.mark.parametrize(
+    ("runtime", "has_units", "precision"),
+    [("openvino", True, "bf16"), ("openvino", False, "fp32"), ("onnx", True, "fp32")],
+)
+def test_precision_by_itself(
+    run: Path, monkeypatch: pytest.MonkeyPatch, runtime: runtimes.Runtime, has_units: bool, precision: str
+) -> None:
+    monkeypatch.setattr(sessions, "processor_has_matrix_units", lambda: has_units)
+    assert load(run, runtime, "auto").precision == precision
+    assert load(run / "exports" / "model.onnx", runtime, "auto").precision == precision
+    assert load(run, runtime).precision == "fp32"
+
+
+def test_onnx_has_no_half_precision(run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(runtimes, "exports_folder", lambda run: tmp_path / "exports")
+    for file in (run, run / "exports" / "model.onnx"):
+        with pytest.raises(WildcatError, match="the runtime onnx computes in single precision; bf16 is PyTorch's and"):
+            load(file, "onnx", "bf16")
+    assert not (tmp_path / "exports").exists()  # nothing was exported in vain
 
 
 def test_other_sizes_than_the_files(run: Path) -> None:
@@ -162,6 +239,15 @@ def test_auto_measures_once(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(measured) == 2
 
 
+def test_auto_in_half_precision_leaves_out_who_has_none(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(networks: dict[str, object], size: int) -> dict[str, float]:
+        assert set(networks) == {"torch", "openvino"}
+        return {"torch": 2.0, "openvino": 1.0}
+
+    monkeypatch.setattr(runtimes, "measure", measure)
+    assert load(run, "auto", "bf16").precision == "bf16"
+
+
 def test_measure() -> None:
     calls: list[str] = []
 
@@ -233,8 +319,9 @@ def test_commands(run: Path, runtime: str, tmp_path: Path, capsys: pytest.Captur
     scores = tmp_path / "results.json"
     assert main(["evaluate", str(run), "--data", data, "--runtime", runtime, "--json", str(scores)]) == 0
     assert main(["evaluate", str(run), "--data", data, "--json", str(tmp_path / "torch.json")]) == 0
-    ours, theirs = (json.loads(file.read_text())["classification"] for file in (scores, tmp_path / "torch.json"))
-    assert ours["map_area"] == pytest.approx(theirs["map_area"], abs=1e-6)
+    ours, theirs = (json.loads(file.read_text()) for file in (scores, tmp_path / "torch.json"))
+    assert ours["classification"]["map_area"] == pytest.approx(theirs["classification"]["map_area"], abs=1e-6)
+    assert (ours["reading"]["runtime"], theirs["reading"]["runtime"]) == (runtime, "torch")
 
 
 # The example

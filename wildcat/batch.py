@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -31,10 +31,11 @@ from wildcat.errors import WildcatError
 from wildcat.files import UNFINISHED, write_atomically, write_json
 from wildcat.inference import Precision
 from wildcat.inputs import Part, parts_of
+from wildcat.model import Wildcat
 from wildcat.predict import Failure, Item, Predictor
 from wildcat.prediction import Prediction, Threshold
-from wildcat.runs import load
-from wildcat.sessions import fingerprint
+from wildcat.runtimes import Runtime, load
+from wildcat.sessions import ExportedNetwork, fingerprint
 from wildcat.state import locked
 
 PREDICTIONS = "predictions"
@@ -63,11 +64,12 @@ class Work:
     """What each actor is told.
 
     Attributes:
-        run: folder or name.
+        run: folder, name or exported file.
         out: folder that all machines see.
         threshold: probability from which a class is predicted.
         batch_size: pictures per pass of the network.
         precision: of the trunk.
+        runtime: what the network runs in.
     """
 
     run: str
@@ -75,6 +77,7 @@ class Work:
     threshold: Threshold
     batch_size: int
     precision: Precision
+    runtime: Runtime
 
 
 class Reader:
@@ -94,7 +97,7 @@ class Reader:
 
         on_gpu = ray.is_initialized() and ray.get_gpu_ids()
         torch.set_num_threads(1)  # there is an actor per processor
-        return load(self._work.run, "cuda" if on_gpu else "cpu", self._work.precision)
+        return load(self._work.run, self._work.runtime, self._work.precision, "cuda" if on_gpu else "cpu")
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
         """Read and write the part of a batch of one.
@@ -195,6 +198,7 @@ def predict_all(
     batch_size: int = 8,
     threshold: Threshold = 0.5,
     precision: Precision = "auto",
+    runtime: Runtime = "torch",
 ) -> Done:
     """Read all pictures of the inputs that are not read yet; the same again goes on where it stopped.
 
@@ -211,6 +215,8 @@ def predict_all(
         batch_size: pictures per pass of the network.
         threshold: probability from which a class is predicted.
         precision: of the trunk.
+        runtime: what the network runs in, as for :func:`wildcat.runtimes.load`; all but "torch" computes on processors.
+            The exported file is made before the workers start, where they must see it.
 
     Raises:
         WildcatError: for a mistake in what is given, a folder with predictions of another model, or a full disk.
@@ -218,10 +224,12 @@ def predict_all(
     if workers is not None and workers < 1:
         raise WildcatError(f"there must be at least 1 worker; got {workers}")
     ray = _ray()
-    if Path(run).is_dir():
+    if Path(run).exists():
         run = os.path.abspath(run)  # noqa: PTH100 - links stay as they are named
     out = Path(os.path.abspath(out))  # noqa: PTH100
-    about = {"model": _identity(load(run, "cpu")), "threshold": threshold, "precision": precision}
+    predictor = load(run, runtime, precision, "cpu")
+    about = {"model": _identity(predictor), "threshold": threshold, "precision": precision}
+    runtime = cast(Runtime, predictor.runtime)  # that which "auto" has chosen
     with locked(out):
         _check_same(out / ABOUT, about)
         for folder in (out / PREDICTIONS, out / ERRORS):
@@ -231,7 +239,7 @@ def predict_all(
             shutil.rmtree(out / ATTEMPTS, ignore_errors=True)  # they tell of the workers of one command
             (out / ATTEMPTS).mkdir()
             with _connected(ray, address, workers):
-                _run(ray, parts, Work(run, str(out), threshold, batch_size, precision), workers)
+                _run(ray, parts, Work(run, str(out), threshold, batch_size, precision, runtime), workers)
             shutil.rmtree(out / ATTEMPTS)
         return Done(_rows(out / PREDICTIONS), _rows(out / ERRORS))
 
@@ -252,7 +260,10 @@ def _identity(predictor: Predictor) -> str:
     if isinstance(predictor, CombinedPredictor):
         members = [_identity(member) for member in predictor.members.values()]
         return " ".join([*members, predictor.chosen])
-    return fingerprint(predictor.model, predictor.settings)
+    exported: ExportedNetwork | Wildcat = predictor.model
+    if isinstance(exported, ExportedNetwork):
+        return str(exported.about["fingerprint"])
+    return fingerprint(exported, predictor.settings)
 
 
 def _check_same(file: Path, about: dict[str, Any]) -> None:
@@ -326,7 +337,8 @@ def _run(ray: Any, parts: Sequence[Part], work: Work, workers: int | None) -> No
     context.enable_progress_bars = False  # there is one here
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     has = ray.cluster_resources()
-    gpus, cores = int(has.get("GPU", 0)), int(has.get("CPU", 1))
+    gpus = int(has.get("GPU", 0)) if work.runtime == "torch" else 0
+    cores = int(has.get("CPU", 1))
     workers = min(workers or gpus or cores, len(parts))
     notes = ray.data.from_items(
         [{"part": part.to_json()} for part in parts], override_num_blocks=min(len(parts), BLOCKS)

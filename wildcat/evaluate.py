@@ -149,6 +149,7 @@ def results_of(predictor: Predictor, scores: dict[str, "Score"], seconds: float)
         **({"map_sizes": list(settings.map_sizes)} if maps else {}),
         "mirror": settings.mirror,
         "precision": predictor.precision,
+        "runtime": predictor.runtime,
     }
     if isinstance(predictor, CombinedPredictor):
         results["combination"] = chosen

@@ -67,6 +67,7 @@ class Predictor:
     Attributes:
         settings: how it reads.
         precision: of the trunk.
+        runtime: what the network runs in: "torch", "onnx" or "openvino".
         chosen: the part that :meth:`stream` gives.
 
     >>> import wildcat
@@ -77,6 +78,7 @@ class Predictor:
     """
 
     chosen: str = "model"
+    runtime: str = "torch"
 
     def __init__(
         self,
@@ -87,6 +89,7 @@ class Predictor:
     ) -> None:
         self.device = torch.device(device)
         self.precision: Precision = precision
+        self.runtime = getattr(model, "runtime", self.runtime)  # an exported file's
         self._model: Wildcat = model.eval().to(
             self.device,
             memory_format=torch.channels_last,  # type: ignore[call-overload]

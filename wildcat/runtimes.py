@@ -24,7 +24,15 @@ from wildcat.model import Wildcat
 from wildcat.predict import Predictor
 from wildcat.prediction import Settings
 from wildcat.runs import load as load_model
-from wildcat.sessions import PACKAGES, SUFFIXES, ExportedNetwork, fingerprint, missing, open_network
+from wildcat.sessions import (
+    PACKAGES,
+    SUFFIXES,
+    ExportedNetwork,
+    fingerprint,
+    missing,
+    open_network,
+    precision_in,
+)
 
 Runtime: TypeAlias = Literal["torch", "onnx", "openvino", "auto"]
 RUNTIMES: tuple[Runtime, ...] = ("torch", "onnx", "openvino", "auto")
@@ -49,7 +57,7 @@ def load(
         runtime: where the network runs; an exported file runs in a runtime that opens it. "auto" takes the fastest that
             is installed, by a short measurement on this machine that is kept with the exported file; on a GPU it is
             PyTorch.
-        precision: of the trunk in PyTorch; the other runtimes compute in single precision.
+        precision: of the trunk; "auto" takes bf16 where it is faster. ONNX Runtime computes in single precision.
         device: of PyTorch, as for :func:`wildcat.load`; the other runtimes compute on the processor.
 
     Raises:
@@ -65,7 +73,7 @@ def load(
             raise WildcatError(f"{what} computes on the processor, not on {device}")
         device = "cpu"
     if exported:
-        return _predictor_of(file, runtime)
+        return _predictor_of(file, runtime, precision)
     predictor = load_model(run, device, precision)
     installed = [name for name in PACKAGES if _is_installed(name)]
     several = isinstance(predictor, CombinedPredictor)
@@ -74,11 +82,10 @@ def load(
         return predictor
     if several:
         raise WildcatError(f"{run} holds several models, which run in PyTorch; the runtime {runtime} takes one of them")
-    if precision == "bf16" and runtime != "auto":
-        raise WildcatError(f"the runtime {runtime} computes in single precision; bf16 is PyTorch's")
     folder = exports_folder(run)
     if runtime == "auto":
-        networks = {name: _network(predictor, folder, name) for name in installed}
+        able = [name for name in installed if not (name == "onnx" and precision == "bf16")]
+        networks = {name: _network(predictor, folder, name) for name in able}
         runtime = _fastest(predictor, networks, folder)
         return predictor if runtime == "torch" else _with(networks[runtime], predictor.settings)
     if runtime not in installed:
@@ -95,16 +102,17 @@ def exports_folder(run: str | Path) -> Path:
 
 
 def _with(network: ExportedNetwork, settings: Settings) -> Predictor:
-    return Predictor(cast(Wildcat, network), settings)  # it is called as a model is
+    return Predictor(cast(Wildcat, network), settings, precision=network.precision)  # it is called as a model is
 
 
-def _predictor_of(file: Path, runtime: Runtime) -> Predictor:
+def _predictor_of(file: Path, runtime: Runtime, precision: Precision) -> Predictor:
     """From an exported file alone."""
-    able = [name for name, suffixes in SUFFIXES.items() if file.suffix in suffixes]
     if runtime in ("torch", "auto"):  # PyTorch does not open it: what is installed, OpenVINO last
-        network = open_network(file, next((name for name in able if _is_installed(name)), able[0]))
+        able = [name for name, suffixes in SUFFIXES.items() if file.suffix in suffixes]
+        name = next((name for name in able if _is_installed(name)), able[0])
     else:
-        network = open_network(file, runtime)
+        name = runtime
+    network = open_network(file, name, precision)
     about = network.about
     settings = Settings(
         tuple(about["classes"]),
@@ -125,17 +133,18 @@ def _is_installed(runtime: str) -> bool:
 def _network(predictor: Predictor, folder: Path, runtime: str) -> ExportedNetwork:
     """The model's ONNX file in a folder, made unless it is there and of these weights and settings."""
     file = folder / EXPORTED
+    precision = precision_in(runtime, predictor.precision)  # before anything is exported
     wanted = fingerprint(predictor.model, predictor.settings)
     if file.is_file():
         with contextlib.suppress(WildcatError):  # of another version, or damaged
-            network = open_network(file, runtime)
+            network = open_network(file, runtime, precision)
             if network.about.get("fingerprint") == wanted:
                 return network
     from wildcat.export import export  # not before: it takes longer to import than one picture to read
 
     print(f"exporting for this and later times: {file}", file=sys.stderr)
     export(predictor, file, "onnx")
-    return open_network(file, runtime)
+    return open_network(file, runtime, precision)
 
 
 def _fastest(predictor: Predictor, networks: dict[str, ExportedNetwork], folder: Path) -> Runtime:

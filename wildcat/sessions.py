@@ -3,9 +3,9 @@
 import hashlib
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from wildcat._version import __version__
 from wildcat.errors import WildcatError
+from wildcat.inference import Precision, processor_has_matrix_units
 from wildcat.model import WildcatOutput
 from wildcat.signal_stack import kept_signal_stack
 
@@ -21,7 +22,11 @@ METADATA = "wildcat"  # the one key under which an exported file tells how it is
 SUFFIXES = {"onnx": (".onnx",), "openvino": (".xml", ".onnx")}  # runtime -> what it opens
 PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
 
-Floats = npt.NDArray[np.float32]
+SHAPES = 4  # compiled one by one; each costs some memory
+
+Floats: TypeAlias = npt.NDArray[np.float32]
+Shape: TypeAlias = tuple[int, ...]
+Run: TypeAlias = Callable[[Floats, Sequence[str]], list[Floats]]  # images and the names of outputs to these
 
 
 class ExportedNetwork(nn.Module):
@@ -29,14 +34,24 @@ class ExportedNetwork(nn.Module):
 
     It has no parameters, and its multi-maps are its class maps. It may be called from several threads.
 
+    The file's graph is open to any number of pictures of any size. The first few shapes of input that come are compiled
+    for themselves, which is up to an eighth faster; what comes then and is none of them shares the open graph.
+
     Attributes:
         about: what the file tells of itself; see ``docs/export.md``.
+        precision: of the trunk. The head's outputs, and all that comes after, are in single precision in either case.
+        runtime: its name.
     """
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    runtime: ClassVar[str]
 
     def __init__(self, file: Path, about: dict[str, Any]) -> None:
         super().__init__()
         self.file = file
         self.about = about
+        self._compiled: dict[Shape | None, Run] = {}  # None: of the open graph
+        self._compiling = threading.Lock()
         mean, std = (torch.tensor(about[key]).view(3, 1, 1) for key in ("mean", "std"))
         # (pixels / 255 - mean) / std in one multiplication and one addition
         self._scale, self._shift = 1 / (255 * std), -mean / std
@@ -66,71 +81,156 @@ class ExportedNetwork(nn.Module):
 
     def outputs(self, images: Floats, names: Sequence[str]) -> list[Floats]:
         """The outputs of those names, from arrays to arrays."""
+        shape: Shape | None = images.shape
+        with self._compiling:
+            if shape not in self._compiled and len(self._compiled.keys() - {None}) == SHAPES:
+                shape = None
+            if shape not in self._compiled:
+                self._compiled[shape] = self._compile(shape)
+            run = self._compiled[shape]
+        return run(images, names)
+
+    def _compile(self, shape: Shape | None) -> Run:
+        """The graph for inputs of one shape, or of any."""
         raise NotImplementedError
 
 
 class OnnxNetwork(ExportedNetwork):
     """An ONNX file in ONNX Runtime, on the processor, with as many threads as PyTorch uses."""
 
+    runtime = "onnx"
+
     def __init__(self, file: Path) -> None:
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
+        self._library = onnxruntime
+        self._path = str(file)
+        session = self._session(None)
+        super().__init__(file, _about(session.get_modelmeta().custom_metadata_map.get(METADATA), file))
+        self._axes = session.get_inputs()[0].shape  # a name where it is open
+        self._compiled[None] = self._run_of(session)
+
+    def _session(self, shape: Shape | None) -> Any:
+        options = self._library.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        super().__init__(file, _about(self._session.get_modelmeta().custom_metadata_map.get(METADATA), file))
+        if shape is not None:
+            for axis, side in zip(self._axes, shape, strict=True):
+                if isinstance(axis, str):
+                    options.add_free_dimension_override_by_name(axis, side)
+        return self._library.InferenceSession(self._path, options, providers=["CPUExecutionProvider"])
 
-    def outputs(self, images: Floats, names: Sequence[str]) -> list[Floats]:
-        """The outputs of those names, from arrays to arrays."""
-        return self._session.run(list(names), {"images": images})  # type: ignore[no-any-return]
+    def _compile(self, shape: Shape | None) -> Run:
+        return self._run_of(self._session(shape))
+
+    @staticmethod
+    def _run_of(session: Any) -> Run:
+        return lambda images, names: session.run(list(names), {"images": images})
 
 
 class OpenVinoNetwork(ExportedNetwork):
-    """An OpenVINO or ONNX file in OpenVINO, on the processor, with as many threads as PyTorch uses.
+    """An OpenVINO or ONNX file in OpenVINO, on the processor, with as many threads as PyTorch uses."""
 
-    Always in single precision: left to itself, OpenVINO takes bf16 where the processor has it.
-    """
+    runtime = "openvino"
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, precision: Literal["fp32", "bf16"]) -> None:
         import openvino
 
         with kept_signal_stack():
-            core = openvino.Core()
-            model = core.read_model(file)
+            self._core = openvino.Core()
+            self._model = self._core.read_model(file)
         text: str | None = None
         for path in ([METADATA], ["framework", METADATA]):  # of its own files, and of ONNX files that it reads
-            if model.has_rt_info(path):
-                text = model.get_rt_info(path).astype(str)
+            if self._model.has_rt_info(path):
+                text = self._model.get_rt_info(path).astype(str)
         super().__init__(file, _about(text, file))
+        self.precision = precision
+
+    def _compile(self, shape: Shape | None) -> Run:
+        with kept_signal_stack():
+            if self.precision == "fp32":
+                requests = [self._request(self._model.clone(), "f32", shape)]
+            else:
+                trunk = self._request(_trunk(self._model.clone()), "bf16", shape)
+                features = None if shape is None else tuple(trunk.model_outputs[0].shape)
+                requests = [trunk, self._request(_head(self._model.clone()), "f32", shape, features)]
+        one_call = threading.Lock()  # is what a request serves at a time
+
+        def run(images: Floats, names: Sequence[str]) -> list[Floats]:
+            inputs = {"images": images}
+            with one_call, kept_signal_stack():
+                *trunk, last = requests
+                for request in trunk:
+                    inputs["features"] = request.infer(inputs, share_inputs=True, share_outputs=True)[0]
+                found = last.infer(inputs, share_inputs=True)
+            return [found[name] for name in names]
+
+        return run
+
+    def _request(self, model: Any, precision: str, images: Shape | None, features: Shape | None = None) -> Any:
+        shapes = {"images": images, "features": features}
+        model.reshape({name: list(shape) for name, shape in shapes.items() if shape is not None})
         settings = {
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": precision,  # left to itself, it takes bf16 where the processor has it
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        with kept_signal_stack():
-            self._request = core.compile_model(model, "CPU", settings).create_infer_request()
-        self._lock = threading.Lock()  # a request serves one call at a time
-
-    def outputs(self, images: Floats, names: Sequence[str]) -> list[Floats]:
-        """The outputs of those names, from arrays to arrays."""
-        with self._lock, kept_signal_stack():
-            found = self._request.infer({"images": images}, share_inputs=True)
-        return [found[name] for name in names]
+        return self._core.compile_model(model, "CPU", settings).create_infer_request()
 
 
-def open_network(file: Path, runtime: str) -> ExportedNetwork:
+def _features(model: Any) -> Any:
+    """What the head of a model of OpenVINO reads: the input of its convolution."""
+    node = model.output("class_maps").get_node()
+    while node.get_type_name() != "Convolution":  # the addition of its bias
+        node = node.input_value(0).get_node()
+    return node.input_value(0)
+
+
+def _trunk(model: Any) -> Any:
+    import openvino
+
+    return openvino.Model([openvino.opset8.result(_features(model))], model.get_parameters(), "trunk")
+
+
+def _head(model: Any) -> Any:
+    """It still takes the images, whose size some of its nodes ask for."""
+    import openvino
+
+    features = _features(model)
+    given = openvino.opset8.parameter(features.get_partial_shape(), np.float32, "features")
+    given.output(0).set_names({"features"})
+    for reader in features.get_target_inputs():
+        reader.replace_source_output(given.output(0))
+    return openvino.Model(model.get_results(), [*model.get_parameters(), given], "head")
+
+
+def precision_in(runtime: str, precision: Precision) -> Literal["fp32", "bf16"]:
+    """The precision that is meant by a name in a runtime, "onnx" or "openvino"; "auto" is bf16 where that is faster.
+
+    Raises:
+        WildcatError: if the runtime does not have it.
+    """
+    if precision == "auto":
+        return "bf16" if runtime == "openvino" and processor_has_matrix_units() else "fp32"
+    if runtime == "onnx" and precision == "bf16":
+        raise WildcatError("the runtime onnx computes in single precision; bf16 is PyTorch's and OpenVINO's")
+    return precision
+
+
+def open_network(file: Path, runtime: str, precision: Precision = "fp32") -> ExportedNetwork:
     """An exported file in a runtime, "onnx" or "openvino".
 
     Raises:
-        WildcatError: if the runtime is not installed, or the file is missing, damaged, or not one of this project's.
+        WildcatError: if the runtime is not installed or does not have the precision, or the file is missing, damaged,
+            or not one of this project's.
     """
+    known = precision_in(runtime, precision)
     if file.suffix not in SUFFIXES[runtime]:
         raise WildcatError(f"the runtime {runtime} opens {' and '.join(SUFFIXES[runtime])} files; got {file}")
     if not file.is_file():
         raise WildcatError(f"{file} does not exist")
     try:
-        return OnnxNetwork(file) if runtime == "onnx" else OpenVinoNetwork(file)
+        return OnnxNetwork(file) if runtime == "onnx" else OpenVinoNetwork(file, known)
     except ImportError as error:
         raise missing(runtime) from error
     except WildcatError:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from wildcat.commands.parser import add_reading, command_parser
+from wildcat.commands.parser import add_reading, add_runtime, command_parser
 
 
 def main(argv: Sequence[str]) -> int:
@@ -13,12 +13,12 @@ def main(argv: Sequence[str]) -> int:
         "Predict millions of pictures, on one machine or many (Ray). The same command again goes on where it stopped.",
         """
 wildcat batch runs/mine pictures/ --out found
-wildcat batch runs/mine list.txt --out found --workers 4
+wildcat batch runs/mine list.txt --out found --workers 4 --runtime openvino
 wildcat batch runs/mine s3://bucket/pictures/ --out /shared/found --address auto
 wildcat batch runs/mine shard-000.tar shard-001.tar table.parquet --out found
 """,
     )
-    parser.add_argument("run", metavar="RUN", help='a run\'s folder, a hub name, or "imagenet"')
+    parser.add_argument("run", metavar="RUN", help='a run\'s folder, a hub name, "imagenet", or an exported file')
     parser.add_argument(
         "inputs",
         nargs="+",
@@ -31,6 +31,7 @@ wildcat batch runs/mine shard-000.tar shard-001.tar table.parquet --out found
     parser.add_argument("--workers", type=int, help="models at work (default: one per GPU, else per processor)")
     parser.add_argument("--part-size", type=int, default=1000, help="pictures per file of the results (default: 1000)")
     add_reading(parser)
+    add_runtime(parser)
     arguments = parser.parse_args(argv)
 
     from wildcat.batch import predict_all
@@ -45,6 +46,7 @@ wildcat batch runs/mine shard-000.tar shard-001.tar table.parquet --out found
         batch_size=arguments.batch_size,
         threshold=arguments.threshold,
         precision=arguments.precision,
+        runtime=arguments.runtime,
     )
     failed = f"; {done.failed} could not be read, see {arguments.out}/errors" if done.failed else ""
     print(f"{done.predicted} pictures: {arguments.out}/predictions{failed}")

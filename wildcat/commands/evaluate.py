@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from wildcat.commands.parser import add_device, command_parser, sizes
+from wildcat.commands.parser import add_device, add_runtime, command_parser, sizes
 from wildcat.errors import WildcatError
 
 
@@ -34,12 +34,7 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
         metavar="TASK,...",
         help="classification, pointing, segmentation (default: the first, and the second where there are boxes)",
     )
-    parser.add_argument(
-        "--runtime",
-        choices=["torch", "onnx", "openvino", "auto"],
-        default="torch",
-        help="what the network runs in; auto: the fastest that is installed",
-    )
+    add_runtime(parser)
     add_device(parser)
     parser.add_argument(
         "--precision", choices=["fp32", "bf16"], default="fp32", help="of the trunk; bf16 is faster on many machines"

@@ -153,6 +153,16 @@ def add_device(parser: CommandParser) -> None:
     )
 
 
+def add_runtime(parser: CommandParser) -> None:
+    """The option of what the network runs in."""
+    parser.add_argument(
+        "--runtime",
+        choices=["torch", "onnx", "openvino", "auto"],
+        default="torch",
+        help="what the network runs in; auto: the fastest that is installed",
+    )
+
+
 def add_reading(parser: CommandParser) -> None:
     """The options of how pictures are read and which classes count as predicted."""
     parser.add_argument(

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from wildcat.commands.parser import add_device, add_reading, command_parser
+from wildcat.commands.parser import add_device, add_reading, add_runtime, command_parser
 from wildcat.errors import WildcatError
 
 
@@ -44,12 +44,7 @@ wildcat predict runs/mine pictures/ --json - | jq -c '[.file, .predicted[].class
     )
     add_reading(parser)
     parser.add_argument("--crf", action="store_true", help="refine masks with the dense CRF")
-    parser.add_argument(
-        "--runtime",
-        choices=["torch", "onnx", "openvino", "auto"],
-        default="torch",
-        help="what the network runs in; auto: the fastest that is installed",
-    )
+    add_runtime(parser)
     add_device(parser)
     arguments = parser.parse_args(argv)
     if arguments.out is None and (arguments.formats or arguments.crf):
