@@ -24,8 +24,13 @@ import PIL
 import torch
 from PIL import Image
 
+from wildcat import runtimes
+from wildcat.export import export
+from wildcat.predict import Predictor
+
 RESULTS = Path(__file__).parent / "results"
 OURS = "wildcat"
+OPENVINO = "wildcat, OpenVINO"  # the network in that runtime, in the precision that is faster
 COLUMNS = ("work", "program", "unit", "turns", "q1", "median", "q3", "ratio", "goal", "note")
 
 
@@ -108,6 +113,13 @@ def scratch_folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="wildcat-bench-")
 
 
+def in_openvino(predictor: Predictor, scratch: Path) -> Predictor:
+    """The same, its network exported and run by OpenVINO."""
+    file = scratch / "model.onnx"
+    export(predictor, file)
+    return runtimes.load(file, "openvino", "auto")
+
+
 def take_turns(
     contenders: Mapping[str, Callable[[], Any]], turns: int, seconds_each: float = 0.0
 ) -> dict[str, list[float]]:
@@ -161,6 +173,12 @@ class Report:
             ratio = "" if program == OURS else round(float(np.median(values / ours)), 3)
             self.add(work, program, shown, unit, ratio, goal if program != OURS else "", note)
             self.samples += [(work, program, turn, f"{value:.6f}") for turn, value in enumerate(seconds)]
+
+    def compare_runtimes(self, work: str, times: Mapping[str, Sequence[float]], **told: Any) -> None:
+        """A comparison with the peers for each of our runtimes that took turns."""
+        peers = {program: seconds for program, seconds in times.items() if program not in (OURS, OPENVINO)}
+        self.compare(work, {OURS: times[OURS], **peers}, **told)
+        self.compare(f"{work}, runtime openvino", {OURS: times[OPENVINO], **peers}, **told)
 
     def add(
         self,

@@ -6,7 +6,8 @@
 grad-cam's GradCAM and torchcam's GradCAM read the picture 20 times in one batch, each for its class, which is faster
 than 20 calls; torchcam's CAM, which needs no gradient, reads it once and multiplies with the weights of each class.
 All have a ResNet with the same trunk and a linear layer for 20 classes; random weights. Ours is a `Predictor` on an
-array, with its maps enlarged bilinearly to the picture as those of the others are.
+array, with its maps enlarged bilinearly to the picture as those of the others are; its network in PyTorch and in
+OpenVINO, in each with `--precision auto`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torchcam import methods
 
-from benchmarks.common import OURS, Report, options, photographs, scratch_folder, take_turns
+from benchmarks.common import OPENVINO, OURS, Report, in_openvino, options, photographs, scratch_folder, take_turns
 from wildcat.model import create_model
 from wildcat.predict import Predictor, Settings, items_of
 from wildcat.transforms import warp
@@ -33,13 +34,14 @@ from wildcat.transforms import warp
 CLASSES = 20
 
 
-def contenders(name: str, picture: np.ndarray, size: int) -> dict[str, Callable[[], Any]]:
+def contenders(name: str, picture: np.ndarray, size: int, scratch: Path) -> dict[str, Callable[[], Any]]:
     model = create_model(name, num_classes=CLASSES, num_maps=4, pretrained=False).eval()
     net = getattr(torchvision.models, name)(weights=None, num_classes=CLASSES).eval()
     state = {key.removeprefix("backbone.net."): v for key, v in model.state_dict().items() if "backbone" in key}
     net.load_state_dict(state, strict=False)
     settings = Settings(tuple(map(str, range(CLASSES))), True, (size,), (size,))
     predictor = Predictor(model, settings, precision="auto")
+    exported = in_openvino(predictor, scratch)
     height, width = picture.shape[:2]
     image = model.normalize(torch.from_numpy(warp(picture, size).copy()).permute(2, 0, 1)[None]).contiguous()
     batch = image.repeat(CLASSES, 1, 1, 1)
@@ -49,7 +51,7 @@ def contenders(name: str, picture: np.ndarray, size: int) -> dict[str, Callable[
     def enlarged(maps: Tensor) -> Tensor:
         return interpolate(maps[None].float(), (height, width), mode="bilinear", align_corners=False)[0]
 
-    def ours() -> Tensor:
+    def ours(predictor: Predictor) -> Tensor:
         (found,) = predictor.stream(items_of([picture]), multi_maps=False)
         return enlarged(torch.from_numpy(found.class_maps))
 
@@ -66,20 +68,22 @@ def contenders(name: str, picture: np.ndarray, size: int) -> dict[str, Callable[
             net(image)
             return enlarged(torch.cat([extractor(number)[0] for number in range(CLASSES)]))
 
+    mine = {OURS: lambda: ours(predictor), OPENVINO: lambda: ours(exported)}
     calls = {"grad-cam GradCAM": gradcam, "torchcam GradCAM": torchcam_gradcam, "torchcam CAM": torchcam_cam}
-    return {OURS: ours, **calls}
+    return {**mine, **calls}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     chosen = options(__doc__, arguments)
     report = Report("maps", chosen)
-    name, size, turns = ("resnet50", 448, 3) if chosen.full else ("resnet18", 64, 1)
+    name, size, turns = ("resnet50", 448, 5) if chosen.full else ("resnet18", 64, 1)
     with scratch_folder() as folder:
         picture = np.asarray(Image.open(photographs(1, Path(folder))[0]).convert("RGB"))
-        calls = contenders(name, picture, size)
+        calls = contenders(name, picture, size, Path(folder))
         shape = (CLASSES, *picture.shape[:2])
         assert all(tuple(call().shape) == shape for call in calls.values())
-        report.compare(f"{CLASSES} heatmaps of a picture, {name}, {size} px", take_turns(calls, turns), goal=">= 10")
+        work = f"{CLASSES} heatmaps of a picture, {name}, {size} px"
+        report.compare_runtimes(work, take_turns(calls, turns), goal=">= 10")
     report.write()
 
 

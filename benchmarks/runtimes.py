@@ -6,8 +6,6 @@ python -m benchmarks.runtimes --full     lite0 and ResNet-50 at 320 and 448 px
 Ours goes from 8-bit pixels of decoded and resized pictures to probabilities, class maps and points: normalisation,
 trunk, head, pooling and what a predictor does with them. The peer is the trunk alone, cut out of the same exported
 file, in the same runtime with the same threads and precision, for one size of input, on inputs normalised beforehand.
-The whole graph in ONNX Runtime, with and without being told that size and the number of pictures, shows what it costs
-that they are open.
 """
 
 from __future__ import annotations
@@ -26,14 +24,15 @@ from onnx import utils
 
 from benchmarks.common import OURS, Report, options, scratch_folder, take_turns
 from wildcat.export import export
-from wildcat.exportable import OUTPUTS
 from wildcat.fusion import read
+from wildcat.inference import Precision
 from wildcat.model import create_model
 from wildcat.predict import Predictor
 from wildcat.prediction import Settings
 from wildcat.sessions import ExportedNetwork, open_network
 from wildcat.signal_stack import kept_signal_stack
 
+COMPUTING: tuple[tuple[str, Precision], ...] = (("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"))
 CLASSES = tuple(f"class {c}" for c in range(20))
 
 
@@ -49,8 +48,8 @@ def cut_trunk(whole: Path, trunk: Path, shape: tuple[int, ...]) -> None:
     onnx.save(model, trunk)
 
 
-def bare(runtime: str, file: Path, images: npt.NDArray[np.float32]) -> Callable[[], Any]:
-    """A file in a runtime, for images of one shape."""
+def bare(runtime: str, precision: Precision, file: Path, images: npt.NDArray[np.float32]) -> Callable[[], Any]:
+    """A file in a runtime, in its own way of being told the shape of the images."""
     threads = torch.get_num_threads()
     if runtime == "onnx":
         session_options = onnxruntime.SessionOptions()
@@ -59,7 +58,8 @@ def bare(runtime: str, file: Path, images: npt.NDArray[np.float32]) -> Callable[
             session_options.add_free_dimension_override_by_name(dimension, side)
         session = onnxruntime.InferenceSession(str(file), session_options, providers=["CPUExecutionProvider"])
         return lambda: session.run(None, {"images": images})
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    hint = {"fp32": "f32", "bf16": "bf16"}[precision]
+    settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
     with kept_signal_stack():
         request = openvino.Core().compile_model(str(file), "CPU", settings).create_infer_request()
     return lambda: request.infer({"images": images}, share_inputs=True, share_outputs=True)
@@ -94,19 +94,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 pixels = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
                 images = model.normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2)).contiguous().numpy()
                 cut_trunk(whole, trunk, images.shape)
-                for runtime in ("onnx", "openvino"):
-                    peer = f"{runtime}, trunk alone"
-                    calls = {OURS: ours(open_network(whole, runtime), pixels), peer: bare(runtime, trunk, images)}
+                for runtime, precision in COMPUTING:
+                    network = open_network(whole, runtime, precision)
+                    calls = {OURS: ours(network, pixels), "trunk alone": bare(runtime, precision, trunk, images)}
                     times = take_turns(calls, turns)
-                    work = f"{runtime}, {backbone}, {size} px, batches of {batch}"
+                    work = f"{runtime} {precision}, {backbone}, {size} px, batches of {batch}"
                     report.compare(work, times, unit="images/s", per=batch, goal=">= 0.9")
-                network = open_network(whole, "onnx")
-                graphs = {
-                    OURS: lambda network=network, images=images: network.outputs(images, OUTPUTS),
-                    "its size fixed": bare("onnx", whole, images),
-                }
-                work = f"onnx, {backbone}, {size} px, batches of {batch}: the graph alone"
-                report.compare(work, take_turns(graphs, turns), unit="images/s", per=batch)
     report.write()
 
 

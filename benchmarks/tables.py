@@ -38,10 +38,8 @@ TITLES = {
 # What stands between a result and its goal, or explains a figure that surprises.
 NOTES = {
     "maps": """torchcam's CAM, without gradients, also takes one pass of the trunk, and no method takes less: what is
-left to gain there is a faster pass (filters with BatchNorm and activation inside, in bf16).""",
-    "runtimes": """The exported file takes pictures of any number and size; the bare trunk is compiled for one, and
-so is "the graph alone, its size fixed": what is missing of ResNets in ONNX Runtime. The rest is normalisation, head,
-pooling and copies between arrays.""",
+to gain there is a faster pass (filters with BatchNorm and activation inside, in bf16, in OpenVINO).""",
+    "runtimes": """What ours does besides the trunk: normalisation, head, pooling and copies between arrays.""",
     "pooling": """"memory" reads the maps once: the least that any pooling must do. Ours also selects, and its backward
 pass writes a gradient for each cell; all of the head is under 1 % of a training step.""",
     "growth": "Pictures and px: cost for each, divided by that of the smallest; 1 is linear.",

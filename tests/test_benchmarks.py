@@ -141,5 +141,7 @@ def test_predictions_of_the_peer_are_ours(tmp_path: Path) -> None:
     files = common.photographs(3, tmp_path)
     torch.manual_seed(0)
     model = create_model("resnet18", num_classes=20, num_maps=8, pretrained=False).eval()
-    calls = predict.contenders(model, "resnet18", files, 256)  # too large for decoding at half the size
-    np.testing.assert_allclose(calls["official"](), calls["wildcat"](), atol=0.03)  # ours may be in bf16
+    calls = predict.contenders(model, "resnet18", 256, tmp_path)  # too large for decoding at half the size
+    expected = calls["official"](files)
+    for ours in (common.OURS, common.OPENVINO):
+        np.testing.assert_allclose(calls[ours](files), expected, atol=0.03)  # ours may be in bf16
