@@ -4,8 +4,8 @@
 
 Each format is written, as `wildcat export RUN --format FORMAT --check PICTURES` does, of RUN and of a ResNet-50 with
 random weights and as many classes, compared on the first pictures of a data set's scoring split; then RUN is scored in
-each runtime as `wildcat evaluate --runtime` does, and in the half precision of `wildcat predict` on processors that
-have matrix units. The folder of the run is only read.
+each runtime as `wildcat evaluate --runtime` does, and in the half precision that `wildcat predict` takes on processors
+with matrix units. The folder of the run is only read.
 """
 
 import argparse
@@ -82,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "PyTorch, trunk in bf16": load(chosen.run, "cpu", precision="bf16"),
             "ONNX Runtime": load_file(file, "onnx"),
             "OpenVINO": load_file(file, "openvino"),
+            "OpenVINO, trunk in bf16": load_file(file, "openvino", "bf16"),
         }
         scored = {runtime: scores(each, chosen.scored) for runtime, each in reading.items()}
     kind = chosen.data.partition(":")[0], chosen.scored.partition(":")[0]
