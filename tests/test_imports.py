@@ -90,6 +90,7 @@ LEVELS: dict[str, int] = {
 
 # Inside a sub-package: the files that the others may import. Its __init__ imports them all.
 HELPERS = {
+    "backbones": ("trunk", "weights"),
     "commands": ("parser",),
     "data": ("sample", "drawings"),
     "formats": ("picture", "pictures"),
