@@ -17,6 +17,7 @@ from tests.data import trees
 from tests.runs import flags, tiny
 from wildcat import app
 from wildcat.cli import main
+from wildcat.page import Page
 from wildcat.runs import load
 from wildcat.train import train
 from wildcat.viewer import Viewer
@@ -66,7 +67,7 @@ def site(base: Path) -> Iterator[Site]:
     viewer = Viewer(load(base / "run"))
 
     async def opened() -> Site:  # where no event loop runs, gradio makes some and leaves them open
-        return Site(app.create_app(viewer, "run"), app._Page(app._gradio(), viewer, "run"))
+        return Site(app.create_app(viewer, "run"), Page(app._gradio(), viewer, "run"))
 
     with app.upload_folder():
         yield asyncio.run(opened())
