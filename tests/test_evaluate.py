@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +16,12 @@ from wildcat.checkpoint import build_model
 from wildcat.cli import main
 from wildcat.data import Dataset, open_dataset
 from wildcat.errors import WildcatError
-from wildcat.evaluate import evaluate, items_of, results_file, summary, with_classes
+from wildcat.evaluate import evaluate, items_of, with_classes
 from wildcat.metrics import average_precision, pointing_result
 from wildcat.model import WildcatOutput
 from wildcat.predict import Predictor
 from wildcat.prediction import Prediction, Settings
+from wildcat.results import results_file, seen_in_training, summary
 from wildcat.train import train
 
 DATA = "synthetic:count=40,size=96"
@@ -213,6 +215,58 @@ def test_a_real_network_in_batches(dataset: Dataset) -> None:
     assert len(items_of(dataset)) == 40
 
 
+def test_pictures_that_were_held_out_were_not_trained_on(tmp_path: Path) -> None:
+    config = tiny(data="synthetic:count=8,size=64", val_fraction=0.25, epochs=1)
+    folder = train(config, tmp_path / "run")
+    (told,) = seen_in_training(folder, open_dataset(config.data, "train"))
+    assert told.startswith("6 of 8 scored pictures were trained on")
+    assert seen_in_training(folder, open_dataset(config.data, "test")) == []
+    assert seen_in_training("imagenet", open_dataset(config.data, "train")) == []
+
+
+def test_a_run_that_left_pictures_out_is_scored_and_reported(tmp_path: Path) -> None:
+    data = tmp_path / "pictures"
+    for split in ("train", "test"):
+        for label in "ab":
+            for number in range(3):
+                trees.picture(data / split / label / f"{number}.png", colour=(40 * number, 90, ord(label)))
+        (data / split / "a" / "bad.png").write_bytes(b"")
+    config = tiny(data=f"folder:{data}", train_split="train", epochs=1, batch_size=2, on_bad_image="skip")
+    folder = train(config, tmp_path / "run")
+    (told,) = seen_in_training(folder, open_dataset(config.data, "train").subset([0]))
+    assert told.startswith("1 of 1 scored pictures")
+    assert main(["report", str(folder), "--out", str(tmp_path / "report.html")]) == 0
+    assert (tmp_path / "report.html").is_file()
+
+
+def test_results_of_another_task_are_kept(tmp_path: Path) -> None:
+    """Of the same pictures, read alike by the same model; others are replaced."""
+    run = train(tiny(epochs=1, data="synthetic:count=8,size=64"), tmp_path / "run")
+
+    def scored(*arguments: str) -> dict[str, Any]:
+        assert main(["evaluate", str(run), *arguments]) == 0
+        found: dict[str, Any] = json.loads((run / "results.json").read_text())
+        return found
+
+    masks = scored("--tasks", "segmentation", "--crf")["segmentation"]
+    both = scored("--tasks", "classification")
+    assert both["segmentation"] == masks and "map_area" in both["classification"]
+    assert both["reading"]["map_sizes"]  # those of the masks
+    assert "segmentation" not in scored("--tasks", "classification", "--precision", "bf16")
+    assert set(scored("--tasks", "pointing")) >= {"pointing"}
+    assert "pointing" not in scored("--tasks", "classification", "--split", "train")
+    scored("--tasks", "classification")
+    (run / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes())  # a newer model, as it were
+    assert "classification" not in scored("--tasks", "pointing")
+
+
+def test_a_split_without_labels_is_told(dataset: Dataset) -> None:
+    results = evaluate(perfect(dataset), DATA, tasks=["classification"])
+    for name in results["classification"]:
+        results["classification"][name] = None
+    assert "classification: no class has a label here" in summary(results)
+
+
 def test_where_results_belong(tmp_path: Path) -> None:
     assert results_file(tmp_path) == tmp_path / "results.json"
     assert results_file("imagenet") is None
@@ -235,6 +289,10 @@ def test_pictures_that_were_trained_on_are_told(tmp_path: Path, capsys: pytest.C
     expected += "a/copy.png = a/1.png"
     assert f"warning: {expected}" in capsys.readouterr().err
     assert json.loads((folder / "results.json").read_text())["warnings"] == [expected]
+    (data / "test" / "b" / "bad.png").write_bytes(b"")  # what is not scored is not counted
+    assert main([*arguments, "test", "--on-bad-image", "skip"]) == 0
+    assert f"warning: {expected}" in capsys.readouterr().err
+    (data / "test" / "b" / "bad.png").unlink()
     data.rename(tmp_path / "elsewhere")  # the pictures that it was trained on are not where they were
     arguments[3] = f"folder:{tmp_path / 'elsewhere'}"
     assert main([*arguments, "test"]) == 0

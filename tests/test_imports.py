@@ -63,6 +63,7 @@ LEVELS: dict[str, int] = {
     "validation": 5,
     "loop": 7,
     "predict": 5,
+    "results": 5,
     "combined": 6,
     "history": 5,
     "convert": 5,

@@ -17,9 +17,10 @@ from wildcat.cli import main
 from wildcat.combined import CombinedPredictor
 from wildcat.config import TrainConfig
 from wildcat.errors import WildcatError
-from wildcat.evaluate import evaluate, summary
+from wildcat.evaluate import evaluate
 from wildcat.fusion import fuse_maps
 from wildcat.metrics import average_precision
+from wildcat.results import seen_in_training, summary
 from wildcat.runs import load
 from wildcat.scales import at_scale, train_scales
 
@@ -108,6 +109,12 @@ def test_scores_of_each_scale_and_combination(trained: Path) -> None:
             assert found[task][key] == pytest.approx(alone[task][key], abs=0.5)
     told = summary(results)
     assert "scale 64\n" in told and told.count("map_area") == 4 and told.count("(reads pictures)") == 1
+
+
+def test_pictures_that_were_trained_on_are_told(trained: Path) -> None:
+    dataset = train.open_training_data(CONFIG)[0]
+    (told,) = seen_in_training(trained, dataset)
+    assert told.startswith(f"{len(dataset)} of {len(dataset)} scored pictures were trained on")
 
 
 def test_a_bank_is_not_scored_where_it_was_fitted(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -172,8 +172,20 @@ def test_a_finished_run_stays_as_it_is(tmp_path: Path) -> None:
     folder = train(config, tmp_path / "run")
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir() if path.is_file()}
     data.rename(tmp_path / "elsewhere")  # what is finished needs no data
-    assert train(config, folder, resume=True) == folder
-    assert before == {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir() if path.is_file()}
+
+    def check(but: str = "") -> None:
+        assert train(config, folder, resume=True) == folder
+        files = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir() if path.is_file()}
+        assert files == {path: content for path, content in before.items() if not path.name.startswith(but or "none")}
+
+    check()
+    for state in folder.glob("state*.pt"):  # nor its state, damaged or deleted
+        state.write_bytes(b"half")
+        before[state] = (state.stat().st_mtime_ns, b"half")
+    check()
+    for state in folder.glob("state*.pt"):
+        state.unlink()
+    check(but="state")
 
 
 def test_a_run_killed_between_its_last_state_and_its_weights(

@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,17 +13,15 @@ from tqdm import tqdm
 
 from wildcat import metrics
 from wildcat._version import __version__
-from wildcat.checkpoint import CONFIG, MEAN, OBJECT_BANK, read_run, read_settings
+from wildcat.checkpoint import MEAN, OBJECT_BANK
 from wildcat.combined import CombinedPredictor
-from wildcat.config import read_json
-from wildcat.data import Dataset, check_dataset, default_splits, open_dataset, sharing_doubts
+from wildcat.data import Dataset, check_dataset, default_splits, open_dataset
 from wildcat.data.sample import check_choice
 from wildcat.errors import WildcatError
 from wildcat.masks import Background, Mode, fit_background
 from wildcat.predict import Item, Predictor
 from wildcat.prediction import Prediction
-
-TASKS = ("classification", "pointing", "segmentation")
+from wildcat.results import TASKS
 
 
 def usual_tasks(dataset: Dataset) -> list[str]:
@@ -59,6 +56,26 @@ def with_classes(dataset: Dataset, classes: Sequence[str]) -> Dataset:
             f"the data set lacks {missing or 'none'}, the model lacks {unknown or 'none'}"
             + ("" if missing or unknown else "; the order differs")
         )
+    return dataset
+
+
+def open_scored(data: str, split: str, classes: Sequence[str], on_bad_image: str = "error") -> Dataset:
+    """The pictures of a split that a model of these classes can be looked at on.
+
+    Args:
+        data: a data set, kind:path.
+        split: of it.
+        classes: the model's.
+        on_bad_image: "error" to raise for pictures that are not there, whose headers cannot be read or whose names
+            repeat; "skip" to decode each picture, and to leave out, with a report, those that cannot be.
+
+    Raises:
+        WildcatError: for bad pictures, or other classes.
+    """
+    dataset = with_classes(open_dataset(data, split), classes)
+    dataset, report = check_dataset(dataset, on_bad_image=on_bad_image, decode=on_bad_image == "skip")
+    if report.has_bad_images:
+        print(report, file=sys.stderr)
     return dataset
 
 
@@ -100,11 +117,7 @@ def evaluate(
     for task in tasks or ():
         check_choice(task, TASKS, "task")
     start = time.perf_counter()
-    dataset = open_dataset(data, split or default_splits(data)[1])
-    with_classes(dataset, predictor.settings.classes)
-    dataset, report = check_dataset(dataset, on_bad_image=on_bad_image, decode=on_bad_image == "skip")
-    if report.has_bad_images:
-        print(report, file=sys.stderr)
+    dataset = open_scored(data, split or default_splits(data)[1], predictor.settings.classes, on_bad_image)
     tasks = usual_tasks(dataset) if tasks is None else tasks
     if "pointing" in tasks and not dataset.has_boxes:
         print(f"{data} has no boxes: pointing is left out", file=sys.stderr)
@@ -246,7 +259,9 @@ class MaskScore:
         return values | {"background": str(background), "labels": self.labels, "pictures": self.pictures}
 
 
-def fit_masks(predictor: Predictor, data: str, split: str, mode: Mode) -> tuple[Background, float]:
+def fit_masks(
+    predictor: Predictor, data: str, split: str, mode: Mode, on_bad_image: str = "error"
+) -> tuple[Background, float]:
     """Choose the background's constant on the masks of a training split, with the classes predicted.
 
     Returns:
@@ -256,7 +271,7 @@ def fit_masks(predictor: Predictor, data: str, split: str, mode: Mode) -> tuple[
         WildcatError: if the split has no masks, or the model no background class for the mode "class".
     """
     predictor.settings.check_background(mode)
-    dataset = with_masks(with_classes(open_dataset(data, split), predictor.settings.classes))
+    dataset = with_masks(open_scored(data, split, predictor.settings.classes, on_bad_image))
     best, miou = fit_background(mode, read_masks(predictor, dataset), len(dataset.classes), metrics.mean_iou)
     return best, 100 * miou
 
@@ -296,66 +311,3 @@ def score_points(dataset: Dataset, probabilities: Any, points: Any) -> metrics.P
         box_classes.append(sample.box_classes)
         difficult.append(sample.box_difficult)
     return metrics.pointing_result(points, probabilities, boxes, box_classes, difficult, dataset.classes)
-
-
-def summary(results: dict[str, Any]) -> str:
-    """The headline figures, a line each."""
-    lines = [f"{results['data']} {results['split']}: {results['images']} images, {results['seconds']:.0f} s"]
-    if "combinations" in results:
-        for name, each in ({f"scale {k}": v for k, v in results["scales"].items()} | results["combinations"]).items():
-            lines += [name + (" (reads pictures)" if name == results["combination"] else ""), *_headlines(each)]
-        return "\n".join(lines)
-    return "\n".join([*lines, *_headlines(results)])
-
-
-def _headlines(results: dict[str, Any]) -> list[str]:
-    names = {
-        "classification": ("map_area", "map_11point", "map_step", "accuracy", "mean_class_accuracy"),
-        "pointing": ("map", "map_tolerance_0", "accuracy"),
-        "segmentation": ("miou", "miou_crf"),
-    }
-    lines = []
-    for task, keys in names.items():
-        shown = [f"{key} {results[task][key]:.1f}" for key in keys if results.get(task, {}).get(key) is not None]
-        if shown and task == "segmentation":
-            shown.append(f"background {results[task]['background']}, classes of {results[task]['labels']} labels")
-        if shown:
-            lines.append(f"  {task}: {', '.join(shown)}")
-    return lines
-
-
-def seen_in_training(run: str | Path, data: str, split: str) -> list[str]:
-    """A sentence, with numbers, if pictures of a split were trained on (equal files); nothing for a model without a run
-    or whose training data is no longer there."""
-    if not (Path(run) / CONFIG).is_file():
-        return []
-    config = read_run(Path(run)).config
-    try:
-        trained_on = open_dataset(config.data, config.train_split or default_splits(config.data)[0])
-    except WildcatError:
-        return []
-    return sharing_doubts(trained_on, open_dataset(data, split), "scored")
-
-
-def data_of(run: str | Path, data: str | None = None, split: str | None = None) -> tuple[str, str]:
-    """Data set and split on which a run is looked at: what is not given is that of its results.json, else the data that
-    it was trained on and their usual scoring split.
-
-    Raises:
-        WildcatError: if no data are given, and none are known of the run.
-    """
-    kept, file = {}, results_file(run)
-    if file is not None and file.is_file():
-        kept = read_json(file)
-    if data is None:
-        data = kept.get("data") or (None if file is None else read_settings(Path(run)).data)
-        if data is None or data.startswith("converted:"):  # a checkpoint of the authors', see convert.py
-            raise WildcatError(f"{run} has no data of its own: say which pictures to score with --data")
-    if split is None:
-        split = kept.get("split") if kept.get("data") == data else None
-    return data, split or default_splits(data)[1]
-
-
-def results_file(run: str | Path) -> Path | None:
-    """Where the results of a run belong: ``results.json`` in its folder."""
-    return Path(run) / "results.json" if Path(run).is_dir() else None

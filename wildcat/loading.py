@@ -152,6 +152,18 @@ def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Da
     return dataset.subset(sorted(order[held:].tolist())), dataset.subset(sorted(order[:held].tolist()))
 
 
+def learnt_from(config: TrainConfig) -> Dataset:
+    """The pictures that a run of these settings was trained on, without a word about them.
+
+    Raises:
+        WildcatError: if they are no longer there.
+    """
+    dataset = open_dataset(config.data, config.train_split or default_splits(config.data)[0])
+    if config.on_bad_image == "skip":
+        dataset, _ = check_dataset(dataset, on_bad_image="skip")
+    return split_off(dataset, config.val_fraction, config.seed)[0] if config.val_fraction else dataset
+
+
 def open_training_data(config: TrainConfig, download: bool = False) -> tuple[Dataset, Dataset | None]:
     """The checked training set and the validation set, if any.
 

@@ -8,10 +8,11 @@ from wildcat import sheets
 from wildcat.checkpoint import read_run
 from wildcat.config import TrainConfig
 from wildcat.data import open_dataset
-from wildcat.evaluate import items_of, observe, results_of, summary
+from wildcat.evaluate import items_of, observe, results_of
 from wildcat.files import write_atomically, write_json
 from wildcat.photographs import sample_photographs
 from wildcat.report import render_page
+from wildcat.results import summary
 from wildcat.runs import load
 from wildcat.train import train
 

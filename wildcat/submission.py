@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from wildcat.data import open_dataset
 from wildcat.data.voc_submission import write_actions, write_classification, write_masks
 from wildcat.errors import WildcatError
-from wildcat.evaluate import TASKS, items_of, need_maps, with_classes
+from wildcat.evaluate import items_of, need_maps, open_scored
 from wildcat.predict import Predictor
+from wildcat.results import TASKS
 
 SERVED = {"voc12": ("classification", "segmentation"), "action12": ("classification",)}  # tasks of the server
 
@@ -40,7 +40,7 @@ def write_submission(
     asked = [task for task in SERVED[kind] if task in tasks]
     if not asked:
         raise WildcatError(f"the server has no {', '.join(tasks)} for {kind}; it has {', '.join(SERVED[kind])}")
-    dataset = with_classes(open_dataset(data, split), predictor.settings.classes)
+    dataset = open_scored(data, split, predictor.settings.classes)
     part = split.removeprefix("seg-")
     probabilities = np.empty((len(dataset), len(dataset.classes)), dtype=np.float32)
     folders = []

@@ -7,7 +7,6 @@ import time
 from contextlib import ExitStack
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -142,14 +141,14 @@ def _train(
     accelerator: Accelerator, processes: Processes, config: TrainConfig, folder: Path, resume: bool, download: bool
 ) -> None:
     """Train in a folder that no other run can enter."""
-    run, state = processes.from_main(lambda: _what_is_there(folder, config, resume))
-    if run is not None:
-        config = run.config
-    trained = config.solver == "svm" or (state is not None and state["progress"]["epoch"] == config.epochs)
-    if run is not None and trained and processes.from_main(lambda: (folder / checkpoint.WEIGHTS).exists()):
+    run, finished = processes.from_main(lambda: _what_is_there(folder, config, resume))
+    if finished:
         if processes.main:
             print(f"{folder} has finished its training", file=sys.stderr)
         return
+    state = processes.from_main(lambda: load_state(folder) if resume else None)
+    if run is not None:
+        config = run.config
     if config.solver == "svm" and processes.count > 1:
         raise WildcatError('the solver "svm" is one pass over the pictures, for one process')
     dataset, validation = processes.from_main(lambda: _data(config, run, folder, download))
@@ -176,8 +175,8 @@ def _train(
         loop.run(validation)
 
 
-def _what_is_there(folder: Path, config: TrainConfig, resume: bool) -> tuple[Run | None, dict[str, Any] | None]:
-    """The run of a folder, with the settings to go on with, and its state."""
+def _what_is_there(folder: Path, config: TrainConfig, resume: bool) -> tuple[Run | None, bool]:
+    """The run of a folder, with the settings to go on with, and whether it has finished: weights are written last."""
     started = (folder / checkpoint.CONFIG).exists()
     if started and not resume:
         raise WildcatError(f"{folder} already holds a run: continue it with --resume, or give another folder")
@@ -186,7 +185,7 @@ def _what_is_there(folder: Path, config: TrainConfig, resume: bool) -> tuple[Run
     run = checkpoint.read_run(folder) if started else None
     if run is not None:
         run = replace(run, config=continued(config, run.config, folder))
-    return run, load_state(folder) if resume else None
+    return run, run is not None and (folder / checkpoint.WEIGHTS).exists()
 
 
 def _data(config: TrainConfig, run: Run | None, folder: Path, download: bool) -> tuple[Dataset, Dataset | None]:

@@ -62,9 +62,10 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
 
     from wildcat.checkpoint import read_settings, save_background
     from wildcat.data import default_splits
-    from wildcat.evaluate import data_of, evaluate, fit_masks, results_file, seen_in_training, summary
+    from wildcat.evaluate import evaluate, fit_masks, open_scored
     from wildcat.files import write_json
     from wildcat.predict import Predictor
+    from wildcat.results import data_of, results_file, seen_in_training, summary, with_earlier
     from wildcat.runtimes import load
 
     told = sys.stderr if arguments.json == "-" else sys.stdout
@@ -91,7 +92,8 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
     if arguments.fit_background:
         config = read_settings(Path(arguments.run))
         trained_on = config.train_split or default_splits(config.data)[0]
-        background, miou = fit_masks(predictor, config.data, trained_on, arguments.fit_background)
+        on_bad_image = config.on_bad_image
+        background, miou = fit_masks(predictor, config.data, trained_on, arguments.fit_background, on_bad_image)
         save_background(Path(arguments.run), background, f"{config.data} {trained_on}", miou)
         predictor = opened()
         print(f"background: {background}, mIoU {miou:.1f} on the masks of {trained_on}", file=told)
@@ -104,7 +106,8 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
         labels=arguments.labels,
         crf=arguments.crf,
     )
-    doubts = seen_in_training(arguments.run, data, results["split"])
+    scored = open_scored(data, results["split"], predictor.settings.classes, arguments.on_bad_image)
+    doubts = seen_in_training(arguments.run, scored)
     if doubts:
         results["warnings"] = doubts
     print(summary(results), file=told)
@@ -115,6 +118,6 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
         return 0
     file = Path(arguments.json) if arguments.json else results_file(arguments.run)
     if file is not None:
-        write_json(file, results)
+        write_json(file, with_earlier(results, file))
         print(f"written: {file}")
     return 0

@@ -141,8 +141,15 @@ def label_doubts(dataset: Dataset, known: Sequence[str] = ()) -> list[str]:
 
 
 def sharing_doubts(dataset: Dataset, held_out: Dataset, what: str, *, progress: bool = False) -> list[str]:
-    """A sentence, with numbers, about training pictures whose file is also among the ``what`` ("validation") ones."""
-    pairs = _shared_files(held_out.samples, dataset.samples, progress)
+    """A sentence, with numbers, about training pictures that are also among the ``what`` ("validation") ones.
+
+    Those of one split are told by their names, others by equal files.
+    """
+    if (dataset.spec, dataset.split) == (held_out.spec, held_out.split):
+        known = {sample.name for sample in dataset.samples}
+        pairs = [(sample.name, sample.name) for sample in held_out.samples if sample.name in known]
+    else:
+        pairs = list(_shared_files(held_out.samples, dataset.samples, progress))
     if not pairs:
         return []
     names = [ours if ours == theirs else f"{ours} = {theirs}" for ours, theirs in pairs]

@@ -16,15 +16,15 @@ from wildcat._version import __version__
 from wildcat.checkpoint import Run, read_run
 from wildcat.combined import CombinedPredictor
 from wildcat.config import read_json
-from wildcat.data import open_dataset
 from wildcat.errors import WildcatError
-from wildcat.evaluate import Score, data_of, items_of, observe, results_of, usual_tasks, with_classes
+from wildcat.evaluate import Score, items_of, observe, open_scored, results_of, usual_tasks
 from wildcat.files import write_atomically
 from wildcat.inference import AUTO
 from wildcat.predict import Predictor
 from wildcat.report import contents
 from wildcat.report.cards import Shown, card, map_strip
 from wildcat.report.choice import Choice, failures, successes
+from wildcat.results import data_of
 from wildcat.runs import load
 
 MOST_PICTURES = 1000  # of a data set are read, evenly spread, unless told otherwise
@@ -73,9 +73,7 @@ def write_report(
     info = read_run(run)
     kept = read_json(run / "results.json") if (run / "results.json").is_file() else {}
     data, split = data_of(run, data, split)
-    dataset = with_classes(open_dataset(data, split), info.classes)
-    if not len(dataset):
-        raise WildcatError(f"{data} {split} holds no pictures")
+    dataset = open_scored(data, split, info.classes, info.config.on_bad_image)
     total = len(dataset)
     if total > most_pictures:
         dataset = dataset.subset(np.linspace(0, total - 1, most_pictures).round().astype(int).tolist())

@@ -9,10 +9,11 @@ from wildcat.checkpoint import BACKGROUND, save_background
 from wildcat.config import TrainConfig, read_json
 from wildcat.data import default_splits, open_dataset
 from wildcat.errors import WildcatError
-from wildcat.evaluate import TASKS, evaluate, fit_masks
+from wildcat.evaluate import evaluate, fit_masks
 from wildcat.files import write_json
 from wildcat.reproduce.planning import Experiment, Measure, PlannedRun, with_seed
 from wildcat.reproduce.tables import scores_of
+from wildcat.results import TASKS
 from wildcat.runs import load
 from wildcat.scales import train_scales
 from wildcat.train import train
