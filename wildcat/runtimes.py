@@ -20,6 +20,7 @@ from wildcat.errors import WildcatError
 from wildcat.files import write_json
 from wildcat.inference import AUTO, Precision, prepared
 from wildcat.masks import Background
+from wildcat.memory import kept_memory
 from wildcat.model import Wildcat
 from wildcat.predict import Predictor
 from wildcat.prediction import Settings
@@ -174,7 +175,7 @@ def measure(networks: Mapping[str, Wildcat | ExportedNetwork], size: int) -> dic
     """Median seconds of each network for 4 pictures, of three runs, taken turn by turn after one to warm up."""
     pixels = torch.zeros(4, size, size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)  # as pictures come
     taken: dict[str, list[float]] = {name: [] for name in networks}
-    with torch.inference_mode():
+    with torch.inference_mode(), kept_memory():  # as in streams
         for _ in range(1 + 3):
             for name, network in networks.items():
                 start = time.perf_counter()
