@@ -4,7 +4,7 @@ import csv
 import json
 import runpy
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -23,6 +23,7 @@ from tests.conftest import REPOSITORY
 from tests.runs import ColourModel, spots
 from wildcat.cli import main
 from wildcat.errors import WildcatError
+from wildcat.files import unfinished
 from wildcat.formats import FORMATS, write_predictions
 from wildcat.formats.label_studio import brush_rle
 from wildcat.formats.picture import Names, Picture
@@ -98,6 +99,17 @@ def test_the_scenes_are_what_the_tests_need(root: Path) -> None:
     assert [p.present() for p in (two, reds, nothing)] == [[2, 0], [0], []]
 
 
+def crowded(count: int) -> Prediction:
+    """A picture of 300 cells of four pixels, in each of which another one of so many classes is; all are present."""
+    names = tuple(f"class {i}" for i in range(count))
+    rows, columns = np.divmod(np.arange(300), 20)
+    maps = np.zeros((count, 15, 20), np.float32)
+    maps[np.arange(300) % count, rows, columns] = 1
+    probabilities = np.linspace(0.9, 0.6, count, dtype=np.float32)
+    picture = Image.new("RGB", (40, 30))
+    return Prediction("a.png", picture.size, Settings(names, True, (8,), (8,)), probabilities, maps, None, picture.copy)
+
+
 # ---- Names, whole files ---------------------------------------------------------------------------------------------
 
 
@@ -165,6 +177,46 @@ def test_nothing_whole_is_left_by_an_interrupted_run(name: str, root: Path, tmp_
     assert {file: (tmp_path / "out" / file).read_bytes() for file in files_below(tmp_path / "out")} == before
 
 
+class Failing:
+    """A writer in which something goes wrong: at a picture, at the end, or also when it is to clean up."""
+
+    def __init__(self, *when: str) -> None:
+        self.when = when
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        def call(*_: object) -> None:
+            if name in self.when:
+                raise ZeroDivisionError(name)
+
+        return call
+
+
+@pytest.mark.parametrize("when", [("add",), ("finish",), ("add", "discard")])
+def test_what_goes_wrong_in_one_writer_leaves_nothing_half_written_by_others(
+    when: tuple[str, ...], root: Path, tmp_path: Path
+) -> None:
+    write(root, tmp_path, "json", "mask")
+    before = (tmp_path / "predictions.jsonl").read_bytes()
+    with pytest.raises(ZeroDivisionError):
+        write(root, tmp_path, "json", "csv", "coco", more=[Failing(*when)], threshold=0.0)
+    ended = when == ("finish",)  # the folder's files come first, whatever becomes of the others
+    assert ((tmp_path / "predictions.jsonl").read_bytes() != before) == ended
+    assert ("scores.csv" in files_below(tmp_path)) == ended
+    assert not [file for file in files_below(tmp_path) if file.endswith(".tmp")]
+    assert len(list((tmp_path / "mask").rglob("*.png"))) == len(NAMES)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_full_disk(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("scores.csv", "predictions.jsonl"):
+        unfinished(out / name).symlink_to("/dev/full")  # also closing the file fails then: it writes what is left
+    with pytest.raises(OSError, match="No space left"):
+        write(root, out, "csv", "json", "coco")
+    assert [path for path in out.rglob("*") if not path.is_dir()] == []
+
+
 def test_pictures_are_written_as_they_come(root: Path, tmp_path: Path) -> None:
     def watched() -> Iterator[Prediction | Failure]:
         for number, prediction in enumerate(stream(root)):
@@ -200,6 +252,26 @@ def test_more_classes_than_a_mask_can_hold(root: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(large.mask(), large_picture.mask)
     with pytest.raises(WildcatError, match="masks of PASCAL VOC hold up to 254 classes; the model has 300"):
         write_predictions([], tmp_path, ["voc"], names)
+
+
+@pytest.mark.parametrize("count", [255, 256, 300])
+def test_more_classes_in_one_picture_than_a_byte_can_number(count: int, tmp_path: Path) -> None:
+    large = crowded(count)
+    formats = ("json", "mask", "coco", "yolo", "label-studio", "cvat")
+    write_predictions([large], tmp_path, formats, large.settings.classes)
+    with Image.open(tmp_path / "mask/a.png") as image:
+        stored = np.asarray(image)
+    assert stored.dtype == np.uint16 and set(np.unique(stored)) - {0} == set(range(1, count + 1))
+    np.testing.assert_array_equal(stored, large.mask())
+    for number, cell in enumerate(stored.reshape(15, 2, 20, 2).transpose(0, 2, 1, 3).reshape(300, 4)):
+        assert set(cell) <= {0, 1 + number % count}
+    entries = json.loads((tmp_path / "coco/dataset.json").read_text())["annotations"]
+    lines = (tmp_path / "yolo/labels/a.txt").read_text().splitlines()
+    assert {entry["category_id"] for entry in entries} == {1 + int(line.split()[0]) for line in lines}
+    masks = ElementTree.parse(tmp_path / "cvat/annotations.xml").iter("mask")
+    assert {mask.get("label") for mask in masks} == set(large.settings.classes)
+    with Image.open(tmp_path / "mask-overlay/a.jpg") as image:
+        assert image.height > 2 * image.width  # the legend names all classes
 
 
 def test_masks_of_many_classes_are_files_of_16_bits(root: Path, tmp_path: Path) -> None:

@@ -86,6 +86,15 @@ def test_only_allowed_classes_appear():
     assert label_map(strengths(maps, [], (5, 6), Background()), []).tolist() == [[0] * 6] * 5
 
 
+@pytest.mark.parametrize("count", [254, 255, 256, 300])
+def test_more_labels_than_a_byte_holds(count):
+    scores = torch.rand(1 + count, 23, 29)
+    found = label_map(scores, range(count))
+    assert found.dtype == (np.uint8 if count <= 255 else np.uint16)
+    np.testing.assert_array_equal(found, scores.argmax(dim=0))
+    assert label_map(scores[:2], [count]).max() == 1 + count
+
+
 def test_probabilities_sum_to_one_and_keep_the_order():
     strength = strengths(torch.randn(4, 5, 5), [0, 2, 3], (12, 12), Background("power", 2.0))
     found = pixel_probabilities(strength)

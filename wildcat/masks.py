@@ -5,7 +5,7 @@ The paper does not say how background arises; :class:`Background` names three wa
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -106,7 +106,7 @@ def pixel_probabilities(strength: Tensor) -> Tensor:
     return sharp / sharp.sum(dim=0, keepdim=True)
 
 
-def label_map(scores: Tensor, allowed: Sequence[int]) -> npt.NDArray[np.uint8]:
+def label_map(scores: Tensor, allowed: Sequence[int]) -> npt.NDArray[np.unsignedinteger[Any]]:
     """The strongest label of each pixel; the first of equal ones.
 
     Args:
@@ -114,15 +114,17 @@ def label_map(scores: Tensor, allowed: Sequence[int]) -> npt.NDArray[np.uint8]:
         allowed: indices of the classes behind the other channels.
 
     Returns:
-        (H, W): 0 background, 1 + class otherwise.
+        (H, W): 0 background, 1 + class otherwise; uint16 where a byte cannot hold the highest, else uint8.
     """
     best = scores[0].clone()
-    labels = torch.zeros(best.shape, dtype=torch.uint8, device=scores.device)
+    wide = 1 + max(allowed, default=0) > 255
+    # int32: PyTorch computes little with unsigned integers but bytes
+    labels = torch.zeros(best.shape, dtype=torch.int32 if wide else torch.uint8, device=scores.device)
     for score, c in zip(scores[1:], allowed, strict=True):  # ten times as fast as argmax along the first axis
         labels.masked_fill_(score > best, 1 + c)
         torch.maximum(best, score, out=best)
-    result: npt.NDArray[np.uint8] = labels.cpu().numpy()
-    return result
+    result: npt.NDArray[np.unsignedinteger[Any]] = labels.cpu().numpy()
+    return result.astype(np.uint16) if wide else result
 
 
 def fit_background(

@@ -193,7 +193,7 @@ class Prediction:
         classes = self.settings.classes
         if len(classes) > MOST_LABELS:  # colours are those of the classes that are there
             present = np.unique(mask[mask > 0])
-            mask = np.where(mask > 0, 1 + np.searchsorted(present, mask), 0)
+            mask = np.where(mask > 0, 1 + np.searchsorted(present, mask), 0).astype(np.uint16)
             classes = tuple(classes[label - 1] for label in present)
         return render.mask_overlay(self.image, mask, classes)
 

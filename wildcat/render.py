@@ -196,10 +196,10 @@ def mask_png(label_map: npt.ArrayLike) -> Image.Image:
 
     It has the PASCAL VOC palette (mode "P", labels up to 255), or is grey of 16 bits where the map is uint16.
     """
-    if isinstance(label_map, np.ndarray) and label_map.dtype == np.uint16 and label_map.ndim == 2:
-        return Image.fromarray(label_map)
-    picture = Image.fromarray(_as_labels(label_map))
-    picture.putpalette(voc_palette().tobytes())
+    labels = _as_labels(label_map)
+    picture = Image.fromarray(labels)
+    if labels.dtype == np.uint8:
+        picture.putpalette(voc_palette().tobytes())
     return picture
 
 
@@ -210,7 +210,8 @@ def mask_overlay(
 
     Args:
         image: the picture; shown with its longer side between 320 and ``LARGEST_SIDE`` pixels.
-        label_map: (H, W) of the size of the picture: 0 background, 1 to C classes, 255 void (veiled in grey).
+        label_map: (H, W) of the size of the picture: 0 background, 1 to C classes, 255 void (veiled in grey); where it
+            is uint16, there is no void.
         classes: the C names.
         opacity: of the tint, 0 to 1; outlines are always opaque.
 
@@ -223,8 +224,9 @@ def mask_overlay(
         raise ValueError(
             f"label_map is {labels.shape} and the picture {(picture.height, picture.width)}; they must agree"
         )
+    void = VOID if labels.dtype == np.uint8 else None
     present = [int(v) for v in np.unique(labels) if v != 0]
-    unnamed = [v for v in present if v > len(classes) and v != VOID]
+    unnamed = [v for v in present if v > len(classes) and v != void]
     if unnamed:
         raise ValueError(f"label_map holds the label {unnamed[0]}, but there are {len(classes)} classes")
     size = fitted(picture.size, _SMALLEST_SIDE, LARGEST_SIDE)
@@ -233,11 +235,11 @@ def mask_overlay(
     colours = class_colours(len(classes))
     legend = []
     for label in present:
-        colour = (225, 225, 228) if label == VOID else as_colour(colours[label - 1])
+        colour = (225, 225, 228) if label == void else as_colour(colours[label - 1])
         region = Image.fromarray(((labels == label) * 255).astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
         soft = region.filter(ImageFilter.GaussianBlur(sigma))
         view.paste(colour, (0, 0), soft.point(lambda v: v * opacity))
-        if label != VOID:
+        if label != void:
             view.paste(colour, (0, 0), soft.point(lambda v: 255 * min(max(2.4 - abs(v / 255 - 0.5) * 7.5, 0), 1)))
             legend.append((classes[label - 1], colour))
     return _with_legend(view, legend)
@@ -268,10 +270,13 @@ def _with_legend(view: Image.Image, legend: Sequence[tuple[str, Colour]]) -> Ima
     return sheet
 
 
-def _as_labels(label_map: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+def _as_labels(label_map: npt.ArrayLike) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+    """The labels as bytes, or as they are where they are uint16: masks of more classes than bytes can number."""
     labels = np.asarray(label_map)
     if labels.ndim != 2 or labels.size == 0:
         raise ValueError(f"label_map must have the shape (H, W), not {labels.shape}")
+    if labels.dtype == np.uint16:
+        return labels
     if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() > 255:
         raise ValueError(
             f"label_map must hold whole numbers from 0 to 255, not {labels.dtype} {labels.min()}...{labels.max()}"

@@ -1,6 +1,7 @@
 """Predictions in the formats that other tools read: docs/formats.md shows each."""
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from wildcat.data.sample import check_choice
@@ -84,10 +85,15 @@ def write_predictions(
         remove_leftovers([*out.glob(UNFINISHED), *(file for folder in folders for file in folder.rglob(UNFINISHED))])
     names = Names(root)
     failures: list[Failure] = []
-    writers: list[Writer] = [*more]
-    try:
+    writers: list[Writer] = []
+    with ExitStack() as held:  # each is discarded, whatever goes wrong in another one
+        for writer in more:
+            held.callback(writer.discard)
         for name in wanted:
-            writers.append(_WRITERS[name](out, tuple(classes)))
+            writer = _WRITERS[name](out, tuple(classes))
+            held.callback(writer.discard)
+            writers.append(writer)
+        writers += more  # last: files have their names before anything is told, perhaps to a reader that has gone
         for prediction in predictions:
             if isinstance(prediction, Failure):
                 failures.append(prediction)
@@ -98,9 +104,6 @@ def write_predictions(
                 writer.add(picture)
         for writer in writers:
             writer.finish()
-    finally:
-        for writer in writers:
-            writer.discard()
     return failures
 
 

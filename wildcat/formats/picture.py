@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import os
@@ -164,7 +165,8 @@ class Growing:
 
     def discard(self) -> None:
         """Remove the file if it is not whole."""
-        self.stream.close()
+        with contextlib.suppress(OSError):  # closing writes what is left, and the disk may be full
+            self.stream.close()
         self._part.unlink(missing_ok=True)
 
 
