@@ -26,6 +26,10 @@ RESULTS: dict[str, Any] = {
     "images": 1234,
     "classification": {"map_area": 89.5, "map_11point": 80.0},
     "pointing": {"map": 70.25},
+    "warnings": [
+        "2 of 1234 scored pictures were trained on (equal files), so that scores on them are too high: "
+        f"a.jpg = {SECRET}/a.jpg, {SECRET}/my pictures/of someone.jpg"
+    ],
 }
 
 
@@ -86,6 +90,8 @@ def test_no_path_of_this_machine_is_told(run: Path, tmp_path: Path) -> None:
     for file in (tmp_path / "shared").iterdir():
         assert b"someone" not in file.read_bytes(), file.name
     assert json.loads((tmp_path / "shared" / "config.json").read_text())["config"]["data"] == "folder:pictures"
+    (warning,) = json.loads((tmp_path / "shared" / "results.json").read_text())["warnings"]
+    assert warning.startswith("2 of 1234 scored pictures were trained on")
     assert json.loads((run / "config.json").read_text())["config"]["data"] == f"folder:{SECRET}/pictures"
 
 
@@ -99,6 +105,7 @@ def test_the_card(run: Path, tmp_path: Path) -> None:
     assert "24 pictures of `folder:pictures`" in card.text
     for name in load(run).settings.classes:
         assert name in card.text
+    assert "**Warning:** 2 of 1234 scored pictures were trained on (equal files), so that scores" in card.text
     assert "## Limits" in card.text and 'wildcat.load("owner/name")' in card.text
 
 

@@ -26,7 +26,8 @@ SCORES = {
 def save_for_hub(run: str | Path, folder: str | Path, *, name: str | None = None, license: str = "unknown") -> Path:  # noqa: A002
     """Write a run in the hub's layout, card included; what is there already stays, but for files of the same name.
 
-    Paths of this machine are left out: of a data set only its kind and the last part of its path are told.
+    Paths of this machine are left out: of a data set only its kind and the last part of its path are told, and of
+    warnings not the names of pictures, which may be paths.
 
     Args:
         run: the run's folder.
@@ -50,6 +51,8 @@ def save_for_hub(run: str | Path, folder: str | Path, *, name: str | None = None
     results = read_json(source / RESULTS) if (source / RESULTS).is_file() else None
     if results is not None:
         results["data"] = _without_path(results["data"])
+        if "warnings" in results:
+            results["warnings"] = [warning.partition(": ")[0] for warning in results["warnings"]]
         write_json(target / RESULTS, results)
     if (source / BACKGROUND).is_file():
         background = read_json(source / BACKGROUND)
@@ -134,9 +137,10 @@ def model_card(info: Run, results: dict[str, Any] | None, name: str, license: st
     kind = "several classes in a picture" if info.multi_label else "exactly one class in a picture"
     trained = f"{info.images:,} pictures of `{data}`" if info.images else f"`{data}`: not trained by this package"
     table = "\n".join(f"| {told} | {value:.1f} |" for _, _, told, value in scores)
+    warnings = "".join(f"\n\n**Warning:** {warning}." for warning in (results or {}).get("warnings", ()))
     measured_on = (
         f"Measured on `{_without_path(results['data'])}`, split `{results['split']}`, {results['images']:,} pictures; "
-        f"per cent.\n\n| | |\n|---|---|\n{table}"
+        f"per cent.\n\n| | |\n|---|---|\n{table}{warnings}"
         if results is not None and scores
         else "Not measured: no results.json came with the run."
     )
