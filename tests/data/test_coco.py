@@ -44,6 +44,33 @@ def test_pictures_without_annotations_can_be_dropped(tmp_path: Path) -> None:
     assert len(kept) == 2 and kept.mask(0).any()
 
 
+def test_pictures_of_one_name_in_several_folders(tmp_path: Path) -> None:
+    """Each keeps its own size, boxes and mask."""
+    trees.coco(tmp_path)
+    file = tmp_path / "annotations" / "instances_train2014.json"
+    content = json.loads(file.read_text())
+    names = ["a/1.jpg", "b/1.jpg", "b/2.jpg"]
+    for image, name, size in zip(content["images"], names, [(40, 30), (60, 50), (20, 10)], strict=True):
+        image |= {"file_name": name, "width": size[0], "height": size[1]}
+        trees.picture(tmp_path / "train2014" / name, *size)
+    file.write_text(json.dumps(content))
+
+    def check(expected: list[str]) -> None:
+        for spec, count in ((f"coco:{tmp_path}", 3), (f"coco:{tmp_path},empty=drop", 2)):
+            data = open_dataset(spec, "train")
+            assert [sample.name for sample in data.samples] == expected[:count]
+            for index in range(count):
+                assert data.mask(index).shape == data.image(index).size[::-1]
+            assert data.mask(0).any() and not data.mask(1).any()
+            assert [len(sample.boxes) for sample in data.samples] == [3, 1, 0][:count]
+
+    check(["a/1", "b/1", "b/2"])
+    content["images"][1]["file_name"] = "a/1.png"  # where folders do not tell them apart either
+    trees.picture(tmp_path / "train2014" / "a" / "1.png", 60, 50)
+    file.write_text(json.dumps(content))
+    check(["a/1.jpg", "a/1.png", "b/2.jpg"])
+
+
 def test_years_and_splits(tmp_path: Path) -> None:
     trees.coco(tmp_path, "2017")
     assert available_splits(f"coco:{tmp_path}") == ("train", "val") == default_splits(f"coco:{tmp_path}")

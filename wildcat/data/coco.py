@@ -6,7 +6,7 @@ import json
 import reprlib
 import warnings
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -219,11 +219,22 @@ def _unpacked(text: str) -> list[int]:
     return counts
 
 
+def _short_names(files: Sequence[str]) -> list[str]:
+    """What pictures are called, no two alike: by stems if these differ, else with their folders, else in full.
+
+    >>> _short_names(["a/1.jpg", "a/2.jpg"]), _short_names(["a/1.jpg", "b/1.jpg"]), _short_names(["1.jpg", "1.png"])
+    (['1', '2'], ['a/1', 'b/1'], ['1.jpg', '1.png'])
+    """
+    stems = [Path(file).stem for file in files]
+    with_folders = [file.removesuffix(Path(file).suffix) for file in files]
+    return next((names for names in (stems, with_folders) if len(set(names)) == len(files)), list(files))
+
+
 def open_coco(spec: str, path: Path, split: str, *, year: str | None = None, empty: str = "keep") -> CocoDataset:
     """Official layout: annotations/instances_<split><year>.json and <split><year>/.
 
     Classes are the categories in the order of their ids (80; the ids have gaps). A crowd counts as difficult: a picture
-    that has only a crowd of a class gets the label 0 for it.
+    that has only a crowd of a class gets the label 0 for it. A sample is named by its file, without the suffix.
 
     Args:
         spec: as given.
@@ -247,11 +258,11 @@ def open_coco(spec: str, path: Path, split: str, *, year: str | None = None, emp
     samples: list[Sample] = []
     segments: dict[str, list[_Segment]] = {}
     sizes: dict[str, tuple[int, int]] = {}
-    for image in content["images"]:
+    names = _short_names([image["file_name"] for image in content["images"]])
+    for name, image in zip(names, content["images"], strict=True):
         items = by_image[image["id"]]
         if empty == "drop" and not items:
             continue
-        name = Path(image["file_name"]).stem
         classes = np.array([columns[item["category_id"]] for item in items], dtype=np.int64)
         crowd = np.array([bool(item.get("iscrowd", 0)) for item in items], dtype=bool)
         boxes = np.array([item["bbox"] for item in items], dtype=np.float64).reshape(-1, 4)
