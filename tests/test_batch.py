@@ -121,7 +121,7 @@ def test_killed_in_the_middle_and_continued(ray: Any, place: Path, tmp_path: Pat
 def test_a_part_read_twice_is_one_file(ray: Any, place: Path, tmp_path: Path) -> None:
     for name in (PREDICTIONS, ERRORS, ATTEMPTS):
         (tmp_path / name).mkdir()
-    reader = Reader(Work(str(place / "run"), str(tmp_path), 0.5, 8, "auto"))
+    reader = Reader(Work(str(place / "run"), str(tmp_path), 0.5, 8, "auto", "torch"))
     names = tuple(str(file) for file in sorted((place / "pictures").iterdir()))
     batch = {"part": [Part("pictures", names).to_json()]}
     assert reader(batch) == {"pictures": [COUNT + 1], "error": [""]}
@@ -196,7 +196,7 @@ def test_what_workers_leave_behind(place: Path, tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     names = tuple(str(file) for file in sorted((place / "pictures").iterdir()))
     part = Part("pictures", names)
-    reader = Reader(Work(str(place / "run"), str(tmp_path), 0.5, 8, "auto"))
+    reader = Reader(Work(str(place / "run"), str(tmp_path), 0.5, 8, "auto", "torch"))
     for victim in (None, names[3], names[5], names[3], names[4], names[5]):
         attempts = Attempts(tmp_path / ATTEMPTS, part.id)
         attempts.begin()
@@ -218,6 +218,24 @@ def test_what_workers_leave_behind(place: Path, tmp_path: Path) -> None:
         Attempts(tmp_path / ATTEMPTS, other.id).begin()
     told = f"{MOST} workers have ended while they read 2 pictures, {names[0]} the first: is there memory enough?"
     assert reader({"part": [other.to_json()]}) == {"pictures": [0], "error": [told]}
+
+
+def test_a_note_that_is_not_whole_says_nothing(tmp_path: Path) -> None:
+    """As a machine that is switched off leaves it: half a line, or zeros in its place."""
+    attempts = Attempts(tmp_path, "part")
+    attempts.begin()
+    attempts.reading("a.jpg")
+    file = tmp_path / "part.jsonl"
+    for rest, picture in ((b'{"pict', "b.jpg"), (b"\0\0\0", "b.jpg"), ('{"picture": "ü'.encode()[:-1], "c.jpg")):
+        with file.open("ab") as stream:
+            stream.write(rest)
+        attempts = Attempts(tmp_path, "part")
+        attempts.begin()
+        attempts.reading(picture)
+    attempts = Attempts(tmp_path, "part")
+    assert attempts.ended == ["a.jpg", "b.jpg", "b.jpg", "c.jpg"] and attempts.deadly == {"b.jpg"}
+    attempts.begin()
+    assert len(Attempts(tmp_path, "part").ended) == 5 and file.read_bytes().count(b"\n\n") == 0
 
 
 def test_an_error_of_a_worker_is_told_in_one_line(ray: Any, place: Path, tmp_path: Path) -> None:

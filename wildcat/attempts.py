@@ -19,7 +19,8 @@ MOST = 6  # workers that ended in a part, not at the same picture; then it is gi
 class Attempts:
     """The notes about one part: a line when a worker begins with it, and one before each picture that it names.
 
-    A line is written at once and whole, so it is there when its writer has been killed.
+    A line is written at once, so it is there when its writer has been killed. One that is not whole, as a machine that
+    is switched off may leave it, says nothing.
 
     Args:
         folder: of the notes of all parts; it exists.
@@ -33,8 +34,11 @@ class Attempts:
         self._file = folder / f"{part}.jsonl"
         self.ended: list[str | None] = []
         if self._file.is_file():
-            for line in self._file.read_text(encoding="utf-8").splitlines():
-                note = json.loads(line)
+            for line in self._file.read_bytes().splitlines():
+                try:
+                    note = json.loads(line)
+                except ValueError:
+                    continue
                 if "process" in note:
                     self.ended.append(None)
                 elif self.ended:  # else a worker that was taken for dead goes on in a file that has been removed
@@ -52,7 +56,10 @@ class Attempts:
         return sum(name not in deadly for name in self.ended) >= MOST
 
     def begin(self) -> None:
-        """This process begins with the part."""
+        """This process begins with the part, on a line of its own."""
+        if self._file.is_file() and not self._file.read_bytes().endswith(b"\n"):
+            with self._file.open("a", encoding="utf-8") as stream:
+                stream.write("\n")
         self._write({"process": os.getpid(), "machine": socket.gethostname()})
 
     def reading(self, picture: str) -> None:
