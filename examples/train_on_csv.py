@@ -10,7 +10,8 @@ import argparse
 import numpy as np
 
 from wildcat import TrainConfig, load, open_dataset
-from wildcat.evaluate import evaluate, items_of, summary
+from wildcat.evaluate import evaluate, items_of
+from wildcat.results import summary
 from wildcat.train import train
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -43,7 +43,7 @@ def _arguments_of_old(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_train_on_csv(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     example("train_on_csv", place / "pictures.csv", tmp_path / "run", *SMALL)
     told = capsys.readouterr().out.splitlines()
-    assert any(line.startswith("  classification: map_area") for line in told)
+    assert any(line.startswith("  classification: mAP") for line in told)
     assert sum("tagged" in line and "the model says" in line for line in told) == 5
     assert (tmp_path / "run" / "model.safetensors").is_file()
 

@@ -31,7 +31,7 @@ def test_quickstart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert results["images"] == 16 and {"classification", "pointing"} <= set(results)
     assert (out / "run" / "model.safetensors").exists()
     told = capsys.readouterr().out
-    assert "map_area" in told and "flower is a daisy" in told
+    assert "mAP" in told and "flower is a daisy" in told
     for name in ("overlays.jpg", "imagenet-flower.jpg", "imagenet-china.jpg"):
         assert name in told or name == "imagenet-china.jpg"
         with Image.open(out / name) as image:

@@ -108,7 +108,7 @@ def test_scores_of_each_scale_and_combination(trained: Path) -> None:
         for task, key in (("classification", "map_area"), ("pointing", "map")):
             assert found[task][key] == pytest.approx(alone[task][key], abs=0.5)
     told = summary(results)
-    assert "scale 64\n" in told and told.count("map_area") == 4 and told.count("(reads pictures)") == 1
+    assert "scale 64\n" in told and told.count("classification: mAP") == 4 and told.count("(reads pictures)") == 1
 
 
 def test_pictures_that_were_trained_on_are_told(trained: Path) -> None:

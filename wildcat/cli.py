@@ -1,6 +1,5 @@
 """The command line: finds the command, and turns errors into one line and an exit code."""
 
-import difflib
 import os
 import sys
 import traceback
@@ -8,7 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from wildcat._version import __version__
-from wildcat.errors import WildcatError
+from wildcat.errors import WildcatError, guess
 
 # name -> what it does; each is the `main` of a file in wildcat/commands
 COMMANDS = {
@@ -51,9 +50,7 @@ def _dispatch(argv: list[str]) -> int:
         print(__version__)
         return 0
     if argv[0] not in COMMANDS:
-        close = difflib.get_close_matches(argv[0], COMMANDS, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise WildcatError(f"unknown command {argv[0]!r}{hint} (known: {', '.join(COMMANDS)})")
+        raise WildcatError(f"unknown command {argv[0]!r}{guess(argv[0], COMMANDS)} (known: {', '.join(COMMANDS)})")
     exit_code: int = import_module(f"wildcat.commands.{argv[0]}").main(argv[1:])
     return exit_code
 

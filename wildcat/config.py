@@ -1,7 +1,6 @@
 """Every setting of a run, and recipes that hold only what differs from the defaults. Free of PyTorch."""
 
 import dataclasses
-import difflib
 import json
 import math
 import reprlib
@@ -10,7 +9,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from wildcat.errors import WildcatError
+from wildcat.errors import WildcatError, guess
 
 Regions = int | float | Literal["all"]
 
@@ -143,10 +142,7 @@ def config_from_dict(values: Any, source: str) -> TrainConfig:
     known = [f.name for f in dataclasses.fields(TrainConfig)]
     for key in values:
         if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            raise WildcatError(
-                f"{source}: unknown setting {reprlib.repr(key)}" + (f"; did you mean {close[0]}?" if close else "")
-            )
+            raise WildcatError(f"{source}: unknown setting {reprlib.repr(key)}{guess(str(key), known)}")
     try:
         return TrainConfig(**values)
     except WildcatError as error:
@@ -198,9 +194,9 @@ def read_recipe(name_or_file: str) -> dict[str, Any]:
     if name_or_file in names:
         file = _recipe_folder() / f"{name_or_file}.yaml"
     elif not file.is_file():
-        close = difflib.get_close_matches(name_or_file, names, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise WildcatError(f"no recipe or file {name_or_file!r}{hint} (recipes: {', '.join(names)})")
+        raise WildcatError(
+            f"no recipe or file {name_or_file!r}{guess(name_or_file, names)} (recipes: {', '.join(names)})"
+        )
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:

@@ -1,4 +1,7 @@
-"""The one exception type for mistakes that a user can make and mend."""
+"""The one exception type for mistakes that a user can make and mend, and how its messages guess what was meant."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class WildcatError(ValueError):
@@ -7,3 +10,13 @@ class WildcatError(ValueError):
     The message is one sentence: what is wrong, where, and what is allowed. The command line prints it as it is and ends
     with exit code 2; ``--debug`` shows the traceback.
     """
+
+
+def guess(value: str, known: Iterable[str], before: str = "") -> str:
+    """The end of a message: "; did you mean cat?" for the known name that is most like a value, "" if none is.
+
+    >>> guess("catt", ["cat", "dog"])
+    '; did you mean cat?'
+    """
+    close = difflib.get_close_matches(value, list(known), n=1)
+    return f"; did you mean {before}{close[0]}?" if close else ""

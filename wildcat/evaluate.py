@@ -49,14 +49,18 @@ def with_classes(dataset: Dataset, classes: Sequence[str]) -> Dataset:
         WildcatError: naming the first classes that differ.
     """
     if tuple(dataset.classes) != tuple(classes):
-        missing = sorted(set(classes) - set(dataset.classes))[:3]
-        unknown = sorted(set(dataset.classes) - set(classes))[:3]
-        raise WildcatError(
-            f"{dataset.spec} has other classes than the model: "
-            f"the data set lacks {missing or 'none'}, the model lacks {unknown or 'none'}"
-            + ("" if missing or unknown else "; the order differs")
-        )
+        missing = sorted(set(classes) - set(dataset.classes))
+        unknown = sorted(set(dataset.classes) - set(classes))
+        told = f"{dataset.spec} has other classes than the model: "
+        if not missing and not unknown:
+            raise WildcatError(f"{told}the order differs")
+        raise WildcatError(f"{told}the data set lacks {_first(missing)}, the model lacks {_first(unknown)}")
     return dataset
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more if names else "none"
 
 
 def open_scored(data: str, split: str, classes: Sequence[str], on_bad_image: str = "error") -> Dataset:
@@ -126,6 +130,8 @@ def evaluate(
         print(f"{data} has no masks: segmentation is left out", file=sys.stderr)
         tasks = [task for task in tasks if task != "segmentation"]
 
+    if not tasks:
+        raise WildcatError(f"{data} {dataset.split} has nothing to score of what was asked for")
     scores = observe(predictor, dataset, tasks, labels=labels, crf=crf)
     return results_of(predictor, scores, time.perf_counter() - start)
 

@@ -17,6 +17,7 @@ from wildcat.config import TrainConfig
 from wildcat.data import (
     Dataset,
     check_dataset,
+    counted,
     default_splits,
     download_dataset,
     label_doubts,
@@ -185,6 +186,7 @@ def open_training_data(config: TrainConfig, download: bool = False) -> tuple[Dat
         validation, other = check_dataset(validation, on_bad_image=config.on_bad_image)
         if other.has_bad_images:
             print(other, file=sys.stderr)
+    print(f"training on {counted(dataset)}", file=sys.stderr)
     doubts = label_doubts(dataset, report.classes_without_positives)
     if validation is not None:
         doubts += sharing_doubts(dataset, validation, "validation", progress=sys.stderr.isatty())

@@ -1,9 +1,8 @@
 """The methods that the paper compares, as settings of the one framework: names for ``wildcat train --method``."""
 
-import difflib
 from typing import Any
 
-from wildcat.errors import WildcatError
+from wildcat.errors import WildcatError, guess
 
 # Source: Table 1 for the pooling, Section 4 for what each published method is there. Regions (kmax) stay the recipe's.
 METHODS: dict[str, dict[str, Any]] = {
@@ -28,7 +27,5 @@ def method_settings(name: str) -> dict[str, Any]:
     'max'
     """
     if name not in METHODS:
-        close = difflib.get_close_matches(name, METHODS, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise WildcatError(f"no method {name!r}{hint} (methods: {', '.join(METHODS)})")
+        raise WildcatError(f"no method {name!r}{guess(name, METHODS)} (methods: {', '.join(METHODS)})")
     return dict(METHODS[name])

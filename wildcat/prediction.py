@@ -14,7 +14,7 @@ from PIL import Image
 
 from wildcat import render, sheets
 from wildcat.crf import dense_crf
-from wildcat.errors import WildcatError
+from wildcat.errors import WildcatError, guess
 from wildcat.masks import Background, Mode, label_map, pixel_probabilities, strengths
 from wildcat.transforms import cell_centres
 
@@ -138,7 +138,8 @@ class Prediction:
         classes, ranked = self.settings.classes, self._ranked()
         by_class = dict.fromkeys(classes, threshold) if isinstance(threshold, float | int) else threshold
         if unknown := set(by_class) - set(classes):
-            raise WildcatError(f"a threshold is given for {min(unknown)!r}, which is not a class of the model")
+            told = f"a threshold is given for {min(unknown)!r}, which is not a class of the model"
+            raise WildcatError(told + guess(min(unknown), classes))
         if not self.settings.multi_label:
             return ranked[:1]
         return [c for c in ranked if self.probabilities[c] >= by_class.get(classes[c], 0.5)]

@@ -11,6 +11,23 @@ from wildcat.loading import learnt_from
 
 TASKS = ("classification", "pointing", "segmentation")
 
+# How figures are told: task -> key in results.json -> name; in per cent.
+TOLD = {
+    "classification": {
+        "map_area": "mAP",
+        "map_11point": "11-point mAP",
+        "map_step": "step mAP",
+        "accuracy": "accuracy",
+        "mean_class_accuracy": "mean over classes",
+    },
+    "pointing": {
+        "map": "mAP of points",
+        "map_tolerance_0": "without tolerance",
+        "accuracy": "points on their object",
+    },
+    "segmentation": {"miou": "mIoU", "miou_crf": "mIoU with CRF"},
+}
+
 
 def summary(results: dict[str, Any]) -> str:
     """The headline figures, a line each."""
@@ -23,16 +40,12 @@ def summary(results: dict[str, Any]) -> str:
 
 
 def _headlines(results: dict[str, Any]) -> list[str]:
-    names = {
-        "classification": ("map_area", "map_11point", "map_step", "accuracy", "mean_class_accuracy"),
-        "pointing": ("map", "map_tolerance_0", "accuracy"),
-        "segmentation": ("miou", "miou_crf"),
-    }
     lines = []
-    for task, keys in names.items():
-        shown = [f"{key} {results[task][key]:.1f}" for key in keys if results.get(task, {}).get(key) is not None]
+    for task, names in TOLD.items():
+        values = results.get(task, {})
+        shown = [f"{name} {values[key]:.1f}" for key, name in names.items() if values.get(key) is not None]
         if shown and task == "segmentation":
-            shown.append(f"background {results[task]['background']}, classes of {results[task]['labels']} labels")
+            shown.append(f"background {values['background']}, classes of {values['labels']} labels")
         if shown or task in results:
             lines.append(f"  {task}: {', '.join(shown) or 'no class has a label here, so there is nothing to score'}")
     return lines

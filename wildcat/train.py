@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 
 from wildcat import checkpoint
+from wildcat.backbones import check_name
 from wildcat.checkpoint import Run
 from wildcat.config import HOW, TrainConfig
 from wildcat.data import Dataset
@@ -85,7 +86,8 @@ def continued(asked: TrainConfig, kept: TrainConfig, folder: Path) -> TrainConfi
         if new == old or (name in automatic and new == automatic[name]):
             continue
         if name not in HOW:
-            raise WildcatError(f"a continued run keeps its settings; {name} is {old!r} in {folder}, not {new!r}")
+            told = f"a continued run keeps its settings; {name} is {old!r} in {folder}, not {new!r}"
+            raise WildcatError(f"{told}: that is another run, with a folder of its own")
         changed[name] = new
     return replace(kept, **changed)
 
@@ -149,6 +151,7 @@ def _train(
     state = processes.from_main(lambda: load_state(folder) if resume else None)
     if run is not None:
         config = run.config
+    check_name(config.backbone)  # before all pictures are looked at
     if config.solver == "svm" and processes.count > 1:
         raise WildcatError('the solver "svm" is one pass over the pictures, for one process')
     dataset, validation = processes.from_main(lambda: _data(config, run, folder, download))

@@ -114,7 +114,7 @@ COMMANDS = [
         "mistyped-kind",
         "a mistyped kind of data",
         "train --data voc7:. --out new",
-        "data 'voc7:.': kind 'voc7' is unknown; allowed: voc07, voc12, action12, coco, mit67, scene15, folder, tags, synthetic; did you mean 'voc07'?",
+        "data 'voc7:.': kind 'voc7' is unknown; allowed: voc07, voc12, action12, coco, mit67, scene15, folder, tags, synthetic; did you mean voc07?",
     ),
     command(
         "bare-data",
@@ -144,7 +144,7 @@ COMMANDS = [
         "other-resume",
         "a run continued with another rate",
         "train --out run --resume --lr 3",
-        "a continued run keeps its settings; lr is 0.1 in run, not 3.0",
+        "a continued run keeps its settings; lr is 0.1 in run, not 3.0: that is another run, with a folder of its own",
     ),
     command(
         "no-data",
@@ -156,7 +156,7 @@ COMMANDS = [
         "mistyped-task",
         "a mistyped task",
         f"{EVALUATE} --tasks segmentatoin",
-        "task 'segmentatoin' is unknown; allowed: classification, pointing, segmentation; did you mean 'segmentation'?",
+        "task 'segmentatoin' is unknown; allowed: classification, pointing, segmentation; did you mean segmentation?",
     ),
     command(
         "no-split",
@@ -168,7 +168,7 @@ COMMANDS = [
         "other-classes",
         "data of other classes",
         "evaluate imagenet --data synthetic:count=2,size=64",
-        "synthetic:count=2,size=64 has other classes than the model: the data set lacks ['Afghan hound', 'African chameleon', 'African crocodile'], the model lacks ['fish', 'house', 'key']",
+        "synthetic:count=2,size=64 has other classes than the model: the data set lacks Afghan hound, African chameleon, African crocodile and 995 more, the model lacks fish, house, key and 3 more",
     ),
     command(
         "deep-results",
@@ -181,7 +181,7 @@ COMMANDS = [
         "mistyped-format",
         "a mistyped format",
         f"{PREDICT} --formats json,masks",
-        "format 'masks' is unknown; allowed: json, csv, overlay, mask, coco, yolo, voc, label-studio, cvat; did you mean 'mask'?",
+        "format 'masks' is unknown; allowed: json, csv, overlay, mask, coco, yolo, voc, label-studio, cvat; did you mean mask?",
     ),
     command(
         "high-threshold",

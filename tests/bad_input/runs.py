@@ -1,6 +1,8 @@
 # ruff: noqa: E501 - what is told stands in one line
 """Runs and checkpoints."""
 
+from pathlib import Path
+
 import torch
 
 from tests.bad_input.case import Case, Make, cut, encoded, entries, flipped, in_order, nothing, pickled, text
@@ -12,6 +14,12 @@ CONFIG = "run/config.json"
 def run_case(name: str, what: str, make: Make, told: str, typed: str = "predict run cat.png --out found") -> Case:
     """A mistake in a run's folder."""
     return Case(name, what, make, typed, told)
+
+
+def unfinished(folder: Path) -> None:
+    """Without weights, which are written last, and with one state alone."""
+    for name in ("model.safetensors", "state.previous.pt"):
+        (folder / "run" / name).unlink(missing_ok=True)
 
 
 RUNS = [
@@ -153,14 +161,14 @@ RUNS = [
     run_case(
         "cut-state",
         "a state to go on from that was cut, and none before it",
-        in_order(cut("run/state.pt", 0.5), lambda folder: (folder / "run/state.previous.pt").unlink(missing_ok=True)),
+        in_order(cut("run/state.pt", 0.5), unfinished),
         "run/state.pt is damaged: ...; delete it to start the run again from its beginning",
         "train --out run --resume",
     ),
     run_case(
         "pickled-state",
         "code for a state to go on from",
-        in_order(pickled("run/state.pt"), lambda folder: (folder / "run/state.previous.pt").unlink(missing_ok=True)),
+        in_order(pickled("run/state.pt"), unfinished),
         "run/state.pt is damaged: it holds more than tensors and plain values; delete it to start the run again from its beginning",
         "train --out run --resume",
     ),

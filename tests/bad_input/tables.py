@@ -30,14 +30,14 @@ TABLES = [
         "empty-csv",
         "an empty CSV",
         "",
-        "my.csv: the first line must name at least two columns, separated by comma or tab",
+        "my.csv: the first line must name at least two columns, separated by comma, tab or semicolon: picture,tags",
     ),
     table("header-csv", "a header and no rows", "picture,tags\n", "my.csv: no row has a tag"),
     table(
         "one-column",
         "one column",
         "picture\ncat.png\n",
-        "my.csv: the first line must name at least two columns, separated by comma or tab",
+        "my.csv: the first line must name at least two columns, separated by comma, tab or semicolon: picture,tags",
     ),
     table(
         "short-row",
@@ -58,10 +58,22 @@ TABLES = [
         "my.csv: column 2 has no name in the first line; it is that of a class",
     ),
     table(
-        "semicolons",
-        "cells separated by ;",
-        "picture;tags\ncat.png;cat\n",
-        "my.csv: the first line must name at least two columns, separated by comma or tab",
+        "spaces",
+        "cells separated by spaces",
+        "picture tags\ncat.png cat\n",
+        "my.csv: the first line must name at least two columns, separated by comma, tab or semicolon: picture,tags",
+    ),
+    table(
+        "commas",
+        "tags separated by commas",
+        "picture,tags\ncat.png,cat,dog\n",
+        "my.csv: line 2 has 3 columns, the first line 2; several tags of a picture are separated by ;",
+    ),
+    table(
+        "no-header",
+        "a CSV whose first line is a picture",
+        "cat.png,cat\ncat.png,dog\n",
+        "my.csv: cat.png: column 'cat' holds 'dog'; allowed are 0 and 1, or a column named tags with tags separated by ; (the first line names the columns)",
     ),
     table(
         "utf-16",
@@ -86,7 +98,7 @@ TABLES = [
         "not-0-1",
         "a 0/1 column that holds something else",
         "picture,cat,dog\ncat.png,1,yes\n",
-        "my.csv: cat.png: column 'dog' holds 'yes'; allowed are 0 and 1, or a column named tags with tags separated by ;",
+        "my.csv: cat.png: column 'dog' holds 'yes'; allowed are 0 and 1, or a column named tags with tags separated by ; (the first line names the columns)",
     ),
     table("no-tag", "no row with a tag", "picture,tags\ncat.png,\n", "my.csv: no row has a tag"),
     table(
@@ -123,9 +135,9 @@ TABLES = [
     ),
     table(
         "doubled-picture",
-        "a picture in two rows",
-        "picture,tags,split\ncat.png,cat,train\ncat.png,dog,train\ncat.png,dog,test\n",
-        "tags:my.csv train: 2 images checked\n  1 names are there more than once: cat.png\n  1 classes have no positive picture: dog\n  mend or remove them, or skip them with on_bad_image=skip",
+        "a picture in two splits",
+        "picture,tags,split\ncat.png,cat,train\ncat.png,dog,test\n",
+        "my.csv: cat.png is in two splits, 'train' and 'test'",
     ),
     table(
         "nul-name",

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from tests import awkward
-from wildcat.data import check_dataset, open_dataset
+from wildcat.data import Dataset, Sample, check_dataset, counted, label_doubts, open_dataset
 from wildcat.errors import WildcatError
 
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CSV over good and bad pictures, one that is missing and one that is named twice."""
+    """A CSV over good and bad pictures, and one that is missing."""
     base = tmp_path_factory.mktemp("mixed")
     awkward.write_all(base / "pictures")
-    names = [*awkward.GOOD, *awkward.BAD, "gone.jpg", awkward.GOOD[0]]
+    names = [*awkward.GOOD, *awkward.BAD, "gone.jpg"]
     rows = [f"pictures/{name},{'cat' if index % 2 else 'dog'}" for index, name in enumerate(names)]
     (base / "my.csv").write_text("picture,tags\n" + "\n".join([*rows, "pictures/empty.jpg,ghost"]) + "\n")
     return base
@@ -23,6 +23,8 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_good_ones_are_used_and_the_bad_ones_named(mixed: Path) -> None:
     data = open_dataset(f"tags:{mixed / 'my.csv'}", "all")
+    names = [sample.name for sample in data.samples]
+    data = data.subset([*range(len(data)), names.index("pictures/alpha.png"), names.index("pictures/empty.jpg")])
     kept, report = check_dataset(data, on_bad_image="skip")
     assert [sample.name for sample in kept.samples] == [f"pictures/{name}" for name in awkward.GOOD]
     assert kept.classes == data.classes and len(data) == 17  # the caller's data set is as it was
@@ -42,7 +44,7 @@ def test_the_good_ones_are_used_and_the_bad_ones_named(mixed: Path) -> None:
 
 def test_bad_pictures_are_an_error_by_default(mixed: Path) -> None:
     data = open_dataset(f"tags:{mixed / 'my.csv'}", "all")
-    with pytest.raises(WildcatError, match=r"(?s)gone.jpg.*empty.jpg.*skip them with on_bad_image=skip"):
+    with pytest.raises(WildcatError, match=r"(?s)gone.jpg.*empty.jpg.*skip them with --on-bad-image skip"):
         check_dataset(data)
     with pytest.raises(WildcatError, match="on_bad_image 'ignore' is unknown; allowed: error, skip"):
         check_dataset(data, on_bad_image="ignore")
@@ -99,3 +101,22 @@ def test_real_scenes_share_no_files(real_data: Path) -> None:
     assert len(kept) == 300 and not report.has_bad_images
     assert report.shared_files == () and report.classes_without_positives == ()
     assert str(report).endswith("300 images checked, all good")
+
+
+def labelled(classes: tuple[str, ...], rows: list[list[int]]) -> Dataset:
+    samples = [Sample(f"{i}", None, np.array(row, np.int8)) for i, row in enumerate(rows)]
+    return Dataset("some", "train", classes, samples, multi_label=True)
+
+
+def test_pictures_of_each_class_are_counted() -> None:
+    data = labelled(("cat", "dog"), [[1, -1], [1, 1], [1, 0]])
+    assert counted(data) == "3 pictures of 2 classes: cat 3, dog 1"
+    many = labelled(tuple("abcdefghi"), [[1] * 9, [1] * 8 + [-1], [-1] * 7 + [1, -1]])
+    assert counted(many) == "3 pictures of 9 classes: h in most pictures, 3, i in fewest, 1"
+
+
+def test_names_that_differ_in_case_alone_are_told() -> None:
+    rows = [[1, -1, 1], [-1, 1, -1]]
+    (told,) = label_doubts(labelled(("Horse", "cat", "horse"), rows))
+    assert told == "classes whose names differ in their case alone are different classes: Horse = horse"
+    assert label_doubts(labelled(("Horse", "cat", "house"), rows)) == []

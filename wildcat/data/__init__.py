@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from wildcat.data import coco, scene_archives, scenes, tags, voc
-from wildcat.data.checks import CheckReport, check_dataset, label_doubts, sharing_doubts
+from wildcat.data.checks import CheckReport, check_dataset, counted, label_doubts, sharing_doubts
 from wildcat.data.sample import Dataset, Sample, check_choice
 from wildcat.data.synthetic import COUNTS as _SYNTHETIC_SPLITS
 from wildcat.data.synthetic import synthetic
@@ -33,6 +33,7 @@ __all__ = [
     "Sample",
     "available_splits",
     "check_dataset",
+    "counted",
     "default_splits",
     "label_doubts",
     "open_dataset",

@@ -17,6 +17,7 @@ from wildcat.transforms import image_size, load_image
 
 _SHOWN = 5  # names of each kind in the printed report
 _LONGEST_SHOWN = 300  # characters of a name and what is said of it; longer ones are cut, line ends are escaped
+_FEW_CLASSES = 8  # each is named
 _WORKERS = 4  # Pillow releases the lock while it decodes; more do not help on small machines
 
 T = TypeVar("T")
@@ -117,13 +118,18 @@ def _shared_files(here: Iterable[Sample], held_out: Iterable[Sample], progress: 
 
 
 def label_doubts(dataset: Dataset, known: Sequence[str] = ()) -> list[str]:
-    """Sentences, with numbers, about labels from which a class cannot be learnt: in no picture, or in every one.
+    """Sentences, with numbers, about labels from which a class cannot be learnt: in no picture, or in every one, or
+    perhaps one class under two names.
 
     Args:
         dataset: what is to be trained on.
         known: classes in no picture that have been told already.
     """
     positive = (dataset.labels == 1).sum(axis=0)
+    folded: dict[str, list[str]] = {}
+    for name in dataset.classes:
+        folded.setdefault(name.casefold(), []).append(name)
+    alike = [" = ".join(names) for names in folded.values() if len(names) > 1]
     absent = [name for name, count in zip(dataset.classes, positive, strict=True) if count == 0 and name not in known]
     everywhere = [name for name, count in zip(dataset.classes, positive, strict=True) if count == len(dataset)]
     total, pictures = len(dataset.classes), f"the {len(dataset)} training pictures"
@@ -137,7 +143,21 @@ def label_doubts(dataset: Dataset, known: Sequence[str] = ()) -> list[str]:
             f"{len(everywhere)} of {total} classes are in every one of {pictures}, so that these labels say nothing: "
             f"{_first(everywhere)}"
         )
+    if alike:
+        doubts.append(f"classes whose names differ in their case alone are different classes: {_first(alike)}")
     return doubts
+
+
+def counted(dataset: Dataset) -> str:
+    """How many pictures show each class, in a line: each of a few classes, the range of many."""
+    positive = (dataset.labels == 1).sum(axis=0).tolist()
+    found = sorted(zip(positive, dataset.classes, strict=True), key=lambda pair: -pair[0])
+    if len(found) <= _FEW_CLASSES:
+        shown = ", ".join(f"{name} {count}" for count, name in found)
+    else:
+        (most, first), (least, last) = found[0], found[-1]
+        shown = f"{first} in most pictures, {most}, {last} in fewest, {least}"
+    return f"{len(dataset)} pictures of {len(found)} classes: {shown}"
 
 
 def sharing_doubts(dataset: Dataset, held_out: Dataset, what: str, *, progress: bool = False) -> list[str]:
@@ -201,6 +221,6 @@ def check_dataset(
         shared_files=_shared_files(kept.samples, held_out.samples, progress) if held_out else (),
     )
     if not good or (report.has_bad_images and on_bad_image == "error"):
-        hint = "mend or remove them, or skip them with on_bad_image=skip" if good else "no picture is good"
+        hint = "mend or remove them, or skip them with --on-bad-image skip" if good else "no picture is good"
         raise WildcatError(f"{report}\n  {hint}")
     return kept, report

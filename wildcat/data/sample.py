@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from wildcat.errors import WildcatError
+from wildcat.errors import WildcatError, guess
 from wildcat.transforms import load_image
 
 Self = TypeVar("Self", bound="Dataset")
@@ -160,9 +159,8 @@ def check_choice(value: str, allowed: Iterable[str], what: str) -> None:
     allowed = list(allowed)
     if value in allowed:
         return
-    near = difflib.get_close_matches(value, allowed, n=1)
-    guess = f"; did you mean {near[0]!r}?" if near else ""
-    raise WildcatError(f"{what} {value!r} is unknown; allowed: {', '.join(allowed) or 'none'}{guess}")
+    told = f"{what} {value!r} is unknown; allowed: {', '.join(allowed) or 'none'}"
+    raise WildcatError(told + guess(value, allowed))
 
 
 def require_path(path: Path, what: str) -> None:
@@ -170,9 +168,7 @@ def require_path(path: Path, what: str) -> None:
     if path.exists():
         return
     beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, beside, n=1)
-    guess = f"; did you mean {path.parent / near[0]}?" if near else ""
-    raise WildcatError(f"{path}: not found; {what}{guess}")
+    raise WildcatError(f"{path}: not found; {what}{guess(path.name, beside, before=str(path.parent / '_')[:-1])}")
 
 
 def pictures_below(folder: Path) -> list[str]:

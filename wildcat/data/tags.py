@@ -14,6 +14,7 @@ from wildcat.errors import WildcatError
 _RANDOM_SPLITS = ("train", "test", "all")
 _SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _PICTURE_COLUMNS = ("picture", "image", "path", "file", "filename")
+_DELIMITERS = ",\t;"  # the last is what spreadsheets write where the comma is in numbers
 _TAG_COLUMNS = ("tags", "labels", "tag", "label")
 
 
@@ -79,25 +80,32 @@ def open_folder(spec: str, path: Path, split: str, *, test: float = 0.2, seed: i
     return Dataset(spec, split, classes, samples, multi_label=False)
 
 
-def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
+def _read_table(path: Path) -> tuple[list[str], list[list[str]], str]:
+    """(column names, rows, what separates the tags in a cell)."""
     require_path(path, "give a CSV file with a picture column and a tags column, or one 0/1 column per class")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             first = file.readline()
             file.seek(0)
-            rows = list(csv.reader(file, delimiter="\t" if first.count("\t") > first.count(",") else ","))
+            delimiter = max(_DELIMITERS, key=first.count)
+            rows = list(csv.reader(file, delimiter=delimiter))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise WildcatError(f"{path}: cannot be read as a CSV in UTF-8: {error}") from None
     header = [name.strip() for name in rows[0]] if rows else []
     if len(header) < 2:
-        raise WildcatError(f"{path}: the first line must name at least two columns, separated by comma or tab")
+        raise WildcatError(
+            f"{path}: the first line must name at least two columns, separated by comma, tab or semicolon: picture,tags"
+        )
     for number, row in enumerate(rows[1:], start=2):
         if row and len(row) != len(header):
-            raise WildcatError(f"{path}: line {number} has {len(row)} columns, the first line {len(header)}")
+            told = f"{path}: line {number} has {len(row)} columns, the first line {len(header)}"
+            hint = "; several tags of a picture are separated by ;" if len(row) > len(header) else ""
+            raise WildcatError(told + hint)
     twice = [name for name in header if header.count(name) > 1]
     if twice:
         raise WildcatError(f"{path}: the column {twice[0]!r} is there twice")
-    return header, [[cell.strip() for cell in row] for row in rows[1:] if any(cell.strip() for cell in row)]
+    stripped = [[cell.strip() for cell in row] for row in rows[1:]]
+    return header, [row for row in stripped if any(row)], "," if delimiter == ";" else ";"
 
 
 def _find(header: list[str], names: Sequence[str]) -> int | None:
@@ -108,18 +116,18 @@ def _find(header: list[str], names: Sequence[str]) -> int | None:
 
 def tags_splits(path: Path) -> tuple[str, ...]:
     """Return the splits of a CSV: the values of its split column, else those of a random split."""
-    header, rows = _read_table(path)
+    header, rows, _ = _read_table(path)
     column = _find(header, ["split"])
     return _RANDOM_SPLITS if column is None else tuple(sorted({row[column] for row in rows}))
 
 
 def _tags_of_rows(
-    path: Path, header: list[str], rows: list[list[str]], picture: int, split: int | None
+    path: Path, header: list[str], rows: list[list[str]], separator: str, picture: int, split: int | None
 ) -> tuple[list[str], list[set[str]]]:
     """(classes, the tags of each row), from the tags column or from 0/1 columns."""
     column = _find(header, _TAG_COLUMNS)
     if column is not None:
-        tags = [{tag.strip() for tag in row[column].split(";")} - {""} for row in rows]
+        tags = [{tag.strip() for tag in row[column].split(separator)} - {""} for row in rows]
         return sorted(set().union(*tags)), tags
     classes = {index: name for index, name in enumerate(header) if index not in (picture, split)}
     for index, name in classes.items():
@@ -130,7 +138,7 @@ def _tags_of_rows(
             if row[index] not in ("0", "1"):
                 raise WildcatError(
                     f"{path}: {row[picture]}: column {name!r} holds {row[index]!r}; allowed are 0 and 1, or a column"
-                    f" named tags with tags separated by ;"
+                    f" named tags with tags separated by ; (the first line names the columns)"
                 )
     return list(classes.values()), [{name for index, name in classes.items() if row[index] == "1"} for row in rows]
 
@@ -138,7 +146,10 @@ def _tags_of_rows(
 def open_tags(
     spec: str, path: Path, split: str, *, test: float = 0.2, seed: int = 0, exclusive: bool = False
 ) -> Dataset:
-    """A CSV, comma or tab, with a header: picture and tags ("cat;dog"), or picture and one 0/1 column per class.
+    """A CSV whose first line names its columns: picture and tags ("cat;dog"), or picture and one 0/1 column per class.
+
+    Columns are separated by comma or tab; or by semicolon, and tags by comma. A picture in several lines has the tags
+    of all of them.
 
     The picture column is named picture, image, path, file or filename, else it is the first; paths are relative to the
     CSV's folder. A column `split` names the split of each row; without it a fraction `test` is held out at random. A
@@ -153,24 +164,29 @@ def open_tags(
         exclusive: each picture has exactly one tag: train and score as one class out of C.
     """
     check_choice(split, tags_splits(path), f"{spec}: split")
-    header, rows = _read_table(path)
+    header, rows, separator = _read_table(path)
     split_column = _find(header, ["split"])
     picture = _find(header, _PICTURE_COLUMNS) or 0
-    classes, tags = _tags_of_rows(path, header, rows, picture, split_column)
+    classes, tags = _tags_of_rows(path, header, rows, separator, picture, split_column)
     if not classes:
         raise WildcatError(f"{path}: no row has a tag")
-    names = [row[picture] for row in rows]
+    tags_of: dict[str, set[str]] = {}
+    split_of: dict[str, str] = {}
+    for row, found in zip(rows, tags, strict=True):
+        name = row[picture]
+        if not name:
+            raise WildcatError(f"{path}: a row has no picture: {', '.join(row)}")
+        tags_of.setdefault(name, set()).update(found)
+        if split_column is not None and split_of.setdefault(name, row[split_column]) != row[split_column]:
+            raise WildcatError(f"{path}: {name} is in two splits, {split_of[name]!r} and {row[split_column]!r}")
     if split_column is None:
-        kept = set(_part(sorted(set(names)), split, test, seed, spec))
-        chosen = [index for index, name in enumerate(names) if name in kept]
+        kept = set(_part(sorted(tags_of), split, test, seed, spec))
     else:
-        chosen = [index for index, row in enumerate(rows) if row[split_column] == split]
+        kept = {name for name, part in split_of.items() if part == split}
     samples = []
-    for index in chosen:
-        if not names[index]:
-            raise WildcatError(f"{path}: a row has no picture: {', '.join(rows[index])}")
-        if exclusive and len(tags[index]) != 1:
-            raise WildcatError(f"{path}: {names[index]} has {len(tags[index])} tags; exclusive=yes allows exactly one")
-        labels = np.array([1 if name in tags[index] else -1 for name in classes], dtype=np.int8)
-        samples.append(Sample(names[index], path.parent / names[index], labels))
+    for name in (name for name in tags_of if name in kept):
+        if exclusive and len(tags_of[name]) != 1:
+            raise WildcatError(f"{path}: {name} has {len(tags_of[name])} tags; exclusive=yes allows exactly one")
+        labels = np.array([1 if label in tags_of[name] else -1 for label in classes], dtype=np.int8)
+        samples.append(Sample(name, path.parent / name, labels))
     return Dataset(spec, split, classes, samples, multi_label=not exclusive)
