@@ -7,6 +7,7 @@ import signal
 import statistics
 import time
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from tests.runs import flags, start, tiny
 from wildcat.cli import main
 from wildcat.errors import WildcatError
 from wildcat.pooling import class_wise_pool, spatial_pool
-from wildcat.reproduce import planning, reproduce, running, tables
+from wildcat.reproduce import figures, planning, reproduce, running, tables
 from wildcat.reproduce.planning import Effect
 from wildcat.state import load_state
 from wildcat.transfer import MultiMapTransfer
@@ -35,7 +36,7 @@ def made(**scores: list[float]) -> list[dict]:
             "settings": {},
             "paper": {},
             "runs": [
-                {"run": f"{key}-seed{seed}", "seed": seed, "scores": {"mAP": value}}
+                {"run": f"{key}-seed{seed}", "setting": key, "seed": seed, "scores": {"mAP": value}}
                 for seed, value in enumerate(values)
             ],
         }
@@ -97,6 +98,8 @@ def test_random_splits_differ_by_seed() -> None:
     runs = planning.plan([planning.experiments()["table5"]], recipe, [0, 3])
     assert [run.config.data for run in runs] == ["scene15:DIR,seed=0"] * 2 + ["scene15:DIR,seed=3"] * 2
     assert recipe.data == "scene15:DIR,seed={seed}"
+    assert [run.setting for run in runs[:2]] == [run.setting for run in runs[2:]]
+    assert len({run.setting for run in runs}) == 2
 
 
 def test_a_run_is_known_by_what_changes_its_scores() -> None:
@@ -138,6 +141,13 @@ def test_with_one_seed_no_verdict_is_given() -> None:
     assert judged("b", "a", rows)["verdict"] == "one seed"
     assert judged("c", "a", rows)["verdict"] == "not measured"
     assert "chance cannot be told" in tables.told(judged("b", "a", rows))
+
+
+def test_without_shared_seeds_chance_is_unknown() -> None:
+    rows = made(a=[10.0, 12.0], b=[13.0, 15.2])
+    found = tables.judged(Effect("b beats a", "b", "a"), rows, "mAP", None)
+    assert (found["verdict"], found["difference"]) == ("chance unknown", pytest.approx(3.1))
+    assert tables.told(found).endswith("over 2 seeds; too few of the runs share seeds to tell it from chance.")
 
 
 def test_pages_before_the_first_run() -> None:
@@ -239,10 +249,46 @@ def test_curves_are_drawn_as_png_and_svg(tmp_path: Path, untrained: list[str]) -
     assert (tmp_path / "figure4.svg").read_bytes() == before
 
 
+def test_random_splits_are_seeds_of_one_setting(tmp_path: Path, untrained: list[str]) -> None:
+    recipe = tiny(data="synthetic:count=24,size=64,seed={seed}")
+    chosen = [planning.experiments()["table5"]]
+    for run in planning.plan(chosen, recipe, [0, 1]):
+        finish(tmp_path / "runs" / run.name, 80 + 3 * run.config.seed - 5 * (run.config.architecture == "b"))
+    (page,) = reproduce(chosen, recipe, tmp_path, [0, 1], "")
+    assert json.loads(page.with_suffix(".json").read_text())["chance"] == {"deviation": pytest.approx(0), "freedom": 1}
+    assert "+5.0 mAP: **appears**" in page.read_text() and untrained == []
+
+
+def test_runs_scored_for_another_experiment_alone_do_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """figure4's runs, scored on classification, are those of figure5, which shows points."""
+
+    def complete(run, folder: Path) -> None:
+        page = tmp_path / "figure5.md"
+        seen.append(page.read_text().count("not measured yet |"))
+        results = json.loads((folder / "results.json").read_text())
+        (folder / "results.json").write_text(json.dumps({**results, "pointing": {"map": 60 + run.config.alpha}}))
+
+    finished_runs(tmp_path, ["figure4"], lambda config: 80 + config.alpha, seeds=[0])
+    known = planning.experiments()
+    words = ["reproduce", "figure5", "--seeds", "0", "--out", str(tmp_path), *flags(), "--dry-run"]
+    assert main(words) == 0
+    assert "6 runs of 2 epochs, 0 of them finished" in capsys.readouterr().out
+    seen: list[int] = []
+    monkeypatch.setattr(running, "complete", complete)
+    reproduce([known["figure5"]], tiny(), tmp_path, [0], "")
+    assert seen == [6, 5, 4, 3, 2, 1]
+    page = (tmp_path / "figure5.md").read_text()
+    assert "| alpha = 0.4 | 60.4 | 0 |" in page and "here, mAP" not in page
+    assert main(words) == 0
+    assert "6 runs of 2 epochs, 6 of them finished" in capsys.readouterr().out
+
+
 def test_missing_runs_are_done_and_a_failed_one_does_not_stop_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def complete(run, folder: Path, measures) -> None:
+    def complete(run, folder: Path) -> None:
         if run.config.num_maps == 4:
             raise WildcatError("the loss became inf")
         finish(folder, 80.0)
@@ -354,15 +400,44 @@ def test_a_killed_process_goes_on_where_it_was(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_figure_6_shows_pictures_maps_and_masks(tmp_path: Path) -> None:
+    """And what was scored for one experiment stays when its run is scored for another."""
     recipe = tiny(data="synthetic:count=8,size=64", epochs=1)
-    chosen = [planning.experiments()[name] for name in ("figure6", "table9")]
-    wildcat_alone = planning.Experiment("table9", "Table 9", chosen[0].rows, (), chosen[1].measures)
-    pages = reproduce([chosen[0], wildcat_alone], recipe, tmp_path, [0], "wildcat reproduce figure6")
-    assert "here, mIoU | here, mIoU CRF" in pages[0].read_text()
+    known = planning.experiments()
+    figure6 = known["figure6"]
+
+    def shown(name: str) -> planning.Experiment:  # the same run
+        return replace(known[name], rows=figure6.rows, effects=())
+
+    reproduce([shown("table2")], recipe, tmp_path, [0], "")
     (run,) = (tmp_path / "runs").iterdir()
+    assert not (run / "background.json").exists()
+
+    pages = reproduce([figure6, shown("table9")], recipe, tmp_path, [0], "wildcat reproduce figure6")
+    assert "here, mIoU | here, mIoU CRF" in pages[0].read_text()
     assert json.loads((run / "background.json").read_text())["mode"] == "threshold"
     text = " ".join(ElementTree.parse(tmp_path / "figure6.svg").getroot().itertext())
     assert text.count("true: ") == text.count("predicted: ") == 4
     assert text.count(", map 1") == text.count(", map 2") == 4
     with Image.open(tmp_path / "figure6.png") as picture:
         assert picture.width > picture.height > 900
+
+    masks = json.loads((run / "results.json").read_text())["segmentation"]
+    (page,) = reproduce([shown("table8")], recipe, tmp_path, [0], "")
+    assert "here, points | here, mAP" in page.read_text()
+    results = json.loads((run / "results.json").read_text())
+    assert results["segmentation"] == masks and masks["miou_crf"] is not None
+    assert {"classification", "pointing"} <= results.keys()
+
+
+def test_figure_6_is_drawn_once_its_masks_are_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = finished_runs(tmp_path, ["figure6"], lambda config: 80.0, seeds=[0])
+    drawn = []
+    monkeypatch.setattr(figures, "maps", lambda run, file: drawn.append(run.name))
+    monkeypatch.setattr(running, "complete", lambda run, folder: drawn.append("scored"))
+    reproduce(chosen, tiny(), tmp_path, [0], "")
+    assert drawn == ["scored"]
+    (run,) = (tmp_path / "runs").iterdir()
+    results = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps({**results, "segmentation": {"miou": 40.0}}))
+    reproduce(chosen, tiny(), tmp_path, [0], "")
+    assert drawn == ["scored", run.name]

@@ -26,6 +26,7 @@ def numbers(kind: Callable[[str], Number], option: str, text: str) -> list[Numbe
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
     from wildcat.reproduce.planning import ALPHAS, MAPS, experiments, plan
+    from wildcat.reproduce.tables import finished
 
     known = experiments()
     recipe_name = asked_first("reproduce", argv, ["--recipe"]).recipe
@@ -68,7 +69,8 @@ wildcat reproduce table7 --data voc07:data --recipe voc07 --out runs/paper --dry
 
     if arguments.dry_run:
         runs = plan(chosen, recipe, seeds, arguments.scales)
-        scored = {run.name for run in runs if (Path(arguments.out) / "runs" / run.name / "results.json").exists()}
+        folder = Path(arguments.out) / "runs"
+        scored = {run.name for run in runs if finished(folder / run.name, run.measures) is not None}
         for run in runs:
             print(f"{run.name}  {', '.join(run.serves)}" + ("  (finished)" if run.name in scored else ""))
         print(f"{len(runs)} runs of {recipe.epochs} epochs, {len(scored)} of them finished")

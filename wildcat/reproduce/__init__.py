@@ -50,7 +50,7 @@ def reproduce(
         WildcatError: if the data has no annotations for an experiment; if the folder holds experiments on other data or
             with other settings; if a run fails, once the others are done.
     """
-    from wildcat.reproduce import running
+    from wildcat.reproduce import running, tables
 
     data = running.ScoringData(recipe, seeds[0])
     for experiment in chosen:
@@ -63,18 +63,18 @@ def reproduce(
         return {row.key: [planned(row, recipe, seed, scales).name for seed in seeds] for row in rows}
 
     def write() -> list[Path]:
-        done = {run.name: found for run in runs if (found := running.summary(run, out / "runs" / run.name)) is not None}
+        done = {run.name: found for run in runs if (found := tables.summary(run, out / "runs" / run.name)) is not None}
         about = {"command": command, **data.about}
         return [_write(experiment, recipe, out, done, runs_of(experiment), about) for experiment in chosen]
 
     pages = write()
-    left = [run for run in runs if running.finished(out / "runs" / run.name, data.scorable(run.measures)) is None]
+    left = [run for run in runs if tables.finished(out / "runs" / run.name, run.measures) is None]
     print(f"{len(runs)} runs, {len(runs) - len(left)} of them finished", file=sys.stderr)
     failures: list[str] = []
     for number, run in enumerate(left, 1):
         print(f"run {number} of {len(left)}: {run.name}, for {', '.join(run.serves)}", file=sys.stderr)
         try:
-            running.complete(run, out / "runs" / run.name, data.scorable(run.measures))
+            running.complete(run, out / "runs" / run.name)
         except WildcatError as error:
             failures.append(f"{run.name}: {error}")
             print(f"failed: {failures[-1]}", file=sys.stderr)
@@ -128,7 +128,7 @@ def _write(
     if experiment.drawing == "curve":
         figures.curve(values, page.with_suffix(""))
     elif experiment.drawing == "maps":
-        first = next(iter(runs[experiment.rows[0].key]), None)
+        first = next(iter(values["rows"][0]["runs"]), None)
         if first is not None and not page.with_suffix(".svg").exists():  # the pictures of a run never change
             figures.maps(out / "runs" / first["run"], page.with_suffix(""))
     write_atomically(page, tables.markdown(values).encode())

@@ -55,10 +55,9 @@ def curve(values: Mapping[str, Any], file: Path) -> list[Path]:
         points = [(row["x"], scores(row, name)) for row in values["rows"] if scores(row, name)]
         x = [place for place, _ in points]
         means = [statistics.fmean(group) for _, group in points]
-        for seed in sorted({run["seed"] for row in values["rows"] for run in row["runs"]}):
-            line = [
-                (row["x"], run["scores"][name]) for row in values["rows"] for run in row["runs"] if run["seed"] == seed
-            ]
+        measured = [(row["x"], run) for row in values["rows"] for run in row["runs"] if name in run["scores"]]
+        for seed in sorted({run["seed"] for _, run in measured}):
+            line = [(place, run["scores"][name]) for place, run in measured if run["seed"] == seed]
             axes.plot(*zip(*line, strict=True), color=GREY, linewidth=0.8, marker=".", zorder=2)
         axes.lines[-1].set_label("each seed")
         deviations = [statistics.stdev(group) if len(group) > 1 else 0.0 for _, group in points]

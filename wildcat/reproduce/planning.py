@@ -185,6 +185,7 @@ class PlannedRun:
 
     Attributes:
         name: its folder's name, known by everything that could change its scores.
+        setting: what runs that differ in their seed alone, and in the random split that it draws, have in common.
         config: its settings.
         scales: image sizes of the models to combine; none for one model.
         serves: names of the experiments that show it.
@@ -192,6 +193,7 @@ class PlannedRun:
     """
 
     name: str
+    setting: str
     config: TrainConfig
     scales: tuple[int, ...] = ()
     serves: tuple[str, ...] = ()
@@ -208,11 +210,11 @@ def identity(config: TrainConfig) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in ("seed", *HOW) and value != default[key]}
 
 
-def run_name(config: TrainConfig, scales: Sequence[int] = ()) -> str:
-    """A folder's name: readable settings, a digest of all of them and of the data set, and the seed.
+def setting_name(config: TrainConfig, scales: Sequence[int] = ()) -> str:
+    """Readable settings, and a digest of all of them and of the data set; the seed is no part of it.
 
-    >>> run_name(TrainConfig(num_maps=2, kmax=1, kmin=1, alpha=0.7))
-    'M2-k1-1-alpha0.7-e06c4289-seed0'
+    >>> setting_name(TrainConfig(num_maps=2, kmax=1, kmin=1, alpha=0.7, seed=3))
+    'M2-k1-1-alpha0.7-e06c4289'
     """
     digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
     kmin = config.kmax if config.kmin is None else config.kmin
@@ -220,7 +222,16 @@ def run_name(config: TrainConfig, scales: Sequence[int] = ()) -> str:
     parts = ["features"] if config.solver == "svm" else [f"M{config.num_maps}", pooling]
     parts += ["b"] if config.architecture == "b" else []
     parts += ["scales", *map(str, scales)] if scales else []
-    return "-".join([*parts, digest, f"seed{config.seed}"])
+    return "-".join([*parts, digest])
+
+
+def run_name(config: TrainConfig, scales: Sequence[int] = ()) -> str:
+    """A folder's name: that of the settings, and the seed.
+
+    >>> run_name(TrainConfig(num_maps=2, kmax=1, kmin=1, alpha=0.7))
+    'M2-k1-1-alpha0.7-e06c4289-seed0'
+    """
+    return f"{setting_name(config, scales)}-seed{config.seed}"
 
 
 def with_seed(config: TrainConfig, seed: int) -> TrainConfig:
@@ -230,12 +241,13 @@ def with_seed(config: TrainConfig, seed: int) -> TrainConfig:
 
 def planned(row: Row, recipe: TrainConfig, seed: int, scales: Sequence[int] = ()) -> PlannedRun:
     """The run of a row and a seed."""
-    config = with_seed(replace(recipe, **row.settings), seed)
+    settings = replace(recipe, **row.settings)
     if row.head_rate != 1:
-        factor = config.backbone_lr_factor / row.head_rate
-        config = replace(config, lr=config.lr * row.head_rate, backbone_lr_factor=factor)
+        factor = settings.backbone_lr_factor / row.head_rate
+        settings = replace(settings, lr=settings.lr * row.head_rate, backbone_lr_factor=factor)
+    config = with_seed(settings, seed)
     mine = tuple(sorted(scales)) if row.combined else ()
-    return PlannedRun(run_name(config, mine), config, mine)
+    return PlannedRun(run_name(config, mine), setting_name(settings, mine), config, mine)
 
 
 def plan(

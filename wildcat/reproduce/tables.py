@@ -4,14 +4,16 @@ import csv
 import io
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from wildcat.config import TrainConfig
-from wildcat.reproduce.planning import Effect, Experiment, Measure
+from wildcat.config import TrainConfig, read_json
+from wildcat.reproduce.planning import Effect, Experiment, Measure, PlannedRun
+
+RESULTS = "results.json"
 
 DATA_NAMES = {
     "voc07": "VOC 2007",
@@ -55,6 +57,33 @@ def scores_of(results: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
+def finished(folder: Path, measures: Sequence[Measure]) -> dict[str, Any] | None:
+    """The results of a run that is scored on all these tasks; None if something is left to do."""
+    if not (folder / RESULTS).exists():
+        return None
+    results = read_json(folder / RESULTS)
+    return results if all(measure in results for measure in measures) else None
+
+
+def summary(run: PlannedRun, folder: Path) -> dict[str, Any] | None:
+    """What tables need of a run; None while it is not scored."""
+    if (results := finished(folder, ())) is None:
+        return None
+    seconds = 0.0
+    for metrics in folder.rglob("metrics.csv"):  # one, or one a scale
+        with metrics.open(newline="", encoding="utf-8") as file:
+            seconds += sum(float(row["seconds"]) for row in csv.DictReader(file))
+    return {
+        "run": run.name,
+        "setting": run.setting,
+        "seed": run.config.seed,
+        "scores": scores_of(results),
+        "train_seconds": seconds,
+        "evaluate_seconds": results["seconds"],
+        "versions": results["versions"],
+    }
+
+
 SHOWN: dict[Measure, tuple[str, ...]] = {
     "classification": ("mAP", "accuracy"),
     "pointing": ("points",),
@@ -73,17 +102,22 @@ def record(
 
     Args:
         experiment: the table.
-        runs: row key -> its finished runs, each {"run", "seed", "scores": {name: per cent}, "train_seconds",
-            "evaluate_seconds"}.
+        runs: row key -> its finished runs, as of :func:`summary`. One that has been scored on other tasks alone, for
+            another experiment, does not count here.
         everything: finished runs of all tables that vary the same settings; chance is estimated from them.
         recipe: the settings that the rows change.
         about: command, splits, number of pictures, versions.
     """
     paper = published().get(experiment.name, {})
     names = [name for measure in experiment.measures for name in SHOWN[measure]]
+    needed = SHOWN[experiment.measures[0]]
 
-    def shown(run: Mapping[str, Any]) -> dict[str, Any]:
-        return {**run, "scores": {name: run["scores"][name] for name in names if name in run["scores"]}}
+    def shown(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        return [
+            {**run, "scores": {name: run["scores"][name] for name in names if name in run["scores"]}}
+            for run in found
+            if any(name in run["scores"] for name in needed)
+        ]
 
     rows = [
         {
@@ -93,7 +127,7 @@ def record(
             "settings": dict(row.settings),
             "combined": row.combined,
             "paper": paper.get(row.key, {}),
-            "runs": [shown(run) for run in runs.get(row.key, ())],
+            "runs": shown(runs.get(row.key, ())),
         }
         for row in experiment.rows
     ]
@@ -132,7 +166,7 @@ def spread(runs: Sequence[Mapping[str, Any]], name: str) -> dict[str, float] | N
     groups: dict[str, dict[int, float]] = {}
     for run in runs:
         if name in run["scores"]:
-            groups.setdefault(run["run"].rpartition("-seed")[0], {})[run["seed"]] = run["scores"][name]
+            groups.setdefault(run["setting"], {})[run["seed"]] = run["scores"][name]
     # While the last seed is under way, few settings have it: take the settings that have most, or else any two.
     most = max(map(len, groups.values()), default=0)
     whole = [found for found in groups.values() if len(found) == most]
@@ -168,14 +202,18 @@ def judged(
     both = [kind for kind in higher["paper"] if kind in lower["paper"]]
     paper = {kind: round(higher["paper"][kind] - lower["paper"][kind], 2) for kind in both}
     found: dict[str, Any] = {"claim": effect.claim, "higher": effect.higher, "lower": effect.lower, "paper": paper}
-    ours, others = ({run["seed"]: run["scores"].get(name) for run in row["runs"]} for row in (higher, lower))
+    ours, others = (
+        {run["seed"]: run["scores"][name] for run in row["runs"] if name in run["scores"]} for row in (higher, lower)
+    )
     differences = [ours[seed] - others[seed] for seed in ours if seed in others]
     if not differences:
         return {**found, "verdict": "not measured"}
     difference = statistics.fmean(differences)
     found |= {"score": name, "difference": difference, "seeds": len(differences)}
-    if chance is None or len(differences) < 2:
+    if len(differences) < 2:
         return {**found, "verdict": "one seed"}
+    if chance is None:
+        return {**found, "verdict": "chance unknown"}
     quantile = float(t.ppf((1 + CONFIDENCE) / 2, chance["freedom"]))
     threshold = quantile * chance["deviation"] * math.sqrt(2 / len(differences))
     verdict = "unclear" if abs(difference) <= threshold else "appears" if difference > 0 else "reversed"
@@ -193,6 +231,8 @@ def told(effect: Mapping[str, Any]) -> str:
     ours = f"{head}: here {effect['difference']:+.1f} {effect['score']}"
     if effect["verdict"] == "one seed":
         return f"{ours}, of one seed alone: chance cannot be told from it."
+    if effect["verdict"] == "chance unknown":
+        return f"{ours} over {effect['seeds']} seeds; too few of the runs share seeds to tell it from chance."
     ends = {
         "appears": f"**appears** (more than the ±{effect['threshold']:.1f} of chance).",
         "reversed": f"**the opposite appears** (more than the ±{effect['threshold']:.1f} of chance).",
