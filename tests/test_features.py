@@ -13,7 +13,7 @@ from wildcat.cli import main
 from wildcat.config import TrainConfig
 from wildcat.errors import WildcatError
 from wildcat.evaluate import evaluate
-from wildcat.features import global_features
+from wildcat.features import fit_head, global_features
 from wildcat.linear_svm import fit_linear_svms
 from wildcat.loading import open_training_data
 from wildcat.methods import METHODS, method_settings
@@ -86,6 +86,24 @@ def test_one_class_a_picture_and_a_validation_row(tmp_path: Path) -> None:
     run = train(config, tmp_path / "run")
     assert "cv_accuracy" in (run / "metrics.csv").read_text() and "val_accuracy" in (run / "metrics.csv").read_text()
     assert evaluate(load(run), data, tasks=["classification"])["classification"]["accuracy"] > 60
+
+
+def test_two_pictures(tmp_path: Path) -> None:
+    for label, colour in {"blue": (0, 0, 255), "red": (255, 0, 0)}.items():
+        trees.picture(tmp_path / "data" / label / "0.png", colour=colour)
+    data = f"folder:{tmp_path / 'data'}"
+    run = train(tiny(**{**FEATURES, "data": data}, train_split="all"), tmp_path / "run")
+    assert evaluate(load(run), data, split="all", tasks=["classification"])["classification"]["accuracy"] == 100
+
+
+def test_labels_that_nobody_knows_give_no_score(tmp_path: Path) -> None:
+    dataset, _ = open_training_data(tiny(**FEATURES))
+    for sample in dataset.samples:
+        sample.labels[:] = -1
+    config = tiny(**FEATURES)
+    model = build_model(config, len(dataset.classes), pretrained=False)
+    row = fit_head(model, dataset, config, torch.device("cpu"))
+    assert "svm_c" in row and not {"cv_map", "cv_accuracy"} & set(row)
 
 
 @pytest.mark.parametrize("change", [{"pooling": "max"}, {"num_maps": 4}, {"background_class": True}])

@@ -51,3 +51,17 @@ def test_a_class_without_pictures_scores_nothing() -> None:
     labels[:, 1] = -1
     weights, bias, _, score = fit_linear_svms(features, labels, multi_label=True)
     assert not weights[1].any() and bias[1] == 0 and 0.5 < score <= 1
+
+
+@pytest.mark.parametrize("multi_label", [True, False])
+def test_as_few_pictures_as_can_be_told_apart(multi_label: bool) -> None:
+    features, labels = blobs(count=2, classes=2)
+    weights, bias, _, score = fit_linear_svms(features, labels, multi_label=multi_label)
+    assert ((features @ weights.T + bias > 0) == (labels == 1)).all() and 0 <= score <= 1
+
+
+def test_without_positives_there_is_no_score() -> None:
+    features, labels = blobs()
+    labels[:] = -1
+    weights, bias, strength, score = fit_linear_svms(features, labels, multi_label=True)
+    assert not weights.any() and not bias.any() and strength == STRENGTHS[0] and np.isnan(score)

@@ -4,6 +4,7 @@ A linear classifier of the averaged features is a transfer layer with one map pe
 trained is a Wildcat model like any other: it points and segments by the SVMs' class activation maps.
 """
 
+import math
 import time
 
 import numpy as np
@@ -55,10 +56,11 @@ def fit_head(model: Wildcat, dataset: Dataset, config: TrainConfig, device: torc
         model.transfer.weight.copy_(torch.from_numpy(weights)[:, :, None, None])
         model.transfer.bias.copy_(torch.from_numpy(bias))
     seconds = time.perf_counter() - start
+    validated = {} if math.isnan(score) else {"cv_map" if dataset.multi_label else "cv_accuracy": 100 * score}
     return {
         "epoch": 1,
         "svm_c": strength,
-        "cv_map" if dataset.multi_label else "cv_accuracy": 100 * score,
+        **validated,
         "images_per_second": len(dataset) / seconds,
         "seconds": seconds,
     }

@@ -1,5 +1,6 @@
 """A linear SVM per class: the classifier that is trained on the features of whole pictures."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -28,12 +29,14 @@ def fit_linear_svms(
         seed: of the folds.
 
     Returns:
-        Weights (C, D), bias (C,), the chosen C, and its cross-validated score in [0, 1].
+        Weights (C, D), bias (C,), the chosen C, and its cross-validated score in [0, 1]: NaN where no picture has a
+        class, and the strongest regularisation is chosen.
     """
-    best, score = STRENGTHS[0], -1.0
-    for strength in STRENGTHS:
+    best = STRENGTHS[0]
+    score = _cross_validated(features, labels, multi_label, best, seed)
+    for strength in STRENGTHS[1:]:
         found = _cross_validated(features, labels, multi_label, strength, seed)
-        if found < score:
+        if not found >= score:
             break
         if found > score:
             best, score = strength, found
@@ -66,7 +69,7 @@ def _cross_validated(
 ) -> float:
     from sklearn.model_selection import KFold, StratifiedKFold
 
-    folds: Any = KFold(FOLDS, shuffle=True, random_state=seed)
+    folds: Any = KFold(min(FOLDS, len(features)), shuffle=True, random_state=seed)
     if not multi_label and (labels == 1).sum(axis=0).min() >= FOLDS:
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     parts: Iterable[Any] = folds.split(features, labels.argmax(axis=1))
@@ -75,5 +78,7 @@ def _cross_validated(
         weights, bias = _fit(features[rest], labels[rest], strength)
         scores[held_out] = features[held_out] @ weights.T + bias
     if multi_label:
-        return float(np.nanmean(average_precision(scores, labels)))
+        precisions = np.asarray(average_precision(scores, labels))
+        known = precisions[np.isfinite(precisions)]
+        return float(known.mean()) if known.size else math.nan
     return float((scores.argmax(axis=1) == labels.argmax(axis=1)).mean())
