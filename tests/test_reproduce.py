@@ -17,6 +17,7 @@ from PIL import Image
 
 from experiments import reproduced
 from tests.runs import flags, start, tiny
+from wildcat import train as training
 from wildcat.cli import main
 from wildcat.errors import WildcatError
 from wildcat.pooling import class_wise_pool, spatial_pool
@@ -106,6 +107,7 @@ def test_a_run_is_known_by_what_changes_its_scores() -> None:
     name = planning.run_name(tiny())
     assert planning.run_name(tiny()) == name
     assert planning.run_name(tiny(workers=2, save_minutes=1.0)) == name
+    assert planning.run_name(tiny(precision="auto")) == name  # the folder has one
     for changes in ({"lr": 0.2}, {"data": "synthetic:count=25,size=64"}, {"seed": 1}, {"image_size": 96}):
         assert planning.run_name(tiny(**changes)) != name
 
@@ -309,6 +311,27 @@ def test_a_folder_is_of_one_data_set_and_recipe(tmp_path: Path, untrained: list[
         reproduce(chosen, tiny(lr=0.2), tmp_path, [0, 1], "")
     with pytest.raises(WildcatError, match="experiments with data"):
         reproduce(chosen, tiny(data="synthetic:count=9,size=64"), tmp_path, [0, 1], "")
+
+
+def test_all_runs_of_a_folder_have_one_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers, used = iter([True, False, False]), []
+    monkeypatch.setattr(training, "bf16_is_faster", lambda *_: next(answers))
+
+    def complete(run, folder: Path) -> None:
+        used.append(run.config.precision)
+        finish(folder, 80.0)
+
+    monkeypatch.setattr(running, "complete", complete)
+    known = planning.experiments()
+    for name in ("table5", "table7"):  # two calls
+        (page,) = reproduce([known[name]], tiny(precision="auto"), tmp_path, [0], "")
+        assert "64 px, 2 epochs, bf16. Per cent" in page.read_text()
+    assert used == ["bf16"] * 5
+    assert json.loads((tmp_path / "reproduce.json").read_text())["precision"] == "bf16"
+    reproduce([known["table5"]], tiny(precision="bf16"), tmp_path, [0], "")
+    with pytest.raises(WildcatError, match="holds experiments with precision 'bf16', not 'fp32'; give another folder"):
+        reproduce([known["table5"]], tiny(precision="fp32"), tmp_path, [0], "")
+    assert len(used) == 5
 
 
 def test_what_the_data_lacks_is_said_before_anything_is_trained(tmp_path: Path, untrained: list[str]) -> None:

@@ -165,6 +165,15 @@ def test_finished_scales_are_skipped_and_others_continue(
         assert (folder / name).read_bytes() == before[folder / name]
 
 
+def test_all_scales_are_trained_in_one_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([True, False, False])
+    monkeypatch.setattr(train, "bf16_is_faster", lambda *_: next(answers))
+    folder = train_scales(
+        tiny(data="synthetic:count=12,size=64", epochs=1, precision="auto"), [64, 96], tmp_path / "runs"
+    )
+    assert [read_run(folder / f"scale-{scale}").config.precision for scale in (64, 96)] == ["bf16", "bf16"]
+
+
 def test_a_crash_between_two_scales_leaves_what_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Stop(Exception):
         pass

@@ -25,7 +25,7 @@ from wildcat.loading import open_training_data
 from wildcat.object_bank import fit_object_bank
 from wildcat.processes import Processes, create_accelerator
 from wildcat.runs import load
-from wildcat.train import continued, train
+from wildcat.train import continued, train, with_precision
 
 _CELL = 32  # sizes are rounded to whole cells of the usual trunk
 
@@ -76,8 +76,10 @@ def train_scales(
     if len(set(scales)) != len(scales) or len(scales) < 2 or scales[0] < 1:
         raise WildcatError(f"scales are two or more different image sizes; got {', '.join(map(str, scales)) or 'none'}")
     folder = Path(out)
-    processes = Processes(create_accelerator())
-    runs = processes.from_main(lambda: _started(folder, ScaleRuns(config, tuple(scales)), resume))
+    accelerator = create_accelerator()
+    processes = Processes(accelerator)
+    asked = ScaleRuns(config, tuple(scales))
+    runs = processes.from_main(lambda: _started(folder, asked, resume, accelerator.device))
     for scale in scales:
         if processes.main:
             print(f"scale {scale}: {folder / scale_folder(scale)}", file=sys.stderr)
@@ -87,16 +89,18 @@ def train_scales(
     return folder
 
 
-def _started(folder: Path, asked: ScaleRuns, resume: bool) -> ScaleRuns:
-    """What the folder holds, or is to hold from now on."""
+def _started(folder: Path, asked: ScaleRuns, resume: bool, device: torch.device) -> ScaleRuns:
+    """What the folder holds, or is to hold from now on; all scales are trained in the precision of the largest."""
     if folder.exists() and not folder.is_dir():
         raise WildcatError(f"{folder} is a file; give a folder for the runs")
     if (folder / checkpoint.CONFIG).exists():
         raise WildcatError(f"{folder} holds a single run; give another folder for runs at several scales")
     if not (folder / checkpoint.SCALES).exists():
+        precision = with_precision(at_scale(asked.config, asked.scales[-1]), device).precision
+        runs = replace(asked, config=replace(asked.config, precision=precision))
         folder.mkdir(parents=True, exist_ok=True)
-        checkpoint.save_scales(folder, asked)
-        return asked
+        checkpoint.save_scales(folder, runs)
+        return runs
     if not resume:
         raise WildcatError(f"{folder} already holds runs: continue them with --resume, or give another folder")
     runs = checkpoint.read_scales(folder)

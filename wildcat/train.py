@@ -61,16 +61,41 @@ def bf16_is_faster(model: Wildcat, image_size: int, device: torch.device) -> boo
     return half * 1.15 < single
 
 
+def _readied(model: Wildcat, config: TrainConfig, device: torch.device) -> Wildcat:
+    """Freeze what does not learn, and bring the model to its device."""
+    try:
+        model.backbone.freeze(config.freeze_stages, config.freeze_batch_norm, config.freeze_depthwise)
+    except ValueError as error:
+        raise WildcatError(f"freeze_stages: {error}") from error
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
+
+
+def with_precision(config: TrainConfig, device: torch.device, model: Wildcat | None = None) -> TrainConfig:
+    """The settings with their precision decided: once for all runs that are to be compared, for it is measured.
+
+    Args:
+        config: the settings.
+        device: where the runs will be trained.
+        model: on the device; one like it is made unless given.
+    """
+    if config.precision != "auto":
+        return config
+    if config.solver == "svm":
+        return replace(config, precision="fp32")
+    if model is None:
+        # One class: they cost next to nothing beside the trunk.
+        model = _readied(checkpoint.build_model(config, 1, pretrained=False), config, device)
+    return replace(config, precision="bf16" if bf16_is_faster(model, config.image_size, device) else "fp32")
+
+
 def resolve(config: TrainConfig, model: Wildcat, device: torch.device) -> TrainConfig:
     """Replace automatic choices by what they mean on this machine, so that a continued run repeats them."""
-    precision = config.precision
-    if precision == "auto":
-        precision = "bf16" if config.solver == "sgd" and bf16_is_faster(model, config.image_size, device) else "fp32"
     workers = config.workers
     if workers is None:
         # On a CPU the trunk needs every core: one process is enough to decode ahead of it.
         workers = 1 if device.type == "cpu" else min(8, os.cpu_count() or 1)
-    return replace(config, precision=precision, workers=workers)
+    return replace(with_precision(config, device, model), workers=workers)
 
 
 def continued(asked: TrainConfig, kept: TrainConfig, folder: Path) -> TrainConfig:
@@ -158,11 +183,7 @@ def _train(
     torch.manual_seed(config.seed % 2**63)
     with accelerator.local_main_process_first():  # weights are downloaded once
         model = checkpoint.build_model(config, len(dataset.classes), pretrained=state is None)
-    try:
-        model.backbone.freeze(config.freeze_stages, config.freeze_batch_norm, config.freeze_depthwise)
-    except ValueError as error:
-        raise WildcatError(f"freeze_stages: {error}") from error
-    model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    _readied(model, config, accelerator.device)
     if run is None:
         config = processes.from_main(lambda: _begin(folder, config, model, dataset, accelerator.device))
     if config.solver == "svm":

@@ -2,7 +2,7 @@
 
 ::
 
-    DIR/reproduce.json     data set and settings that everything in the folder shares
+    DIR/reproduce.json     data set and settings that everything in the folder shares, the precision among them
     DIR/runs/NAME/         one run: the usual files, results.json among them
     DIR/table6.md          paper | here, and which of the paper's effects appear
     DIR/table6.csv         every run
@@ -12,6 +12,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,8 @@ def reproduce(
     data = running.ScoringData(recipe, seeds[0])
     for experiment in chosen:
         data.check(experiment, recipe)
+    recipe = _claim(out, recipe)
     runs = plan(chosen, recipe, seeds, scales)
-    _claim(out, recipe)
 
     def runs_of(experiment: Experiment) -> dict[str, list[str]]:
         rows = [row for row in experiment.rows if scales or not row.combined]
@@ -85,27 +86,36 @@ def reproduce(
     return pages
 
 
-def _claim(out: Path, recipe: TrainConfig) -> None:
+def _claim(out: Path, recipe: TrainConfig) -> TrainConfig:
     """Make the folder that of this data set and recipe, or find that it is.
+
+    Returns:
+        The recipe in the precision of the folder's runs: where it is to be measured, that is done once.
 
     Raises:
         WildcatError: naming the first setting that differs.
     """
     from wildcat.files import write_json
+    from wildcat.processes import create_accelerator
+    from wildcat.train import with_precision
 
     file = out / SHARED
-    if file.exists():
-        kept = identity(config_from_dict(read_json(file), str(file)))
-        asked = identity(recipe)
-        for key in sorted({*kept, *asked}):
-            if kept.get(key) != asked.get(key):
-                raise WildcatError(
-                    f"{out} holds experiments with {key} {kept.get(key, 'by default')!r}, not "
-                    f"{asked.get(key, 'by default')!r}; give another folder"
-                )
-    else:
+    if not file.exists():
+        recipe = with_precision(recipe, create_accelerator().device)
         out.mkdir(parents=True, exist_ok=True)
         write_json(file, recipe.to_dict())
+        return recipe
+    config = config_from_dict(read_json(file), str(file))
+    if recipe.precision == "auto":
+        recipe = replace(recipe, precision=config.precision)
+    kept, asked = ({**identity(each), "precision": each.precision} for each in (config, recipe))
+    for key in sorted({*kept, *asked}):
+        if kept.get(key) != asked.get(key):
+            raise WildcatError(
+                f"{out} holds experiments with {key} {kept.get(key, 'by default')!r}, not "
+                f"{asked.get(key, 'by default')!r}; give another folder"
+            )
+    return recipe
 
 
 def _write(

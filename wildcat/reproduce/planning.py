@@ -201,13 +201,14 @@ class PlannedRun:
 
 
 def identity(config: TrainConfig) -> dict[str, Any]:
-    """The settings that could change a run's scores, apart from its seed, where they are not the default ones.
+    """The settings that tell the runs of a folder apart, but for the seed, where they are not the default ones.
 
-    A setting that a later version adds, with its default, leaves this as it is.
+    The precision is not among them: all runs of a folder have the same. A setting that a later version adds, with its
+    default, leaves this as it is.
     """
     default = TrainConfig().to_dict()
-    values = config.to_dict()
-    return {key: value for key, value in values.items() if key not in ("seed", *HOW) and value != default[key]}
+    shared = ("seed", "precision", *HOW)
+    return {key: value for key, value in config.to_dict().items() if key not in shared and value != default[key]}
 
 
 def setting_name(config: TrainConfig, scales: Sequence[int] = ()) -> str:

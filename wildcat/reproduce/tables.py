@@ -290,8 +290,9 @@ def markdown(values: Mapping[str, Any]) -> str:
         f"# {values['title']}",
         f"![{values['title']}]({values['name']}.svg)" if values["drawn"] else "",
         f"Here: `{values['data']}`, trained on {values['train_split']}, scored on {values['split']} "
-        f"({values['images']:,} pictures); {recipe['backbone']}, {recipe['image_size']} px, {epochs}. "
-        "Per cent, mean ± standard deviation over seeds. Paper: ResNet-101, 448 px, the full data sets.",
+        f"({values['images']:,} pictures); {recipe['backbone']}, {recipe['image_size']} px, {epochs}, "
+        f"{recipe['precision']}. Per cent, mean ± standard deviation over seeds. Paper: ResNet-101, 448 px, the full "
+        "data sets.",
         f"`{values['command']}`",
         comparison(values),
         verdicts(values),
