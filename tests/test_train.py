@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -24,7 +25,9 @@ from wildcat.cli import main
 from wildcat.config import TrainConfig, read_recipe
 from wildcat.data import CheckReport
 from wildcat.errors import WildcatError
+from wildcat.files import unfinished
 from wildcat.loop import learning_rate_factor
+from wildcat.scales import train_scales
 from wildcat.state import load_state
 from wildcat.train import train
 
@@ -229,6 +232,42 @@ def test_a_run_is_not_overwritten(plain: Path, capsys: pytest.CaptureFixture[str
     assert main(["train", "--out", str(plain), *flags(seed=1)]) == 2
     assert "already holds a run" in capsys.readouterr().err
     assert weights(plain) == before
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("scales", [[], [32, 64]])
+@pytest.mark.parametrize("other", ["notes.txt", ".notes.tmp", "state.pt", ".git/HEAD"])
+def test_a_folder_with_other_things_is_refused_and_untouched(
+    tmp_path: Path, other: str, scales: list[int], resume: bool
+) -> None:
+    file = tmp_path / "mine" / other
+    file.parent.mkdir(parents=True)
+    file.write_text("mine")
+    with pytest.raises(WildcatError, match=rf"mine holds {file.relative_to(tmp_path / 'mine').parts[0]} and is no run"):
+        if scales:
+            train_scales(tiny(), scales, tmp_path / "mine", resume=resume)
+        else:
+            train(tiny(), tmp_path / "mine", resume=resume)
+    assert [path for path in (tmp_path / "mine").rglob("*") if path.is_file()] == [file]
+    assert file.read_text() == "mine"
+
+
+def test_what_a_killed_start_left_does_not_stop_the_next_one(tmp_path: Path, plain: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    elsewhere = ".config.json.4711-0123abcd.tmp"  # on another machine
+    for name in (".lock", elsewhere, unfinished(folder / "config.json").name):
+        (folder / name).write_text("half")
+    assert weights(train(tiny(), folder)) == weights(plain)
+    assert not list(folder.glob(".*"))
+
+
+def test_a_continued_run_removes_its_own_leftovers_alone(tmp_path: Path, plain: Path) -> None:
+    folder = Path(shutil.copytree(plain, tmp_path / "run"))
+    for name in (".mine.tmp", ".state.pt.4711-0123abcd.tmp"):
+        (folder / name).write_text("half")
+    train(tiny(), folder, resume=True)
+    assert [path.name for path in folder.glob(".*")] == [".mine.tmp"]
 
 
 @pytest.mark.parametrize(

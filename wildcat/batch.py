@@ -28,7 +28,7 @@ import torch
 from wildcat.attempts import Attempts
 from wildcat.combined import CombinedPredictor
 from wildcat.errors import WildcatError
-from wildcat.files import UNFINISHED, write_atomically, write_json
+from wildcat.files import UNFINISHED, is_unfinished, write_atomically, write_json
 from wildcat.inference import Precision
 from wildcat.inputs import Part, parts_of
 from wildcat.model import Wildcat
@@ -287,8 +287,9 @@ def _finished(out: Path) -> set[str]:
     import pyarrow.parquet as pq
 
     for folder in (out / PREDICTIONS, out / ERRORS):
-        for left in folder.glob(UNFINISHED):
-            left.unlink(missing_ok=True)
+        for file in folder.glob(UNFINISHED):
+            if is_unfinished(file):
+                file.unlink(missing_ok=True)
     for file in (out / ERRORS).glob("*.parquet"):
         if not (out / PREDICTIONS / file.name).is_file():
             file.unlink()

@@ -12,12 +12,18 @@ from typing import Any
 
 from wildcat.errors import WildcatError
 
-UNFINISHED = ".*.tmp"  # names of files that are being written, or were when a process was killed
+UNFINISHED = ".*.tmp"  # finds files that are being written, or were when a process was killed, and perhaps others
+_WRITTEN_BY = re.compile(r"\..+\.(\d{1,9})-([0-9a-f]{8})\.tmp")
 
 
 def unfinished(file: Path) -> Path:
     """The name that a file has while this process writes it, in the same folder: hidden, with process and machine."""
     return file.with_name(f".{file.name}.{os.getpid()}-{_machine()}.tmp")
+
+
+def is_unfinished(file: Path) -> bool:
+    """Whether a file has a name of :func:`unfinished`, of any process: it is being written, or was at a kill."""
+    return _WRITTEN_BY.fullmatch(file.name) is not None
 
 
 def write_atomically(file: Path, content: bytes, keep: Path | None = None) -> None:
@@ -54,12 +60,12 @@ def write_json(file: Path, values: dict[str, Any]) -> None:
 
 
 def remove_leftovers(files: Iterable[Path]) -> None:
-    """Remove those of the :data:`UNFINISHED` files whose writers, processes of this machine, are no more.
+    """Remove those that have names of :func:`unfinished` and whose writers, of this machine, are no more.
 
     What other machines write, into a folder that they share, is left alone: whether they still do cannot be told.
     """
     for file in files:
-        writer = re.search(r"\.(\d{1,9})-([0-9a-f]{8})\.tmp$", file.name)
+        writer = _WRITTEN_BY.fullmatch(file.name)
         if writer and writer[2] == _machine() and not _is_running(int(writer[1])):
             with contextlib.suppress(OSError):
                 file.unlink()

@@ -25,7 +25,7 @@ from wildcat.loading import open_training_data
 from wildcat.object_bank import fit_object_bank
 from wildcat.processes import Processes, create_accelerator
 from wildcat.runs import load
-from wildcat.train import continued, train, with_precision
+from wildcat.train import check_new, continued, train, with_precision
 
 _CELL = 32  # sizes are rounded to whole cells of the usual trunk
 
@@ -62,7 +62,7 @@ def train_scales(
     Args:
         config: the settings; see :func:`at_scale` for what changes with the scale.
         scales: at least two different image sizes.
-        out: the folder; must be new or empty unless resuming.
+        out: the folder; must be new or empty, unless it holds runs to resume.
         resume: leave finished scales as they are, and continue the others from their last saved state.
         download: as for :func:`wildcat.train.train`.
 
@@ -96,6 +96,7 @@ def _started(folder: Path, asked: ScaleRuns, resume: bool, device: torch.device)
     if (folder / checkpoint.CONFIG).exists():
         raise WildcatError(f"{folder} holds a single run; give another folder for runs at several scales")
     if not (folder / checkpoint.SCALES).exists():
+        check_new(folder)
         precision = with_precision(at_scale(asked.config, asked.scales[-1]), device).precision
         runs = replace(asked, config=replace(asked.config, precision=precision))
         folder.mkdir(parents=True, exist_ok=True)

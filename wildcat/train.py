@@ -19,14 +19,14 @@ from wildcat.data import Dataset
 from wildcat.diagnosis import explained
 from wildcat.errors import WildcatError
 from wildcat.features import fit_head
-from wildcat.files import UNFINISHED
+from wildcat.files import UNFINISHED, is_unfinished
 from wildcat.history import History, describe
 from wildcat.loading import open_training_data
 from wildcat.loop import Loop
 from wildcat.memory import kept_memory
 from wildcat.model import Wildcat
 from wildcat.processes import Processes, create_accelerator
-from wildcat.state import load_state, locked
+from wildcat.state import LOCK, load_state, locked
 from wildcat.validation import criterion_for, validate
 
 
@@ -117,6 +117,17 @@ def continued(asked: TrainConfig, kept: TrainConfig, folder: Path) -> TrainConfi
     return replace(kept, **changed)
 
 
+def check_new(folder: Path) -> None:
+    """Refuse a folder for a new run in which there is more than the lock and what a killed start left half-written.
+
+    Raises:
+        WildcatError: naming the first thing that is there.
+    """
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if file.name != LOCK and not is_unfinished(file):
+            raise WildcatError(f"{folder} holds {file.name} and is no run: give a new or an empty folder")
+
+
 def train(config: TrainConfig, out: str | Path, *, resume: bool = False, download: bool = False) -> Path:
     """Train a model and write its run's folder.
 
@@ -127,8 +138,8 @@ def train(config: TrainConfig, out: str | Path, *, resume: bool = False, downloa
 
     Args:
         config: the settings; when resuming they must be the run's own.
-        out: the run's folder; must be new or empty unless resuming.
-        resume: continue from the last saved state; a finished run stays as it is.
+        out: the run's folder; must be new or empty, unless it holds a run to resume.
+        resume: continue from the last saved state; a finished run stays as it is, and where there is none, one starts.
         download: fetch VOC, COCO, MIT67 or 15-Scene first, where the path does not hold it yet.
 
     Returns:
@@ -204,8 +215,11 @@ def _what_is_there(folder: Path, config: TrainConfig, resume: bool) -> tuple[Run
     started = (folder / checkpoint.CONFIG).exists()
     if started and not resume:
         raise WildcatError(f"{folder} already holds a run: continue it with --resume, or give another folder")
-    for leftover in folder.glob(UNFINISHED):  # of a run that was killed while it saved, perhaps on another machine
-        leftover.unlink(missing_ok=True)
+    if not started:
+        check_new(folder)
+    for file in folder.glob(UNFINISHED):
+        if is_unfinished(file):  # of a run that was killed while it saved, perhaps on another machine
+            file.unlink(missing_ok=True)
     run = checkpoint.read_run(folder) if started else None
     if run is not None:
         run = replace(run, config=continued(config, run.config, folder))

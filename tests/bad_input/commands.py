@@ -135,6 +135,12 @@ COMMANDS = [
         "run already holds a run: continue it with --resume, or give another folder",
     ),
     command(
+        "full-out",
+        "a folder that holds other things",
+        "train --data synthetic --out .",
+        ". holds cat.png and is no run: give a new or an empty folder",
+    ),
+    command(
         "file-out",
         "a file for the run's folder",
         "train --data synthetic --out cat.png",
