@@ -335,6 +335,28 @@ def test_predict_files_and_folders(place: Path, tmp_path: Path, capsys: pytest.C
     assert [Path(json.loads(line)["file"]).name for line in lines] == ["cat.png", "a.png", "b.jpg", "c.JPG"]
 
 
+@pytest.mark.parametrize("out", ["pictures/found", "pictures", "pictures/deep/../found/"])
+def test_predict_does_not_read_what_it_wrote(place: Path, tmp_path: Path, out: str) -> None:
+    own = ["a.png", "deep/b.png", "deep/found/c.png", "overlays/d.png"]
+    for name in own:
+        trees.picture(tmp_path / "pictures" / name)
+    (tmp_path / "link").symlink_to(tmp_path / "pictures", target_is_directory=True)
+    for given in ("pictures", "pictures", "link"):
+        words = [str(tmp_path / given), "--out", str(tmp_path / out), "--formats", "json,overlay,mask,voc"]
+        assert main(["predict", str(place / "run"), *words]) == 0
+        lines = (tmp_path / out / "predictions.jsonl").read_text().splitlines()
+        assert [json.loads(line)["file"] for line in lines] == [str(tmp_path / given / name) for name in own]
+
+
+def test_predict_reads_what_is_named_also_where_it_writes(place: Path, tmp_path: Path) -> None:
+    for name in ("mine/a.png", "overlay/b.png", "c.png"):
+        trees.picture(tmp_path / name)
+    given = [str(tmp_path / name) for name in ("mine", "overlay", "c.png")]
+    assert main(["predict", str(place / "run"), *given, "--out", str(tmp_path), "--formats", "json"]) == 0
+    lines = (tmp_path / "predictions.jsonl").read_text().splitlines()
+    assert [Path(json.loads(line)["file"]).name for line in lines] == ["a.png", "b.png", "c.png"]
+
+
 def test_predict_goes_on_after_a_bad_picture(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pictures = [str(place / "file"), str(place / "cat.png")]
     assert main(["predict", str(place / "run"), *pictures, "--out", str(tmp_path)]) == 1

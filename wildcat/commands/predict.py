@@ -33,7 +33,9 @@ wildcat predict runs/mine pictures/ --json - | jq -c '[.file, .predicted[].class
 """,
     )
     parser.add_argument("run", metavar="RUN", help='a run\'s folder, a hub name, "imagenet", or an exported file')
-    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="picture files, or folders of them")
+    parser.add_argument(
+        "pictures", nargs="+", metavar="PICTURE", help="picture files, or folders of them (but not what is in --out)"
+    )
     parser.add_argument("--out", metavar="DIR", help="folder for the results")
     known = "json, csv, overlay, mask, coco, yolo, voc, label-studio, cvat"  # formats.FORMATS, which needs PyTorch
     parser.add_argument(
@@ -52,14 +54,16 @@ wildcat predict runs/mine pictures/ --json - | jq -c '[.file, .predicted[].class
     formats = (arguments.formats or "json,overlay").split(",") if arguments.out else []
 
     from wildcat.data.sample import pictures_at
-    from wildcat.formats import JsonFile, JsonLines, Told, Writer, check_formats, write_predictions
+    from wildcat.formats import JsonFile, JsonLines, Told, Writer, check_formats, folders_of, write_predictions
     from wildcat.predict import items_of
     from wildcat.runtimes import load
 
     check_formats(formats)
     from tqdm import tqdm
 
-    pictures = pictures_at(arguments.pictures)
+    out = Path(arguments.out or "")
+    # What was written before is not read, also where it lies among the pictures.
+    pictures = pictures_at(arguments.pictures, [out, *folders_of(out)] if arguments.out else [])
     predictor = load(arguments.run, arguments.runtime, arguments.precision, arguments.device)
     stream = predictor.stream(items_of(pictures), batch_size=arguments.batch_size, on_error="yield", multi_maps=False)
     shown = tqdm(stream, "predicting", len(pictures), unit=" images", disable=None)
@@ -69,7 +73,7 @@ wildcat predict runs/mine pictures/ --json - | jq -c '[.file, .predicted[].class
         more.append(JsonFile(Path(arguments.json)))
     failures = write_predictions(
         shown,
-        Path(arguments.out or ""),
+        out,
         formats,
         predictor.settings.classes,
         root=_root(arguments.pictures),

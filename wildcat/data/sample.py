@@ -171,11 +171,19 @@ def require_path(path: Path, what: str) -> None:
     raise WildcatError(f"{path}: not found; {what}{guess(path.name, beside, before=str(path.parent / '_')[:-1])}")
 
 
-def pictures_below(folder: Path) -> list[str]:
-    """Paths, relative to `folder` and with "/", of all pictures at any depth, sorted; hidden ones are left out."""
+def pictures_below(folder: Path, without: Iterable[Path] = ()) -> list[str]:
+    """Paths, relative to `folder` and with "/", of all pictures at any depth, sorted.
+
+    Hidden ones are left out, and those below the folders `without`.
+    """
     found = []
+    others = {os.path.realpath(path) for path in without}
     for where, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and not (others and os.path.realpath(Path(where, name)) in others)
+        ]
         inside = Path(where).relative_to(folder)
         found += [
             (inside / name).as_posix()
@@ -185,8 +193,12 @@ def pictures_below(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def pictures_at(paths: Iterable[str | Path]) -> list[Path]:
+def pictures_at(paths: Iterable[str | Path], without: Sequence[Path] = ()) -> list[Path]:
     """Files as given, and the pictures below folders.
+
+    Args:
+        paths: of files and folders.
+        without: folders that are passed over where they lie inside of those given.
 
     Raises:
         WildcatError: for what does not exist, and for a folder without pictures.
@@ -194,7 +206,7 @@ def pictures_at(paths: Iterable[str | Path]) -> list[Path]:
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = pictures_below(path)
+            inside = pictures_below(path, without)
             if not inside:
                 raise WildcatError(f"{path} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
             found += [path / name for name in inside]

@@ -17,7 +17,16 @@ from wildcat.formats.yolo import YoloWriter
 from wildcat.predict import Failure
 from wildcat.prediction import Prediction, Threshold
 
-__all__ = ["FORMATS", "JsonFile", "JsonLines", "Told", "Writer", "check_formats", "write_predictions"]
+__all__ = [
+    "FORMATS",
+    "JsonFile",
+    "JsonLines",
+    "Told",
+    "Writer",
+    "check_formats",
+    "folders_of",
+    "write_predictions",
+]
 
 _WRITERS: dict[str, Callable[[Path, tuple[str, ...]], Writer]] = {
     "json": lambda out, classes: JsonFile(out / "predictions.jsonl"),
@@ -81,8 +90,8 @@ def write_predictions(
     wanted = list(dict.fromkeys(formats))
     check_formats(wanted)
     if wanted:
-        folders = [out / name for name in (*FORMATS, "mask-overlay")]
-        remove_leftovers([*out.glob(UNFINISHED), *(file for folder in folders for file in folder.rglob(UNFINISHED))])
+        below = (file for folder in folders_of(out) for file in folder.rglob(UNFINISHED))
+        remove_leftovers([*out.glob(UNFINISHED), *below])
     names = Names(root)
     failures: list[Failure] = []
     writers: list[Writer] = []
@@ -105,6 +114,11 @@ def write_predictions(
         for writer in writers:
             writer.finish()
     return failures
+
+
+def folders_of(out: Path) -> list[Path]:
+    """The folders in ``out`` into which formats write, whether they are there or not."""
+    return [out / name for name in (*FORMATS, "mask-overlay")]
 
 
 def check_formats(formats: Iterable[str]) -> None:
