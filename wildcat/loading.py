@@ -165,24 +165,35 @@ def learnt_from(config: TrainConfig) -> Dataset:
     return split_off(dataset, config.val_fraction, config.seed)[0] if config.val_fraction else dataset
 
 
+def _open_labelled(spec: str, split: str) -> Dataset:
+    dataset = open_dataset(spec, split)
+    if dataset.samples and not (dataset.labels == 1).any():
+        raise WildcatError(
+            f"{spec} {split} has no labels: none of its {len(dataset)} pictures is said to hold a class; "
+            "give a split that has labels"
+        )
+    return dataset
+
+
 def open_training_data(config: TrainConfig, download: bool = False) -> tuple[Dataset, Dataset | None]:
     """The checked training set and the validation set, if any.
 
     Raises:
-        WildcatError: from the check, with its report, unless ``on_bad_image`` is "skip"; or from the download.
+        WildcatError: from the check, with its report, unless ``on_bad_image`` is "skip"; from the download; or for a
+            split without labels.
     """
     if download:
         download_dataset(config.data)
     split = config.train_split or default_splits(config.data)[0]
     dataset, report = check_dataset(
-        open_dataset(config.data, split), on_bad_image=config.on_bad_image, progress=sys.stderr.isatty()
+        _open_labelled(config.data, split), on_bad_image=config.on_bad_image, progress=sys.stderr.isatty()
     )
     print(report, file=sys.stderr)
     validation = None
     if config.val_fraction:
         dataset, validation = split_off(dataset, config.val_fraction, config.seed)
     elif config.val_split is not None:
-        validation = open_dataset(config.data, config.val_split)
+        validation = _open_labelled(config.data, config.val_split)
         validation, other = check_dataset(validation, on_bad_image=config.on_bad_image)
         if other.has_bad_images:
             print(other, file=sys.stderr)

@@ -38,6 +38,13 @@ VOC = [
         "train --data voc07:. --out new",
         ".: holds no VOC2007 with an ImageSets folder; give the folder that holds VOCdevkit, or VOCdevkit, or VOC2007 itself",
     ),
+    Case(
+        "unlabelled-split",
+        "a split that is published without labels",
+        lambda folder: trees.unlabelled(trees.voc(folder, 2012)),
+        "train --data voc12:. --out new --train-split test",
+        "voc12:. test has no labels: none of its 1 pictures is said to hold a class; give a split that has labels",
+    ),
     voc_case(
         "cut-xml",
         "an annotation that was cut",

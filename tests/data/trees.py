@@ -76,6 +76,14 @@ def voc(path: Path, year: int = 2007) -> Path:
     return root
 
 
+def unlabelled(root: Path) -> Path:
+    """The same folder VOC<year> without what is known of the test pictures, as VOC 2012 is published."""
+    for file in (root / "ImageSets" / "Main").glob("*_test.txt"):
+        file.unlink()
+    (root / "Annotations" / "000004.xml").unlink()
+    return root
+
+
 def action(path: Path) -> Path:
     """Three persons of two pictures in train, with no entry for "jumping" in the older one; one person in test."""
     root = path / "VOCdevkit" / "VOC2012"
