@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import shutil
 import signal
 import time
@@ -666,6 +667,29 @@ def test_mistakes(tmp_path: Path, settings: dict, message: str) -> None:
     with pytest.raises(WildcatError, match=message):
         train(tiny(**settings), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("settings", [{"train_split": "test"}, {"train_split": "trainval", "val_split": "test"}])
+def test_a_split_without_labels(tmp_path: Path, settings: dict) -> None:
+    trees.unlabelled(trees.voc(tmp_path, 2012))
+    with pytest.raises(WildcatError, match=r"test has no labels: none of its 1 pictures"):
+        train(tiny(data=f"voc12:{tmp_path}", **settings), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "settings", [{"batch_size": 1}, {"batch_size": 4, "accumulate": 4}, {"batch_size": 3, "accumulate": 2}]
+)
+def test_batches_too_small_for_batch_norm(tmp_path: Path, settings: dict) -> None:
+    settings |= {"image_size": 32, "epochs": 1}  # one cell behind the trunk
+    with pytest.raises(WildcatError) as told:
+        train(tiny(**settings), tmp_path / "run")
+    assert re.fullmatch(
+        r"BatchNorm cannot learn from one value .* batch_size or image_size, .* accumulate \(now \d\).*",
+        str(told.value),
+    )
+    train(tiny(**settings, freeze_batch_norm=True), tmp_path / "frozen")
+    train(tiny(**{**settings, "image_size": 64}), tmp_path / "larger")
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -105,7 +105,7 @@ class LossWatch:
 
 
 def explained(error: BaseException, device: torch.device, accumulate: int) -> str | None:
-    """One sentence for errors of the machine, with what to change; None for any other.
+    """One sentence for errors of machine and batch, with what to change; None for any other.
 
     Args:
         error: what the training raised.
@@ -117,6 +117,11 @@ def explained(error: BaseException, device: torch.device, accumulate: int) -> st
         return (
             f"the memory of {'this machine' if device.type == 'cpu' else device} is not enough; raise accumulate "
             f"(now {accumulate}: the same batch in more, smaller parts), or lower image_size or batch_size"
+        )
+    if text.startswith("Expected more than 1 value per channel when training"):
+        return (
+            "BatchNorm cannot learn from one value a channel, a picture of a single cell: raise batch_size or "
+            f"image_size, lower accumulate (now {accumulate}), or set freeze_batch_norm"
         )
     if "DataLoader timed out" in text:
         return "no picture could be read for stall_minutes: see whether the disk or share that holds them answers"

@@ -160,18 +160,18 @@ def train(config: TrainConfig, out: str | Path, *, resume: bool = False, downloa
         with ExitStack() as held:
             processes.from_main(lambda: held.enter_context(locked(folder)))
             _train(accelerator, processes, config, folder, resume, download)
-    except (RuntimeError, MemoryError) as error:
-        reason = explained(error, accelerator.device, config.accumulate)
-        if reason is None:
-            raise
-        kept = (folder / checkpoint.STATE).exists()
-        raise WildcatError(reason + (f"; the last saved state is kept in {folder}" if kept else "")) from error
     except WildcatError as error:
         # An error in a worker process arrives as text that ends with its traceback, whose last line is the message.
         if "Original Traceback" not in str(error):
             raise
         last = str(error).rstrip().splitlines()[-1]
         raise WildcatError(last.removeprefix(f"{WildcatError.__module__}.{WildcatError.__name__}: ")) from error
+    except (RuntimeError, ValueError, MemoryError) as error:
+        reason = explained(error, accelerator.device, config.accumulate)
+        if reason is None:
+            raise
+        kept = (folder / checkpoint.STATE).exists()
+        raise WildcatError(reason + (f"; the last saved state is kept in {folder}" if kept else "")) from error
     return folder
 
 
