@@ -152,7 +152,6 @@ def test_files_for_the_server(inside: Any) -> None:
         for write in (
             lambda name=name: voc_submission.write_masks(out, [(name, mask)]),
             lambda name=name: voc_submission.write_classification(out, ["000001"], scores, [name]),
-            lambda name=name: voc_submission.write_label_files(out, "train", ["1"], scores.astype(np.int8), [name]),
         ):
             with pytest.raises(WildcatError, match="is no name for a file"):
                 write()

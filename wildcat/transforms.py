@@ -1,8 +1,8 @@
 """Pictures in, network inputs out, and the way back to original pixels.
 
-Two jobs, both free of PyTorch (imported only by `to_input`): reading a picture of any kind as upright 8-bit RGB, and
-the geometry of training and prediction: the square warp, the horizontal flip and the random crop, applied to picture,
-mask and boxes together. Boxes and points are continuous pixel edges, x before y: pixel i covers [i, i + 1).
+Two jobs, both free of PyTorch: reading a picture of any kind as upright 8-bit RGB, and
+the geometry of training and prediction: the square warp, the horizontal flip and the random crop.
+Points are continuous pixel edges, x before y: pixel i covers [i, i + 1).
 """
 
 from __future__ import annotations
@@ -12,20 +12,17 @@ import re
 import stat
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from wildcat.errors import WildcatError
-
-if TYPE_CHECKING:
-    import torch
 
 Source: TypeAlias = "str | Path | bytes | Image.Image | npt.NDArray[Any]"
 
@@ -236,8 +233,7 @@ class View:
     """The part of a picture that the network sees: a sub-rectangle, mirrored or not, warped to a square.
 
     `left` and `width` are fractions of the picture's width, `top` and `height` of its height, so a view holds for a
-    picture, its mask and its boxes at any resolution (a draft, or a cached square warp). The default is the whole
-    picture: the square warp.
+    picture at any resolution (a draft, or a cached square warp). The default is the whole picture: the square warp.
     """
 
     left: float = 0.0
@@ -246,45 +242,15 @@ class View:
     height: float = 1.0
     flip: bool = False
 
-    def _resize(self, image: Image.Image, size: int, resample: Image.Resampling) -> npt.NDArray[np.uint8]:
-        width, height = image.size
-        # min: 0.1 + 0.9 may exceed 1 by a rounding error, which Pillow refuses
-        right, bottom = min(self.left + self.width, 1.0) * width, min(self.top + self.height, 1.0) * height
-        out = np.array(image.resize((size, size), resample, box=(self.left * width, self.top * height, right, bottom)))
-        return np.ascontiguousarray(out[:, ::-1]) if self.flip else out
-
     def picture(self, image: Image.Image | npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
         """RGB picture, or uint8 (H, W, 3), -> uint8 (size, size, 3): bilinear, anti-aliased, aspect not kept."""
         image = image if isinstance(image, Image.Image) else Image.fromarray(image)
-        return self._resize(image, size, Image.Resampling.BILINEAR)
-
-    def mask(self, mask: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
-        """Label map uint8 (H, W) -> uint8 (size, size): nearest neighbour."""
-        return self._resize(Image.fromarray(mask), size, Image.Resampling.NEAREST)
-
-    def boxes(
-        self, boxes: npt.NDArray[np.float32], picture_size: tuple[int, int], size: int
-    ) -> npt.NDArray[np.float32]:
-        """Boxes (B, 4) in a picture of (width, height) -> (B, 4) in the view's pixels, clipped to [0, size].
-
-        A box outside the view stays, with no area, so that rows keep their classes.
-        """
-        start = np.array([self.left, self.top] * 2)
-        out = (boxes / np.array(picture_size * 2, dtype=np.float64) - start) / np.array([self.width, self.height] * 2)
-        if self.flip:
-            out[:, [0, 2]] = 1 - out[:, [2, 0]]
-        return np.asarray(out.clip(0, 1) * size, dtype=np.float32)
-
-    def to_original(
-        self, points: npt.NDArray[Any], picture_size: tuple[int, int], size: int
-    ) -> npt.NDArray[np.float64]:
-        """Points (..., 2), x before y, in the view's pixels -> pixels of the picture of (width, height)."""
-        relative = np.asarray(points, dtype=np.float64) / size
-        if self.flip:
-            relative = np.stack([1 - relative[..., 0], relative[..., 1]], axis=-1)
-        return np.asarray(
-            (relative * np.array([self.width, self.height]) + np.array([self.left, self.top])) * np.array(picture_size)
-        )
+        width, height = image.size
+        # min: 0.1 + 0.9 may exceed 1 by a rounding error, which Pillow refuses
+        right, bottom = min(self.left + self.width, 1.0) * width, min(self.top + self.height, 1.0) * height
+        part = (self.left * width, self.top * height, right, bottom)
+        out = np.array(image.resize((size, size), Image.Resampling.BILINEAR, box=part))
+        return np.ascontiguousarray(out[:, ::-1]) if self.flip else out
 
 
 CROP_RATIO = 4 / 3  # largest change of a random crop's aspect, either way
@@ -327,25 +293,3 @@ def cell_centres(
     (rows, columns), (width, height) = map_size, picture_size
     xy = np.asarray(cells, dtype=np.float64)[..., ::-1] + 0.5
     return np.asarray(xy * np.array([width / columns, height / rows]))
-
-
-def cells_of(
-    points: npt.NDArray[Any], map_size: tuple[int, int], picture_size: tuple[int, int]
-) -> npt.NDArray[np.int64]:
-    """Points (..., 2), (x, y) in a (W, H) picture -> the cells (..., 2), (row, column), that hold them.
-
-    Points on or beyond the border belong to the nearest cell.
-    """
-    (rows, columns), (width, height) = map_size, picture_size
-    cells = np.floor(np.asarray(points, dtype=np.float64)[..., ::-1] * np.array([rows / height, columns / width]))
-    return np.asarray(cells.clip(0, [rows - 1, columns - 1]), dtype=np.int64)
-
-
-def to_input(images: npt.NDArray[np.uint8] | torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """uint8 (N, H, W, 3) -> float32 (N, 3, H, W), channels-last in memory: (value / 255 - mean) / std."""
-    import torch
-
-    batch = torch.as_tensor(images).to(torch.float32)
-    scale = torch.tensor(std, device=batch.device) * 255
-    shift = torch.tensor(mean, device=batch.device) / torch.tensor(std, device=batch.device)
-    return (batch / scale - shift).permute(0, 3, 1, 2)

@@ -35,7 +35,6 @@ class CheckReport:
         unreadable: (name, reason) of samples whose file cannot be read.
         duplicate_names: names that stand in the list more than once.
         classes_without_positives: no good sample has them: they cannot be learnt, and have no average precision.
-        shared_files: (name here, name in the held-out data) of files with equal content.
     """
 
     data: str
@@ -44,7 +43,6 @@ class CheckReport:
     unreadable: tuple[tuple[str, str], ...] = ()
     duplicate_names: tuple[str, ...] = ()
     classes_without_positives: tuple[str, ...] = ()
-    shared_files: tuple[tuple[str, str], ...] = ()
 
     @property
     def has_bad_images(self) -> bool:
@@ -58,10 +56,6 @@ class CheckReport:
             ("pictures cannot be read", [f"{name} ({reason})" for name, reason in self.unreadable]),
             ("names are there more than once", self.duplicate_names),
             ("classes have no positive picture", self.classes_without_positives),
-            (
-                "files are also in the held-out data",
-                [name if name == other else f"{name} = {other}" for name, other in self.shared_files],
-            ),
         ]
         lines = [f"  {len(names)} {what}: {_first(names)}" for what, names in findings if names]
         return "\n".join([f"{self.data}: {self.images} images checked" + ("" if lines else ", all good"), *lines])
@@ -182,7 +176,6 @@ def sharing_doubts(dataset: Dataset, held_out: Dataset, what: str, *, progress: 
 def check_dataset(
     dataset: Dataset,
     *,
-    held_out: Dataset | None = None,
     on_bad_image: str = "error",
     decode: bool = True,
     progress: bool = False,
@@ -191,9 +184,8 @@ def check_dataset(
 
     Args:
         dataset: what is to be trained on or scored.
-        held_out: data that `dataset` must not share files with: what will be scored.
         on_bad_image: what to do about missing or unreadable pictures and repeated names. "error": raise; "skip": leave
-            them out (of a repeated name the first stays). Classes without positives and shared files are reported only.
+            them out (of a repeated name the first stays). Classes without positives are reported only.
         decode: read the pictures' data, which finds truncated files; without it the headers only,
             about five times faster on pictures of VOC's size (0.2 against 1.3 ms).
         progress: show a bar.
@@ -218,7 +210,6 @@ def check_dataset(
         unreadable=tuple((name, problem) for name, problem in named if problem),
         duplicate_names=tuple(name for name, count in Counter(name for name, _ in named).items() if count > 1),
         classes_without_positives=tuple(c for c, found in zip(dataset.classes, positives, strict=True) if not found),
-        shared_files=_shared_files(kept.samples, held_out.samples, progress) if held_out else (),
     )
     if not good or (report.has_bad_images and on_bad_image == "error"):
         hint = "mend or remove them, or skip them with --on-bad-image skip" if good else "no picture is good"

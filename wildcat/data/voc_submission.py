@@ -1,4 +1,4 @@
-"""Files in the formats of the VOC challenges: label files, and results for the VOC 2012 evaluation server.
+"""Results in the format of the VOC 2012 evaluation server.
 
 Facts: the VOC 2012 development kit document, "Submission of results". The competitions that allow pre-training on other
 data are comp2 (classification), comp6 (segmentation) and comp10 (actions); pack the folder `results` and upload it.
@@ -17,25 +17,6 @@ from PIL import Image
 
 from wildcat.errors import WildcatError
 from wildcat.render import voc_palette
-
-
-def write_label_files(
-    folder: Path, split: str, names: Sequence[str], labels: npt.NDArray[np.int8], classes: Sequence[str]
-) -> None:
-    """Write `<class>_<split>.txt` for each class, "000012 -1" a line, byte for byte as the devkit's own.
-
-    Args:
-        folder: ImageSets/Main, made if needed.
-        split: "trainval", ...
-        names: N image identifiers.
-        labels: (N, C), 1 / 0 / -1.
-        classes: C names.
-    """
-    _check_shape(labels, names, classes)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, column in zip(classes, labels.T, strict=True):
-        lines = [f"{image} {label:2d}\n" for image, label in zip(names, column.tolist(), strict=True)]
-        _write(folder / f"{_plain(name)}_{split}.txt", lines)
 
 
 def write_classification(
@@ -78,22 +59,19 @@ def write_masks(
     return out
 
 
-def _check_shape(values: npt.NDArray[np.generic], names: Sequence[str], classes: Sequence[str]) -> None:
-    if values.shape != (len(names), len(classes)):
-        raise ValueError(f"{len(names)} names and {len(classes)} classes do not fit values of shape {values.shape}")
-
-
 def _write_scores(
     folder: Path, stem: str, names: Sequence[str], scores: npt.NDArray[np.floating], classes: Sequence[str]
 ) -> Path:
-    _check_shape(scores, names, classes)
+    if scores.shape != (len(names), len(classes)):
+        raise ValueError(f"{len(names)} names and {len(classes)} classes do not fit scores of shape {scores.shape}")
     if not np.isfinite(scores).all():
         raise ValueError("scores must be finite: the server cannot rank NaN or infinity")
     folder.mkdir(parents=True, exist_ok=True)
     for name, column in zip(classes, scores.T, strict=True):
         # 9 digits tell every two float32 apart, so the server's ranking is the model's own.
         lines = [f"{image} {score:.9g}\n" for image, score in zip(names, column.tolist(), strict=True)]
-        _write(folder / f"{stem}_{_plain(name)}.txt", lines)
+        with (folder / f"{stem}_{_plain(name)}.txt").open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(lines)
     return folder
 
 
@@ -102,8 +80,3 @@ def _plain(name: str) -> str:
     if name in ("", ".", "..") or re.search(r"[/\\\x00-\x1f]", name):
         raise WildcatError(f"{name!r} is no name for a file")
     return name
-
-
-def _write(path: Path, lines: Iterable[str]) -> None:
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(lines)

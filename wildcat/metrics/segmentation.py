@@ -73,19 +73,6 @@ class ConfusionMatrix:
         cells = true.astype(np.int64) * self.num_classes + predicted.astype(np.int64)
         self.counts += np.bincount(cells, minlength=self.counts.size).reshape(self.counts.shape)
 
-    def merge(self, other: "ConfusionMatrix") -> None:
-        """Add the counts of another part of the data set, e.g. of another process."""
-        if other.num_classes != self.num_classes:
-            raise ValueError(f"cannot add counts of {other.num_classes} classes to those of {self.num_classes}")
-        self.counts += other.counts
-
-    def __add__(self, other: "ConfusionMatrix") -> "ConfusionMatrix":
-        """The counts of both, as a new matrix."""
-        total = ConfusionMatrix(self.num_classes, self.void)
-        total.merge(self)
-        total.merge(other)
-        return total
-
     def __repr__(self) -> str:
         """Settings and the number of pixels so far."""
         return f"ConfusionMatrix(num_classes={self.num_classes}, void={self.void}, pixels={int(self.counts.sum())})"
