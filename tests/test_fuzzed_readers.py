@@ -20,7 +20,7 @@ from tests.good_input import COCO, COLUMNS, CSV, RUN, SCALES, XML, clear
 from wildcat.checkpoint import read_background, read_run, read_scales
 from wildcat.config import TrainConfig, read_recipe
 from wildcat.data import available_splits, open_dataset
-from wildcat.transforms import image_size, load_image
+from wildcat.images import image_size, load_image
 
 fuzzed = settings(
     max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -36,6 +36,7 @@ LEVELS: dict[str, int] = {
     "transfer": 2,
     "backbones": 2,
     "losses": 2,
+    "images": 2,
     "transforms": 2,
     "masks": 2,
     "crf": 2,

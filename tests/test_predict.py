@@ -18,12 +18,13 @@ from tests import awkward
 from tests.runs import ColourModel, spots, tiny
 from wildcat.checkpoint import build_model
 from wildcat.errors import WildcatError
+from wildcat.images import load_image
 from wildcat.masks import Background, label_map, strengths
 from wildcat.predict import Failure, Item, Predictor, items_of
 from wildcat.prediction import Prediction, Settings
 from wildcat.runs import load
 from wildcat.train import train
-from wildcat.transforms import load_image, warp
+from wildcat.transforms import warp
 
 COLOURS = ("red", "green", "blue")
 

@@ -23,7 +23,7 @@ from PIL import Image
 
 from wildcat.data.sample import PICTURE_SUFFIXES, pictures_below
 from wildcat.errors import WildcatError
-from wildcat.transforms import load_image
+from wildcat.images import load_image
 
 Load: TypeAlias = Callable[[int | None], Image.Image]
 

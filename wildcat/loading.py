@@ -25,8 +25,9 @@ from wildcat.data import (
     sharing_doubts,
 )
 from wildcat.errors import WildcatError
+from wildcat.images import original_size
 from wildcat.picture_cache import create_cache
-from wildcat.transforms import View, original_size, random_view, warp
+from wildcat.transforms import View, random_view, warp
 
 
 class TrainingPictures(TorchDataset[tuple[Tensor, Tensor]]):

@@ -21,11 +21,12 @@ from torch import Tensor
 
 from wildcat.errors import WildcatError
 from wildcat.fusion import Reading, read
+from wildcat.images import Source, load_image, original_size
 from wildcat.inference import Precision, prepared
 from wildcat.memory import kept_memory
 from wildcat.model import Wildcat
 from wildcat.prediction import Prediction, Settings
-from wildcat.transforms import Source, load_image, original_size, warp
+from wildcat.transforms import warp
 
 READERS = 2  # threads that decode ahead of the network
 

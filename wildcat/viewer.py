@@ -15,9 +15,9 @@ from PIL import Image
 
 from wildcat import render
 from wildcat.errors import WildcatError
+from wildcat.images import load_image
 from wildcat.predict import Item, Predictor
 from wildcat.prediction import MOST_LABELS, Labels, Prediction
-from wildcat.transforms import load_image
 
 Task = Literal["classify", "point", "segment"]
 Value = TypeVar("Value")

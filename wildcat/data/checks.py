@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from wildcat.data.sample import Dataset, Sample, check_choice
 from wildcat.errors import WildcatError
-from wildcat.transforms import image_size, load_image
+from wildcat.images import image_size, load_image
 
 _SHOWN = 5  # names of each kind in the printed report
 _LONGEST_SHOWN = 300  # characters of a name and what is said of it; longer ones are cut, line ends are escaped

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from wildcat.errors import WildcatError, guess
-from wildcat.transforms import load_image
+from wildcat.images import load_image
 
 Self = TypeVar("Self", bound="Dataset")
 
