@@ -17,7 +17,7 @@ from wildcat.cli import main
 from wildcat.combined import CombinedPredictor
 from wildcat.config import TrainConfig
 from wildcat.errors import WildcatError
-from wildcat.evaluate import evaluate
+from wildcat.evaluate import evaluate, scored_parts
 from wildcat.fusion import fuse_maps
 from wildcat.metrics import average_precision
 from wildcat.results import seen_in_training, summary
@@ -120,8 +120,28 @@ def test_pictures_that_were_trained_on_are_told(trained: Path) -> None:
 def test_a_bank_is_not_scored_where_it_was_fitted(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = evaluate(load(trained), DATA, split="train", tasks=["classification"])
     assert set(results["combinations"]) == {MEAN} and results["combination"] == MEAN
-    assert "fitted on train: it is not scored there" in capsys.readouterr().err
+    assert "fitted on pictures of train: it is not scored on train" in capsys.readouterr().err
     assert OBJECT_BANK in evaluate(load(trained), DATA, tasks=["classification"])["combinations"]
+
+
+@pytest.mark.parametrize(
+    ("fitted_on", "spared", "refused"),
+    [
+        ("train", ["test", "val"], ["all", "trainval", "seg-train"]),
+        ("trainval", ["test", "seg-test"], ["train", "val", "seg-trainval", "all"]),
+        ("all", [], ["train", "test", "all"]),
+        ("mine", ["train", "yours"], ["mine"]),  # of a table's own splits
+    ],
+)
+def test_a_bank_is_not_scored_on_splits_that_hold_its_pictures(
+    trained: Path, fitted_on: str, spared: list[str], refused: list[str]
+) -> None:
+    predictor = load(trained)
+    assert isinstance(predictor, CombinedPredictor)
+    predictor.fitted_on = ("voc07:somewhere", fitted_on)
+    for split in spared + refused:
+        assert (OBJECT_BANK in scored_parts(predictor, "voc07:elsewhere", split)) is (split in spared), split
+        assert OBJECT_BANK in scored_parts(predictor, "voc12:somewhere", split)
 
 
 def test_masks_of_every_part(trained: Path) -> None:
@@ -265,6 +285,23 @@ def test_damage_is_named(folder: Path, file: str, content: str | None, message: 
     with pytest.raises(WildcatError) as caught:
         load(folder)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("combination", "told"),
+    [
+        ({"chosen": "best"}, "mean or object_bank; got 'best'"),
+        ({"chosen": ["mean"]}, "mean or object_bank; got ['mean']"),
+        ({"chosen": "object_bank", "fitted_on": None}, "mean; got 'object_bank'"),
+    ],
+)
+def test_an_unknown_combination_is_refused(folder: Path, combination: dict[str, object], told: str) -> None:
+    values = json.loads((folder / "scales.json").read_text())
+    values["combination"] |= combination
+    (folder / "scales.json").write_text(json.dumps(values))
+    with pytest.raises(WildcatError) as caught:
+        load(folder)
+    assert str(caught.value) == f"{folder / 'scales.json'}: the combination that is chosen must be {told}"
 
 
 def test_a_bank_of_other_scales(folder: Path) -> None:

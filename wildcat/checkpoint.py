@@ -301,6 +301,10 @@ def read_scales(folder: Path) -> ScaleRuns:
             return ScaleRuns(config, scales)
         fitted_on = None if found["fitted_on"] is None else (found["fitted_on"][0], found["fitted_on"][1])
         combination = Combination(found["chosen"], found["held_out"], found["scores"], fitted_on)
+        allowed = (MEAN,) if fitted_on is None else (MEAN, OBJECT_BANK)
+        if combination.chosen not in allowed:
+            told = f"must be {' or '.join(allowed)}; got {reprlib.repr(combination.chosen)}"
+            raise WildcatError(f"{file}: the combination that is chosen {told}")
     except WildcatError:
         raise
     except KeyError as error:

@@ -100,7 +100,7 @@ def evaluate(
 
         "combination": "mean", "scales": {"224": {"classification": ...}, ...}, "combinations": {"mean": ..., ...}
 
-    An Object Bank is never scored on the split that it was fitted on.
+    An Object Bank is never scored on a split that holds pictures that it was fitted on.
 
     Args:
         predictor: from :func:`wildcat.load`.
@@ -180,14 +180,26 @@ def results_of(predictor: Predictor, scores: dict[str, "Score"], seconds: float)
 
 
 def scored_parts(predictor: Predictor, data: str, split: str) -> list[str]:
-    """The parts of a predictor but an Object Bank that was fitted on this split."""
+    """The parts of a predictor but an Object Bank that was fitted on pictures of this split."""
     parts = list(predictor.parts)
     if isinstance(predictor, CombinedPredictor) and predictor.fitted_on is not None:
-        kinds = [spec.partition(":")[0] for spec in (predictor.fitted_on[0], data)]
-        if kinds[0] == kinds[1] and predictor.fitted_on[1] == split:
-            print(f"the Object Bank was fitted on {split}: it is not scored there", file=sys.stderr)
+        fitted_on, fitted_split = predictor.fitted_on
+        if fitted_on.partition(":")[0] == data.partition(":")[0] and _share_pictures(fitted_split, split):
+            told = f"the Object Bank was fitted on pictures of {fitted_split}: it is not scored on {split}"
+            print(told, file=sys.stderr)
             parts.remove(OBJECT_BANK)
     return parts
+
+
+def _share_pictures(*splits: str) -> bool:
+    """Whether two splits of a data set may share pictures, by their names; those with masks are parts of the others.
+
+    >>> _share_pictures("train", "trainval"), _share_pictures("seg-val", "all"), _share_pictures("trainval", "test")
+    (True, True, False)
+    """
+    parts = {"trainval": {"train", "val"}, "all": {"train", "val", "test", "all"}}
+    one, other = (parts.get(name, {name}) for name in (split.removeprefix("seg-") for split in splits))
+    return not one.isdisjoint(other)
 
 
 def headline(scores: Any, dataset: Dataset) -> float:
