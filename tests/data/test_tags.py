@@ -128,6 +128,21 @@ def test_split_column(tmp_path: Path) -> None:
         open_dataset(spec, "test")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "split,photo,tags\ntrain,a.jpg,x;y\ntest,b.jpg,y\n",
+        "tags,photo,split\nx;y,a.jpg,train\ny,b.jpg,test\n",
+        "split,photo,x,y\ntrain,a.jpg,1,1\ntest,b.jpg,0,1\n",
+    ],
+)
+def test_pictures_are_in_the_first_column_that_is_neither_split_nor_tags(tmp_path: Path, text: str) -> None:
+    spec = table(tmp_path, text)
+    assert (names(spec, "train"), names(spec, "test")) == (["a.jpg"], ["b.jpg"])
+    assert open_dataset(spec, "train").classes == ("x", "y")
+    assert open_dataset(spec, "train").labels.tolist() == [[1, 1]]
+
+
 @pytest.mark.parametrize("cell", ["cat, dog", '"cat,dog"'])
 def test_semicolons_as_spreadsheets_write_them(tmp_path: Path, cell: str) -> None:
     data = open_dataset(table(tmp_path, f"picture;tags\na.jpg;dog\nb.jpg;{cell}\n"), "all")
@@ -183,6 +198,7 @@ def test_exclusive_tags_are_one_class_a_picture(tmp_path: Path) -> None:
         ("picture,cat,cat\na.jpg,1,1\n", "the column 'cat' is there twice"),
         ("picture,cat\na.jpg,-1\n", r"a\.jpg: column 'cat' holds '-1'; allowed are 0 and 1"),
         ("picture,tags\n,x\n", "a row has no picture: , x"),
+        ("split,tags\nall,x\n", "the first line names no column of pictures; it holds split, tags"),
     ],
 )
 def test_tables_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:

@@ -114,6 +114,17 @@ def _find(header: list[str], names: Sequence[str]) -> int | None:
     return next((lower.index(name) for name in names if name in lower), None)
 
 
+def _picture_column(path: Path, header: list[str]) -> int:
+    """Position of the column of pictures: the one that is called so, else the first that is neither split nor tags."""
+    named = _find(header, _PICTURE_COLUMNS)
+    if named is not None:
+        return named
+    others = set(range(len(header))) - {_find(header, ["split"]), _find(header, _TAG_COLUMNS)}
+    if not others:
+        raise WildcatError(f"{path}: the first line names no column of pictures; it holds {', '.join(header)}")
+    return min(others)
+
+
 def tags_splits(path: Path) -> tuple[str, ...]:
     """Return the splits of a CSV: the values of its split column, else those of a random split."""
     header, rows, _ = _read_table(path)
@@ -151,9 +162,10 @@ def open_tags(
     Columns are separated by comma or tab; or by semicolon, and tags by comma. A picture in several lines has the tags
     of all of them.
 
-    The picture column is named picture, image, path, file or filename, else it is the first; paths are relative to the
-    CSV's folder. A column `split` names the split of each row; without it a fraction `test` is held out at random. A
-    picture without tags is a negative for all classes. Classes are those of the whole file, whatever the split.
+    The picture column is named picture, image, path, file or filename, else it is the first that is neither split nor
+    tags; paths are relative to the CSV's folder. A column `split` names the split of each row; without it a fraction
+    `test` is held out at random. A picture without tags is a negative for all classes. Classes are those of the whole
+    file, whatever the split.
 
     Args:
         spec: as given.
@@ -166,7 +178,7 @@ def open_tags(
     check_choice(split, tags_splits(path), f"{spec}: split")
     header, rows, separator = _read_table(path)
     split_column = _find(header, ["split"])
-    picture = _find(header, _PICTURE_COLUMNS) or 0
+    picture = _picture_column(path, header)
     classes, tags = _tags_of_rows(path, header, rows, separator, picture, split_column)
     if not classes:
         raise WildcatError(f"{path}: no row has a tag")
