@@ -260,6 +260,12 @@ def test_results_of_another_task_are_kept(tmp_path: Path) -> None:
     assert "classification" not in scored("--tasks", "pointing")
 
 
+def test_nothing_to_score_is_an_error(tmp_path: Path) -> None:
+    data = folder_of_colours(tmp_path)
+    with pytest.raises(WildcatError, match="test has nothing to score of what was asked for"):
+        evaluate(Told(("blue", "green", "red"), {}), data, tasks=["segmentation"])
+
+
 def test_a_split_without_labels_is_told(dataset: Dataset) -> None:
     results = evaluate(perfect(dataset), DATA, tasks=["classification"])
     for name in results["classification"]:

@@ -46,25 +46,29 @@ def _pool(maps: Tensor, pooling: SpatialPool | LogSumExpPool) -> Tensor:
         highest = regions.amax(dim=2, keepdim=True)
         mean = ((regions - highest) * pooling.sharpness).exp().mean(dim=2)
         return highest[:, :, 0] + mean.log() / pooling.sharpness
+    kmin: Regions = pooling.kmin if pooling.alpha != 0 else 0
+    if any(k not in (0, 1, "all") for k in (pooling.kmax, kmin)):
+        regions = regions.sort(dim=2, descending=True).values  # once for both
     terms = []
     if pooling.kmax != 0:
         terms.append(_mean_of_selected(regions, pooling.kmax, largest=True))
-    if pooling.kmin != 0 and pooling.alpha != 0:
-        terms.append(pooling.alpha * _mean_of_selected(regions, pooling.kmin, largest=False))
+    if kmin != 0:
+        terms.append(pooling.alpha * _mean_of_selected(regions, kmin, largest=False))
     return terms[0] if len(terms) == 1 else terms[0] + terms[1]
 
 
 def _mean_of_selected(regions: Tensor, k: Regions, largest: bool) -> Tensor:
+    """Of (N, C, n), which must be in descending order unless k is 1 or "all"."""
     if k == "all":
         return regions.mean(dim=2)
     if k == 1:
         return regions.amax(dim=2) if largest else regions.amin(dim=2)
     # In double precision, as Python counts: 0.1 * 245 must be rounded as it is there.
     one = torch.ones_like(regions[0, 0], dtype=torch.float64)  # (n,)
-    total = one.sum()
+    total, place = one.sum(), one.cumsum(0)  # 1 to n
     count = torch.round(k * total).clamp(min=1) if isinstance(k, float) else total.clamp(max=k)
-    in_order = regions.sort(dim=2, descending=largest).values
-    return (in_order * (one.cumsum(0) <= count)).sum(dim=2) / count.to(regions.dtype)
+    chosen = place <= count if largest else place > total - count
+    return (regions * chosen).sum(dim=2) / count.to(regions.dtype)
 
 
 def _points(class_maps: Tensor) -> Tensor:

@@ -187,20 +187,27 @@ def _features(model: Any) -> Any:
 
 
 def _trunk(model: Any) -> Any:
+    """Images to features (N, h, w, D): convolutions keep them so, and another order would be made for the way only."""
     import openvino
+    from openvino import opset8 as operations
 
-    return openvino.Model([openvino.opset8.result(_features(model))], model.get_parameters(), "trunk")
+    features = operations.transpose(_features(model), np.array([0, 2, 3, 1]))
+    return openvino.Model([operations.result(features)], model.get_parameters(), "trunk")
 
 
 def _head(model: Any) -> Any:
-    """It still takes the images, whose size some of its nodes ask for."""
+    """Features (N, h, w, D) to the outputs; it still takes the images, whose size some of its nodes ask for."""
     import openvino
+    from openvino import opset8 as operations
 
     features = _features(model)
-    given = openvino.opset8.parameter(features.get_partial_shape(), np.float32, "features")
+    readers = features.get_target_inputs()
+    count, channels, *sides = features.get_partial_shape()
+    given = operations.parameter(openvino.PartialShape([count, *sides, channels]), np.float32, "features")
     given.output(0).set_names({"features"})
-    for reader in features.get_target_inputs():
-        reader.replace_source_output(given.output(0))
+    in_torch_order = operations.transpose(given, np.array([0, 3, 1, 2]))
+    for reader in readers:
+        reader.replace_source_output(in_torch_order.output(0))
     return openvino.Model(model.get_results(), [*model.get_parameters(), given], "head")
 
 

@@ -106,6 +106,7 @@ def add_settings(parser: CommandParser, defaults: dict[str, Any], without: Seque
             default = field.default if field.default is not dataclasses.MISSING else None
         help_text = field.metadata["help"]
         if hints[field.name] is bool:
+            help_text += f" (default: {'yes' if default else 'no'})"
             parser.add_argument(
                 flag(field.name), action=ActionYesNo(yes_prefix="", no_prefix="no-"), default=default, help=help_text
             )
