@@ -131,7 +131,7 @@ TABLES = [
         "gone-pictures",
         "pictures that are not there",
         "picture,tags\na.png,cat\nb.png,dog\n",
-        "tags:my.csv train: 1 images checked\n  1 files are missing: b.png\n  2 classes have no positive picture: cat, dog\n  no picture is good",
+        "tags:my.csv train: 1 image checked\n  1 file is missing: b.png\n  2 classes have no positive picture: cat, dog\n  no picture is good",
     ),
     table(
         "doubled-picture",
@@ -143,12 +143,12 @@ TABLES = [
         "nul-name",
         "a NUL in a picture's name",
         "picture,tags\na\0b.png,cat\nb.png,dog\n",
-        "tags:my.csv train: 1 images checked\n  1 files are missing: 'a\\x00b.png'\n  2 classes have no positive picture: cat, dog\n  no picture is good",
+        "tags:my.csv train: 1 image checked\n  1 file is missing: 'a\\x00b.png'\n  2 classes have no positive picture: cat, dog\n  no picture is good",
     ),
     table(
         "long-name",
         "a picture's name of 5000 characters",
         "picture,tags\n" + "a" * 5000 + ".png,cat\nb.png,dog\n",
-        "tags:my.csv train: 1 images checked\n  1 pictures cannot be read: ...\n  2 classes have no positive picture: cat, dog\n  no picture is good",
+        "tags:my.csv train: 1 image checked\n  1 picture cannot be read: ...\n  2 classes have no positive picture: cat, dog\n  no picture is good",
     ),
 ]

@@ -36,7 +36,7 @@ def test_the_good_ones_are_used_and_the_bad_ones_named(mixed: Path) -> None:
     assert report.duplicate_names == ("pictures/alpha.png", "pictures/empty.jpg")
     assert report.classes_without_positives == ("ghost",)  # its only picture is a bad one
     text = str(report)
-    assert "17 images checked" in text and "1 files are missing: pictures/gone.jpg" in text
+    assert "17 images checked" in text and "1 file is missing: pictures/gone.jpg" in text
     assert "pictures/text.png (not a picture in a format that can be read)" in text
     for index in range(len(kept)):
         kept.image(index)

@@ -52,13 +52,22 @@ class CheckReport:
     def __str__(self) -> str:
         """Return one line per kind of finding."""
         findings = [
-            ("files are missing", self.missing),
-            ("pictures cannot be read", [f"{name} ({reason})" for name, reason in self.unreadable]),
-            ("names are there more than once", self.duplicate_names),
-            ("classes have no positive picture", self.classes_without_positives),
+            ("file is missing", "files are missing", self.missing),
+            ("picture cannot be read", "pictures cannot be read", [f"{n} ({reason})" for n, reason in self.unreadable]),
+            ("name is there more than once", "names are there more than once", self.duplicate_names),
+            (
+                "class has no positive picture",
+                "classes have no positive picture",
+                self.classes_without_positives,
+            ),
         ]
-        lines = [f"  {len(names)} {what}: {_first(names)}" for what, names in findings if names]
-        return "\n".join([f"{self.data}: {self.images} images checked" + ("" if lines else ", all good"), *lines])
+        lines = [
+            f"  {len(names)} {one if len(names) == 1 else several}: {_first(names)}"
+            for one, several, names in findings
+            if names
+        ]
+        head = f"{self.data}: {self.images} image{'' if self.images == 1 else 's'} checked"
+        return "\n".join([head + ("" if lines else ", all good"), *lines])
 
 
 def _first(names: Sequence[str]) -> str:
