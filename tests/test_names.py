@@ -134,7 +134,7 @@ def test_a_batch(place: Path, inside: Any) -> None:
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         shard.addfile(link)
     (out / "list.txt").write_text("".join(f"{name}\n" for name in NAMES if name.isprintable() and name.strip()))
-    reader = Reader(Work(str(place / "run"), str(out), 0.5, 8, "auto"))
+    reader = Reader(Work(str(place / "run"), str(out), 0.5, 8, "auto", "torch"))
     parts = [*parts_of([str(out / "shard.tar"), str(out / "list.txt")], 100), Part("pictures", tuple(NAMES))]
     for part in parts:
         (error,) = reader({"part": [part.to_json()]})["error"]
