@@ -25,8 +25,9 @@ PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
 SHAPES = 4  # compiled one by one; each costs some memory
 
 Floats: TypeAlias = npt.NDArray[np.float32]
+Images: TypeAlias = Floats | npt.NDArray[np.uint8]  # normalised (N, 3, H, W), or pixels (N, H, W, 3)
 Shape: TypeAlias = tuple[int, ...]
-Run: TypeAlias = Callable[[Floats, Sequence[str]], list[Floats]]  # images and the names of outputs to these
+Run: TypeAlias = Callable[[Images, Sequence[str]], list[Floats]]  # images and the names of outputs to these
 
 
 class ExportedNetwork(nn.Module):
@@ -50,14 +51,14 @@ class ExportedNetwork(nn.Module):
         super().__init__()
         self.file = file
         self.about = about
-        self._compiled: dict[Shape | None, Run] = {}  # None: of the open graph
+        self._compiled: dict[tuple[np.dtype[Any], Shape | None], Run] = {}  # None: of the open graph
         self._compiling = threading.Lock()
         mean, std = (torch.tensor(about[key]).view(3, 1, 1) for key in ("mean", "std"))
         # (pixels / 255 - mean) / std in one multiplication and one addition
         self._scale, self._shift = 1 / (255 * std), -mean / std
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """Pixels 0..255 (N, 3, H, W), uint8, to the input of :meth:`forward`."""
+        """Pixels 0..255 (N, 3, H, W), uint8, to what :meth:`forward` takes."""
         images = pixels.to(torch.float32, memory_format=torch.contiguous_format)
         return images.mul_(self._scale).add_(self._shift)
 
@@ -66,7 +67,7 @@ class ExportedNetwork(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> WildcatOutput:
-        """Scores and maps of normalised images (N, 3, H, W), float32.
+        """Scores and maps of what :meth:`normalize` gives: images (N, 3, H, W).
 
         Raises:
             WildcatError: for a size that the file does not take.
@@ -75,23 +76,25 @@ class ExportedNetwork(nn.Module):
         if any(side % multiple for side in images.shape[2:]):
             height, width = images.shape[2:]
             raise WildcatError(f"{self.file} reads sides that are multiples of {multiple}; got {width} x {height}")
-        found = self.outputs(images.contiguous().numpy(), ("scores", "class_maps"))
+        given = images.permute(0, 2, 3, 1) if images.dtype == torch.uint8 else images
+        found = self.outputs(given.contiguous().numpy(), ("scores", "class_maps"))
         scores, class_maps = (torch.from_numpy(array) for array in found)
         return WildcatOutput(scores, class_maps, class_maps)
 
-    def outputs(self, images: Floats, names: Sequence[str]) -> list[Floats]:
+    def outputs(self, images: Images, names: Sequence[str]) -> list[Floats]:
         """The outputs of those names, from arrays to arrays."""
+        kind: np.dtype[Any] = images.dtype
         shape: Shape | None = images.shape
         with self._compiling:
-            if shape not in self._compiled and len(self._compiled.keys() - {None}) == SHAPES:
+            if (kind, shape) not in self._compiled and sum(known is not None for _, known in self._compiled) == SHAPES:
                 shape = None
-            if shape not in self._compiled:
-                self._compiled[shape] = self._compile(shape)
-            run = self._compiled[shape]
+            if (kind, shape) not in self._compiled:
+                self._compiled[kind, shape] = self._compile(kind, shape)
+            run = self._compiled[kind, shape]
         return run(images, names)
 
-    def _compile(self, shape: Shape | None) -> Run:
-        """The graph for inputs of one shape, or of any."""
+    def _compile(self, kind: np.dtype[Any], shape: Shape | None) -> Run:
+        """The graph for inputs of a type, and of one shape or of any."""
         raise NotImplementedError
 
 
@@ -108,7 +111,7 @@ class OnnxNetwork(ExportedNetwork):
         session = self._session(None)
         super().__init__(file, _about(session.get_modelmeta().custom_metadata_map.get(METADATA), file))
         self._axes = session.get_inputs()[0].shape  # a name where it is open
-        self._compiled[None] = self._run_of(session)
+        self._compiled[np.dtype(np.float32), None] = self._run_of(session)
 
     def _session(self, shape: Shape | None) -> Any:
         options = self._library.SessionOptions()
@@ -120,7 +123,7 @@ class OnnxNetwork(ExportedNetwork):
                     options.add_free_dimension_override_by_name(axis, side)
         return self._library.InferenceSession(self._path, options, providers=["CPUExecutionProvider"])
 
-    def _compile(self, shape: Shape | None) -> Run:
+    def _compile(self, kind: np.dtype[Any], shape: Shape | None) -> Run:
         return self._run_of(self._session(shape))
 
     @staticmethod
@@ -129,7 +132,11 @@ class OnnxNetwork(ExportedNetwork):
 
 
 class OpenVinoNetwork(ExportedNetwork):
-    """An OpenVINO or ONNX file in OpenVINO, on the processor, with as many threads as PyTorch uses."""
+    """An OpenVINO or ONNX file in OpenVINO, on the processor, with as many threads as PyTorch uses.
+
+    It takes pixels and normalises them in the first pass of its graph. PyTorch would need passes of its own, whose
+    threads, waiting for more, hold up those of OpenVINO.
+    """
 
     runtime = "openvino"
 
@@ -146,17 +153,24 @@ class OpenVinoNetwork(ExportedNetwork):
         super().__init__(file, _about(text, file))
         self.precision = precision
 
-    def _compile(self, shape: Shape | None) -> Run:
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """The pixels as they are: the graph normalises them."""
+        return pixels
+
+    def _compile(self, kind: np.dtype[Any], shape: Shape | None) -> Run:
+        def compiled(model: Any, precision: str, features: Shape | None = None) -> Any:
+            return self._request(self._of_pixels(model) if kind == np.uint8 else model, precision, shape, features)
+
         with kept_signal_stack():
             if self.precision == "fp32":
-                requests = [self._request(self._model.clone(), "f32", shape)]
+                requests = [compiled(self._model.clone(), "f32")]
             else:
-                trunk = self._request(_trunk(self._model.clone()), "bf16", shape)
+                trunk = compiled(_trunk(self._model.clone()), "bf16")
                 features = None if shape is None else tuple(trunk.model_outputs[0].shape)
-                requests = [trunk, self._request(_head(self._model.clone()), "f32", shape, features)]
+                requests = [trunk, compiled(_head(self._model.clone()), "f32", features)]
         one_call = threading.Lock()  # is what a request serves at a time
 
-        def run(images: Floats, names: Sequence[str]) -> list[Floats]:
+        def run(images: Images, names: Sequence[str]) -> list[Floats]:
             inputs = {"images": images}
             with one_call, kept_signal_stack():
                 *trunk, last = requests
@@ -166,6 +180,19 @@ class OpenVinoNetwork(ExportedNetwork):
             return [found[name] for name in names]
 
         return run
+
+    def _of_pixels(self, model: Any) -> Any:
+        """The model for pixels (N, H, W, 3), uint8."""
+        from openvino import Layout, Type
+        from openvino.preprocess import PrePostProcessor
+
+        steps = PrePostProcessor(model)
+        images = steps.input("images")
+        images.tensor().set_element_type(Type.u8).set_layout(Layout("NHWC"))
+        images.model().set_layout(Layout("NCHW"))
+        mean, std = ([255 * value for value in self.about[name]] for name in ("mean", "std"))
+        images.preprocess().convert_element_type(Type.f32).mean(mean).scale(std)
+        return steps.build()
 
     def _request(self, model: Any, precision: str, images: Shape | None, features: Shape | None = None) -> Any:
         shapes = {"images": images, "features": features}
