@@ -24,12 +24,13 @@ from onnx import utils
 
 from benchmarks.common import OURS, Report, options, scratch_folder, take_turns
 from wildcat.export import export
+from wildcat.exported import ExportedNetwork
 from wildcat.fusion import read
 from wildcat.inference import Precision
 from wildcat.model import create_model
 from wildcat.predict import Predictor
 from wildcat.prediction import Settings
-from wildcat.sessions import ExportedNetwork, open_network
+from wildcat.sessions import open_network
 from wildcat.signal_stack import kept_signal_stack
 
 COMPUTING: tuple[tuple[str, Precision], ...] = (("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"))

@@ -21,7 +21,9 @@ from wildcat.checkpoint import build_model, read_run, save_config, save_weights
 from wildcat.cli import main
 from wildcat.errors import WildcatError
 from wildcat.export import SUFFIX, Format, export
+from wildcat.exported import SHAPES
 from wildcat.inference import Precision, prepared
+from wildcat.openvino_session import OpenVinoNetwork
 from wildcat.predict import Predictor, items_of
 from wildcat.prediction import Prediction, Settings
 from wildcat.runs import load as load_model
@@ -99,7 +101,7 @@ def test_any_number_of_shapes(run: Path, runtime: str, precision: Precision, tol
     network = sessions.open_network(run / "exports" / "model.onnx", runtime, precision)
     model = load_model(run).model
     shapes = [(n, 3, 32 * h, 64) for n in (1, 2) for h in (1, 2, 3)]
-    assert len(shapes) > sessions.SHAPES + 1
+    assert len(shapes) > SHAPES + 1
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode():
         for shape in shapes * 2:
@@ -234,7 +236,7 @@ def test_auto_measures_once(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(runtimes, "measure", measure)
     for _ in range(2):
-        assert isinstance(load(run, "auto").model, sessions.OpenVinoNetwork)
+        assert isinstance(load(run, "auto").model, OpenVinoNetwork)
     assert len(measured) == 1
     assert json.loads((run / "exports" / "fastest.json").read_text())["seconds"] == seconds
     seconds["torch"] = 0.5

@@ -28,6 +28,7 @@ import torch
 from wildcat.attempts import Attempts
 from wildcat.combined import CombinedPredictor
 from wildcat.errors import WildcatError
+from wildcat.exported import ExportedNetwork
 from wildcat.files import UNFINISHED, is_unfinished, write_atomically, write_json
 from wildcat.inference import Precision
 from wildcat.inputs import Part, parts_of
@@ -35,7 +36,7 @@ from wildcat.model import Wildcat
 from wildcat.predict import Failure, Item, Predictor
 from wildcat.prediction import Prediction, Threshold
 from wildcat.runtimes import Runtime, load
-from wildcat.sessions import ExportedNetwork, fingerprint
+from wildcat.sessions import fingerprint
 from wildcat.state import locked
 
 PREDICTIONS = "predictions"

@@ -24,12 +24,13 @@ from wildcat._version import __version__
 from wildcat.data import open_dataset
 from wildcat.errors import WildcatError
 from wildcat.exportable import OUTPUTS, EvenSameConv, Exportable, OnnxSameConv, replace_same_convs
+from wildcat.exported import METADATA
 from wildcat.images import Source, load_image
 from wildcat.losses import probabilities
 from wildcat.model import Wildcat
 from wildcat.predict import Predictor
 from wildcat.prediction import Settings
-from wildcat.sessions import METADATA, fingerprint, open_network
+from wildcat.sessions import fingerprint, open_network
 from wildcat.signal_stack import kept_signal_stack
 from wildcat.transforms import warp
 

@@ -17,6 +17,7 @@ import torch
 from wildcat.combined import CombinedPredictor
 from wildcat.config import read_json
 from wildcat.errors import WildcatError
+from wildcat.exported import ExportedNetwork
 from wildcat.files import write_json
 from wildcat.inference import AUTO, Precision, prepared
 from wildcat.masks import Background
@@ -28,7 +29,6 @@ from wildcat.runs import load as load_model
 from wildcat.sessions import (
     PACKAGES,
     SUFFIXES,
-    ExportedNetwork,
     fingerprint,
     missing,
     open_network,
