@@ -41,6 +41,7 @@ LEVELS: dict[str, int] = {
     "masks": 2,
     "crf": 2,
     "canvas": 1,
+    "lettering": 0,
     "render": 2,
     "sheets": 3,
     "photographs": 2,

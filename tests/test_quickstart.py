@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from wildcat.cli import main
+from wildcat.quickstart import rows_of_two
 
 RECIPE = """\
 data: synthetic:count=16,size=64
@@ -46,3 +47,16 @@ def test_quickstart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     again = json.loads((out / "results.json").read_text())
     assert again["classification"] == results["classification"] and again["pointing"] == results["pointing"]
     assert (out / "run" / "model.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("counts", "rows"),
+    [
+        ([2, 1, 3, 1, 2, 4, 2, 1, 2], [1, 0, 3, 4, 7, 6]),  # one class on the left, two on the right
+        ([1, 1, 1, 1, 1, 1, 3], [0, 3, 1, 4, 2, 5]),
+        ([5, 2, 3, 4, 2, 2, 2], [1, 6, 4, 2, 5, 3]),  # the fewest classes stand in
+        ([2, 1, 1], [1, 0, 2]),
+    ],
+)
+def test_overlays_in_full_rows(counts: list[int], rows: list[int]) -> None:
+    assert rows_of_two(counts) == rows

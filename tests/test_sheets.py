@@ -48,6 +48,24 @@ def test_prediction_overlay_shows_name_and_score() -> None:
     prediction_overlay(picture, [Entry("two\nlines " * 30, 0.5, values)])
 
 
+@pytest.mark.parametrize("size", [(500, 332), (500, 375), (375, 500), (640, 360), (1600, 900)])
+def test_two_classes_stand_in_one_row_with_the_picture(size: tuple[int, int]) -> None:
+    one, two = (prediction_overlay(Image.new("RGB", size), entries(count, *size)) for count in (1, 2))
+    assert two.height == one.height
+    assert two.width / one.width == pytest.approx(3 / 2, abs=0.02)
+
+
+def test_rows_are_as_high_and_columns_as_wide_as_what_is_in_them() -> None:
+    flat, high, narrow = (Image.new("RGB", size, (90, 90, 90)) for size in ((400, 50), (400, 300), (200, 50)))
+    sheet = np.asarray(contact_sheet([flat, narrow, high, narrow], 2, side=None))
+    ink = (sheet == 90).all(axis=2)
+    rows, columns = (np.flatnonzero(np.diff(ink.any(axis=axis).astype(int))) + 1 for axis in (1, 0))
+    assert (rows[1::2] - rows[::2]).tolist() == [50, 300]
+    assert (columns[1::2] - columns[::2]).tolist() == [400, 200]
+    gaps = {*np.diff(rows)[1::2].tolist(), *np.diff(columns)[1::2].tolist(), int(rows[0]), int(columns[0])}
+    assert len(gaps) == 1 and max(gaps) < 30
+
+
 def test_contact_sheet() -> None:
     pictures = [Image.new("RGB", size, (90, 90, 90)) for size in ((100, 50), (50, 100), (600, 600), (8, 8))]
     plain = contact_sheet(pictures, 2, side=200)

@@ -1,15 +1,10 @@
-"""What all drawing needs: pictures of any kind as one, sizes, text, soft shapes.
+"""What all drawing needs: pictures of any kind as one, sizes, soft shapes."""
 
-Text uses the scalable font that comes with Pillow, which covers Latin letters.
-"""
-
-import bisect
-from functools import cache
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from wildcat.colours import Colour
 
@@ -51,21 +46,3 @@ def rounded(size: tuple[int, int], radius: float) -> Image.Image:
     big = Image.new("L", (size[0] * SUPERSAMPLING, size[1] * SUPERSAMPLING))
     ImageDraw.Draw(big).rounded_rectangle((0, 0, big.width - 1, big.height - 1), radius * SUPERSAMPLING, fill=255)
     return big.reduce(SUPERSAMPLING)
-
-
-@cache
-def font_of(size: int) -> ImageFont.FreeTypeFont:
-    """The font of all text, at a height in pixels."""
-    font = ImageFont.load_default(size)
-    if not isinstance(font, ImageFont.FreeTypeFont):
-        raise RuntimeError("Pillow was built without FreeType, so it has no scalable font; install a build with it")
-    return font
-
-
-def shortened(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """The text on one line, or its beginning and an ellipsis where the whole is wider than ``width`` pixels."""
-    text = " ".join(text.split())[:10_000]  # no picture is so wide, and Pillow refuses much longer ones
-    if font.getlength(text) <= width:
-        return text
-    fits = bisect.bisect_right(range(1, len(text)), width, key=lambda count: font.getlength(text[:count] + "…"))
-    return text[:fits] + "…"

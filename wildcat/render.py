@@ -13,19 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
-from wildcat.canvas import (
-    PAPER,
-    SUPERSAMPLING,
-    TEXT,
-    Picture,
-    as_picture,
-    fitted,
-    font_of,
-    resized,
-    rounded,
-    shortened,
-)
+from wildcat.canvas import PAPER, SUPERSAMPLING, TEXT, Picture, as_picture, fitted, resized, rounded
 from wildcat.colours import Colour, as_colour, class_colours, heat_palette
+from wildcat.lettering import one_line
 
 _Box = tuple[float, float, float, float]  # x1, y1, x2, y2
 
@@ -147,8 +137,7 @@ def _stamp_tag(picture: Image.Image, spot: tuple[float, float], radius: float, l
     A tag that does not fit into the picture is left out.
     """
     x, y = spot
-    text = " ".join(label.split())
-    font = font_of(round(min(max(1.2 * radius, 11), 120)))
+    text, font = one_line(label, round(min(max(1.2 * radius, 11), 120)))
     ascent, descent = font.getmetrics()
     pad = round(0.45 * font.size)
     width, height = math.ceil(font.getlength(text)) + 2 * pad, ascent + descent + pad
@@ -249,21 +238,21 @@ def _with_legend(view: Image.Image, legend: Sequence[tuple[str, Colour]]) -> Ima
     """The picture above rows of colour chips with names; as many as fit in a row."""
     if not legend:
         return view
-    font = font_of(round(min(max(max(view.size) / 40, 13), 22)))
-    chip, row = round(font.size * 0.9), round(font.size * 1.8)
-    pad = round(font.size * 0.8)
+    size = round(min(max(max(view.size) / 40, 13), 22))
+    chip, row = round(size * 0.9), round(size * 1.8)
+    pad = round(size * 0.8)
     places, x, y = [], pad, pad // 2
     for name, colour in legend:
-        text = shortened(name, font, view.width - 2 * pad - chip * 1.5)
+        text, font = one_line(name, size, view.width - 2 * pad - chip * 1.5)
         wide = round(chip * 1.5 + font.getlength(text))
         if x > pad and x + wide > view.width - pad:
             x, y = pad, y + row
-        places.append((x, y, text, colour))
-        x += wide + round(font.size * 1.4)
+        places.append((x, y, text, font, colour))
+        x += wide + round(size * 1.4)
     sheet = Image.new("RGB", (view.width, view.height + y + row + pad // 2), PAPER)
     sheet.paste(view, (0, 0))
     draw = ImageDraw.Draw(sheet)
-    for x, y, text, colour in places:
+    for x, y, text, font, colour in places:
         middle = view.height + y + row / 2
         sheet.paste(colour, (x, round(middle - chip / 2)), rounded((chip, chip), chip * 0.3))
         draw.text((x + chip * 1.5, middle), text, TEXT, font, anchor="lm")

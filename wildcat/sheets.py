@@ -3,13 +3,15 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from wildcat.canvas import PAPER, QUIET, TEXT, Picture, as_picture, fitted, font_of, resized, rounded, shortened
+from wildcat.canvas import PAPER, QUIET, TEXT, Picture, as_picture, fitted, resized, rounded
 from wildcat.colours import Colour
+from wildcat.lettering import font_of, one_line
 from wildcat.render import draw_points, heatmap_overlay, undecided
 
 TRACK: Colour = (230, 229, 226)
@@ -17,6 +19,7 @@ BAR: Colour = (242, 108, 79)
 PANEL_AREA = 400 * 400  # pixels of a panel of prediction_overlay, whatever the shape of the picture
 PANEL_SIDE = 800
 _NARROWEST = 160  # a cell of a sheet, so that its caption has room
+_ROW, _VERY_WIDE = 3, 3  # panels that stand in a row; width over height from which they need not
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +63,15 @@ def prediction_overlay(image: Picture, entries: Sequence[Entry], *, title: str =
 
 
 def contact_sheet(
-    pictures: Sequence[Picture], columns: int, captions: Sequence[str] | None = None, *, side: int = 256
+    pictures: Sequence[Picture], columns: int, captions: Sequence[str] | None = None, *, side: int | None = 256
 ) -> Image.Image:
-    """Pictures of any shapes in rows, each within ``side`` pixels, with captions below.
+    """Pictures of any shapes in rows, with captions below.
+
+    Args:
+        pictures: in the order of reading.
+        columns: pictures of a row.
+        captions: of each picture.
+        side: what the longer side of each picture is brought to; None leaves pictures as they are.
 
     Raises:
         ValueError: no pictures, no columns, or another number of captions.
@@ -73,7 +82,7 @@ def contact_sheet(
         raise ValueError(f"columns must be at least 1, not {columns}")
     if captions is not None and len(captions) != len(pictures):
         raise ValueError(f"{len(pictures)} pictures need as many captions, not {len(captions)}")
-    views = [resized(p, fitted(p.size, side, side)) for p in map(as_picture, pictures)]
+    views = [p if side is None else resized(p, fitted(p.size, side, side)) for p in map(as_picture, pictures)]
     return _grid([_Panel(v, c, None) for v, c in zip(views, captions or [""] * len(views), strict=True)], columns)
 
 
@@ -85,7 +94,12 @@ class _Panel:
 
 
 def _columns(count: int, size: tuple[int, int]) -> int:
-    """Columns that bring a grid of ``count`` panels nearest to 16:10, empty places counting against it."""
+    """Columns that bring a grid of ``count`` panels nearest to 16:10, empty places counting against it.
+
+    Up to three panels stand in one row, unless they are very wide.
+    """
+    if count <= _ROW and size[0] < _VERY_WIDE * size[1]:
+        return count
 
     def badness(columns: int) -> float:
         rows = math.ceil(count / columns)
@@ -96,34 +110,38 @@ def _columns(count: int, size: tuple[int, int]) -> int:
 
 
 def _grid(panels: Sequence[_Panel], columns: int) -> Image.Image:
-    """Panels in rows of equal cells on paper, each with rounded corners, its caption and its score below."""
+    """Panels on paper, each with rounded corners, its caption and its score below.
+
+    A row is as high as its highest panel, a column as wide as its widest.
+    """
     columns = min(columns, len(panels))
-    rows = math.ceil(len(panels) / columns)
-    cell_width = max(_NARROWEST, *(p.picture.width for p in panels))
-    cell_height = max(p.picture.height for p in panels)
-    font = font_of(round(min(max(cell_width / 20, 13), 19)))
-    gap = max(12, cell_width // 22)
+    widths = [max(_NARROWEST, *(p.picture.width for p in panels[column::columns])) for column in range(columns)]
+    heights = [max(p.picture.height for p in panels[i : i + columns]) for i in range(0, len(panels), columns)]
+    size = round(min(max(max(widths) / 20, 13), 19))
+    font = font_of(size)
+    gap = max(12, max(widths) // 22)
     captioned = any(p.caption for p in panels)
     scored = any(p.score is not None for p in panels)
-    line = round(font.size * 1.75) if captioned else 0
-    foot = line + (round(font.size * 0.5) if scored else 0)
-    width = columns * cell_width + (columns + 1) * gap
-    height = rows * (cell_height + foot) + (rows + 1) * gap
-    sheet = Image.new("RGB", (width, height), PAPER)
+    line = round(size * 1.75) if captioned else 0
+    foot = line + (round(size * 0.5) if scored else 0)
+    lefts = list(accumulate((width + gap for width in widths), initial=gap))
+    tops = list(accumulate((height + foot + gap for height in heights), initial=gap))
+    sheet = Image.new("RGB", (lefts[-1], tops[-1]), PAPER)
     draw = ImageDraw.Draw(sheet)
     for index, panel in enumerate(panels):
-        left = gap + (index % columns) * (cell_width + gap)
-        top = gap + (index // columns) * (cell_height + foot + gap)
-        corner = (left + (cell_width - panel.picture.width) // 2, top + (cell_height - panel.picture.height) // 2)
+        row, column = divmod(index, columns)
+        left, width, top, bottom = lefts[column], widths[column], tops[row], tops[row] + heights[row]
+        corner = (left + (width - panel.picture.width) // 2, (top + bottom - panel.picture.height) // 2)
         sheet.paste(panel.picture, corner, rounded(panel.picture.size, min(8.0, min(panel.picture.size) / 8)))
-        middle = top + cell_height + line * 0.55
+        middle = bottom + line * 0.55
         score = "" if panel.score is None else f"{100 * panel.score:.0f} %"
         start = left if score else corner[0]  # a bar is as wide as its cell
-        room = left + cell_width - start - (font.getlength(score) + font.size if score else 0)
-        draw.text((start, middle), shortened(panel.caption, font, room), TEXT if score else QUIET, font, anchor="lm")
-        draw.text((left + cell_width, middle), score, QUIET, font, anchor="rm")
+        room = left + width - start - (font.getlength(score) + size if score else 0)
+        caption, its_font = one_line(panel.caption, size, room)
+        draw.text((start, middle), caption, TEXT if score else QUIET, its_font, anchor="lm")
+        draw.text((left + width, middle), score, QUIET, font, anchor="rm")
         if panel.score is not None:
-            _score_bar(sheet, left, top + cell_height + line, cell_width, panel.score)
+            _score_bar(sheet, left, bottom + line, width, panel.score)
     return sheet
 
 
