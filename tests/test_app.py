@@ -16,7 +16,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from tests.browser import PHONE, chromium, page
+from tests.browser import DESKTOP, PHONE, chromium, page
 from tests.runs import start, tiny
 from wildcat.app import serve
 from wildcat.cli import main
@@ -164,6 +164,40 @@ def test_on_a_phone_with_sample_photographs(server: tuple[str, subprocess.Popen[
         shown(tab)
         assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         assert tab.errors == [] and tab.outside == []
+
+
+@pytest.mark.parametrize(("size", "dark"), [(DESKTOP, False), (PHONE, True)])
+def test_names_and_the_button_are_on_the_pictures(
+    server: tuple[str, subprocess.Popen[str]],
+    browser: Any,
+    place: Path,
+    tmp_path: Path,
+    size: tuple[int, int],
+    dark: bool,
+) -> None:
+    high = tmp_path / "a high picture with a long name.png"
+    Image.new("RGB", (200, 500), "grey").save(high)
+    with page(browser, size, dark=dark) as tab:
+        tab.goto(server[0])
+        upload(tab, high, place / "flower.jpg")
+        for name in (high.name, "flower.jpg"):
+            shown(tab)
+            tab.wait_for_function("document.querySelector('#picture img').complete")
+            button, picture = (
+                tab.locator(f"#picture {part}").bounding_box() for part in (".icon-button-wrapper", "img")
+            )
+            assert picture["x"] < button["x"] < button["x"] + button["width"] < picture["x"] + picture["width"], name
+            before = tab.get_attribute("#picture img", "src")
+            tab.click("#thumbnails button >> nth=1")
+            if name == high.name:
+                changed(tab, before)
+        names = tab.locator("#thumbnails .caption-label")
+        assert names.all_inner_texts() == [high.name, "flower.jpg"] and names.first.is_visible()
+        cut = "label => label.scrollWidth > label.clientWidth"
+        assert names.first.evaluate(cut)
+        tab.hover("#thumbnails button >> nth=0")
+        assert not names.first.evaluate(cut)  # the whole name
+        assert tab.errors == []
 
 
 def test_one_map_a_class_is_not_compared_with_others(browser: Any, tmp_path: Path) -> None:
