@@ -18,13 +18,14 @@ from wildcat.data import Dataset, Sample
 from wildcat.evaluate import Score, observe, results_of
 from wildcat.predict import Predictor
 from wildcat.prediction import Settings
-from wildcat.report import render_page
+from wildcat.report import contents, render_page
 from wildcat.report.charts import nice_ticks
 from wildcat.report.choice import Choice, failures, successes
 
 NASTY = "<script>alert('x')</script> & \"blue\""
 CLASSES = ("red", "green", NASTY)
 SIDE = 96
+SECRET = "/home/someone/private"
 
 
 class Spots(Dataset):
@@ -48,7 +49,7 @@ class Spots(Dataset):
             samples.append(
                 Sample(f"<b>{number}</b>.png", None, row, boxes, np.array(sorted(labels)), np.zeros(len(labels), bool))
             )
-        super().__init__("spots", "test", CLASSES, samples, multi_label=multi_label)
+        super().__init__(f"tags:{SECRET}/spots.csv", "test", CLASSES, samples, multi_label=multi_label)
 
     def image(self, index: int, draft_size: int | None = None) -> Any:
         from PIL import Image
@@ -79,7 +80,8 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> str:
     )
     reader, score = observed()
     results = results_of(reader, {"model": score}, 1.0)
-    info = Run(replace(tiny(), data="spots"), CLASSES, True, (0.5,) * 3, (0.5,) * 3, 6)
+    config = replace(tiny(), data=f"tags:{SECRET}/spots.csv", weights=f"{SECRET}/trunk.pt")
+    info = Run(config, CLASSES, True, (0.5,) * 3, (0.5,) * 3, 6)
     return render_page(NASTY, info, reader, score, results, run, ["A note."])
 
 
@@ -154,10 +156,25 @@ def test_the_page(text: str) -> None:
     links = {values["href"] for tag, values in checker.tags if tag == "a"}
     assert {(link or "")[1:] for link in links} <= set(checker.ids)
     assert "The figures are of 6 pictures: a single one is 17 points of accuracy." in text
-    assert "the true boxes in white" in text and "pictures of spots (test)" in text
+    assert "the true boxes in white" in text and "pictures of tags:spots.csv (test)" in text
+    assert SECRET not in text and "<dd>trunk.pt</dd>" in text  # a report is sent
     assert "A note." in text and "http" not in text.replace("http-equiv", "")
     assert "<script>alert" not in text and "<b>1</b>" not in text  # names are text
     assert text.count("<script>") == 1
+
+
+def test_the_weakest_curve_comes_first() -> None:
+    reader = predictor()
+    score = observe(reader, Spots().subset([0, 1, 2, 0, 1, 3, 3, 4, 5]))["model"]
+    # The worst probabilities for red, which is in five pictures, the best for green, which is in three.
+    score.probabilities[:, 0] = (score.dataset.labels[:, 0] == -1) / 2
+    score.probabilities[:, 1] = (score.dataset.labels[:, 1] == 1) / 2
+    shown = contents.panels(score)
+    assert shown[0]["name"] == "red" and shown[0]["svg"].count("average precision") == 1
+    figures = [float(panel["figure"]) for panel in shown]
+    assert figures == sorted(figures) and figures[0] < 60 < figures[-1] == 100
+    found = {panel["name"]: (panel["count"], panel["few"]) for panel in shown}
+    assert found == {"red": ("5 pictures", False), "green": ("3 pictures", True), NASTY: ("1 picture", True)}
 
 
 def test_the_command_and_big_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,7 +182,8 @@ def test_the_command_and_big_data(tmp_path: Path, capsys: pytest.CaptureFixture[
 
     run = train(tiny(epochs=1, data="synthetic:count=8,size=64"), tmp_path / "run")
     assert main(["report", str(run), "--pictures", "5", "--out", str(tmp_path / "a page.html")]) == 0
-    assert "a page.html" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "a page.html" in told.out and "reading 5 of 8 pictures; --pictures N" in told.err
     written = (tmp_path / "a page.html").read_text()
     assert "All figures are of 5 of 8 pictures" in written
     # With results of all pictures the figures are theirs.

@@ -11,6 +11,7 @@ from typing import Any
 
 from wildcat.checkpoint import BACKGROUND, CONFIG, WEIGHTS, Run, read_run
 from wildcat.config import read_json
+from wildcat.data import without_path
 from wildcat.errors import WildcatError
 from wildcat.files import write_atomically, write_json
 
@@ -44,13 +45,13 @@ def save_for_hub(run: str | Path, folder: str | Path, *, name: str | None = None
         raise WildcatError(f"{source} has no {WEIGHTS}: training has not finished")
     target.mkdir(parents=True, exist_ok=True)
     values = read_json(source / CONFIG)
-    values["config"]["data"] = _without_path(values["config"]["data"])
+    values["config"]["data"] = without_path(values["config"]["data"])
     if values["config"]["weights"] is not None:
         values["config"]["weights"] = Path(values["config"]["weights"]).name
     write_json(target / CONFIG, values)
     results = read_json(source / RESULTS) if (source / RESULTS).is_file() else None
     if results is not None:
-        results["data"] = _without_path(results["data"])
+        results["data"] = without_path(results["data"])
         if "warnings" in results:
             results["warnings"] = [warning.partition(": ")[0] for warning in results["warnings"]]
         write_json(target / RESULTS, results)
@@ -58,7 +59,7 @@ def save_for_hub(run: str | Path, folder: str | Path, *, name: str | None = None
         background = read_json(source / BACKGROUND)
         if "fitted_on" in background:
             spec, _, split = background["fitted_on"].rpartition(" ")
-            background["fitted_on"] = f"{_without_path(spec)} {split}"
+            background["fitted_on"] = f"{without_path(spec)} {split}"
         write_json(target / BACKGROUND, background)
     shutil.copyfile(source / WEIGHTS, target / WEIGHTS)
     card = model_card(info, results, name or source.resolve().name, license)
@@ -109,15 +110,15 @@ def model_card(info: Run, results: dict[str, Any] | None, name: str, license: st
     """The card of a run: Markdown with the hub's metadata in front."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    data = _without_path(info.config.data)
+    data = without_path(info.config.data)
     scores = _scores(results)
     measured = None
     if results is not None and scores:
         measured = [
             EvalResult(
                 task_type="image-classification" if task == "classification" else task,
-                dataset_type=_without_path(results["data"]).partition(":")[0],
-                dataset_name=_without_path(results["data"]),
+                dataset_type=without_path(results["data"]).partition(":")[0],
+                dataset_name=without_path(results["data"]),
                 dataset_split=results["split"],
                 metric_type=key,
                 metric_name=told,
@@ -139,7 +140,7 @@ def model_card(info: Run, results: dict[str, Any] | None, name: str, license: st
     table = "\n".join(f"| {told} | {value:.1f} |" for _, _, told, value in scores)
     warnings = "".join(f"\n\n**Warning:** {warning}." for warning in (results or {}).get("warnings", ()))
     measured_on = (
-        f"Measured on `{_without_path(results['data'])}`, split `{results['split']}`, {results['images']:,} pictures; "
+        f"Measured on `{without_path(results['data'])}`, split `{results['split']}`, {results['images']:,} pictures; "
         f"per cent.\n\n| | |\n|---|---|\n{table}{warnings}"
         if results is not None and scores
         else "Not measured: no results.json came with the run."
@@ -200,12 +201,6 @@ def _scores(results: dict[str, Any] | None) -> list[tuple[str, str, str, float]]
         for key, told in keys.items()
         if (value := (results or {}).get(task, {}).get(key)) is not None
     ]
-
-
-def _without_path(spec: str) -> str:
-    """``voc07:/home/me/data`` as ``voc07:data``."""
-    kind, colon, path = spec.partition(":")
-    return f"{kind}:{path.rstrip('/').rpartition('/')[2]}" if colon and "/" in path else spec
 
 
 def _listed(names: Any) -> str:

@@ -38,6 +38,7 @@ __all__ = [
     "label_doubts",
     "open_dataset",
     "sharing_doubts",
+    "without_path",
 ]
 
 
@@ -239,3 +240,13 @@ def default_splits(spec: str) -> tuple[str, str]:
         if train in there and score in there and not (kind.scored_without_test and score.endswith("test")):
             return train, score
     raise WildcatError(f"data {spec!r} has the splits {', '.join(there)}: name the ones to train on and to score")
+
+
+def without_path(spec: str) -> str:
+    """The specification as others may see it: of the path its last part alone.
+
+    >>> without_path("voc07:/home/me/data"), without_path("synthetic:count=24")
+    ('voc07:data', 'synthetic:count=24')
+    """
+    kind, colon, path = spec.partition(":")
+    return f"{kind}:{path.rstrip('/').rpartition('/')[2]}" if colon and "/" in path else spec

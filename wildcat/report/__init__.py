@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from wildcat._version import __version__
 from wildcat.checkpoint import Run, read_run
 from wildcat.combined import CombinedPredictor
 from wildcat.config import read_json
+from wildcat.data import without_path
 from wildcat.errors import WildcatError
 from wildcat.evaluate import Score, items_of, observe, open_scored, results_of, usual_tasks
 from wildcat.files import write_atomically
@@ -77,6 +79,8 @@ def write_report(
     total = len(dataset)
     if total > most_pictures:
         dataset = dataset.subset(np.linspace(0, total - 1, most_pictures).round().astype(int).tolist())
+    among = f" of {total:,}" if total > len(dataset) else ""
+    print(f"reading {len(dataset):,}{among} pictures; --pictures N reads N of them, in less time", file=sys.stderr)
     start = time.perf_counter()
     scores = observe(predictor, dataset, usual_tasks(dataset))
     notes = []
@@ -143,13 +147,14 @@ def render_page(
     with_pictures = {part.label: part.anchor for part in classes}
     for row in table["rows"]:
         row["anchor"] = with_pictures.get(row["label"], "")
-    panels = contents.panels(score, order)
+    panels = contents.panels(score)
     panels_about = (
-        f"Recall to the right, precision upwards, each from 0 to 1, and average precision in per cent; "
-        f"{len(dataset):,} pictures."
+        f"Recall to the right, precision upwards, each from 0 to 1; average precision in per cent, and how many of the "
+        f"{len(dataset):,} pictures hold the class. The weakest curve first"
+        + (f", {len(panels)} of {len(info.classes)} classes." if len(panels) < len(info.classes) else ".")
     )
-    if len(panels) < len(info.classes):
-        panels_about += f" {len(panels)} of {len(info.classes)} classes, the weakest first."
+    if any(panel["few"] for panel in panels):
+        panels_about += f" Grey: of fewer than {contents.FEW_POSITIVES} pictures a curve says little."
     pictures_about = (
         "The weakest class first, failures before the best. Each picture has the heatmap of the class, the point where "
         "the model sees it most, "
@@ -158,7 +163,7 @@ def render_page(
     if left_out:
         pictures_about += f" {len(classes)} of {len(classes) + left_out} classes, so that the page stays small."
     model = f"{info.config.backbone} with {info.config.num_maps} maps a class"
-    scored = f"{results.get('images', len(dataset)):,} pictures of {dataset.spec} ({dataset.split})"
+    scored = f"{results.get('images', len(dataset)):,} pictures of {without_path(dataset.spec)} ({dataset.split})"
     lead = f"{model}, trained on {info.images:,} pictures with image labels alone; scored on {scored}."
     count = results.get("images", len(dataset))
     if count < FEW:

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from wildcat.config import TrainConfig
+from wildcat.data import without_path
 from wildcat.evaluate import Score
 from wildcat.metrics import precision_recall_curve
 from wildcat.report.charts import Line, line_chart, precision_recall_panel
 from wildcat.report.choice import is_predicted
 
 MOST_PANELS, MOST_ROWS = 40, 30  # classes with a curve, and with a row in the matrix
+FEW_POSITIVES = 5  # below, a curve says little
 
 
 def figures(results: dict[str, Any]) -> list[dict[str, str]]:
@@ -114,17 +116,19 @@ def class_table(results: dict[str, Any], classes: Sequence[str]) -> tuple[dict[s
     return {"columns": head, "rows": rows, "means": means}, order
 
 
-def panels(score: Score, order: Sequence[int]) -> list[dict[str, Any]]:
-    """Precision over recall of the first classes of ``order``."""
-    labels = score.dataset.labels
+def panels(score: Score) -> list[dict[str, Any]]:
+    """Precision over recall, of the classes whose curves have the lowest average precision, the lowest first."""
+    labels, classes = score.dataset.labels, score.dataset.classes
+    curves = [precision_recall_curve(score.probabilities[:, c], labels[:, c]) for c in range(len(classes))]
+    known = [(curve.average_precision("area"), c) for c, curve in enumerate(curves) if curve.positives]
     shown: list[dict[str, Any]] = []
-    for c in order:
-        curve = precision_recall_curve(score.probabilities[:, c], labels[:, c])
-        if curve.positives and len(shown) < MOST_PANELS:
-            figure = f"{100 * curve.average_precision('area'):.1f}"
-            name = score.dataset.classes[c]
-            svg = precision_recall_panel(name, curve.recall, curve.envelope, f"average precision {figure} %")
-            shown.append({"name": name, "figure": figure, "svg": svg})
+    for precision, c in sorted(known)[:MOST_PANELS]:
+        curve, figure = curves[c], f"{100 * precision:.1f}"
+        count = f"{curve.positives:,} picture{'s' if curve.positives > 1 else ''}"
+        told = f"average precision {figure} %, {count}"
+        svg = precision_recall_panel(classes[c], curve.recall, curve.envelope, told)
+        few = curve.positives < FEW_POSITIVES
+        shown.append({"name": classes[c], "figure": figure, "count": count, "few": few, "svg": svg})
     return shown
 
 
@@ -164,9 +168,11 @@ def matrix(score: Score) -> dict[str, Any] | None:
 
 
 def settings(config: TrainConfig) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Settings that differ from the defaults, and all of them."""
+    """Settings that differ from the defaults, and all of them; of paths the last part, since reports are sent."""
     defaults = TrainConfig().to_dict()
-    values = [(field.name, getattr(config, field.name)) for field in dataclasses.fields(config)]
+    shown = {"data": without_path(config.data), "weights": config.weights and Path(config.weights).name}
+    names = [field.name for field in dataclasses.fields(config)]
+    values = [(name, shown.get(name, getattr(config, name))) for name in names]
     every = [(name, _told(value)) for name, value in values]
     return [(name, _told(value)) for name, value in values if value != defaults[name]], every
 
