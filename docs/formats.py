@@ -32,6 +32,11 @@ Below is one picture, `in/park/rex.jpg`, 60 x 40 pixels, of three classes, from 
 - **Points** are in pixels of the upright picture; pixel i covers i to i + 1.
 """
 
+# To who corrects what is proposed.
+ADVICE = """\
+Begin with the points: they are right far more often than masks, and one click moves a wrong one. Where masks are
+wanted, write them with `--crf`, which moves their edges to those of the picture, so that less is left to correct."""
+
 # title, and what is to be known
 SECTIONS = {
     "json": (
@@ -70,16 +75,25 @@ Masks and boxes in the layout of a year of VOCdevkit: put the pictures into `JPE
     ),
     "label-studio": (
         "Label Studio",
-        """\
+        f"""\
 Make a project with the labelling interface of `labels.xml`, and import `tasks.json`: tags, points and brush masks come
-as predictions. Pictures are expected in local storage (`/data/local-files/?d=`); where they are served from elsewhere,
-replace that prefix.""",
+as predictions.
+
+Pictures are looked for in Label Studio's local files: `/data/local-files/?d=park/rex.jpg`, where `d=` is the path from
+a root. Start Label Studio with `LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true` and with the root, such as
+`LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT=/home/me/photos`, and give the project a source storage of the type "Local
+files" whose folder is below the root. `--image-prefix` says where pictures are if they are elsewhere: in a
+folder of the root (`'/data/local-files/?d=2024/in'`), or a server (`https://host/photos`).
+
+{ADVICE}""",
     ),
     "cvat": (
         "CVAT",
-        """\
+        f"""\
 Make a task of the same pictures with the labels of `labels.json` (the "Raw" tab), and upload `annotations.xml` as "CVAT
-for images 1.1": tags, points and masks.""",
+for images 1.1": tags, points and masks.
+
+{ADVICE}""",
     ),
 }
 

@@ -4,8 +4,8 @@ wildcat export imagenet --format onnx --out imagenet.onnx
 python examples/onnx_numpy.py imagenet.onnx dog.jpg
 """
 
+import argparse
 import json
-import sys
 
 import numpy as np
 import onnxruntime
@@ -30,4 +30,7 @@ def main(file: str, picture: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", metavar="FILE", help="an exported model, .onnx")
+    parser.add_argument("picture", metavar="PICTURE")
+    main(**vars(parser.parse_args()))

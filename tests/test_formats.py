@@ -479,6 +479,27 @@ def test_label_studio(root: Path, tmp_path: Path) -> None:
         assert (mask == expected_mask(prediction)).all()
 
 
+@pytest.mark.parametrize(
+    ("prefix", "url"),
+    [
+        ("https://photos.example/all", "https://photos.example/all/a/cat.png"),
+        ("s3://bucket/", "s3://bucket/a/cat.png"),
+        ("/data/local-files/?d=photos", "/data/local-files/?d=photos/a/cat.png"),
+        ("/files?name=", "/files?name=a/cat.png"),
+    ],
+)
+def test_label_studio_where_pictures_are(root: Path, tmp_path: Path, prefix: str, url: str) -> None:
+    write(root, tmp_path, "json", "label-studio", image_prefix=prefix)
+    tasks = json.loads((tmp_path / "label-studio/tasks.json").read_text())
+    assert tasks[0]["data"]["image"] == url
+
+
+def test_a_prefix_without_label_studio_is_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "imagenet", "x.png", "--out", str(tmp_path / "out"), "--image-prefix", "s3://b"]) == 2
+    assert "--image-prefix is for --formats label-studio" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @given(hypothesis_numpy.arrays(np.bool_, hypothesis_numpy.array_shapes(min_dims=2, max_dims=2, max_side=12)))
 def test_brushes(inside: np.ndarray) -> None:
     assert (read_brush(brush_rle(inside), *inside.shape) == 255 * inside).all()

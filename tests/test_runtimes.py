@@ -336,6 +336,14 @@ def test_commands(run: Path, runtime: str, tmp_path: Path, capsys: pytest.Captur
 # The example
 
 
+@pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["model.onnx"], 2)])
+def test_the_example_says_how_it_is_used(arguments: list[str], code: int) -> None:
+    example = REPOSITORY / "examples" / "onnx_numpy.py"
+    done = subprocess.run([sys.executable, str(example), *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert (done.stderr if code else done.stdout).startswith("usage: onnx_numpy.py [-h] FILE PICTURE\n")
+
+
 def test_the_example_with_numpy_alone(run: Path, tmp_path: Path) -> None:
     flower = load_sample_image("flower.jpg")
     Image.fromarray(flower).save(tmp_path / "flower.png")

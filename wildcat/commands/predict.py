@@ -46,15 +46,23 @@ wildcat predict runs/mine pictures/ --json - | jq -c '[.file, .predicted[].class
     )
     add_reading(parser)
     parser.add_argument("--crf", action="store_true", help="refine masks with the dense CRF")
+    parser.add_argument(
+        "--image-prefix",
+        metavar="URL-OR-PATH",
+        help="where Label Studio finds the pictures: their names are added to it (default: /data/local-files/?d=)",
+    )
     add_runtime(parser)
     add_device(parser)
     arguments = parser.parse_args(argv)
     if arguments.out is None and (arguments.formats or arguments.crf):
         raise WildcatError("give a folder for what --formats and --crf write: --out DIR")
     formats = (arguments.formats or "json,overlay").split(",") if arguments.out else []
+    if arguments.image_prefix is not None and "label-studio" not in formats:
+        raise WildcatError("--image-prefix is for --formats label-studio, and no other format names addresses")
 
     from wildcat.data.sample import pictures_at
     from wildcat.formats import JsonFile, JsonLines, Told, Writer, check_formats, folders_of, write_predictions
+    from wildcat.formats.label_studio import LOCAL_FILES
     from wildcat.predict import items_of
     from wildcat.runtimes import load
 
@@ -79,6 +87,7 @@ wildcat predict runs/mine pictures/ --json - | jq -c '[.file, .predicted[].class
         root=_root(arguments.pictures),
         threshold=arguments.threshold,
         crf=arguments.crf,
+        image_prefix=arguments.image_prefix or LOCAL_FILES,
         more=more,
     )
     for failure in failures:

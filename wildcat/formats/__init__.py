@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from wildcat.data.sample import check_choice
 from wildcat.files import UNFINISHED, remove_leftovers
 from wildcat.formats.coco import CocoWriter
 from wildcat.formats.cvat import CvatWriter
-from wildcat.formats.label_studio import LabelStudioWriter
+from wildcat.formats.label_studio import LOCAL_FILES, LabelStudioWriter
 from wildcat.formats.picture import Names, Picture, Writer
 from wildcat.formats.pictures import MaskWriter, OverlayWriter
 from wildcat.formats.tables import CsvWriter, JsonFile, JsonLines, Told
@@ -51,6 +52,7 @@ def write_predictions(
     root: Path | None = None,
     threshold: Threshold = 0.5,
     crf: bool = False,
+    image_prefix: str = LOCAL_FILES,
     more: Sequence[Writer] = (),
 ) -> list[Failure]:
     """Write predictions as they come; memory does not grow with their number.
@@ -79,6 +81,7 @@ def write_predictions(
             pictures elsewhere, the last part of the name counts; names given twice are numbered.
         threshold: probability from which a class counts as predicted, for all classes or by class.
         crf: refine masks with the dense CRF.
+        image_prefix: where ``label-studio`` says that pictures are: an address or a path, which names are added to.
         more: writers of other places, which are given every picture as well.
 
     Returns:
@@ -92,6 +95,7 @@ def write_predictions(
     if wanted:
         below = (file for folder in folders_of(out) for file in folder.rglob(UNFINISHED))
         remove_leftovers([*out.glob(UNFINISHED), *below])
+    makers = _WRITERS | {"label-studio": partial(LabelStudioWriter, image_prefix=image_prefix)}
     names = Names(root)
     failures: list[Failure] = []
     writers: list[Writer] = []
@@ -99,7 +103,7 @@ def write_predictions(
         for writer in more:
             held.callback(writer.discard)
         for name in wanted:
-            writer = _WRITERS[name](out, tuple(classes))
+            writer = makers[name](out, tuple(classes))
             held.callback(writer.discard)
             writers.append(writer)
         writers += more  # last: files have their names before anything is told, perhaps to a reader that has gone

@@ -15,7 +15,7 @@ from wildcat.colours import class_colours
 from wildcat.files import write_atomically
 from wildcat.formats.picture import Growing, JsonList, Picture, xml_text
 
-FILES = "/data/local-files/?d="  # where Label Studio serves local files from
+LOCAL_FILES = "/data/local-files/?d="  # where Label Studio serves files of its machine
 _RUN_BITS = (3, 6, 10, 16)  # a run's length less one is written with the smallest of these
 _WORD_BITS = 8
 
@@ -23,10 +23,12 @@ _WORD_BITS = 8
 class LabelStudioWriter:
     """``label-studio/tasks.json``, to be imported, and ``labels.xml``, the labelling interface that it fits.
 
-    A task has one prediction: a choice of tags, a key point and a brush mask for each predicted class.
+    A task has one prediction: a choice of tags, a key point and a brush mask for each predicted class. Its picture's
+    address is the prefix with the picture's name behind.
     """
 
-    def __init__(self, out: Path, classes: tuple[str, ...]) -> None:
+    def __init__(self, out: Path, classes: tuple[str, ...], image_prefix: str = LOCAL_FILES) -> None:
+        self._prefix = image_prefix if image_prefix.endswith(("/", "=")) else f"{image_prefix}/"
         self._folder = out / "label-studio"
         self._file = Growing(self._folder / "tasks.json")
         self._tasks = JsonList(self._file.stream)
@@ -34,7 +36,7 @@ class LabelStudioWriter:
 
     def add(self, picture: Picture) -> None:
         """Write a task."""
-        url = FILES + quote(picture.name, errors="surrogateescape")
+        url = self._prefix + quote(picture.name, errors="surrogateescape")
         prediction: dict[str, Any] = {"model_version": f"wildcat {__version__}", "result": _result(picture)}
         if picture.present:
             prediction["score"] = picture.score_of(picture.present[0])
