@@ -47,7 +47,14 @@ class Spots(Dataset):
             x, y = centre or (0, 0)
             boxes = np.array([[x - 8, y - 8, x + 8, y + 8]] * len(labels), np.float32)
             samples.append(
-                Sample(f"<b>{number}</b>.png", None, row, boxes, np.array(sorted(labels)), np.zeros(len(labels), bool))
+                Sample(
+                    f"{SECRET}/5.png" if number == 5 else f"<b>{number}</b>.png",
+                    None,
+                    row,
+                    boxes,
+                    np.array(sorted(labels)),
+                    np.zeros(len(labels), bool),
+                )
             )
         super().__init__(f"tags:{SECRET}/spots.csv", "test", CLASSES, samples, multi_label=multi_label)
 
@@ -157,7 +164,7 @@ def test_the_page(text: str) -> None:
     assert {(link or "")[1:] for link in links} <= set(checker.ids)
     assert "The figures are of 6 pictures: a single one is 17 points of accuracy." in text
     assert "the true boxes in white" in text and "pictures of tags:spots.csv (test)" in text
-    assert SECRET not in text and "<dd>trunk.pt</dd>" in text  # a report is sent
+    assert "5.png: heatmap" in text and SECRET not in text and "<dd>trunk.pt</dd>" in text  # a report is sent
     assert "A note." in text and "http" not in text.replace("http-equiv", "")
     assert "<script>alert" not in text and "<b>1</b>" not in text  # names are text
     assert text.count("<script>") == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
@@ -58,9 +59,15 @@ def card(choice: Choice, prediction: Prediction, sample: Sample) -> Shown:
             _draw_box(picture, (x1 * scale[0], y1 * scale[1], x2 * scale[0], y2 * scale[1]))
             boxes += 1
     picture = render.draw_points(picture, [(x * scale[0], y * scale[1])])
-    told = f"{prediction.name}: heatmap of {name}, its point at {x:.0f}, {y:.0f}"
+    told = f"{_name(prediction)}: heatmap of {name}, its point at {x:.0f}, {y:.0f}"
     told += f", and {boxes} true box{'es' if boxes > 1 else ''}" if boxes else ""
-    return _shown(picture, told, prediction.name, choice.kind, 100 * choice.score)
+    return _shown(picture, told, _name(prediction), choice.kind, 100 * choice.score)
+
+
+def _name(prediction: Prediction) -> str:
+    """The picture's name in its data set, without folders of this machine: reports are sent."""
+    path = Path(prediction.name)
+    return path.name if path.is_absolute() else prediction.name
 
 
 def map_strip(choice: Choice, prediction: Prediction) -> list[Shown]:
@@ -75,11 +82,11 @@ def map_strip(choice: Choice, prediction: Prediction) -> list[Shown]:
     count = len(prediction.multi_maps) // len(prediction.class_maps)
     maps: npt.NDArray[np.float32] = prediction.multi_maps[choice.label * count : (choice.label + 1) * count]
     view = _smaller(prediction.image, MAP_SIDE)
-    strip = [_shown(view, f"{prediction.name}, as it is", "picture")]
+    strip = [_shown(view, f"{_name(prediction)}, as it is", "picture")]
     highest = max(float(maps.max()), 1e-6)
     for number, values in enumerate(maps, start=1):
         picture = render.heatmap_overlay(view, values, vmin=0.0, vmax=highest)
-        told = f"{prediction.name}: map {number} of the {count} maps of {name}, highest value {values.max():.2f}"
+        told = f"{_name(prediction)}: map {number} of the {count} maps of {name}, highest value {values.max():.2f}"
         strip.append(_shown(picture, told, f"map {number}"))
     return strip
 
