@@ -38,7 +38,8 @@ TITLES = {
 # What stands between a result and its goal, or explains a figure that surprises.
 NOTES = {
     "maps": """torchcam's CAM, without gradients, also takes one pass of the trunk, and no method takes less: what is
-to gain there is a faster pass (filters with BatchNorm and activation inside, in bf16, in OpenVINO).""",
+to gain there is a faster pass (filters with BatchNorm and activation inside, in bf16, in OpenVINO). What is left is
+that pass, and then resizing.""",
     "runtimes": """What ours does besides the trunk: normalisation, head, pooling and copies between arrays.""",
     "pooling": """"memory" reads the maps once: the least that any pooling must do. Ours also selects, and its backward
 pass writes a gradient for each cell; all of the head is under 1 % of a training step.""",

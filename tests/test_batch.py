@@ -22,6 +22,7 @@ from wildcat.attempts import MOST, Attempts
 from wildcat.batch import ATTEMPTS, ERRORS, PREDICTIONS, Reader, Work, predict_all
 from wildcat.cli import main
 from wildcat.errors import WildcatError
+from wildcat.files import unfinished
 from wildcat.inputs import Part
 from wildcat.train import train
 
@@ -106,7 +107,7 @@ def test_killed_in_the_middle_and_continued(ray: Any, place: Path, tmp_path: Pat
     process.communicate()
     assert process.returncode == -signal.SIGKILL and rows(out / PREDICTIONS)
     # What a kill at other moments leaves: half a file, and errors of a part without its predictions.
-    (out / PREDICTIONS / ".x.parquet.1.tmp").write_bytes(b"PAR1")
+    unfinished(out / PREDICTIONS / "x.parquet").write_bytes(b"PAR1")
     with contextlib.suppress(StopIteration):
         errors = next((out / ERRORS).glob("*.parquet"))
         (out / PREDICTIONS / errors.name).unlink()

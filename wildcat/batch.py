@@ -239,7 +239,8 @@ def predict_all(
         if parts:
             shutil.rmtree(out / ATTEMPTS, ignore_errors=True)  # they tell of the workers of one command
             (out / ATTEMPTS).mkdir()
-            with _connected(ray, address, workers):
+            # What Ray says of processes that end comes by standard output, until it has ended: with other messages.
+            with contextlib.redirect_stdout(sys.stderr), _connected(ray, address, workers):
                 _run(ray, parts, Work(run, str(out), threshold, batch_size, precision, runtime), workers)
             shutil.rmtree(out / ATTEMPTS)
         return Done(_rows(out / PREDICTIONS), _rows(out / ERRORS))
@@ -357,8 +358,7 @@ def _run(ray: Any, parts: Sequence[Part], work: Work, workers: int | None) -> No
     )
     goes_on = f"what is finished is in {work.out}; the same command goes on"
     try:
-        # What Ray says of processes that end comes by standard output; it goes with the other messages.
-        with contextlib.redirect_stdout(sys.stderr), tqdm(desc="predicting", unit=" images", disable=None) as shown:
+        with tqdm(desc="predicting", unit=" images", disable=None) as shown:
             for row in done.iter_rows():
                 if row["error"]:
                     raise WildcatError(f"{row['error']} ({goes_on})")
