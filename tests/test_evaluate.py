@@ -255,6 +255,10 @@ def test_results_of_another_task_are_kept(tmp_path: Path) -> None:
     assert "segmentation" not in scored("--tasks", "classification", "--precision", "bf16")
     assert set(scored("--tasks", "pointing")) >= {"pointing"}
     assert "pointing" not in scored("--tasks", "classification", "--split", "train")
+    elsewhere = tmp_path / "elsewhere.json"
+    elsewhere.write_bytes((run / "results.json").read_bytes())  # perhaps of another model
+    scored("--tasks", "pointing", "--json", str(elsewhere))
+    assert "classification" not in json.loads(elsewhere.read_text())
     scored("--tasks", "classification")
     (run / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes())  # a newer model, as it were
     assert "classification" not in scored("--tasks", "pointing")

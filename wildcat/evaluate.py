@@ -24,6 +24,16 @@ from wildcat.prediction import Prediction
 from wildcat.results import TASKS
 
 
+def check_tasks(tasks: Sequence[str]) -> None:
+    """Refuse what is no task.
+
+    Raises:
+        WildcatError: with the task that was perhaps meant.
+    """
+    for task in tasks:
+        check_choice(task, TASKS, "task")
+
+
 def usual_tasks(dataset: Dataset) -> list[str]:
     """What is scored where nothing is asked for."""
     return ["classification", "pointing"] if dataset.has_boxes else ["classification"]
@@ -85,7 +95,7 @@ def open_scored(data: str, split: str, classes: Sequence[str], on_bad_image: str
 
 def evaluate(
     predictor: Predictor,
-    data: str,
+    data: str | Dataset,
     *,
     split: str | None = None,
     tasks: Sequence[str] | None = None,
@@ -104,8 +114,8 @@ def evaluate(
 
     Args:
         predictor: from :func:`wildcat.load`.
-        data: a data set, kind:path.
-        split: the data set's usual scoring split unless given.
+        data: a data set, kind:path; or one from :func:`open_scored`.
+        split: of a path, the data set's usual scoring split unless given.
         tasks: out of classification, pointing, segmentation; those that the data has no annotation for are left out
             with a note. Classification, and pointing where there are boxes, unless given.
         on_bad_image: "error" or "skip".
@@ -118,20 +128,20 @@ def evaluate(
     Raises:
         WildcatError: for an unknown task, or other classes than the model's.
     """
-    for task in tasks or ():
-        check_choice(task, TASKS, "task")
+    check_tasks(tasks or ())
     start = time.perf_counter()
-    dataset = open_scored(data, split or default_splits(data)[1], predictor.settings.classes, on_bad_image)
+    if isinstance(data, str):
+        split = split or default_splits(data)[1]
+        dataset = open_scored(data, split, predictor.settings.classes, on_bad_image)
+    else:
+        dataset = data
     tasks = usual_tasks(dataset) if tasks is None else tasks
-    if "pointing" in tasks and not dataset.has_boxes:
-        print(f"{data} has no boxes: pointing is left out", file=sys.stderr)
-        tasks = [task for task in tasks if task != "pointing"]
-    if "segmentation" in tasks and not dataset.has_masks:
-        print(f"{data} has no masks: segmentation is left out", file=sys.stderr)
-        tasks = [task for task in tasks if task != "segmentation"]
-
+    for task, what, has in (("pointing", "boxes", dataset.has_boxes), ("segmentation", "masks", dataset.has_masks)):
+        if task in tasks and not has:
+            print(f"{dataset.spec} has no {what}: {task} is left out", file=sys.stderr)
+            tasks = [other for other in tasks if other != task]
     if not tasks:
-        raise WildcatError(f"{data} {dataset.split} has nothing to score of what was asked for")
+        raise WildcatError(f"{dataset.spec} {dataset.split} has nothing to score of what was asked for")
     scores = observe(predictor, dataset, tasks, labels=labels, crf=crf)
     return results_of(predictor, scores, time.perf_counter() - start)
 

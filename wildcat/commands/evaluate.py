@@ -62,7 +62,7 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
 
     from wildcat.checkpoint import read_settings, save_background
     from wildcat.data import default_splits
-    from wildcat.evaluate import evaluate, fit_masks, open_scored
+    from wildcat.evaluate import check_tasks, evaluate, fit_masks, open_scored
     from wildcat.files import write_json
     from wildcat.predict import Predictor
     from wildcat.results import data_of, results_file, seen_in_training, summary, with_earlier
@@ -74,8 +74,9 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
         predictor = load(arguments.run, arguments.runtime, arguments.precision, arguments.device)
         return predictor.reading_at(arguments.score_sizes, arguments.map_sizes, arguments.mirror)
 
-    predictor = opened()
     tasks = arguments.tasks.split(",") if arguments.tasks else None
+    check_tasks(tasks or ())
+    predictor = opened()
     data, split = arguments.data, arguments.split
     if data is None:
         data, split = data_of(arguments.run, split=split)
@@ -97,17 +98,10 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
         save_background(Path(arguments.run), background, f"{config.data} {trained_on}", miou)
         predictor = opened()
         print(f"background: {background}, mIoU {miou:.1f} on the masks of {trained_on}", file=told)
-    results = evaluate(
-        predictor,
-        data,
-        split=split,
-        tasks=tasks,
-        on_bad_image=arguments.on_bad_image,
-        labels=arguments.labels,
-        crf=arguments.crf,
-    )
-    scored = open_scored(data, results["split"], predictor.settings.classes, arguments.on_bad_image)
-    doubts = seen_in_training(arguments.run, scored)
+    split = split or default_splits(data)[1]
+    dataset = open_scored(data, split, predictor.settings.classes, arguments.on_bad_image)
+    results = evaluate(predictor, dataset, tasks=tasks, labels=arguments.labels, crf=arguments.crf)
+    doubts = seen_in_training(arguments.run, dataset)
     if doubts:
         results["warnings"] = doubts
     print(summary(results), file=told)
@@ -116,8 +110,12 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
     if arguments.json == "-":
         print(json.dumps(results, indent=2))
         return 0
-    file = Path(arguments.json) if arguments.json else results_file(arguments.run)
+    file = results_file(arguments.run)
+    if arguments.json:
+        file = Path(arguments.json)
+    elif file is not None:  # what another file holds may be of another model
+        results = with_earlier(results, file)
     if file is not None:
-        write_json(file, with_earlier(results, file))
+        write_json(file, results)
         print(f"written: {file}")
     return 0
