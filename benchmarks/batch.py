@@ -33,13 +33,13 @@ import torch
 from benchmarks import planning
 from benchmarks.common import OURS, Report, options, photographs, scratch_folder, take_turns, voc_folder
 from benchmarks.planning import NEEDED, PER_SECOND, WORKERS
-from wildcat.batch import ATTEMPTS, ERRORS, PREDICTIONS
+from wildcat.apps.batch.driver import ATTEMPTS, ERRORS, PREDICTIONS
+from wildcat.apps.batch.inputs import Part
 from wildcat.cli import main as wildcat
 from wildcat.config import TrainConfig, read_recipe
-from wildcat.inputs import Part
-from wildcat.runs import load
-from wildcat.train import train
-from wildcat.transforms import warp
+from wildcat.data.transforms import warp
+from wildcat.prediction.loading import load
+from wildcat.training.launch import train
 
 
 def below(ancestor: int) -> set[int]:
@@ -198,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run, out = train(TrainConfig(**{**settings, "epochs": 1}), folder / "run"), folder / "out"
 
         work = f"{count} pictures, {WORKERS} workers, one killed midway"
-        command = [sys.executable, "-m", "wildcat.cli", "batch", run, folder / "links", "--out", out]
+        command = [sys.executable, "-m", "wildcat", "batch", run, folder / "links", "--out", out]
         command += ["--workers", str(WORKERS), "--part-size", str(part_size)]
         start = time.monotonic()
         course = Course(command, out, count // part_size // 2)

@@ -25,8 +25,8 @@ import torch
 from PIL import Image
 
 from wildcat import runtimes
-from wildcat.export import export
-from wildcat.predict import Predictor
+from wildcat.export.write import export
+from wildcat.prediction.predictor import Predictor
 
 RESULTS = Path(__file__).parent / "results"
 OURS = "wildcat"

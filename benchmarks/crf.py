@@ -32,8 +32,8 @@ from sklearn.datasets import load_sample_images
 from torch.nn import functional as F
 
 from benchmarks.common import environment, held
-from wildcat import crf
-from wildcat.crf import PRESETS, CRFSettings, dense_crf
+from wildcat.crf import mean_field as crf
+from wildcat.crf.mean_field import PRESETS, CRFSettings, dense_crf
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]

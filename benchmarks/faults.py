@@ -38,13 +38,13 @@ from pathlib import Path
 import torch
 
 from benchmarks.forked import Forked, Row, shown, told_of, write
-from wildcat import checkpoint
 from wildcat.data import open_dataset
 from wildcat.errors import WildcatError
-from wildcat.loading import split_off
-from wildcat.runs import load
-from wildcat.state import load_state
-from wildcat.train import train as _imported_before_the_forks  # noqa: F401
+from wildcat.prediction.loading import load
+from wildcat.runs import folder as checkpoint
+from wildcat.training.data import split_off
+from wildcat.training.launch import train as _imported_before_the_forks  # noqa: F401
+from wildcat.training.state import load_state
 
 EPOCHS, STEPS = 12, 5
 SETTINGS = {

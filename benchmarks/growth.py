@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from benchmarks.common import OURS, Report, held, options, photographs, scratch_folder, take_turns
 from wildcat.losses import multi_label_loss
 from wildcat.model import WildcatOutput, create_model
-from wildcat.predict import Predictor, Settings, items_of
+from wildcat.prediction.predictor import Predictor, Settings, items_of
 
 
 class Averages(nn.Module):

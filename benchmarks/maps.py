@@ -27,9 +27,9 @@ from torch.nn.functional import interpolate
 from torchcam import methods
 
 from benchmarks.common import OPENVINO, OURS, Report, in_openvino, options, photographs, scratch_folder, take_turns
+from wildcat.data.transforms import warp
 from wildcat.model import create_model
-from wildcat.predict import Predictor, Settings, items_of
-from wildcat.transforms import warp
+from wildcat.prediction.predictor import Predictor, Settings, items_of
 
 CLASSES = 20
 

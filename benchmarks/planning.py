@@ -10,7 +10,7 @@ import sys
 
 from benchmarks.common import OURS
 from benchmarks.tables import DOCS, Row, machine, read, spread
-from wildcat.predict import READERS
+from wildcat.prediction.predictor import READERS
 
 PAGE = DOCS / "scaling.md"
 BEGIN, END = "<!-- plan: begin -->", "<!-- plan: end -->"

@@ -25,9 +25,9 @@ from torchvision.models.resnet import Bottleneck
 
 from benchmarks import peers
 from benchmarks.common import OPENVINO, OURS, Report, in_openvino, options, photographs, scratch_folder, take_turns
+from wildcat.data.transforms import warp
 from wildcat.model import Wildcat, create_model
-from wildcat.predict import Predictor, Settings, items_of
-from wildcat.transforms import warp
+from wildcat.prediction.predictor import Predictor, Settings, items_of
 
 CLASSES = tuple(f"class {number}" for number in range(20))
 

@@ -34,10 +34,10 @@ import torch
 
 from benchmarks.batch import at_work
 from benchmarks.forked import Forked, Row, shown, told_of, write
-from wildcat.batch import ATTEMPTS, ERRORS, PREDICTIONS
+from wildcat.apps.batch.driver import ATTEMPTS, ERRORS, PREDICTIONS
 from wildcat.config import TrainConfig
 from wildcat.data import open_dataset
-from wildcat.train import train
+from wildcat.training.launch import train
 
 FORMATS = "json,csv,overlay,mask,yolo,voc,label-studio,cvat"
 PICTURES, PART = 240, 4

@@ -23,15 +23,15 @@ import torch
 from onnx import utils
 
 from benchmarks.common import OURS, Report, options, scratch_folder, take_turns
-from wildcat.export import export
-from wildcat.exported import ExportedNetwork
-from wildcat.fusion import read
-from wildcat.inference import Precision
+from wildcat.backbones.inference import Precision
+from wildcat.export.network import ExportedNetwork
+from wildcat.export.open import open_network
+from wildcat.export.write import export
 from wildcat.model import create_model
-from wildcat.predict import Predictor
-from wildcat.prediction import Settings
-from wildcat.sessions import open_network
-from wildcat.signal_stack import kept_signal_stack
+from wildcat.multiscale import read
+from wildcat.prediction.predictor import Predictor
+from wildcat.prediction.result import Settings
+from wildcat.system.signal_stack import kept_signal_stack
 
 COMPUTING: tuple[tuple[str, Precision], ...] = (("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"))
 CLASSES = tuple(f"class {c}" for c in range(20))

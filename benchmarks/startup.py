@@ -17,7 +17,7 @@ from benchmarks.common import OURS, Report, options, photographs, scratch_folder
 
 def seconds(*arguments: str | Path) -> float:
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "wildcat.cli", *map(str, arguments)], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "wildcat", *map(str, arguments)], check=True, capture_output=True)
     return time.perf_counter() - start
 
 

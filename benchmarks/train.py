@@ -3,7 +3,7 @@
     python -m benchmarks.train            seconds, nothing written
     python -m benchmarks.train --full     ResNet-50 at 448 px, batch 16, M 8; lite0 at 320 px
 
-Ours is `wildcat.train.train` itself; the peer trains in a process of its own, in turns of a few steps each. A turn
+Ours is `wildcat.train` itself; the peer trains in a process of its own, in turns of a few steps each. A turn
 starts its readers anew on both sides. `benchmarks/peers.py` says what of the authors' code was restated. The plain loop
 is the same network of timm, loss, pictures and optimizer without what this project adds: default memory format, single
 precision, default SGD, pictures decoded at each step, default allocator. First weights, order, flips and learning rates
@@ -27,13 +27,13 @@ from torch.utils.data import DataLoader
 
 from benchmarks import peers
 from benchmarks.common import OURS, Report, options, scratch_folder, voc_folder
-from wildcat import train as training
 from wildcat.config import TrainConfig
 from wildcat.data import open_dataset
-from wildcat.loading import EpochSampler, TrainingPictures
+from wildcat.data.transforms import random_view
 from wildcat.losses import multi_label_loss
 from wildcat.model import create_model
-from wildcat.transforms import random_view
+from wildcat.training import launch as training
+from wildcat.training.data import EpochSampler, TrainingPictures
 
 
 def order(count: int, used: int, seed: int, epoch: int) -> list[int]:

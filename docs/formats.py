@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from wildcat.formats import FORMATS, write_predictions
-from wildcat.prediction import Prediction, Settings
+from wildcat.prediction.result import Prediction, Settings
 
 PAGE = Path(__file__).with_suffix(".md")
 CLASSES = ("dog", "cat", "sofa")

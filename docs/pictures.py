@@ -12,8 +12,8 @@ from pathlib import Path
 from PIL import Image
 
 from wildcat import load, open_dataset
-from wildcat.evaluate import fit_masks, items_of
-from wildcat.sheets import contact_sheet
+from wildcat.evaluation.scoring import fit_masks, items_of
+from wildcat.render.sheets import contact_sheet
 
 IMAGES = Path(__file__).parent / "images"
 SHOWN = 4  # pictures

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.browser import DESKTOP, PHONE, chromium, page
-from wildcat.report import write_report
+from tests.apps.browser import DESKTOP, PHONE, chromium, page
+from wildcat.apps.report.build import write_report
 
 IMAGES = Path(__file__).parent / "images"
 REPORT = {  # file -> size, dark, the part of the page at the top
@@ -52,7 +52,7 @@ def shoot_report(browser: Any, run: Path, out: Path, title: str, pictures: int) 
 @contextmanager
 def served(run: str) -> Iterator[str]:
     """The address of a run's page."""
-    command = [sys.executable, "-u", "-m", "wildcat.cli", "serve", run, "--port", "0"]
+    command = [sys.executable, "-u", "-m", "wildcat", "serve", run, "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from wildcat import TrainConfig, load
-from wildcat.evaluate import evaluate
-from wildcat.train import train
+from wildcat.evaluation.scoring import evaluate
+from wildcat.training.launch import train
 
 POOLINGS = {
     "max": {"pooling": "max", "num_maps": 1},

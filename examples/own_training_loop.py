@@ -8,8 +8,8 @@ from torch.nn.functional import multilabel_soft_margin_loss
 from torch.utils.data import DataLoader, TensorDataset
 
 import wildcat
-from wildcat.predict import Predictor, Settings
-from wildcat.transforms import warp
+from wildcat.data.transforms import warp
+from wildcat.prediction.predictor import Predictor, Settings
 
 SIZE, EPOCHS = 96, 3
 torch.manual_seed(0)

@@ -14,7 +14,7 @@ import numpy as np
 
 from wildcat import Prediction, load
 from wildcat.formats import write_predictions
-from wildcat.predict import Failure, items_of
+from wildcat.prediction.predictor import Failure, items_of
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("run")

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from wildcat import Prediction, load
-from wildcat.predict import items_of
-from wildcat.transforms import cell_centres
+from wildcat.data.transforms import cell_centres
+from wildcat.prediction.predictor import items_of
 
 
 def prompt(found: Prediction, c: int, others: list[int]) -> dict[str, object]:

@@ -10,9 +10,9 @@ import argparse
 import numpy as np
 
 from wildcat import TrainConfig, load, open_dataset
-from wildcat.evaluate import evaluate, items_of
-from wildcat.results import summary
-from wildcat.train import train
+from wildcat.evaluation.results import summary
+from wildcat.evaluation.scoring import evaluate, items_of
+from wildcat.training.launch import train
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("csv")

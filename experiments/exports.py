@@ -18,12 +18,12 @@ import torch
 
 from experiments.ledger import RESULTS, label_of
 from wildcat.data import default_splits, open_dataset
-from wildcat.evaluate import evaluate
-from wildcat.export import SUFFIX, export
-from wildcat.exportable import OUTPUTS
+from wildcat.evaluation.scoring import evaluate
+from wildcat.export.graph import OUTPUTS
+from wildcat.export.write import SUFFIX, export
 from wildcat.model import create_model
-from wildcat.predict import Predictor
-from wildcat.runs import load
+from wildcat.prediction.loading import load
+from wildcat.prediction.predictor import Predictor
 from wildcat.runtimes import load as load_file
 
 FORMATS = {"onnx": "ONNX", "openvino": "OpenVINO", "torch": "torch.export"}

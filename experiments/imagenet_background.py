@@ -7,7 +7,7 @@ masks that are too large. Its 1,000 classes have no masks either; VOC's have, an
 ImageNet's (dogs of 118 breeds). A picture counts if the group of its most probable class is among its true labels; its
 mask is then the class's against all else. The constant is the one of `wildcat.masks.GRIDS` with the highest mean of the
 IoUs of object and background on the training splits of all data sets together; the scoring splits only show what it
-brings. `wildcat/runs.py` holds the constant; imagenet_background.md says what was measured, and
+brings. `wildcat/prediction/loading.py` holds the constant; imagenet_background.md says what was measured, and
 `python -m experiments.ledger` puts it into README.md of this folder.
 """
 
@@ -23,12 +23,12 @@ import torch
 
 from experiments.ledger import RESULTS, label_of
 from wildcat.data import Dataset, default_splits, open_dataset
-from wildcat.evaluate import items_of, with_masks
+from wildcat.evaluation.scoring import items_of, with_masks
 from wildcat.masks import Background, fit_background
 from wildcat.metrics import ConfusionMatrix, mean_iou
-from wildcat.predict import Predictor
-from wildcat.prediction import Prediction
-from wildcat.runs import load
+from wildcat.prediction.loading import load
+from wildcat.prediction.predictor import Predictor
+from wildcat.prediction.result import Prediction
 
 GROUPS = {  # class of VOC -> places in wildcat/imagenet_classes.txt
     "aeroplane": [404, 895],

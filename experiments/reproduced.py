@@ -7,7 +7,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from wildcat.reproduce.tables import comparison, data_name, verdicts
+from wildcat.apps.reproduce.tables import comparison, data_name, verdicts
 
 HERE = Path(__file__).resolve().parent
 

@@ -39,17 +39,17 @@ from torch import nn
 from tqdm import tqdm
 
 from experiments.ledger import RESULTS, label_of, processor, short_commit
-from wildcat.checkpoint import WEIGHTS, read_run
 from wildcat.data import Dataset, default_splits, open_dataset
+from wildcat.data.transforms import warp
 from wildcat.errors import WildcatError
-from wildcat.evaluate import MaskScore, items_of, read_masks, with_classes, with_masks
-from wildcat.files import write_atomically
-from wildcat.fusion import fuse_maps
+from wildcat.evaluation.scoring import MaskScore, items_of, read_masks, with_classes, with_masks
 from wildcat.masks import MODES, Background, fit_background
 from wildcat.metrics import mean_iou
-from wildcat.predict import Item, Prediction, Predictor
-from wildcat.runs import load
-from wildcat.transforms import warp
+from wildcat.multiscale import fuse_maps
+from wildcat.prediction.loading import load
+from wildcat.prediction.predictor import Item, Prediction, Predictor
+from wildcat.runs.folder import WEIGHTS, read_run
+from wildcat.system.files import write_atomically
 
 Row = dict[str, Any]
 
@@ -81,7 +81,7 @@ class GradCAMPredictor(Predictor):
                 yield replace(prediction, class_maps=self.maps(cam, prediction))
 
     def maps(self, cam: GradCAM, prediction: Prediction) -> np.ndarray:
-        """(C, size, size), size the largest map size; the mean over sizes and mirror image as in `wildcat.fusion`."""
+        """(C, size, size), size the largest map size; the mean over sizes and mirror as in `wildcat.multiscale`."""
         classes = prediction.candidates()
         targets = [ClassifierOutputTarget(c) for c in classes]
         image, views = prediction.image, []

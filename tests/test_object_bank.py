@@ -8,10 +8,10 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from wildcat.checkpoint import load_bank, save_bank
 from wildcat.errors import WildcatError
 from wildcat.metrics import average_precision
 from wildcat.object_bank import STRENGTHS, ObjectBank, fit_object_bank, representation
+from wildcat.runs.folder import load_bank, save_bank
 
 
 def told(labels: np.ndarray, noise: list[float], seed: int = 0, *, exclusive: bool = False) -> list[torch.Tensor]:

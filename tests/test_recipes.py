@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from tests.data import trees
-from wildcat.checkpoint import read_run
 from wildcat.config import TrainConfig, read_recipe, recipe_names
 from wildcat.losses import multi_class_loss, multi_label_loss
 from wildcat.pooling import class_wise_pool, spatial_pool
-from wildcat.train import train
+from wildcat.runs.folder import read_run
+from wildcat.training.launch import train
 
 CLASSES, MAPS, CHANNELS, STEPS = 5, 8, 12, 40
 

@@ -15,10 +15,10 @@ from tqdm import tqdm
 
 from wildcat.config import TrainConfig
 from wildcat.data import Dataset
-from wildcat.history import Row
-from wildcat.linear_svm import fit_linear_svms
-from wildcat.loading import TestPictures
 from wildcat.model import Wildcat
+from wildcat.training.data import TestPictures
+from wildcat.training.history import Row
+from wildcat.training.linear_svm import fit_linear_svms
 
 
 def global_features(model: Wildcat, dataset: Dataset, config: TrainConfig, device: torch.device) -> Tensor:

@@ -14,26 +14,19 @@ from typing import Literal, TypeAlias, cast
 
 import torch
 
-from wildcat.combined import CombinedPredictor
+from wildcat.backbones.inference import AUTO, Precision, prepared
 from wildcat.config import read_json
 from wildcat.errors import WildcatError
-from wildcat.exported import ExportedNetwork
-from wildcat.files import write_json
-from wildcat.inference import AUTO, Precision, prepared
+from wildcat.export.network import ExportedNetwork
+from wildcat.export.open import PACKAGES, SUFFIXES, fingerprint, missing, open_network, precision_in
 from wildcat.masks import Background
-from wildcat.memory import kept_memory
 from wildcat.model import Wildcat
-from wildcat.predict import Predictor
-from wildcat.prediction import Settings
-from wildcat.runs import load as load_model
-from wildcat.sessions import (
-    PACKAGES,
-    SUFFIXES,
-    fingerprint,
-    missing,
-    open_network,
-    precision_in,
-)
+from wildcat.prediction.loading import load as load_model
+from wildcat.prediction.multiscale import CombinedPredictor
+from wildcat.prediction.predictor import Predictor
+from wildcat.prediction.result import Settings
+from wildcat.system.files import write_json
+from wildcat.system.memory import kept_memory
 
 Runtime: TypeAlias = Literal["torch", "onnx", "openvino", "auto"]
 RUNTIMES: tuple[Runtime, ...] = ("torch", "onnx", "openvino", "auto")
@@ -51,7 +44,7 @@ def load(
 
     The first time, the model is exported next to the run (``RUN/exports``; for "imagenet" and models of the hub, in the
     user's cache folder), and again whenever the run has changed. Results are those of PyTorch within
-    :data:`wildcat.export.TOLERANCE`; there is one map per class.
+    :data:`wildcat.export.write.TOLERANCE`; there is one map per class.
 
     Args:
         run: what :func:`wildcat.load` takes; or an exported ``.onnx`` or ``.xml`` file, by its path.
@@ -141,7 +134,7 @@ def _network(predictor: Predictor, folder: Path, runtime: str) -> ExportedNetwor
             network = open_network(file, runtime, precision)
             if network.about.get("fingerprint") == wanted:
                 return network
-    from wildcat.export import export  # not before: it takes longer to import than one picture to read
+    from wildcat.export.write import export  # not before: it takes longer to import than one picture to read
 
     print(f"exporting for this and later times: {file}", file=sys.stderr)
     export(predictor, file, "onnx")

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import torch
 
+from wildcat.backbones.backbone import NORMS, Backbone
+from wildcat.backbones.batchnorm_folding import fold_norms
 from wildcat.backbones.lite import EMBEDDED, embedded_classifier, lite
 from wildcat.backbones.resnet import IMAGENET_MEAN, IMAGENET_STD, RESNETS, residual
 from wildcat.backbones.timm_models import TIMM_PREFIX, of_timm
-from wildcat.backbones.trunk import NORMS, Backbone
 from wildcat.backbones.weights import load_weights
 from wildcat.errors import WildcatError, guess
-from wildcat.folding import fold_norms
 
 __all__ = [
     "EMBEDDED",

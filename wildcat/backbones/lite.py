@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from wildcat.backbones.trunk import Backbone
-from wildcat.efficientnet import EfficientNetLite
+from wildcat.backbones.backbone import Backbone
+from wildcat.backbones.efficientnet_lite import EfficientNetLite
 from wildcat.errors import WildcatError
 
 EMBEDDED = {

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from wildcat.backbones.trunk import Backbone
+from wildcat.backbones.backbone import Backbone
 from wildcat.backbones.weights import no_hub
 from wildcat.errors import WildcatError
 

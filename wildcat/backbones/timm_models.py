@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wildcat.backbones.trunk import Backbone
+from wildcat.backbones.backbone import Backbone
 from wildcat.backbones.weights import no_hub
 from wildcat.errors import WildcatError, guess
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from wildcat.data.images import image_size, load_image
 from wildcat.data.sample import Dataset, Sample, check_choice
 from wildcat.errors import WildcatError
-from wildcat.images import image_size, load_image
 
 _SHOWN = 5  # names of each kind in the printed report
 _LONGEST_SHOWN = 300  # characters of a name and what is said of it; longer ones are cut, line ends are escaped

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from wildcat.data.images import load_image
 from wildcat.errors import WildcatError, guess
-from wildcat.images import load_image
 
 Self = TypeVar("Self", bound="Dataset")
 

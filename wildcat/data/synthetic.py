@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
-from wildcat.colours import Colour, as_colour, oklch
 from wildcat.data import drawings
 from wildcat.data.drawings import Drawing, Part, Points, Rng
 from wildcat.data.sample import Dataset, Sample
 from wildcat.errors import WildcatError
+from wildcat.render.colours import Colour, as_colour, oklch
 
 CLASSES = tuple(drawings.CLASSES)
 COUNTS = {"train": 480, "val": 120, "test": 240}  # pictures of each split

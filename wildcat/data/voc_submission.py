@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from wildcat.errors import WildcatError
-from wildcat.render import voc_palette
+from wildcat.render.overlays import voc_palette
 
 
 def write_classification(

@@ -6,17 +6,17 @@ from functools import partial
 from pathlib import Path
 
 from wildcat.data.sample import check_choice
-from wildcat.files import UNFINISHED, remove_leftovers
+from wildcat.formats.base import Names, Picture, Writer
 from wildcat.formats.coco import CocoWriter
 from wildcat.formats.cvat import CvatWriter
+from wildcat.formats.images import MaskWriter, OverlayWriter
 from wildcat.formats.label_studio import LOCAL_FILES, LabelStudioWriter
-from wildcat.formats.picture import Names, Picture, Writer
-from wildcat.formats.pictures import MaskWriter, OverlayWriter
 from wildcat.formats.tables import CsvWriter, JsonFile, JsonLines, Told
 from wildcat.formats.voc import VocWriter
 from wildcat.formats.yolo import YoloWriter
-from wildcat.predict import Failure
-from wildcat.prediction import Prediction, Threshold
+from wildcat.prediction.predictor import Failure
+from wildcat.prediction.result import Prediction, Threshold
+from wildcat.system.files import UNFINISHED, remove_leftovers
 
 __all__ = [
     "FORMATS",
@@ -73,7 +73,7 @@ def write_predictions(
     killed process of this machine has left half-written in the folder is removed.
 
     Args:
-        predictions: from :meth:`wildcat.predict.Predictor.stream`.
+        predictions: from :meth:`wildcat.prediction.predictor.Predictor.stream`.
         out: folder, made if needed.
         formats: out of :data:`FORMATS`.
         classes: of the model.

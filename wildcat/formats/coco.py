@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from wildcat.errors import WildcatError
-from wildcat.formats.picture import Growing, JsonList, Picture
+from wildcat.formats.base import Growing, JsonList, Picture
 
 
 class CocoWriter:

@@ -7,9 +7,9 @@ from xml.etree import ElementTree
 import numpy as np
 import numpy.typing as npt
 
-from wildcat.colours import class_colours
-from wildcat.files import write_atomically
-from wildcat.formats.picture import Growing, Picture, xml_text
+from wildcat.formats.base import Growing, Picture, xml_text
+from wildcat.render.colours import class_colours
+from wildcat.system.files import write_atomically
 
 
 class CvatWriter:

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from wildcat._version import __version__
-from wildcat.colours import class_colours
-from wildcat.files import write_atomically
-from wildcat.formats.picture import Growing, JsonList, Picture, xml_text
+from wildcat.formats.base import Growing, JsonList, Picture, xml_text
+from wildcat.render.colours import class_colours
+from wildcat.system.files import write_atomically
 
 LOCAL_FILES = "/data/local-files/?d="  # where Label Studio serves files of its machine
 _RUN_BITS = (3, 6, 10, 16)  # a run's length less one is written with the smallest of these

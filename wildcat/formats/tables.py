@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import IO
 
-from wildcat.formats.picture import Growing, Picture
+from wildcat.formats.base import Growing, Picture
 
 
 class JsonLines:

@@ -5,10 +5,10 @@ from xml.etree import ElementTree
 
 from wildcat import render
 from wildcat.errors import WildcatError
-from wildcat.files import write_atomically
-from wildcat.formats.picture import Growing, Picture, label_names, xml_text
-from wildcat.formats.pictures import save_picture
-from wildcat.prediction import MOST_LABELS
+from wildcat.formats.base import Growing, Picture, label_names, xml_text
+from wildcat.formats.images import save_picture
+from wildcat.prediction.result import MOST_LABELS
+from wildcat.system.files import write_atomically
 
 
 class VocWriter:

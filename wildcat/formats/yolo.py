@@ -4,8 +4,8 @@ from pathlib import Path
 
 import yaml
 
-from wildcat.files import write_atomically
-from wildcat.formats.picture import Growing, Picture
+from wildcat.formats.base import Growing, Picture
+from wildcat.system.files import write_atomically
 
 
 class YoloWriter:

@@ -12,19 +12,8 @@ from wildcat.metrics.classification import (
     multi_class_result,
     precision_recall_curve,
 )
-from wildcat.metrics.pointing import (
-    PointingResult,
-    pointing_average_precision,
-    pointing_result,
-    points_in_boxes,
-)
-from wildcat.metrics.segmentation import (
-    ConfusionMatrix,
-    SegmentationResult,
-    class_iou,
-    mean_iou,
-    segmentation_result,
-)
+from wildcat.metrics.pointing import PointingResult, pointing_average_precision, pointing_result, points_in_boxes
+from wildcat.metrics.segmentation import ConfusionMatrix, SegmentationResult, class_iou, mean_iou, segmentation_result
 
 __all__ = [
     "ClassificationResult",

@@ -8,15 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wildcat.errors import WildcatError
-from wildcat.metrics._common import (
-    FloatArray,
-    IntArray,
-    check_classes,
-    format_table,
-    mean_defined,
-    percent,
-    to_numpy,
-)
+from wildcat.metrics._common import FloatArray, IntArray, check_classes, format_table, mean_defined, percent, to_numpy
 
 
 class ConfusionMatrix:

@@ -1,0 +1,1 @@
+"""Prediction for millions of images on Ray."""

@@ -1,0 +1,99 @@
+"""``wildcat predict``."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from wildcat.cli.parser import add_device, add_reading, add_runtime, command_parser
+from wildcat.errors import WildcatError
+
+
+def _root(paths: Sequence[str]) -> Path | None:
+    """The deepest folder that holds all that was given: results are named from there."""
+    folders = [os.path.abspath(path if Path(path).is_dir() else Path(path).parent) for path in paths]  # noqa: PTH100
+    try:
+        return Path(os.path.commonpath(folders))
+    except ValueError:  # on several drives
+        return None
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command."""
+    parser = command_parser(
+        "predict",
+        "Classify pictures, point at what is in them, and segment them. Without --out it only says what it finds.",
+        """
+wildcat predict imagenet cat.jpg
+wildcat predict imagenet pictures/ --out found
+wildcat predict runs/mine pictures/ --out found --formats json,mask --crf
+wildcat predict runs/mine pictures/ --out found --formats coco,label-studio,cvat
+wildcat predict runs/mine pictures/ --out found --threshold cat=0.3,dog=0.6
+wildcat predict runs/mine pictures/ --json - | jq -c '[.file, .predicted[].class]'
+""",
+    )
+    parser.add_argument("run", metavar="RUN", help='a run\'s folder, a hub name, "imagenet", or an exported file')
+    parser.add_argument(
+        "pictures", nargs="+", metavar="PICTURE", help="picture files, or folders of them (but not what is in --out)"
+    )
+    parser.add_argument("--out", metavar="DIR", help="folder for the results")
+    known = "json, csv, overlay, mask, coco, yolo, voc, label-studio, cvat"  # formats.FORMATS, which needs PyTorch
+    parser.add_argument(
+        "--formats", metavar="NAME,...", help=f"what is written to the folder: {known} (default: json,overlay)"
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", help="where to write JSON lines, a picture each; - prints them, and nothing else"
+    )
+    add_reading(parser)
+    parser.add_argument("--crf", action="store_true", help="refine masks with the dense CRF")
+    parser.add_argument(
+        "--image-prefix",
+        metavar="URL-OR-PATH",
+        help="where Label Studio finds the pictures: their names are added to it (default: /data/local-files/?d=)",
+    )
+    add_runtime(parser)
+    add_device(parser)
+    arguments = parser.parse_args(argv)
+    if arguments.out is None and (arguments.formats or arguments.crf):
+        raise WildcatError("give a folder for what --formats and --crf write: --out DIR")
+    formats = (arguments.formats or "json,overlay").split(",") if arguments.out else []
+    if arguments.image_prefix is not None and "label-studio" not in formats:
+        raise WildcatError("--image-prefix is for --formats label-studio, and no other format names addresses")
+
+    from wildcat.data.sample import pictures_at
+    from wildcat.formats import JsonFile, JsonLines, Told, Writer, check_formats, folders_of, write_predictions
+    from wildcat.formats.label_studio import LOCAL_FILES
+    from wildcat.prediction.predictor import items_of
+    from wildcat.runtimes import load
+
+    check_formats(formats)
+    from tqdm import tqdm
+
+    out = Path(arguments.out or "")
+    # What was written before is not read, also where it lies among the pictures.
+    pictures = pictures_at(arguments.pictures, [out, *folders_of(out)] if arguments.out else [])
+    predictor = load(arguments.run, arguments.runtime, arguments.precision, arguments.device)
+    stream = predictor.stream(items_of(pictures), batch_size=arguments.batch_size, on_error="yield", multi_maps=False)
+    shown = tqdm(stream, "predicting", len(pictures), unit=" images", disable=None)
+    most = 10 if arguments.out or arguments.json else len(pictures)
+    more: list[Writer] = [JsonLines(sys.stdout) if arguments.json == "-" else Told(most)]
+    if arguments.json and arguments.json != "-":
+        more.append(JsonFile(Path(arguments.json)))
+    failures = write_predictions(
+        shown,
+        out,
+        formats,
+        predictor.settings.classes,
+        root=_root(arguments.pictures),
+        threshold=arguments.threshold,
+        crf=arguments.crf,
+        image_prefix=arguments.image_prefix or LOCAL_FILES,
+        more=more,
+    )
+    for failure in failures:
+        print(f"skipped: {failure.message}", file=sys.stderr)
+    where = ", ".join(place for place in (arguments.out, arguments.json) if place and place != "-")
+    if where:
+        told = sys.stderr if arguments.json == "-" else sys.stdout
+        print(f"{len(pictures) - len(failures)} of {len(pictures)} pictures: {where}", file=told)
+    return 1 if failures else 0

@@ -1,0 +1,1 @@
+"""Scoring a predictor on a data set."""

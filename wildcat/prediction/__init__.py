@@ -1,0 +1,1 @@
+"""From images to scores, points and maps in pixels of the original image."""

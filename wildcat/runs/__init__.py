@@ -1,0 +1,1 @@
+"""A run directory: what training writes and everything else reads."""
