@@ -116,8 +116,8 @@ def scratch_folder() -> tempfile.TemporaryDirectory[str]:
 def in_openvino(predictor: Predictor, scratch: Path) -> Predictor:
     """The same, its network exported and run by OpenVINO."""
     file = scratch / "model.onnx"
-    export(predictor, file)
-    return runtimes.load(file, "openvino", "auto")
+    export(predictor.model, predictor.settings, file)
+    return runtimes.load(file, runtime="openvino", precision="auto")
 
 
 def take_turns(

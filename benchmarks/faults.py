@@ -38,11 +38,11 @@ from pathlib import Path
 import torch
 
 from benchmarks.forked import Forked, Row, shown, told_of, write
-from wildcat.data import open_dataset
+from wildcat.data.registry import open_dataset
 from wildcat.errors import WildcatError
 from wildcat.prediction.loading import load
 from wildcat.runs import folder as checkpoint
-from wildcat.training.data import split_off
+from wildcat.runs.training_set import split_off
 from wildcat.training.launch import train as _imported_before_the_forks  # noqa: F401
 from wildcat.training.state import load_state
 

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from benchmarks.common import OURS, Report, held, options, photographs, scratch_folder, take_turns
 from wildcat.losses import multi_label_loss
 from wildcat.model import WildcatOutput, create_model
-from wildcat.prediction.predictor import Predictor, Settings, items_of
+from wildcat.prediction.items import image_items
+from wildcat.prediction.predictor import Predictor, Settings
 
 
 class Averages(nn.Module):
@@ -52,7 +53,7 @@ def read_list(picture: Path, count: int, threads: int, pipe: Any) -> None:
     predictor = Predictor(Averages(), Settings(("red", "green", "blue"), True, (32,), (32,)))
     start = time.perf_counter()
     early = 0.0
-    for number, _ in enumerate(predictor.stream(items_of(str(picture) for _ in range(count)), multi_maps=False)):
+    for number, _ in enumerate(predictor.stream(image_items(str(picture) for _ in range(count)), multi_maps=False)):
         if number == 0:
             first = time.perf_counter() - start
         if number == 100:

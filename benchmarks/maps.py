@@ -29,7 +29,8 @@ from torchcam import methods
 from benchmarks.common import OPENVINO, OURS, Report, in_openvino, options, photographs, scratch_folder, take_turns
 from wildcat.data.transforms import warp
 from wildcat.model import create_model
-from wildcat.prediction.predictor import Predictor, Settings, items_of
+from wildcat.prediction.items import image_items
+from wildcat.prediction.predictor import Predictor, Settings
 
 CLASSES = 20
 
@@ -56,7 +57,7 @@ def contenders(name: str, picture: np.ndarray, size: int, scratch: Path) -> tupl
         return interpolate(maps[None].float(), (height, width), mode="bilinear", align_corners=False)[0]
 
     def ours(predictor: Predictor) -> Tensor:
-        (found,) = predictor.stream(items_of([picture]), multi_maps=False)
+        (found,) = predictor.stream(image_items([picture]), multi_maps=False)
         return enlarged(torch.from_numpy(found.class_maps))
 
     pixels = torch.from_numpy(warp(picture, size).copy()).permute(2, 0, 1)[None]

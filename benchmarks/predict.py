@@ -27,7 +27,8 @@ from benchmarks import peers
 from benchmarks.common import OPENVINO, OURS, Report, in_openvino, options, photographs, scratch_folder, take_turns
 from wildcat.data.transforms import warp
 from wildcat.model import Wildcat, create_model
-from wildcat.prediction.predictor import Predictor, Settings, items_of
+from wildcat.prediction.items import image_items
+from wildcat.prediction.predictor import Predictor, Settings
 
 CLASSES = tuple(f"class {number}" for number in range(20))
 
@@ -42,7 +43,7 @@ def contenders(model: Wildcat, name: str, size: int, scratch: Path) -> dict[str,
     peers.load_ours(net, model.state_dict())
 
     def ours(predictor: Predictor, files: Sequence[Path]) -> np.ndarray:
-        found = list(predictor.stream(items_of(files), multi_maps=False))
+        found = list(predictor.stream(image_items(files), multi_maps=False))
         assert all(len(prediction.points) == len(CLASSES) for prediction in found)
         return np.stack([prediction.probabilities for prediction in found])
 

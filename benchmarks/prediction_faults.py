@@ -36,7 +36,7 @@ from benchmarks.batch import at_work
 from benchmarks.forked import Forked, Row, shown, told_of, write
 from wildcat.apps.batch.driver import ATTEMPTS, ERRORS, PREDICTIONS
 from wildcat.config import TrainConfig
-from wildcat.data import open_dataset
+from wildcat.data.registry import open_dataset
 from wildcat.training.launch import train
 
 FORMATS = "json,csv,overlay,mask,yolo,voc,label-studio,cvat"

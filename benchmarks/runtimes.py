@@ -23,14 +23,13 @@ import torch
 from onnx import utils
 
 from benchmarks.common import OURS, Report, options, scratch_folder, take_turns
-from wildcat.backbones.inference import Precision
 from wildcat.export.network import ExportedNetwork
 from wildcat.export.open import open_network
 from wildcat.export.write import export
 from wildcat.model import create_model
 from wildcat.multiscale import read
-from wildcat.prediction.predictor import Predictor
-from wildcat.prediction.result import Settings
+from wildcat.runs.settings import Settings
+from wildcat.system.devices import Precision
 from wildcat.system.signal_stack import kept_signal_stack
 
 COMPUTING: tuple[tuple[str, Precision], ...] = (("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"))
@@ -90,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         model = create_model(backbone, num_classes=len(CLASSES), num_maps=8, pretrained=False)
         with scratch_folder() as folder:
             whole, trunk = Path(folder) / "whole.onnx", Path(folder) / "trunk.onnx"
-            export(Predictor(model, Settings(CLASSES, True, sizes, sizes)), whole)
+            export(model, Settings(CLASSES, True, sizes, sizes), whole)
             for size in sizes:
                 pixels = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
                 images = model.normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2)).contiguous().numpy()

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader
 from benchmarks import peers
 from benchmarks.common import OURS, Report, options, scratch_folder, voc_folder
 from wildcat.config import TrainConfig
-from wildcat.data import open_dataset
+from wildcat.data.registry import open_dataset
 from wildcat.data.transforms import random_view
 from wildcat.losses import multi_label_loss
 from wildcat.model import create_model

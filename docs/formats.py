@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from wildcat.formats import FORMATS, write_predictions
-from wildcat.prediction.result import Prediction, Settings
+from wildcat.formats.write import FORMATS, write_predictions
+from wildcat.prediction.result import Prediction
+from wildcat.runs.settings import Settings
 
 PAGE = Path(__file__).with_suffix(".md")
 CLASSES = ("dog", "cat", "sofa")

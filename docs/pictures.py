@@ -12,7 +12,8 @@ from pathlib import Path
 from PIL import Image
 
 from wildcat import load, open_dataset
-from wildcat.evaluation.scoring import fit_masks, items_of
+from wildcat.evaluation.background import fit_masks
+from wildcat.prediction.items import dataset_items
 from wildcat.render.sheets import contact_sheet
 
 IMAGES = Path(__file__).parent / "images"
@@ -27,7 +28,7 @@ def overlays(run: str) -> Image.Image:
     # A seed of its own: none of these pictures was trained on or scored.
     dataset = open_dataset("synthetic:count=24,seed=7,size=384", "test")
     pairs = [i for i, sample in enumerate(dataset.samples) if (sample.labels == 1).sum() == 2][:SHOWN]
-    predictions = list(predictor.stream(items_of(dataset.subset(pairs))))
+    predictions = list(predictor.stream(dataset_items(dataset.subset(pairs))))
     sheets = [prediction.overlay(LOW) for prediction in predictions]
     return contact_sheet(sheets, columns=2, side=600)
 
@@ -40,7 +41,7 @@ def drawn_masks(run: str) -> Image.Image:
     dataset = open_dataset("synthetic:count=24,seed=7,size=384", "test")
     pairs = [i for i, sample in enumerate(dataset.samples) if (sample.labels == 1).sum() == 2][:SHOWN]
     parts = []
-    for index, prediction in zip(pairs, predictor.stream(items_of(dataset.subset(pairs))), strict=True):
+    for index, prediction in zip(pairs, predictor.stream(dataset_items(dataset.subset(pairs))), strict=True):
         masks = (dataset.mask(index), prediction.mask(), prediction.mask(crf=True))
         parts += [prediction.image, *map(prediction.mask_overlay, masks)]
     return contact_sheet(parts, 4, ["picture", "true mask", "mask", "with CRF"] * len(pairs), side=SIDE)

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from wildcat import Prediction, load
-from wildcat.formats import write_predictions
-from wildcat.prediction.predictor import Failure, items_of
+from wildcat.formats.write import write_predictions
+from wildcat.prediction.items import Failure, image_items
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("run")
@@ -38,7 +38,7 @@ def noted(found: Iterable[Prediction | Failure]) -> Iterator[Prediction | Failur
 predictor = load(arguments.run)
 files = sorted(file for file in arguments.pictures.rglob("*") if file.is_file())
 failures = write_predictions(
-    noted(predictor.stream(items_of(files), on_error="yield", multi_maps=False)),
+    noted(predictor.stream(image_items(files), on_error="yield", multi_maps=False)),
     arguments.out,
     ["coco"],
     predictor.settings.classes,

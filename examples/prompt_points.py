@@ -17,7 +17,7 @@ import numpy as np
 
 from wildcat import Prediction, load
 from wildcat.data.transforms import cell_centres
-from wildcat.prediction.predictor import items_of
+from wildcat.prediction.items import image_items
 
 
 def prompt(found: Prediction, c: int, others: list[int]) -> dict[str, object]:
@@ -46,7 +46,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     pictures = []
-    for found in load(arguments.run).stream(items_of(arguments.pictures), multi_maps=False):
+    for found in load(arguments.run).stream(image_items(arguments.pictures), multi_maps=False):
         classes = found.candidates(arguments.threshold)
         prompts = [prompt(found, c, [other for other in classes if other != c]) for c in classes]
         pictures.append({"image": found.name, "width": found.size[0], "height": found.size[1], "prompts": prompts})

@@ -11,7 +11,8 @@ import numpy as np
 
 from wildcat import TrainConfig, load, open_dataset
 from wildcat.evaluation.results import summary
-from wildcat.evaluation.scoring import evaluate, items_of
+from wildcat.evaluation.scoring import evaluate
+from wildcat.prediction.items import dataset_items
 from wildcat.training.launch import train
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -28,7 +29,7 @@ print(summary(evaluate(predictor, data)))
 
 # The surest mistakes: a class said to be there that the tags do not have, or the other way round.
 held_out = open_dataset(data, "test")
-found = list(predictor.stream(items_of(held_out), multi_maps=False))
+found = list(predictor.stream(dataset_items(held_out), multi_maps=False))
 doubt = np.abs(np.stack([one.probabilities for one in found]) - (held_out.labels > 0))
 for picture, c in zip(*np.unravel_index(np.argsort(-doubt, axis=None)[:5], doubt.shape), strict=True):
     tagged = "tagged" if held_out.labels[picture, c] > 0 else "not tagged"

@@ -17,14 +17,14 @@ from pathlib import Path
 import torch
 
 from experiments.ledger import RESULTS, label_of
-from wildcat.data import default_splits, open_dataset
+from wildcat.data.registry import default_splits, open_dataset
 from wildcat.evaluation.scoring import evaluate
 from wildcat.export.graph import OUTPUTS
 from wildcat.export.write import SUFFIX, export
 from wildcat.model import create_model
 from wildcat.prediction.loading import load
+from wildcat.prediction.loading import load as load_file
 from wildcat.prediction.predictor import Predictor
-from wildcat.runtimes import load as load_file
 
 FORMATS = {"onnx": "ONNX", "openvino": "OpenVINO", "torch": "torch.export"}
 SCORES = {
@@ -47,7 +47,7 @@ def differences(name: str, predictor: Predictor, pictures: Sequence[Path], folde
     """A row per format; the files stay in the folder."""
     rows = []
     for form, shown in FORMATS.items():
-        made = export(predictor, folder / f"{name}{SUFFIX[form]}", form, pictures)
+        made = export(predictor.model, predictor.settings, folder / f"{name}{SUFFIX[form]}", form, pictures)
         rows.append(f"| {name} | {shown} | " + " | ".join(f"{made.differences[key]:.1e}" for key in OUTPUTS) + " |")
         print(rows[-1])
     return rows

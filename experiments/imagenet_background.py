@@ -22,10 +22,12 @@ import numpy.typing as npt
 import torch
 
 from experiments.ledger import RESULTS, label_of
-from wildcat.data import Dataset, default_splits, open_dataset
-from wildcat.evaluation.scoring import items_of, with_masks
+from wildcat.data import Dataset
+from wildcat.data.registry import default_splits, open_dataset
+from wildcat.evaluation.background import with_masks
 from wildcat.masks import Background, fit_background
 from wildcat.metrics import ConfusionMatrix, mean_iou
+from wildcat.prediction.items import dataset_items
 from wildcat.prediction.loading import load
 from wildcat.prediction.predictor import Predictor
 from wildcat.prediction.result import Prediction
@@ -59,7 +61,7 @@ Case = tuple[Prediction, npt.NDArray[np.uint8]]  # of the class alone, and 1 whe
 def cases(predictor: Predictor, dataset: Dataset) -> Iterator[Case]:
     """The pictures whose most probable class is of a group that is truly there."""
     dataset = with_masks(dataset)
-    for index, prediction in enumerate(predictor.stream(items_of(dataset), multi_maps=False)):
+    for index, prediction in enumerate(predictor.stream(dataset_items(dataset), multi_maps=False)):
         best = prediction.candidates()[0]
         group = GROUP_OF.get(best)
         truth = dataset.mask(index)

@@ -39,15 +39,18 @@ from torch import nn
 from tqdm import tqdm
 
 from experiments.ledger import RESULTS, label_of, processor, short_commit
-from wildcat.data import Dataset, default_splits, open_dataset
+from wildcat.data import Dataset
+from wildcat.data.registry import default_splits, open_dataset
 from wildcat.data.transforms import warp
 from wildcat.errors import WildcatError
-from wildcat.evaluation.scoring import MaskScore, items_of, read_masks, with_classes, with_masks
+from wildcat.evaluation.background import read_masks, with_masks
+from wildcat.evaluation.scoring import MaskScore, with_classes
 from wildcat.masks import MODES, Background, fit_background
 from wildcat.metrics import mean_iou
 from wildcat.multiscale import fuse_maps
+from wildcat.prediction.items import Item, dataset_items
 from wildcat.prediction.loading import load
-from wildcat.prediction.predictor import Item, Prediction, Predictor
+from wildcat.prediction.predictor import Prediction, Predictor
 from wildcat.runs.folder import WEIGHTS, read_run
 from wildcat.system.files import write_atomically
 
@@ -145,7 +148,7 @@ def first(dataset: Dataset, count: int | None) -> Dataset:
 def score(predictor: Predictor, backgrounds: Sequence[Background], dataset: Dataset) -> list[dict[str, Any]]:
     """The segmentation part of results.json for each background; a picture is read once."""
     scores = [MaskScore(dataset, "predicted", crf=True) for _ in backgrounds]
-    stream = predictor.stream(items_of(dataset), multi_maps=False)
+    stream = predictor.stream(dataset_items(dataset), multi_maps=False)
     for index, prediction in enumerate(tqdm(stream, dataset.split, len(dataset), unit=" images", disable=None)):
         for background, kept in zip(backgrounds, scores, strict=True):
             settings = replace(prediction.settings, background=background)

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from wildcat import config as module
-from wildcat.config import TrainConfig, config_from_dict, read_json, read_recipe, recipe_names
+from wildcat.config import TrainConfig, config_from_dict, read_recipe, recipe_names
 from wildcat.errors import WildcatError
+from wildcat.system.files import read_json
 
 
 def one_line(error: pytest.ExceptionInfo[WildcatError]) -> str:

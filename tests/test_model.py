@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from wildcat.backbones import Backbone, create_backbone, embedded_classifier
+from wildcat.backbones import Backbone, embedded_classifier
+from wildcat.backbones.factory import create_backbone
 from wildcat.errors import WildcatError
 from wildcat.model import NonFiniteMapsError, Wildcat, WildcatOutput, create_model, imagenet_classes, imagenet_model
 from wildcat.pooling import SpatialPool, create_pooling, spatial_pool

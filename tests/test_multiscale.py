@@ -8,8 +8,7 @@ from torch import nn
 from tests.tiny_runs import ColourModel
 from wildcat.losses import probabilities
 from wildcat.model import WildcatOutput
-from wildcat.multiscale import Reading, combine, fuse_maps, read
-from wildcat.object_bank import ObjectBank
+from wildcat.multiscale import ObjectBank, Reading, combine, fuse_maps, read
 from wildcat.pooling import class_wise_pool
 
 

@@ -10,8 +10,8 @@ from sklearn.preprocessing import StandardScaler
 
 from wildcat.errors import WildcatError
 from wildcat.metrics import average_precision
-from wildcat.object_bank import STRENGTHS, ObjectBank, fit_object_bank, representation
-from wildcat.runs.folder import load_bank, save_bank
+from wildcat.multiscale import STRENGTHS, ObjectBank, fit_object_bank, representation
+from wildcat.runs.scales import load_bank, save_bank
 
 
 def told(labels: np.ndarray, noise: list[float], seed: int = 0, *, exclusive: bool = False) -> list[torch.Tensor]:

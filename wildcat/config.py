@@ -1,7 +1,6 @@
 """Every setting of a run, and recipes that hold only what differs from the defaults. Free of PyTorch."""
 
 import dataclasses
-import json
 import math
 import reprlib
 from dataclasses import dataclass, field
@@ -205,18 +204,28 @@ def read_recipe(name_or_file: str) -> dict[str, Any]:
     return dict(values)
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object from a file.
+# Source: Table 1 for the pooling, Section 4 for what each published method is there. Regions (kmax) stay the recipe's.
+METHODS: dict[str, dict[str, Any]] = {
+    "wildcat": {"pooling": "wildcat", "architecture": "a", "solver": "sgd"},
+    "weldon": {"pooling": "weldon", "num_maps": 1, "architecture": "a", "solver": "sgd"},
+    "deepmil": {"pooling": "max", "num_maps": 1, "architecture": "a", "solver": "sgd"},
+    "top": {"pooling": "top", "num_maps": 1, "architecture": "a", "solver": "sgd"},
+    "llp": {"pooling": "llp", "num_maps": 1, "architecture": "a", "solver": "sgd"},
+    "pronet": {"pooling": "lse", "num_maps": 1, "architecture": "a", "solver": "sgd"},
+    "gap": {"pooling": "average", "num_maps": 1, "architecture": "b", "solver": "sgd"},
+    "features": {"pooling": "average", "num_maps": 1, "architecture": "a", "solver": "svm"},
+}
+
+
+def method_settings(name: str) -> dict[str, Any]:
+    """The settings of a method; they go before a recipe's.
 
     Raises:
-        WildcatError: if the file is missing or does not hold an object.
+        WildcatError: for a name that is not known.
+
+    >>> method_settings("deepmil")["pooling"]
+    'max'
     """
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise WildcatError(f"{file} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise WildcatError(f"{file} is not valid JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise WildcatError(f"{file} must hold a JSON object; got {type(values).__name__}")
-    return values
+    if name not in METHODS:
+        raise WildcatError(f"no method {name!r}{guess(name, METHODS)} (methods: {', '.join(METHODS)})")
+    return dict(METHODS[name])

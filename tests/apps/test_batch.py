@@ -255,7 +255,7 @@ def test_an_error_of_a_worker_is_told_in_one_line(ray: Any, place: Path, tmp_pat
 
 
 def test_another_runtime(ray: Any, place: Path, tmp_path: Path) -> None:
-    from wildcat.runtimes import load
+    from wildcat.prediction.loading import load
 
     out = tmp_path / "out"
     command = ["batch", str(place / "run"), str(place / "pictures"), "--out", str(out), "--runtime", "onnx"]

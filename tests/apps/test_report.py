@@ -20,8 +20,8 @@ from wildcat.cli import main
 from wildcat.data import Dataset, Sample
 from wildcat.evaluation.scoring import Score, observe, results_of
 from wildcat.prediction.predictor import Predictor
-from wildcat.prediction.result import Settings
 from wildcat.runs.folder import Run
+from wildcat.runs.settings import Settings
 
 NASTY = "<script>alert('x')</script> & \"blue\""
 CLASSES = ("red", "green", NASTY)

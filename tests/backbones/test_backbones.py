@@ -13,7 +13,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from wildcat.backbones import EMBEDDED, IMAGENET_MEAN, IMAGENET_STD, RESNETS, Backbone, create_backbone
+from wildcat.backbones import EMBEDDED, IMAGENET_MEAN, IMAGENET_STD, RESNETS, Backbone
+from wildcat.backbones.factory import create_backbone
 from wildcat.errors import WildcatError
 from wildcat.model import create_model
 

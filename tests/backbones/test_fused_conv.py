@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from wildcat.backbones import create_backbone
 from wildcat.backbones.efficientnet_lite import EfficientNetLite
+from wildcat.backbones.factory import create_backbone
 from wildcat.backbones.fused_conv import conv_relu6
 
 # channels, filters, kernel, stride, padding, dilation, groups

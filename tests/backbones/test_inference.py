@@ -10,8 +10,9 @@ import torch
 from wildcat.backbones import inference
 from wildcat.backbones.efficientnet_lite import SameConv2d
 from wildcat.backbones.fused_conv import activate, conv_add_relu
-from wildcat.backbones.inference import PRECISIONS, bf16_pays, prepared
-from wildcat.model import Wildcat, create_model
+from wildcat.backbones.inference import bf16_pays
+from wildcat.model import Wildcat, create_model, prepared
+from wildcat.system.devices import PRECISIONS
 
 
 def model_of(backbone: str) -> Wildcat:

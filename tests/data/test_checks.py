@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests import awkward
-from wildcat.data import Dataset, Sample, check_dataset, counted, label_doubts, open_dataset, sharing_doubts
+from wildcat.data import Dataset, Sample, check_dataset, counted, label_doubts, sharing_doubts
+from wildcat.data.registry import open_dataset
 from wildcat.errors import WildcatError
 
 

@@ -9,7 +9,7 @@ import pytest
 import torchvision
 
 from tests.data import trees
-from wildcat.data import available_splits, default_splits, download_dataset, open_dataset
+from wildcat.data.registry import available_splits, default_splits, download_dataset, open_dataset
 from wildcat.errors import WildcatError
 
 

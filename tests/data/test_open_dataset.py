@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 from tests.data import trees
-from wildcat.data import Dataset, Sample, available_splits, default_splits, download_dataset, open_dataset
-from wildcat.data.sample import pictures_below, shuffled
+from wildcat.data import Dataset, Sample
+from wildcat.data.images import pictures_below
+from wildcat.data.registry import available_splits, default_splits, download_dataset, open_dataset
+from wildcat.data.sample import shuffled
 from wildcat.errors import WildcatError
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.data import trees
-from wildcat.data import default_splits, open_dataset
+from wildcat.data.registry import default_splits, open_dataset
 from wildcat.errors import WildcatError
 
 

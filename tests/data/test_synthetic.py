@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wildcat.data import open_dataset
+from wildcat.data.registry import open_dataset
 from wildcat.data.synthetic import CLASSES, COUNTS, DIFFICULT_BELOW, Synthetic, synthetic
 from wildcat.errors import WildcatError
 

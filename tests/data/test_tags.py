@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.data import trees
-from wildcat.data import available_splits, default_splits, open_dataset
+from wildcat.data.registry import available_splits, default_splits, open_dataset
 from wildcat.errors import WildcatError
 
 

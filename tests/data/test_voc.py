@@ -8,10 +8,11 @@ import torchvision
 from PIL import Image
 
 from tests.data import trees
-from wildcat.data import available_splits, default_splits, download_dataset, open_dataset, voc
+from wildcat.data import voc
+from wildcat.data.registry import available_splits, default_splits, download_dataset, open_dataset
 from wildcat.data.voc import CLASSES, read_label_files
-from wildcat.data.voc_submission import write_actions, write_classification, write_masks
 from wildcat.errors import WildcatError
+from wildcat.evaluation.submission import write_actions, write_classification, write_masks
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tests.conftest import REPOSITORY
 from wildcat.cli import COMMANDS
 from wildcat.cli.parser import CommandParser, parser_of
 from wildcat.evaluation.scoring import TASKS
-from wildcat.formats import FORMATS
+from wildcat.formats.write import FORMATS
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 HEADS = [*sorted((REPOSITORY / "wildcat" / "recipes").glob("*.yaml")), *sorted((REPOSITORY / "examples").glob("*.py"))]

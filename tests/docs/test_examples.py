@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tests.tiny_runs import tiny
-from wildcat.data import open_dataset
+from wildcat.data.registry import open_dataset
 from wildcat.training.launch import train
 
 SMALL = ["--epochs", "1", "--image-size", "64"]

@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.data import trees
 from wildcat.cli import main
-from wildcat.data import open_dataset
+from wildcat.data.registry import open_dataset
 from wildcat.prediction.loading import load
 
 TEXT = (REPOSITORY / "README.md").read_text()

@@ -13,15 +13,18 @@ from tests import awkward
 from tests.data import trees
 from tests.tiny_runs import ColourModel, tiny
 from wildcat.cli import main
-from wildcat.data import Dataset, open_dataset
+from wildcat.data import Dataset
+from wildcat.data.registry import open_dataset
 from wildcat.errors import WildcatError
 from wildcat.evaluation.results import results_file, seen_in_training, summary
-from wildcat.evaluation.scoring import evaluate, items_of, with_classes
+from wildcat.evaluation.scoring import evaluate, with_classes
 from wildcat.metrics import average_precision, pointing_result
 from wildcat.model import WildcatOutput
+from wildcat.prediction.items import dataset_items
 from wildcat.prediction.predictor import Predictor
-from wildcat.prediction.result import Prediction, Settings
+from wildcat.prediction.result import Prediction
 from wildcat.runs.folder import build_model
+from wildcat.runs.settings import Settings
 from wildcat.training.launch import train
 
 DATA = "synthetic:count=40,size=96"
@@ -212,7 +215,7 @@ def test_a_real_network_in_batches(dataset: Dataset) -> None:
     single = [predictor(dataset.image(index)) for index in range(len(dataset))]
     expected = average_precision(np.stack([p.probabilities for p in single]), dataset.labels)
     assert results["classification"]["map_area"] == pytest.approx(100 * np.nanmean(expected), abs=1e-3)
-    assert len(items_of(dataset)) == 40
+    assert len(dataset_items(dataset)) == 40
 
 
 def test_pictures_that_were_held_out_were_not_trained_on(tmp_path: Path) -> None:

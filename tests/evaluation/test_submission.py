@@ -9,7 +9,7 @@ from PIL import Image
 from tests.data import trees
 from tests.tiny_runs import flags
 from wildcat.cli import main
-from wildcat.data import open_dataset
+from wildcat.data.registry import open_dataset
 from wildcat.errors import WildcatError
 from wildcat.evaluation.submission import write_submission
 from wildcat.prediction.loading import load

@@ -23,7 +23,7 @@ def test_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The one file that is scored; tests/export/test_write.py has all formats."""
         assert len(pictures) == 2
         if file.name == "run.onnx":
-            return export(predictor, file, form, pictures)
+            return export(predictor.model, predictor.settings, file, form, pictures)
         return Exported(file, dict.fromkeys(OUTPUTS, 1e-6))
 
     for number in range(4):
@@ -66,7 +66,7 @@ def test_the_constant_is_the_one_that_was_fitted() -> None:
 
 
 def test_fitting_on_real_pictures(real_data: Path) -> None:
-    from wildcat.data import open_dataset
+    from wildcat.data.registry import open_dataset
 
     dataset = open_dataset(f"voc12:{real_data / 'seg-mini'}", "seg-train")
     dataset = dataset.subset(range(12))

@@ -10,10 +10,11 @@ import torch
 from experiments import ledger, segmentation
 from tests import awkward
 from tests.tiny_runs import tiny
-from wildcat.evaluation.scoring import evaluate, fit_masks
+from wildcat.evaluation.background import fit_masks
+from wildcat.evaluation.scoring import evaluate
 from wildcat.masks import MODES
+from wildcat.prediction.items import dataset_items
 from wildcat.prediction.loading import load
-from wildcat.prediction.predictor import items_of
 from wildcat.training.launch import train
 from wildcat.transfer import class_filters
 
@@ -36,7 +37,7 @@ def test_grad_cam_is_the_class_map_without_its_bias(runs: dict[str, Path], kind:
     predictor.settings = replace(predictor.settings, map_sizes=(64,), mirror=False)
     picture = awkward.photo(70, 50)
     plain = predictor(picture)
-    (found,) = segmentation.GradCAMPredictor(predictor).stream(items_of([picture]))
+    (found,) = segmentation.GradCAMPredictor(predictor).stream(dataset_items([picture]))
     bias = class_filters(predictor.model.transfer)[1].tolist()
     assert np.array_equal(found.probabilities, plain.probabilities)
     for c in range(len(bias)):
@@ -53,7 +54,7 @@ def test_grad_cam_is_the_class_map_without_its_bias(runs: dict[str, Path], kind:
 def test_the_mirrored_picture_has_the_mirrored_maps(runs: dict[str, Path]) -> None:
     predictor = segmentation.GradCAMPredictor(load(runs["average"]))
     picture = awkward.photo(64, 64)
-    one, other = predictor.stream(items_of([picture, picture[:, ::-1].copy()]))
+    one, other = predictor.stream(dataset_items([picture, picture[:, ::-1].copy()]))
     assert one.class_maps.shape[1:] == (96, 96)
     assert one.candidates() == other.candidates()
     np.testing.assert_allclose(one.class_maps, other.class_maps[:, :, ::-1], atol=1e-4)
@@ -137,7 +138,7 @@ def folder(path: Path) -> Path:
 def test_the_predictors_own_network_has_no_hooks(runs: dict[str, Path]) -> None:
     predictor = load(runs["average"])
     found = segmentation.GradCAMPredictor(predictor)
-    next(found.stream(items_of([awkward.photo()])))
+    next(found.stream(dataset_items([awkward.photo()])))
     assert not any(module._forward_hooks for module in predictor.model.modules())
     assert all(weight.requires_grad for weight in predictor.model.parameters())
 

@@ -48,6 +48,10 @@ def onnx_file(run: Path) -> Path:
     return run / "exports" / "model.onnx"
 
 
+def write(predictor: Predictor, *arguments: Any) -> exporting.Exported:
+    return export(predictor.model, predictor.settings, *arguments)
+
+
 def predictor_of(**changes: object) -> Predictor:
     torch.manual_seed(0)
     model = build_model(tiny(**changes), len(CLASSES), pretrained=False)
@@ -104,7 +108,7 @@ def test_the_graph_is_lean(onnx_file: Path, run: Path) -> None:
 
 def test_openvino(tmp_path: Path) -> None:
     predictor = predictor_of(num_maps=3)
-    made = export(predictor, tmp_path / "a.xml", "openvino")
+    made = write(predictor, tmp_path / "a.xml", "openvino")
     assert made.difference <= 1e-4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", "a.xml"]
     model = openvino.Core().read_model(tmp_path / "a.xml")
@@ -120,7 +124,7 @@ def test_openvino(tmp_path: Path) -> None:
 
 def test_torch(tmp_path: Path) -> None:
     predictor = predictor_of(kmax=3, kmin=0)
-    export(predictor, tmp_path / "a.pt2", "torch")
+    write(predictor, tmp_path / "a.pt2", "torch")
     extra = {"wildcat.json": ""}
     module = torch.export.load(tmp_path / "a.pt2", extra_files=extra).module()
     for count, height, width in ((1, 64, 64), (3, 96, 160)):
@@ -133,7 +137,7 @@ def test_torch(tmp_path: Path) -> None:
 def test_the_default_trunk_reads_any_size(tmp_path: Path) -> None:
     """Its convolutions are padded as TensorFlow pads, which depends on the size."""
     predictor = predictor_of(backbone="lite0")
-    export(predictor, tmp_path / "a.onnx")
+    write(predictor, tmp_path / "a.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
     for count, height, width in ((1, 77, 130), (2, 64, 64)):
         images = photographs(predictor.model, count, height, width)
@@ -204,8 +208,8 @@ def test_a_difference_on_a_given_picture_alone_is_enough(tmp_path: Path, monkeyp
     monkeypatch.setattr(exporting, "_runner", damaged)
     predictor = predictor_of()
     with pytest.raises(WildcatError, match=r"computes something else than the model \(difference inf"):
-        export(predictor, tmp_path / "a.pt2", "torch", [np.full((40, 40, 3), 255, np.uint8)])
-    export(predictor, tmp_path / "a.pt2", "torch", [np.zeros((40, 40, 3), np.uint8)])
+        write(predictor, tmp_path / "a.pt2", "torch", [np.full((40, 40, 3), 255, np.uint8)])
+    write(predictor, tmp_path / "a.pt2", "torch", [np.zeros((40, 40, 3), np.uint8)])
 
 
 # What goes wrong
@@ -215,24 +219,24 @@ def test_a_wrong_file_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "a.pt2").write_text("old")
     monkeypatch.setattr("wildcat.export.graph._pool", lambda maps, pooling: maps.flatten(2).amax(dim=2) + 0.001)
     with pytest.raises(WildcatError, match=r"computes something else than the model \(difference .*e-.*not kept"):
-        export(predictor_of(), tmp_path / "a.pt2", "torch")
+        write(predictor_of(), tmp_path / "a.pt2", "torch")
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt2"]
     assert (tmp_path / "a.pt2").read_text() == "old"
 
 
 def test_suffixes(tmp_path: Path) -> None:
     with pytest.raises(WildcatError, match=r"a file of format openvino ends in \.xml; got .*a\.onnx"):
-        export(predictor_of(), tmp_path / "a.onnx", "openvino")
+        write(predictor_of(), tmp_path / "a.onnx", "openvino")
 
 
 def test_a_package_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(WildcatError, match=r"onnx needs the package onnxscript: pip install 'wildcat-wsl\[export\]'"):
-        export(predictor_of(), tmp_path / "a.onnx")
+        write(predictor_of(), tmp_path / "a.onnx")
 
 
 def test_sizes_that_the_graph_cannot_read(tmp_path: Path) -> None:
     predictor = predictor_of()
     predictor.settings = Settings(CLASSES, True, (64,), (100,))
     with pytest.raises(WildcatError, match=r"timm:test_resnet as torch reads sides that are multiples of 32; .* 100"):
-        export(predictor, tmp_path / "a.pt2", "torch")
+        write(predictor, tmp_path / "a.pt2", "torch")

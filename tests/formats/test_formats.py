@@ -23,11 +23,13 @@ from tests.formats.brushes import read_brush
 from tests.tiny_runs import ColourModel, spots
 from wildcat.cli import main
 from wildcat.errors import WildcatError
-from wildcat.formats import FORMATS, write_predictions
 from wildcat.formats.base import Names, Picture
 from wildcat.formats.label_studio import brush_rle
-from wildcat.prediction.predictor import Failure, Predictor, items_of
-from wildcat.prediction.result import Prediction, Settings
+from wildcat.formats.write import FORMATS, write_predictions
+from wildcat.prediction.items import Failure, image_items
+from wildcat.prediction.predictor import Predictor
+from wildcat.prediction.result import Prediction
+from wildcat.runs.settings import Settings
 from wildcat.system.files import unfinished
 
 CLASSES = ("red", 'green <&> "blue\'s"', "blue")
@@ -56,7 +58,7 @@ def stream(root: Path, names: list[str] = NAMES) -> Iterator[Prediction | Failur
     model = ColourModel()
     model.cell = 16
     predictor = Predictor(model, Settings(CLASSES, True, (160,), (160,)))
-    return predictor.stream(items_of([root / name for name in names]), on_error="yield", multi_maps=False)
+    return predictor.stream(image_items([root / name for name in names]), on_error="yield", multi_maps=False)
 
 
 def write(root: Path, out: Path, *formats: str, **options: object) -> list[Failure]:

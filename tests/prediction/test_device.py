@@ -14,15 +14,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import wildcat
 from tests.tiny_runs import tiny
 from wildcat import runtimes
-from wildcat.backbones.inference import Precision, device_of
 from wildcat.cli import main
 from wildcat.errors import WildcatError
 from wildcat.losses import multi_label_loss
 from wildcat.model import create_model
-from wildcat.object_bank import ObjectBank
+from wildcat.multiscale import ObjectBank
 from wildcat.prediction.multiscale import CombinedPredictor
 from wildcat.prediction.predictor import Predictor
-from wildcat.prediction.result import Settings
+from wildcat.runs.settings import Settings
+from wildcat.system.devices import Precision, device_of
 from wildcat.training.launch import train
 
 GPU = torch.device("cuda", 0)
@@ -53,7 +53,7 @@ def test_a_device_that_there_is_not(run: Path, tmp_path: Path, capsys: pytest.Ca
 
 def test_other_runtimes_compute_on_the_processor(run: Path) -> None:
     with pytest.raises(WildcatError, match="the runtime onnx computes on the processor, not on cuda"):
-        runtimes.load(run, "onnx", device="cuda")
+        runtimes.load(run, runtime="onnx", device="cuda")
     with pytest.raises(WildcatError, match=r"the exported file .*model\.onnx computes on the processor, not on cuda:1"):
         runtimes.load(run / "model.onnx", device="cuda:1")
 

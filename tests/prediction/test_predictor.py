@@ -20,10 +20,12 @@ from wildcat.data.images import load_image
 from wildcat.data.transforms import warp
 from wildcat.errors import WildcatError
 from wildcat.masks import Background, label_map, strengths
+from wildcat.prediction.items import Failure, Item, image_items
 from wildcat.prediction.loading import load
-from wildcat.prediction.predictor import Failure, Item, Predictor, items_of
-from wildcat.prediction.result import Prediction, Settings
+from wildcat.prediction.predictor import Predictor
+from wildcat.prediction.result import Prediction
 from wildcat.runs.folder import build_model
+from wildcat.runs.settings import Settings
 from wildcat.training.launch import train
 
 COLOURS = ("red", "green", "blue")
@@ -184,7 +186,7 @@ def test_a_batch_of_one_is_a_batch_of_many(trained: Predictor) -> None:
     pictures = [awkward.photo(40 + 7 * i, 50, seed=i) for i in range(7)]
     single = [trained(picture) for picture in pictures]
     for batch_size in (1, 3, 7, 50):
-        many = list(trained.stream(items_of(pictures), batch_size=batch_size))
+        many = list(trained.stream(image_items(pictures), batch_size=batch_size))
         assert [p.name for p in many] == [f"picture {i}" for i in range(7)]
         for one, other in zip(single, many, strict=True):
             same(one, other, 1e-5)
@@ -192,8 +194,8 @@ def test_a_batch_of_one_is_a_batch_of_many(trained: Predictor) -> None:
 
 def test_folded_maps_are_the_mean_of_unfolded_ones(trained: Predictor) -> None:
     pictures = [awkward.photo(seed=i) for i in range(3)]
-    whole = list(trained.stream(items_of(pictures)))
-    folded = list(trained.stream(items_of(pictures), multi_maps=False))
+    whole = list(trained.stream(image_items(pictures)))
+    folded = list(trained.stream(image_items(pictures), multi_maps=False))
     for one, other in zip(whole, folded, strict=True):
         assert other.multi_maps is None and one.multi_maps is not None
         assert one.multi_maps.shape == (15, *one.class_maps.shape[1:])
@@ -215,9 +217,9 @@ def test_sizes_of_scores_and_maps() -> None:
 def test_probabilities_alone_are_the_same_without_the_sizes_of_maps(tmp_path: Path) -> None:
     Image.fromarray(awkward.photo(1200, 800)).save(tmp_path / "large.jpg")  # decoded smaller for the scores alone
     predictor = colour_predictor((64,), (64, 512), mirror=True)
-    (whole,) = predictor.stream(items_of([tmp_path / "large.jpg"]))
+    (whole,) = predictor.stream(image_items([tmp_path / "large.jpg"]))
     predictor.model.batches.clear()
-    (alone,) = predictor.stream(items_of([tmp_path / "large.jpg"]), maps=False)
+    (alone,) = predictor.stream(image_items([tmp_path / "large.jpg"]), maps=False)
     assert [shape[2] for shape in predictor.model.batches] == [64, 64]
     np.testing.assert_array_equal(alone.probabilities, whole.probabilities)
     assert alone.class_maps.shape == (3, 2, 2) and whole.class_maps.shape == (3, 16, 16)
@@ -318,17 +320,17 @@ def test_failures_stand_in_their_places(tmp_path: Path) -> None:
     awkward.write_all(tmp_path)
     names = sorted([*awkward.GOOD, *awkward.BAD])
     predictor = colour_predictor((32,), (32,))
-    found = list(predictor.stream(items_of(tmp_path / name for name in names), batch_size=3, on_error="yield"))
+    found = list(predictor.stream(image_items(tmp_path / name for name in names), batch_size=3, on_error="yield"))
     assert [Path(entry.name).name for entry in found] == names
     failed = [entry for entry in found if isinstance(entry, Failure)]
     assert [Path(entry.name).name for entry in failed] == sorted(awkward.BAD)
     assert all(entry.name in entry.message for entry in failed)
     with pytest.raises(WildcatError, match=r"empty\.jpg: the file is empty"):
-        list(predictor.stream(items_of(tmp_path / name for name in names)))
+        list(predictor.stream(image_items(tmp_path / name for name in names)))
 
 
 def test_a_batch_of_nothing_but_failures() -> None:
-    found = list(colour_predictor().stream(items_of([b"", b"x"]), batch_size=1, on_error="yield"))
+    found = list(colour_predictor().stream(image_items([b"", b"x"]), batch_size=1, on_error="yield"))
     assert all(isinstance(entry, Failure) for entry in found) and len(found) == 2
     assert list(colour_predictor().stream([])) == []
 
@@ -416,7 +418,7 @@ def test_imagenet_is_the_classifier_itself() -> None:
 
 
 def test_imagenet_points_at_single_animals(real_data: Path) -> None:
-    from wildcat.data import open_dataset
+    from wildcat.data.registry import open_dataset
 
     spec = f"voc07:{real_data / 'voc07-mini'}"
     chosen: dict[str, list] = {name: [] for name in ("cat", "dog", "bird", "sheep")}

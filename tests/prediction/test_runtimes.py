@@ -17,7 +17,6 @@ from tests import awkward
 from tests.conftest import REPOSITORY
 from tests.tiny_runs import tiny
 from wildcat import runtimes
-from wildcat.backbones.inference import Precision, prepared
 from wildcat.cli import main
 from wildcat.data.transforms import warp
 from wildcat.errors import WildcatError
@@ -25,11 +24,14 @@ from wildcat.export import open as sessions
 from wildcat.export.network import SHAPES
 from wildcat.export.openvino_runtime import OpenVinoNetwork
 from wildcat.export.write import SUFFIX, Format, export
+from wildcat.model import prepared
+from wildcat.prediction.items import image_items
+from wildcat.prediction.loading import load
 from wildcat.prediction.loading import load as load_model
-from wildcat.prediction.predictor import Predictor, items_of
-from wildcat.prediction.result import Prediction, Settings
+from wildcat.prediction.result import Prediction
 from wildcat.runs.folder import build_model, read_run, save_config, save_weights
-from wildcat.runtimes import load
+from wildcat.runs.settings import Settings
+from wildcat.system.devices import Precision
 from wildcat.training.launch import train
 
 FORMAT_OF: dict[str, Format] = {form: name for name, form in SUFFIX.items()}
@@ -42,7 +44,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tiny(epochs=1, num_maps=3, score_sizes=[64], map_sizes=[64, 96], mirror=True),
         tmp_path_factory.mktemp("runtimes") / "run",
     )
-    load(folder, "onnx")  # exports
+    load(folder, runtime="onnx")  # exports
     return folder
 
 
@@ -54,9 +56,11 @@ def close(one: Prediction, other: Prediction) -> None:
 
 @pytest.mark.parametrize("runtime", ["torch", "onnx", "openvino"])
 def test_every_runtime_says_the_same(run: Path, runtime: runtimes.Runtime) -> None:
-    expected = list(load_model(run).stream(items_of(PICTURES), multi_maps=False))
-    predictor = load(run, runtime)
-    for one, other in zip(expected, predictor.stream(items_of(PICTURES), batch_size=2, multi_maps=False), strict=True):
+    expected = list(load_model(run).stream(image_items(PICTURES), multi_maps=False))
+    predictor = load(run, runtime=runtime)
+    for one, other in zip(
+        expected, predictor.stream(image_items(PICTURES), batch_size=2, multi_maps=False), strict=True
+    ):
         close(one, other)
         np.testing.assert_allclose(one.point_array, other.point_array)
     single = predictor(PICTURES[0])
@@ -69,7 +73,7 @@ def test_every_runtime_says_the_same(run: Path, runtime: runtimes.Runtime) -> No
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_pictures_are_normalised_as_by_the_model(run: Path, runtime: runtimes.Runtime, mirrored: bool) -> None:
     pixels = torch.from_numpy(PICTURES[0]).permute(2, 0, 1)[None]
-    model, network = load_model(run).model.folded(), load(run, runtime).model
+    model, network = load_model(run).model.folded(), load(run, runtime=runtime).model
     with torch.inference_mode():
         expected, found = ([m.normalize(pixels), m.normalize(pixels).flip(3)][mirrored] for m in (model, network))
         torch.testing.assert_close(network(found).scores, model(expected).scores, rtol=0, atol=1e-5)
@@ -81,12 +85,12 @@ def test_pictures_are_normalised_as_by_the_model(run: Path, runtime: runtimes.Ru
 
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
 def test_a_file_alone_is_a_predictor(run: Path, runtime: runtimes.Runtime) -> None:
-    predictor = load(run / "exports" / "model.onnx", runtime)
-    close(predictor(PICTURES[1]), load(run, runtime)(PICTURES[1]))
+    predictor = load(run / "exports" / "model.onnx", runtime=runtime)
+    close(predictor(PICTURES[1]), load(run, runtime=runtime)(PICTURES[1]))
 
 
 def test_several_threads_at_once(run: Path) -> None:
-    predictor = load(run, "openvino")
+    predictor = load(run, runtime="openvino")
     expected = [predictor(picture) for picture in PICTURES]
     with ThreadPoolExecutor(3) as pool:
         for one, other in zip(expected * 4, pool.map(predictor, PICTURES * 4), strict=True):
@@ -131,8 +135,8 @@ def test_half_precision_in_openvino_ends_at_the_head(tmp_path: Path, suffix: str
     torch.manual_seed(0)
     model = build_model(tiny(**changes), 5, pretrained=False)
     file = tmp_path / f"model{suffix}"
-    export(Predictor(model, Settings(tuple("abcde"), True, (64,), (64,))), file, FORMAT_OF[suffix])
-    predictor = load(file, "openvino", "bf16")
+    export(model, Settings(tuple("abcde"), True, (64,), (64,)), file, FORMAT_OF[suffix])
+    predictor = load(file, runtime="openvino", precision="bf16")
     assert (predictor.precision, predictor.runtime) == ("bf16", "openvino")
     pixels = torch.from_numpy(np.stack([warp(picture, 64) for picture in PICTURES])).permute(0, 3, 1, 2)
     with torch.inference_mode():
@@ -151,21 +155,21 @@ def test_precision_by_itself(
     run: Path, monkeypatch: pytest.MonkeyPatch, runtime: runtimes.Runtime, has_units: bool, precision: str
 ) -> None:
     monkeypatch.setattr(sessions, "processor_has_matrix_units", lambda: has_units)
-    assert load(run, runtime, "auto").precision == precision
-    assert load(run / "exports" / "model.onnx", runtime, "auto").precision == precision
-    assert load(run, runtime).precision == "fp32"
+    assert load(run, runtime=runtime, precision="auto").precision == precision
+    assert load(run / "exports" / "model.onnx", runtime=runtime, precision="auto").precision == precision
+    assert load(run, runtime=runtime).precision == "fp32"
 
 
 def test_onnx_has_no_half_precision(run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(runtimes, "exports_folder", lambda run: tmp_path / "exports")
     for file in (run, run / "exports" / "model.onnx"):
         with pytest.raises(WildcatError, match="the runtime onnx computes in single precision; bf16 is PyTorch's and"):
-            load(file, "onnx", "bf16")
+            load(file, runtime="onnx", precision="bf16")
     assert not (tmp_path / "exports").exists()  # nothing was exported in vain
 
 
 def test_other_sizes_than_the_files(run: Path) -> None:
-    network = load(run, "onnx").model
+    network = load(run, runtime="onnx").model
     network.about["size_multiple"] = 32  # as of a trunk without a graph for every size
     with pytest.raises(WildcatError, match=r"model\.onnx reads sides that are multiples of 32; got 48 x 64"):
         network(torch.zeros(1, 3, 64, 48))
@@ -184,8 +188,8 @@ def test_a_file_is_made_once_and_again_when_the_run_changes(
         raise WildcatError("as far as this test goes")
 
     monkeypatch.setattr("wildcat.export.write.export", export)
-    load(run, "onnx")
-    load(str(run), "openvino")
+    load(run, runtime="onnx")
+    load(str(run), runtime="openvino")
     assert not made and capsys.readouterr().err == ""
 
     model, weights = load_model(run).model, (run / "model.safetensors").read_bytes()
@@ -193,25 +197,25 @@ def test_a_file_is_made_once_and_again_when_the_run_changes(
         model.transfer.bias += 1
     save_weights(run, model.state_dict())
     with pytest.raises(WildcatError, match="as far as"):
-        load(run, "onnx")
+        load(run, runtime="onnx")
     assert made == [run / "exports" / "model.onnx"] and "exporting" in capsys.readouterr().err
     (run / "model.safetensors").write_bytes(weights)
-    load(run, "onnx")
+    load(run, runtime="onnx")
 
     kept = read_run(run)
     kept.config.kmax = 0.3
     save_config(run, kept)
     with pytest.raises(WildcatError, match="as far as"):
-        load(run, "onnx")
+        load(run, runtime="onnx")
     kept.config.kmax = 0.2
     save_config(run, kept)
-    load(run, "onnx")
+    load(run, runtime="onnx")
 
     whole = (run / "exports" / "model.onnx").read_bytes()
     for damaged in (b"", whole[: len(whole) // 2]):
         (run / "exports" / "model.onnx").write_bytes(damaged)
         with pytest.raises(WildcatError, match="as far as"):
-            load(run, "onnx")
+            load(run, runtime="onnx")
     (run / "exports" / "model.onnx").write_bytes(whole)
     assert len(made) == 4
 
@@ -237,13 +241,13 @@ def test_auto_measures_once(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(runtimes, "measure", measure)
     for _ in range(2):
-        assert isinstance(load(run, "auto").model, OpenVinoNetwork)
+        assert isinstance(load(run, runtime="auto").model, OpenVinoNetwork)
     assert len(measured) == 1
     assert json.loads((run / "exports" / "fastest.json").read_text())["seconds"] == seconds
     seconds["torch"] = 0.5
     torch.set_num_threads(torch.get_num_threads() + 1)  # another machine, as it were
     try:
-        assert load(run, "auto").model.num_maps == 3
+        assert load(run, runtime="auto").model.num_maps == 3
     finally:
         torch.set_num_threads(torch.get_num_threads() - 1)
     assert len(measured) == 2
@@ -255,7 +259,7 @@ def test_auto_in_half_precision_leaves_out_who_has_none(run: Path, monkeypatch: 
         return {"torch": 2.0, "openvino": 1.0}
 
     monkeypatch.setattr(runtimes, "measure", measure)
-    assert load(run, "auto", "bf16").precision == "bf16"
+    assert load(run, runtime="auto", precision="bf16").precision == "bf16"
 
 
 def test_measure() -> None:
@@ -279,12 +283,12 @@ def test_measure() -> None:
 
 def test_auto_without_any_runtime_is_pytorch(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtimes, "_is_installed", lambda runtime: False)
-    assert load(run, "auto").model.num_maps == 3
+    assert load(run, runtime="auto").model.num_maps == 3
     for runtime, package in (("onnx", "onnxruntime"), ("openvino", "openvino")):
         with pytest.raises(
             WildcatError, match=rf"runtime {runtime} needs the package {package}: .*'wildcat-wsl\[export\]'"
         ):
-            load(run, runtime)  # type: ignore[arg-type]
+            load(run, runtime=runtime)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -301,7 +305,7 @@ def test_files_that_cannot_be_opened(tmp_path: Path, file: str, runtime: runtime
     for name in ("bad.onnx", "bad.xml"):
         (tmp_path / name).write_text("no graph")
     with pytest.raises(WildcatError, match=told):
-        load(tmp_path / file, runtime)
+        load(tmp_path / file, runtime=runtime)
 
 
 def test_a_file_of_another_program(tmp_path: Path) -> None:
@@ -312,7 +316,7 @@ def test_a_file_of_another_program(tmp_path: Path) -> None:
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "a.onnx")
     for runtime in ("onnx", "openvino"):
         with pytest.raises(WildcatError, match=r"a\.onnx was not written by wildcat export"):
-            load(tmp_path / "a.onnx", runtime)  # type: ignore[arg-type]
+            load(tmp_path / "a.onnx", runtime=runtime)  # type: ignore[arg-type]
 
 
 # The commands

@@ -33,7 +33,7 @@ WORDS = ["nan", "inf", "1e999", "-1", "9" * 400, "\\x00", "\\xff\\xfe", "<!DOCTY
 
 def tags(folder: Path) -> tuple[Read, list[bytes]]:
     """A CSV of tags."""
-    from wildcat.data import available_splits, open_dataset
+    from wildcat.data.registry import available_splits, open_dataset
 
     file = folder / "my.csv"
 
@@ -47,7 +47,7 @@ def tags(folder: Path) -> tuple[Read, list[bytes]]:
 
 def voc(folder: Path) -> tuple[Read, list[bytes]]:
     """An annotation of PASCAL VOC."""
-    from wildcat.data import open_dataset
+    from wildcat.data.registry import open_dataset
 
     root = trees.voc(folder, 2012)
     file = root / "Annotations" / "000004.xml"
@@ -65,7 +65,7 @@ def voc(folder: Path) -> tuple[Read, list[bytes]]:
 
 def voc_lists(folder: Path) -> tuple[Read, list[bytes]]:
     """A list of pictures and a class's label file."""
-    from wildcat.data import open_dataset
+    from wildcat.data.registry import open_dataset
 
     root = trees.voc(folder, 2012)
     sets = root / "ImageSets" / "Main"
@@ -87,7 +87,7 @@ def voc_lists(folder: Path) -> tuple[Read, list[bytes]]:
 
 def action(folder: Path) -> tuple[Read, list[bytes]]:
     """A list of persons, a label file, and an annotation of VOC 2012 Action."""
-    from wildcat.data import open_dataset
+    from wildcat.data.registry import open_dataset
 
     root = trees.action(folder)
     sets = root / "ImageSets" / "Action"
@@ -111,7 +111,7 @@ def action(folder: Path) -> tuple[Read, list[bytes]]:
 
 def coco(folder: Path) -> tuple[Read, list[bytes]]:
     """The annotations of COCO; masks are drawn from them too."""
-    from wildcat.data import open_dataset
+    from wildcat.data.registry import open_dataset
 
     root = trees.coco(folder)
     file = root / "annotations" / "instances_train2014.json"
@@ -131,7 +131,7 @@ def coco(folder: Path) -> tuple[Read, list[bytes]]:
 
 def scenes(folder: Path) -> tuple[Read, list[bytes]]:
     """The lists of MIT67 and 15-Scene."""
-    from wildcat.data import open_dataset
+    from wildcat.data.registry import open_dataset
 
     (folder / "Images").mkdir()
     files = [folder / name for name in ("TrainImages.txt", "TestImages.txt", "train.txt", "test.txt")]
@@ -162,7 +162,8 @@ def recipes(folder: Path) -> tuple[Read, list[bytes]]:
 
 def runs(folder: Path) -> tuple[Read, list[bytes]]:
     """The settings of a run, and of runs at several scales."""
-    from wildcat.runs.folder import read_background, read_run, read_scales
+    from wildcat.runs.folder import read_background, read_run
+    from wildcat.runs.scales import read_scales
 
     def read(content: bytes) -> None:
         for name, reader in (("config", read_run), ("scales", read_scales), ("background", read_background)):

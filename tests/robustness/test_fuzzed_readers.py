@@ -18,9 +18,10 @@ from tests.data import trees
 from tests.robustness.bad_input.case import encoded
 from tests.robustness.good_input import COCO, COLUMNS, CSV, RUN, SCALES, XML, clear
 from wildcat.config import TrainConfig, read_recipe
-from wildcat.data import available_splits, open_dataset
 from wildcat.data.images import image_size, load_image
-from wildcat.runs.folder import read_background, read_run, read_scales
+from wildcat.data.registry import available_splits, open_dataset
+from wildcat.runs.folder import read_background, read_run
+from wildcat.runs.scales import read_scales
 
 fuzzed = settings(
     max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -14,11 +14,12 @@ from tests import awkward
 from tests.tiny_runs import tiny
 from wildcat.apps.batch.inputs import Part, parts_of
 from wildcat.apps.report.build import write_report
-from wildcat.data import voc_submission
 from wildcat.errors import WildcatError
-from wildcat.formats import FORMATS, write_predictions
+from wildcat.evaluation import submission
+from wildcat.formats.write import FORMATS, write_predictions
+from wildcat.prediction.items import Item
 from wildcat.prediction.loading import load
-from wildcat.prediction.predictor import Item, Predictor
+from wildcat.prediction.predictor import Predictor
 from wildcat.training.launch import train
 
 NAMES = [
@@ -150,8 +151,8 @@ def test_files_for_the_server(inside: Any) -> None:
     scores = np.zeros((1, 1), np.float32)
     for name in ("../up", "/absolute", "a/b", "a\\b", "", "..", "nul\0", "line\n"):
         for write in (
-            lambda name=name: voc_submission.write_masks(out, [(name, mask)]),
-            lambda name=name: voc_submission.write_classification(out, ["000001"], scores, [name]),
+            lambda name=name: submission.write_masks(out, [(name, mask)]),
+            lambda name=name: submission.write_classification(out, ["000001"], scores, [name]),
         ):
             with pytest.raises(WildcatError, match="is no name for a file"):
                 write()

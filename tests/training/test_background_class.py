@@ -14,16 +14,18 @@ from tests import awkward
 from tests.data import trees
 from tests.tiny_runs import flags, tiny
 from wildcat.cli import main
-from wildcat.data import open_dataset
+from wildcat.data.registry import open_dataset
 from wildcat.data.transforms import warp
 from wildcat.errors import WildcatError
-from wildcat.evaluation.scoring import evaluate, fit_masks
+from wildcat.evaluation.background import fit_masks
+from wildcat.evaluation.scoring import evaluate
 from wildcat.losses import multi_label_loss
 from wildcat.masks import Background, label_map, strengths
 from wildcat.metrics import average_precision
 from wildcat.multiscale import read
+from wildcat.prediction.items import dataset_items
 from wildcat.prediction.loading import load
-from wildcat.prediction.predictor import Predictor, Settings, items_of
+from wildcat.prediction.predictor import Predictor, Settings
 from wildcat.runs.folder import load_run, read_background, read_run, save_background
 from wildcat.training import loop
 from wildcat.training.launch import train
@@ -79,7 +81,7 @@ def test_a_prediction_keeps_its_map_and_nothing_else(run: Path, multi_maps: bool
     predictor = load(run)
     classes = len(predictor.settings.classes)
     picture = awkward.photo(90, 60)
-    (found,) = predictor.stream(items_of([picture]), multi_maps=multi_maps)
+    (found,) = predictor.stream(dataset_items([picture]), multi_maps=multi_maps)
     sides = {}
     for side in (64, 96):
         pixels = torch.from_numpy(warp(Image.fromarray(picture), side).copy())

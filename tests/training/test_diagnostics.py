@@ -12,7 +12,8 @@ from torch import nn
 
 from tests.data import trees
 from tests.tiny_runs import tiny
-from wildcat.data import open_dataset, sharing_doubts
+from wildcat.data import sharing_doubts
+from wildcat.data.registry import open_dataset
 from wildcat.errors import WildcatError
 from wildcat.runs.folder import build_model
 from wildcat.training import launch as training

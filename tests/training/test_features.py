@@ -9,16 +9,14 @@ import torch
 from tests.data import trees
 from tests.tiny_runs import tiny
 from wildcat.cli import main
-from wildcat.config import TrainConfig
+from wildcat.config import METHODS, TrainConfig, method_settings
 from wildcat.errors import WildcatError
 from wildcat.evaluation.scoring import evaluate
-from wildcat.features import fit_head, global_features
-from wildcat.methods import METHODS, method_settings
 from wildcat.prediction.loading import load
 from wildcat.runs.folder import build_model, load_run, read_run
 from wildcat.training.data import open_training_data
 from wildcat.training.launch import train
-from wildcat.training.linear_svm import fit_linear_svms
+from wildcat.training.linear_svm import fit_head, fit_linear_svms, global_features
 
 FEATURES = {**METHODS["features"], "data": "synthetic:count=40,size=64"}
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from tests import awkward
 from tests.tiny_runs import tiny
-from wildcat.data import open_dataset
+from wildcat.data.registry import open_dataset
 from wildcat.training.data import EpochSampler, TrainingPictures
 from wildcat.training.image_cache import PictureCache, create_cache
 

@@ -20,8 +20,8 @@ from wildcat.metrics import average_precision
 from wildcat.multiscale import fuse_maps
 from wildcat.prediction.loading import load
 from wildcat.prediction.multiscale import CombinedPredictor
-from wildcat.runs import folder as checkpoint
-from wildcat.runs.folder import MEAN, OBJECT_BANK, read_run, read_scales
+from wildcat.runs.folder import read_run
+from wildcat.runs.scales import BANK, MEAN, OBJECT_BANK, SCALES, read_scales, save_scales
 from wildcat.training import launch as train
 from wildcat.training import multiscale as scales
 from wildcat.training.multiscale import at_scale, train_scales
@@ -95,9 +95,9 @@ def test_the_combination_reads_what_its_scales_read(trained: Path) -> None:
 
 
 def wildcat_item(picture: np.ndarray):
-    from wildcat.prediction.predictor import items_of
+    from wildcat.prediction.items import image_items
 
-    return next(items_of([picture]))
+    return next(image_items([picture]))
 
 
 def test_scores_of_each_scale_and_combination(trained: Path) -> None:
@@ -175,15 +175,15 @@ def test_finished_scales_are_skipped_and_others_continue(
     assert {file: file.read_bytes() for file in before} == before
     # As a run that was killed while its second scale was trained.
     runs = read_scales(folder)
-    checkpoint.save_scales(folder, replace(runs, combination=None))
-    (folder / checkpoint.BANK).unlink()
+    save_scales(folder, replace(runs, combination=None))
+    (folder / BANK).unlink()
     shutil.rmtree(folder / "scale-96")
     with pytest.raises(WildcatError, match="has not finished; continue it with --resume"):
         load(folder)
     kept = (folder / "scale-64" / "model.safetensors").stat().st_mtime_ns
     assert main(["train", "--out", str(folder), "--resume"]) == 0  # the settings are the folder's own
     assert (folder / "scale-64" / "model.safetensors").stat().st_mtime_ns == kept
-    for name in ("scale-96/model.safetensors", checkpoint.BANK, checkpoint.SCALES):
+    for name in ("scale-96/model.safetensors", BANK, SCALES):
         assert (folder / name).read_bytes() == before[folder / name]
 
 
@@ -221,7 +221,7 @@ def test_without_held_out_pictures_the_mean_combines(tmp_path: Path, capsys: pyt
     settings = flags(data="synthetic:count=12,size=64", epochs=1)
     assert main(["train", "--out", str(tmp_path / "runs"), *settings, "--scales", "64,96"]) == 0
     assert "no held-out pictures" in capsys.readouterr().err
-    assert not (tmp_path / "runs" / checkpoint.BANK).exists()
+    assert not (tmp_path / "runs" / BANK).exists()
     predictor = load(tmp_path / "runs")
     assert list(predictor.parts) == ["scale-64", "scale-96", MEAN] and predictor.chosen == MEAN
     data = ["--data", "synthetic:count=6,size=64"]

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from wildcat.errors import WildcatError
-from wildcat.training.state import load_state, locked, save_state
+from wildcat.system.lock import locked
+from wildcat.training.state import load_state, save_state
 
 
 def state(number: float) -> dict:

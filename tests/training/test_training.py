@@ -582,7 +582,7 @@ def test_bad_pictures_of_the_validation_split_are_named(tmp_path: Path, capsys: 
 
 
 def test_validation_scores_are_those_of_the_weights(tmp_path: Path) -> None:
-    from wildcat.data import open_dataset
+    from wildcat.data.registry import open_dataset
     from wildcat.data.transforms import warp
     from wildcat.metrics import average_precision
 

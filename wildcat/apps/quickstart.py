@@ -10,10 +10,11 @@ import numpy as np
 
 from wildcat.apps.report.build import render_page
 from wildcat.config import TrainConfig
-from wildcat.data import open_dataset
 from wildcat.data.photographs import sample_photographs
+from wildcat.data.registry import open_dataset
 from wildcat.evaluation.results import summary
-from wildcat.evaluation.scoring import items_of, observe, results_of
+from wildcat.evaluation.scoring import observe, results_of
+from wildcat.prediction.items import dataset_items
 from wildcat.prediction.loading import load
 from wildcat.render import sheets
 from wildcat.runs.folder import read_run
@@ -50,7 +51,7 @@ def quickstart(out: Path, recipe: dict[str, Any]) -> dict[str, Any]:
     # As many classes as an overlay has panels: the most probable one where none is probable.
     counts = np.maximum((scores[predictor.chosen].probabilities >= 0.5).sum(axis=1), 1)
     dataset = dataset.subset(rows_of_two(counts.tolist()))
-    pages = [prediction.overlay() for prediction in predictor.stream(items_of(dataset))]
+    pages = [prediction.overlay() for prediction in predictor.stream(dataset_items(dataset))]
     sheets.contact_sheet(pages, columns=2, side=None).save(out / "overlays.jpg", quality=92)
     imagenet = load("imagenet")
     for name, photograph in sample_photographs().items():

@@ -60,18 +60,21 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
     )
     arguments = parser.parse_args(argv)
 
-    from wildcat.data import default_splits
+    from wildcat.data.registry import default_splits
+    from wildcat.evaluation.background import fit_masks
     from wildcat.evaluation.results import data_of, results_file, seen_in_training, summary, with_earlier
-    from wildcat.evaluation.scoring import check_tasks, evaluate, fit_masks, open_scored
+    from wildcat.evaluation.scoring import check_tasks, evaluate, open_scored
+    from wildcat.prediction.loading import load
     from wildcat.prediction.predictor import Predictor
     from wildcat.runs.folder import read_settings, save_background
-    from wildcat.runtimes import load
     from wildcat.system.files import write_json
 
     told = sys.stderr if arguments.json == "-" else sys.stdout
 
     def opened() -> Predictor:
-        predictor = load(arguments.run, arguments.runtime, arguments.precision, arguments.device)
+        predictor = load(
+            arguments.run, device=arguments.device, precision=arguments.precision, runtime=arguments.runtime
+        )
         return predictor.reading_at(arguments.score_sizes, arguments.map_sizes, arguments.mirror)
 
     tasks = arguments.tasks.split(",") if arguments.tasks else None

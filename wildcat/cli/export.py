@@ -28,14 +28,14 @@ wildcat export imagenet --format onnx --out imagenet.onnx
     )
     arguments = parser.parse_args(argv)
 
-    from wildcat.data.sample import pictures_at
+    from wildcat.data.images import pictures_at
     from wildcat.export.write import SUFFIX, export
-    from wildcat.prediction.loading import load
-    from wildcat.runtimes import exports_folder
+    from wildcat.prediction.loading import exports_folder, load
 
     file = Path(arguments.out) if arguments.out else exports_folder(arguments.run) / f"model{SUFFIX[arguments.format]}"
     pictures = pictures_at(arguments.check)
-    made = export(load(arguments.run, "cpu"), file, arguments.format, pictures)
+    predictor = load(arguments.run, device="cpu")
+    made = export(predictor.model, predictor.settings, file, arguments.format, pictures)
     print(f"exported: {made.file}")
     also = f" and the {len(pictures)} given" if pictures else ""
     told = ", ".join(f"{name.replace('_', ' ')} {value:.1e}" for name, value in made.differences.items())

@@ -60,11 +60,12 @@ wildcat predict runs/mine pictures/ --json - | jq -c '[.file, .predicted[].class
     if arguments.image_prefix is not None and "label-studio" not in formats:
         raise WildcatError("--image-prefix is for --formats label-studio, and no other format names addresses")
 
-    from wildcat.data.sample import pictures_at
-    from wildcat.formats import JsonFile, JsonLines, Told, Writer, check_formats, folders_of, write_predictions
+    from wildcat.data.images import pictures_at
+    from wildcat.formats import JsonFile, JsonLines, Told, Writer
     from wildcat.formats.label_studio import LOCAL_FILES
-    from wildcat.prediction.predictor import items_of
-    from wildcat.runtimes import load
+    from wildcat.formats.write import check_formats, folders_of, write_predictions
+    from wildcat.prediction.items import image_items
+    from wildcat.prediction.loading import load
 
     check_formats(formats)
     from tqdm import tqdm
@@ -72,8 +73,10 @@ wildcat predict runs/mine pictures/ --json - | jq -c '[.file, .predicted[].class
     out = Path(arguments.out or "")
     # What was written before is not read, also where it lies among the pictures.
     pictures = pictures_at(arguments.pictures, [out, *folders_of(out)] if arguments.out else [])
-    predictor = load(arguments.run, arguments.runtime, arguments.precision, arguments.device)
-    stream = predictor.stream(items_of(pictures), batch_size=arguments.batch_size, on_error="yield", multi_maps=False)
+    predictor = load(arguments.run, device=arguments.device, precision=arguments.precision, runtime=arguments.runtime)
+    stream = predictor.stream(
+        image_items(pictures), batch_size=arguments.batch_size, on_error="yield", multi_maps=False
+    )
     shown = tqdm(stream, "predicting", len(pictures), unit=" images", disable=None)
     most = 10 if arguments.out or arguments.json else len(pictures)
     more: list[Writer] = [JsonLines(sys.stdout) if arguments.json == "-" else Told(most)]

@@ -8,8 +8,8 @@ from typing import Any
 
 from wildcat import config as settings
 from wildcat.cli.parser import add_settings, asked_first, command_parser, sizes
-from wildcat.config import TrainConfig
-from wildcat.methods import METHODS, method_settings
+from wildcat.config import METHODS, TrainConfig, method_settings
+from wildcat.system.files import read_json
 
 
 def _started(folder: Path) -> list[Path]:
@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
     defaults: dict[str, Any] = {}
     scales: list[int] | None = None
     if known.resume and known.out and (files := [f for f in _started(Path(known.out)) if f.is_file()]):
-        values = settings.read_json(files[0])
+        values = read_json(files[0])
         defaults = settings.config_from_dict(values.get("config"), str(files[0])).to_dict()
         scales = values.get("scales")
     elif known.recipe:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from wildcat.data.images import image_size, load_image
-from wildcat.data.sample import Dataset, Sample, check_choice
-from wildcat.errors import WildcatError
+from wildcat.data.sample import Dataset, Sample
+from wildcat.errors import WildcatError, check_choice
 
 _SHOWN = 5  # names of each kind in the printed report
 _LONGEST_SHOWN = 300  # characters of a name and what is said of it; longer ones are cut, line ends are escaped

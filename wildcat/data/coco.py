@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from wildcat.data.sample import FARTHEST, Dataset, Sample, check_choice, require_path
-from wildcat.errors import WildcatError
+from wildcat.data.sample import FARTHEST, Dataset, Sample, require_path
+from wildcat.errors import WildcatError, check_choice
 
 YEARS = ("2014", "2017")
 SPLITS = ("train", "val")

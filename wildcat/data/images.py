@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import stat
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -220,3 +221,57 @@ def image_size(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS) -> t
         size = _upright_size(image)
     _check_pixels(_describe(source), size, max_pixels)
     return size
+
+
+PICTURE_SUFFIXES = frozenset(
+    [
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff"),
+        *(".webp", ".avif", ".heic", ".heif", ".jp2", ".ppm", ".pgm", ".qoi"),
+    ]
+)
+
+
+def pictures_below(folder: Path, without: Iterable[Path] = ()) -> list[str]:
+    """Paths, relative to `folder` and with "/", of all pictures at any depth, sorted.
+
+    Hidden ones are left out, and those below the folders `without`.
+    """
+    found = []
+    others = {os.path.realpath(path) for path in without}
+    for where, folders, files in os.walk(folder):
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and not (others and os.path.realpath(Path(where, name)) in others)
+        ]
+        inside = Path(where).relative_to(folder)
+        found += [
+            (inside / name).as_posix()
+            for name in files
+            if not name.startswith(".") and Path(name).suffix.lower() in PICTURE_SUFFIXES
+        ]
+    return sorted(found)
+
+
+def pictures_at(paths: Iterable[str | Path], without: Sequence[Path] = ()) -> list[Path]:
+    """Files as given, and the pictures below folders.
+
+    Args:
+        paths: of files and folders.
+        without: folders that are passed over where they lie inside of those given.
+
+    Raises:
+        WildcatError: for what does not exist, and for a folder without pictures.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = pictures_below(path, without)
+            if not inside:
+                raise WildcatError(f"{path} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
+            found += [path / name for name in inside]
+        elif path.exists():
+            found.append(path)
+        else:
+            raise WildcatError(f"{path} does not exist")
+    return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +19,6 @@ from wildcat.errors import WildcatError, guess
 Self = TypeVar("Self", bound="Dataset")
 
 FARTHEST = 1e9  # pixels from a picture's corner; beyond it sums and float32 lose count
-PICTURE_SUFFIXES = frozenset(
-    [
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff"),
-        *(".webp", ".avif", ".heic", ".heif", ".jp2", ".ppm", ".pgm", ".qoi"),
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,67 +147,12 @@ def one_label(index: int, num_classes: int) -> npt.NDArray[np.int8]:
     return row
 
 
-def check_choice(value: str, allowed: Iterable[str], what: str) -> None:
-    """Raise a WildcatError that lists what is allowed, and guesses what was meant, unless `value` is among it."""
-    allowed = list(allowed)
-    if value in allowed:
-        return
-    told = f"{what} {value!r} is unknown; allowed: {', '.join(allowed) or 'none'}"
-    raise WildcatError(told + guess(value, allowed))
-
-
 def require_path(path: Path, what: str) -> None:
     """Raise a WildcatError, with the nearest name beside it, unless the file or folder exists."""
     if path.exists():
         return
     beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     raise WildcatError(f"{path}: not found; {what}{guess(path.name, beside, before=str(path.parent / '_')[:-1])}")
-
-
-def pictures_below(folder: Path, without: Iterable[Path] = ()) -> list[str]:
-    """Paths, relative to `folder` and with "/", of all pictures at any depth, sorted.
-
-    Hidden ones are left out, and those below the folders `without`.
-    """
-    found = []
-    others = {os.path.realpath(path) for path in without}
-    for where, folders, files in os.walk(folder):
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".") and not (others and os.path.realpath(Path(where, name)) in others)
-        ]
-        inside = Path(where).relative_to(folder)
-        found += [
-            (inside / name).as_posix()
-            for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in PICTURE_SUFFIXES
-        ]
-    return sorted(found)
-
-
-def pictures_at(paths: Iterable[str | Path], without: Sequence[Path] = ()) -> list[Path]:
-    """Files as given, and the pictures below folders.
-
-    Args:
-        paths: of files and folders.
-        without: folders that are passed over where they lie inside of those given.
-
-    Raises:
-        WildcatError: for what does not exist, and for a folder without pictures.
-    """
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            inside = pictures_below(path, without)
-            if not inside:
-                raise WildcatError(f"{path} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
-            found += [path / name for name in inside]
-        elif path.exists():
-            found.append(path)
-        else:
-            raise WildcatError(f"{path} does not exist")
-    return found
 
 
 def shuffled(names: Iterable[str], seed: int) -> list[str]:

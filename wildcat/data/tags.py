@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from wildcat.data.sample import Dataset, Sample, check_choice, one_label, pictures_below, require_path, shuffled
-from wildcat.errors import WildcatError
+from wildcat.data.images import pictures_below
+from wildcat.data.sample import Dataset, Sample, one_label, require_path, shuffled
+from wildcat.errors import WildcatError, check_choice
 
 _RANDOM_SPLITS = ("train", "test", "all")
 _SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from wildcat.data.sample import FARTHEST, Dataset, Sample, check_choice, require_path
-from wildcat.errors import WildcatError
+from wildcat.data.sample import FARTHEST, Dataset, Sample, require_path
+from wildcat.errors import WildcatError, check_choice
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),

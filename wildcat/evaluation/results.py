@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from wildcat.config import read_json
-from wildcat.data import Dataset, default_splits, sharing_doubts
+from wildcat.data import Dataset, sharing_doubts
+from wildcat.data.registry import default_splits
 from wildcat.errors import WildcatError
 from wildcat.runs.folder import BACKGROUND, WEIGHTS, read_settings
-from wildcat.training.data import learnt_from
+from wildcat.runs.training_set import learnt_from
+from wildcat.system.files import read_json
 
 TASKS = ("classification", "pointing", "segmentation")
 

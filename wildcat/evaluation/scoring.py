@@ -2,26 +2,26 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import PIL
 import torch
 from tqdm import tqdm
 
 from wildcat import metrics
 from wildcat._version import __version__
-from wildcat.data import Dataset, check_dataset, default_splits, open_dataset
-from wildcat.data.sample import check_choice
-from wildcat.errors import WildcatError
+from wildcat.data import Dataset, check_dataset
+from wildcat.data.registry import default_splits, open_dataset
+from wildcat.errors import WildcatError, check_choice
 from wildcat.evaluation.results import TASKS
-from wildcat.masks import Background, Mode, fit_background
+from wildcat.masks import Background
+from wildcat.prediction.items import dataset_items
 from wildcat.prediction.multiscale import CombinedPredictor
-from wildcat.prediction.predictor import Item, Predictor
+from wildcat.prediction.predictor import Predictor
 from wildcat.prediction.result import Prediction
-from wildcat.runs.folder import MEAN, OBJECT_BANK
+from wildcat.runs.scales import MEAN, OBJECT_BANK
 
 
 def check_tasks(tasks: Sequence[str]) -> None:
@@ -42,14 +42,6 @@ def usual_tasks(dataset: Dataset) -> list[str]:
 def need_maps(tasks: Sequence[str]) -> bool:
     """Whether a task looks at where things are: pictures are then read at the sizes of maps too."""
     return "pointing" in tasks or "segmentation" in tasks
-
-
-def items_of(dataset: Dataset) -> list[Item]:
-    """The pictures of a data set, for :meth:`Predictor.stream`."""
-    return [
-        Item(sample.name, lambda draft_size, index=index: dataset.image(index, draft_size))  # type: ignore[misc]
-        for index, sample in enumerate(dataset.samples)
-    ]
 
 
 def with_classes(dataset: Dataset, classes: Sequence[str]) -> Dataset:
@@ -158,7 +150,7 @@ def observe(
     parts = scored_parts(predictor, dataset.spec, dataset.split)
     scores = {part: Score(dataset, tasks, labels, crf) for part in parts}
     bar = tqdm(total=len(dataset), desc=f"scoring {dataset.split}", unit=" images", disable=None)
-    for index, each in enumerate(predictor.stream_each(items_of(dataset), parts=parts, maps=need_maps(tasks))):
+    for index, each in enumerate(predictor.stream_each(dataset_items(dataset), parts=parts, maps=need_maps(tasks))):
         for part, prediction in each.items():
             scores[part].update(index, prediction)
         bar.update()
@@ -285,48 +277,6 @@ class MaskScore:
             refined = metrics.segmentation_result(self.crf, names).to_dict()
             values |= {"miou_crf": refined["miou"], "per_class_crf": refined["per_class"]}
         return values | {"background": str(background), "labels": self.labels, "pictures": self.pictures}
-
-
-def fit_masks(
-    predictor: Predictor, data: str, split: str, mode: Mode, on_bad_image: str = "error"
-) -> tuple[Background, float]:
-    """Choose the background's constant on the masks of a training split, with the classes predicted.
-
-    Returns:
-        The background, and its mIoU there in per cent.
-
-    Raises:
-        WildcatError: if the split has no masks, or the model no background class for the mode "class".
-    """
-    predictor.settings.check_background(mode)
-    dataset = with_masks(open_scored(data, split, predictor.settings.classes, on_bad_image))
-    best, miou = fit_background(mode, read_masks(predictor, dataset), len(dataset.classes), metrics.mean_iou)
-    return best, 100 * miou
-
-
-def with_masks(dataset: Dataset) -> Dataset:
-    """The pictures of a data set that have a mask.
-
-    Raises:
-        WildcatError: if none has.
-    """
-    if not dataset.has_masks:
-        raise WildcatError(f"{dataset.spec} {dataset.split} has no masks")
-    # A picture without a file is drawn, and its mask with it.
-    return dataset.subset([i for i, s in enumerate(dataset.samples) if s.path is None or s.mask_path is not None])
-
-
-def read_masks(
-    predictor: Predictor, dataset: Dataset
-) -> Iterator[tuple[torch.Tensor, list[int], npt.NDArray[np.uint8]]]:
-    """What :func:`wildcat.masks.fit_background` is given: maps, classes predicted and true mask of each picture."""
-    bar = tqdm(total=len(dataset), desc=f"reading {dataset.split}", unit=" images", disable=None)
-    for index, prediction in enumerate(predictor.stream(items_of(dataset), multi_maps=False)):
-        truth = dataset.mask(index)
-        if truth is not None:
-            yield prediction.mask_maps, prediction.candidates(), truth
-        bar.update()
-    bar.close()
 
 
 def score_points(dataset: Dataset, probabilities: Any, points: Any) -> metrics.PointingResult:

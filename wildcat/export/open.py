@@ -2,16 +2,16 @@
 
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from torch import nn
 
 from wildcat._version import __version__
-from wildcat.backbones.inference import Precision, processor_has_matrix_units
 from wildcat.errors import WildcatError
 from wildcat.export.network import ExportedNetwork
 from wildcat.export.onnx_runtime import OnnxNetwork
 from wildcat.export.openvino_runtime import OpenVinoNetwork
+from wildcat.system.devices import Precision, processor_has_matrix_units
 
 SUFFIXES = {"onnx": (".onnx",), "openvino": (".xml", ".onnx")}  # runtime -> what it opens
 PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
@@ -65,3 +65,9 @@ def missing(runtime: str) -> WildcatError:
     """What to say where a runtime's package is not installed."""
     told = f"the runtime {runtime} needs the package {PACKAGES[runtime]}: pip install 'wildcat-wsl[export]'"
     return WildcatError(told)
+
+
+Runtime: TypeAlias = Literal["torch", "onnx", "openvino", "auto"]
+
+
+RUNTIMES: tuple[Runtime, ...] = ("torch", "onnx", "openvino", "auto")

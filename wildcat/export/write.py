@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from wildcat._version import __version__
-from wildcat.data import open_dataset
 from wildcat.data.images import Source, load_image
+from wildcat.data.registry import open_dataset
 from wildcat.data.transforms import warp
 from wildcat.errors import WildcatError
 from wildcat.export.graph import OUTPUTS, EvenSameConv, Exportable, OnnxSameConv, replace_same_convs
@@ -30,8 +30,7 @@ from wildcat.export.network import METADATA
 from wildcat.export.open import fingerprint, open_network
 from wildcat.losses import probabilities
 from wildcat.model import Wildcat
-from wildcat.prediction.predictor import Predictor
-from wildcat.prediction.result import Settings
+from wildcat.runs.settings import Settings
 from wildcat.system.signal_stack import kept_signal_stack
 
 Format: TypeAlias = Literal["onnx", "openvino", "torch"]
@@ -65,11 +64,14 @@ class Exported:
         return max(self.differences.values())
 
 
-def export(predictor: Predictor, file: Path, form: Format = "onnx", pictures: Sequence[Source] = ()) -> Exported:
+def export(
+    model: Wildcat, settings: Settings, file: Path, form: Format = "onnx", pictures: Sequence[Source] = ()
+) -> Exported:
     """Write a model's file, run it on drawn pictures, and keep it if it computes what the model does.
 
     Args:
-        predictor: from :func:`wildcat.load`.
+        model: in evaluation mode, on the CPU.
+        settings: how it is applied to images; they go into the metadata.
         file: ``.onnx``, ``.xml`` (OpenVINO, with a ``.bin`` beside it) or ``.pt2``, as the format asks.
         form: the format.
         pictures: to compare on as well.
@@ -80,11 +82,11 @@ def export(predictor: Predictor, file: Path, form: Format = "onnx", pictures: Se
     """
     if file.suffix != SUFFIX[form]:
         raise WildcatError(f"a file of format {form} ends in {SUFFIX[form]}; got {file}")
-    model, settings = predictor.model, predictor.settings
     if not isinstance(model, Wildcat):
         raise WildcatError("an exported file cannot be exported again: export the run")
-    if predictor.device.type != "cpu":
-        raise WildcatError(f"export a model that is on the processor; this one is on {predictor.device}")
+    device = next(model.parameters()).device
+    if device.type != "cpu":
+        raise WildcatError(f"export a model that is on the CPU; this one is on {device}")
     for package in NEEDED[form]:
         if importlib.util.find_spec(package) is None:
             raise WildcatError(f"an export as {form} needs the package {package}: pip install 'wildcat-wsl[export]'")

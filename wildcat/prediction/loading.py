@@ -1,17 +1,26 @@
 """The predictor that a name stands for: a run's folder, runs at several scales, a model on the hub, or "imagenet"."""
 
+import contextlib
+import importlib.util
+import os
+import sys
 from pathlib import Path
+from typing import cast
 
 import torch
 
-from wildcat.backbones.inference import AUTO, Precision, device_of
 from wildcat.errors import WildcatError
+from wildcat.export.network import ExportedNetwork
+from wildcat.export.open import PACKAGES, RUNTIMES, SUFFIXES, Runtime, fingerprint, missing, open_network, precision_in
 from wildcat.masks import Background
-from wildcat.model import imagenet_model
+from wildcat.model import Wildcat, imagenet_model
+from wildcat.prediction.fastest import _fastest
 from wildcat.prediction.multiscale import CombinedPredictor
 from wildcat.prediction.predictor import Predictor
-from wildcat.prediction.result import Settings
-from wildcat.runs.folder import CONFIG, SCALES, load_bank, load_run, read_background, read_scales, scale_folder
+from wildcat.runs.folder import CONFIG, load_run, read_background
+from wildcat.runs.scales import SCALES, load_bank, read_scales, scale_folder
+from wildcat.runs.settings import Settings
+from wildcat.system.devices import AUTO, Precision, device_of
 
 IMAGENET = "imagenet"
 # Scores at the classifier's native size; maps at twice that, 14 x 14 cells instead of 7 x 7.
@@ -20,7 +29,7 @@ IMAGENET_MAP_SIZES = (448,)
 IMAGENET_BACKGROUND = Background("threshold", 0.22)  # fitted by experiments/imagenet_background.py
 
 
-def load(run: str | Path, device: str | torch.device = AUTO, precision: Precision = "fp32") -> Predictor:
+def _load_in_pytorch(run: str | Path, device: str | torch.device, precision: Precision) -> Predictor:
     """A predictor from a run's folder, from a model on the Hugging Face hub ("owner/name"), or "imagenet".
 
     The folder may hold one run, or the runs of several scales (``wildcat train --scales``), which then read as one.
@@ -91,3 +100,114 @@ def _from_hub(name: str) -> Path:
     except Exception as error:  # the hub client raises many types
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WildcatError(f"there is no folder {name}, and no model of that name on the hub: {reason}") from error
+
+
+EXPORTED = "model.onnx"  # both runtimes open this file
+
+
+def load(
+    run: str | Path,
+    *,
+    device: str | torch.device = AUTO,
+    precision: Precision = "fp32",
+    runtime: Runtime = "torch",
+) -> Predictor:
+    """A predictor of :func:`wildcat.load` whose network runs in another runtime, or of an exported file.
+
+    The first time, the model is exported next to the run (``RUN/exports``; for "imagenet" and models of the hub, in the
+    user's cache folder), and again whenever the run has changed. Results are those of PyTorch within
+    :data:`wildcat.export.write.TOLERANCE`; there is one map per class.
+
+    Args:
+        run: what :func:`wildcat.load` takes; or an exported ``.onnx`` or ``.xml`` file, by its path.
+        runtime: where the network runs; an exported file runs in a runtime that opens it. "auto" takes the fastest that
+            is installed, by a short measurement on this machine that is kept with the exported file; on a GPU it is
+            PyTorch.
+        precision: of the trunk; "auto" takes bf16 where it is faster. ONNX Runtime computes in single precision.
+        device: of PyTorch, as for :func:`wildcat.load`; the other runtimes compute on the processor.
+
+    Raises:
+        WildcatError: if there is no such run, file or device, or the runtime is not installed.
+    """
+    if runtime not in RUNTIMES:
+        raise WildcatError(f"unknown runtime {runtime!r}; known: {', '.join(RUNTIMES)}")
+    file = Path(run)
+    exported = file.suffix in (".onnx", ".xml")
+    if exported or runtime in PACKAGES:
+        if str(device) not in (AUTO, "cpu"):
+            what = f"the exported file {run}" if exported else f"the runtime {runtime}"
+            raise WildcatError(f"{what} computes on the processor, not on {device}")
+        device = "cpu"
+    if exported:
+        return _predictor_of(file, runtime, precision)
+    predictor = _load_in_pytorch(run, device, precision)
+    installed = [name for name in PACKAGES if _is_installed(name)]
+    several = isinstance(predictor, CombinedPredictor)
+    on_gpu = predictor.device.type != "cpu"
+    if runtime == "torch" or (runtime == "auto" and (several or on_gpu or not installed)):
+        return predictor
+    if several:
+        raise WildcatError(f"{run} holds several models, which run in PyTorch; the runtime {runtime} takes one of them")
+    folder = exports_folder(run)
+    if runtime == "auto":
+        able = [name for name in installed if not (name == "onnx" and precision == "bf16")]
+        networks = {name: _network(predictor, folder, name) for name in able}
+        runtime = _fastest(predictor, networks, folder)
+        return predictor if runtime == "torch" else _with(networks[runtime], predictor.settings)
+    if runtime not in installed:
+        raise missing(runtime)
+    return _with(_network(predictor, folder, runtime), predictor.settings)
+
+
+def exports_folder(run: str | Path) -> Path:
+    """Where exported files of a run are kept: in its folder, or in the user's cache for a model without one."""
+    if Path(run).is_dir():
+        return Path(run) / "exports"
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "wildcat" / str(run).replace("/", "--")
+
+
+def _with(network: ExportedNetwork, settings: Settings) -> Predictor:
+    return Predictor(cast(Wildcat, network), settings, precision=network.precision)  # it is called as a model is
+
+
+def _predictor_of(file: Path, runtime: Runtime, precision: Precision) -> Predictor:
+    """From an exported file alone."""
+    if runtime in ("torch", "auto"):  # PyTorch does not open it: what is installed, OpenVINO last
+        able = [name for name, suffixes in SUFFIXES.items() if file.suffix in suffixes]
+        name = next((name for name in able if _is_installed(name)), able[0])
+    else:
+        name = runtime
+    network = open_network(file, name, precision)
+    about = network.about
+    settings = Settings(
+        tuple(about["classes"]),
+        about["multi_label"],
+        tuple(about["score_sizes"]),
+        tuple(about["map_sizes"]),
+        about["mirror"],
+        Background(**about["background"]),
+        about["background_class"],
+    )
+    return _with(network, settings)
+
+
+def _is_installed(runtime: str) -> bool:
+    return importlib.util.find_spec(PACKAGES[runtime]) is not None
+
+
+def _network(predictor: Predictor, folder: Path, runtime: str) -> ExportedNetwork:
+    """The model's ONNX file in a folder, made unless it is there and of these weights and settings."""
+    file = folder / EXPORTED
+    precision = precision_in(runtime, predictor.precision)  # before anything is exported
+    wanted = fingerprint(predictor.model, predictor.settings)
+    if file.is_file():
+        with contextlib.suppress(WildcatError):  # of another version, or damaged
+            network = open_network(file, runtime, precision)
+            if network.about.get("fingerprint") == wanted:
+                return network
+    from wildcat.export.write import export  # not before: it takes longer to import than one picture to read
+
+    print(f"exporting for this and later times: {file}", file=sys.stderr)
+    export(predictor.model, predictor.settings, file, "onnx")
+    return open_network(file, runtime, precision)

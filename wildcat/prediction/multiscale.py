@@ -7,11 +7,10 @@ from torch import Tensor
 from wildcat.errors import WildcatError
 from wildcat.masks import Background
 from wildcat.model import Wildcat
-from wildcat.multiscale import Reading, combine
-from wildcat.object_bank import ObjectBank
+from wildcat.multiscale import ObjectBank, Reading, combine
 from wildcat.prediction.predictor import Predictor, Reader
-from wildcat.prediction.result import Settings
-from wildcat.runs.folder import MEAN, OBJECT_BANK
+from wildcat.runs.scales import MEAN, OBJECT_BANK
+from wildcat.runs.settings import Settings
 
 
 class CombinedPredictor(Predictor):

@@ -8,58 +8,31 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 
-from wildcat.backbones.inference import Precision, prepared
-from wildcat.data.images import Source, load_image, original_size
+from wildcat.data.images import Source, original_size
 from wildcat.data.transforms import warp
 from wildcat.errors import WildcatError
-from wildcat.model import Wildcat
+from wildcat.model import Wildcat, prepared
 from wildcat.multiscale import Reading, read
-from wildcat.prediction.result import Prediction, Settings
+from wildcat.prediction.items import Failure, Item, image_items
+from wildcat.prediction.result import Prediction
+from wildcat.runs.settings import Settings
+from wildcat.system.devices import Precision
 from wildcat.system.memory import kept_memory
 
 READERS = 2  # threads that decode ahead of the network
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A picture of a stream that could not be read, and why."""
-
-    name: str
-    message: str
-
-
-@dataclass(frozen=True)
-class Item:
-    """A picture to read: a name, and how to get it at full size or, where it is large, at no less than a given side."""
-
-    name: str
-    load: Callable[[int | None], Image.Image]
-
-
 _Prepared: TypeAlias = tuple[Item, tuple[int, int], dict[int, npt.NDArray[np.uint8]]]  # (width, height), side -> warped
 Reader: TypeAlias = Callable[[Mapping[int, Tensor]], dict[str, Reading]]
-
-
-def items_of(sources: Iterable[Source]) -> Iterator[Item]:
-    """Items from paths, encoded bytes, PIL images and arrays."""
-    for number, source in enumerate(sources):
-        name = str(source) if isinstance(source, str | Path) else f"picture {number}"
-        yield Item(name, _loader(source))
-
-
-def _loader(source: Source) -> Callable[[int | None], Image.Image]:
-    return lambda draft_size: load_image(source, draft_size=draft_size)
 
 
 class Predictor:
@@ -148,7 +121,7 @@ class Predictor:
         Raises:
             WildcatError: if it cannot be read.
         """
-        (found,) = self.stream(items_of([picture]))
+        (found,) = self.stream(image_items([picture]))
         return found
 
     @overload

@@ -9,11 +9,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from wildcat.config import read_json
-from wildcat.data import without_path
+from wildcat.data.registry import without_path
 from wildcat.errors import WildcatError
 from wildcat.runs.folder import BACKGROUND, CONFIG, WEIGHTS, Run, read_run
-from wildcat.system.files import write_atomically, write_json
+from wildcat.system.files import read_json, write_atomically, write_json
 
 RESULTS, CARD = "results.json", "README.md"
 SCORES = {

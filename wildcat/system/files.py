@@ -98,3 +98,20 @@ def _flush_names(folder: Path) -> None:
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        WildcatError: if the file is missing or does not hold an object.
+    """
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise WildcatError(f"{file} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise WildcatError(f"{file} is not valid JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise WildcatError(f"{file} must hold a JSON object; got {type(values).__name__}")
+    return values

@@ -14,19 +14,12 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 
 from wildcat.config import TrainConfig
-from wildcat.data import (
-    Dataset,
-    check_dataset,
-    counted,
-    default_splits,
-    download_dataset,
-    label_doubts,
-    open_dataset,
-    sharing_doubts,
-)
+from wildcat.data import Dataset, check_dataset, counted, label_doubts, sharing_doubts
 from wildcat.data.images import original_size
+from wildcat.data.registry import default_splits, download_dataset, open_dataset
 from wildcat.data.transforms import View, random_view, warp
 from wildcat.errors import WildcatError
+from wildcat.runs.training_set import split_off
 from wildcat.training.image_cache import create_cache
 
 
@@ -143,27 +136,6 @@ def end_workers(iterator: Any) -> None:
         for worker in iterator._workers:
             if worker.is_alive():
                 worker.kill()
-
-
-def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Divide a data set at random, by its seed, into (rest, held out)."""
-    held = round(fraction * len(dataset))
-    if not 0 < held < len(dataset):
-        raise WildcatError(f"val_fraction {fraction} of {len(dataset)} pictures leaves one part empty")
-    order = np.random.default_rng(seed).permutation(len(dataset))
-    return dataset.subset(sorted(order[held:].tolist())), dataset.subset(sorted(order[:held].tolist()))
-
-
-def learnt_from(config: TrainConfig) -> Dataset:
-    """The pictures that a run of these settings was trained on, without a word about them.
-
-    Raises:
-        WildcatError: if they are no longer there.
-    """
-    dataset = open_dataset(config.data, config.train_split or default_splits(config.data)[0])
-    if config.on_bad_image == "skip":
-        dataset, _ = check_dataset(dataset, on_bad_image="skip")
-    return split_off(dataset, config.val_fraction, config.seed)[0] if config.val_fraction else dataset
 
 
 def _open_labelled(spec: str, split: str) -> Dataset:

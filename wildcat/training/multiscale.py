@@ -15,17 +15,30 @@ import torch
 from tqdm import tqdm
 
 from wildcat.config import TrainConfig
-from wildcat.data import Dataset, default_splits
+from wildcat.data import Dataset
+from wildcat.data.registry import default_splits
 from wildcat.errors import WildcatError
-from wildcat.evaluation.scoring import headline, items_of
-from wildcat.object_bank import fit_object_bank
+from wildcat.evaluation.scoring import headline
+from wildcat.multiscale import fit_object_bank
+from wildcat.prediction.items import dataset_items
 from wildcat.prediction.loading import load
 from wildcat.prediction.multiscale import CombinedPredictor
 from wildcat.runs import folder as checkpoint
-from wildcat.runs.folder import MEAN, OBJECT_BANK, Combination, ScaleRuns, scale_folder
+from wildcat.runs.scales import (
+    MEAN,
+    OBJECT_BANK,
+    SCALES,
+    Combination,
+    ScaleRuns,
+    read_scales,
+    save_bank,
+    save_scales,
+    scale_folder,
+)
 from wildcat.training.data import open_training_data
 from wildcat.training.distributed import Processes, create_accelerator
-from wildcat.training.launch import check_new, continued, train, with_precision
+from wildcat.training.launch import check_new, continued, train
+from wildcat.training.setup import with_precision
 
 _CELL = 32  # sizes are rounded to whole cells of the usual trunk
 
@@ -85,7 +98,7 @@ def train_scales(
             print(f"scale {scale}: {folder / scale_folder(scale)}", file=sys.stderr)
         train(at_scale(runs.config, scale), folder / scale_folder(scale), resume=True, download=download)
     if runs.combination is None:
-        processes.from_main(lambda: checkpoint.save_scales(folder, replace(runs, combination=_combine(folder, runs))))
+        processes.from_main(lambda: save_scales(folder, replace(runs, combination=_combine(folder, runs))))
     return folder
 
 
@@ -95,16 +108,16 @@ def _started(folder: Path, asked: ScaleRuns, resume: bool, device: torch.device)
         raise WildcatError(f"{folder} is a file; give a folder for the runs")
     if (folder / checkpoint.CONFIG).exists():
         raise WildcatError(f"{folder} holds a single run; give another folder for runs at several scales")
-    if not (folder / checkpoint.SCALES).exists():
+    if not (folder / SCALES).exists():
         check_new(folder)
         precision = with_precision(at_scale(asked.config, asked.scales[-1]), device).precision
         runs = replace(asked, config=replace(asked.config, precision=precision))
         folder.mkdir(parents=True, exist_ok=True)
-        checkpoint.save_scales(folder, runs)
+        save_scales(folder, runs)
         return runs
     if not resume:
         raise WildcatError(f"{folder} already holds runs: continue them with --resume, or give another folder")
-    runs = checkpoint.read_scales(folder)
+    runs = read_scales(folder)
     if runs.scales != asked.scales:
         raise WildcatError(f"{folder} was started with the scales {runs.scales}, not {asked.scales}")
     return replace(runs, config=continued(asked.config, runs.config, folder))
@@ -125,7 +138,7 @@ def _combine(folder: Path, runs: ScaleRuns) -> Combination:
     except WildcatError as error:
         print(f"{error}: the mean combines the scales", file=sys.stderr)
         return Combination(MEAN)
-    checkpoint.save_bank(folder, bank)
+    save_bank(folder, bank)
     scores = {MEAN: headline(found[-1].numpy(), dataset), OBJECT_BANK: headline(unseen, dataset)}
     split = config.val_split or config.train_split or default_splits(config.data)[0]
     chosen = max(scores, key=lambda name: scores[name])  # the mean where they are equal
@@ -138,7 +151,7 @@ def _held_out_probabilities(predictor: CombinedPredictor, dataset: Dataset) -> l
     """Probabilities (N, C) of each part, in the order of :attr:`Predictor.parts`."""
     parts = list(predictor.parts)
     found = np.empty((len(parts), len(dataset), len(dataset.classes)), dtype=np.float32)
-    stream = predictor.stream_each(items_of(dataset), maps=False)
+    stream = predictor.stream_each(dataset_items(dataset), maps=False)
     for index, each in enumerate(tqdm(stream, "held-out pictures", len(dataset), unit=" images", disable=None)):
         found[:, index] = [each[part].probabilities for part in parts]
     return list(torch.from_numpy(found))

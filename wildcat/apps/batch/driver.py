@@ -27,17 +27,18 @@ import torch
 
 from wildcat.apps.batch.attempts import Attempts
 from wildcat.apps.batch.inputs import Part, parts_of
-from wildcat.backbones.inference import Precision
 from wildcat.errors import WildcatError
 from wildcat.export.network import ExportedNetwork
-from wildcat.export.open import fingerprint
+from wildcat.export.open import Runtime, fingerprint
 from wildcat.model import Wildcat
+from wildcat.prediction.items import Failure, Item
+from wildcat.prediction.loading import load
 from wildcat.prediction.multiscale import CombinedPredictor
-from wildcat.prediction.predictor import Failure, Item, Predictor
+from wildcat.prediction.predictor import Predictor
 from wildcat.prediction.result import Prediction, Threshold
-from wildcat.runtimes import Runtime, load
+from wildcat.system.devices import Precision
 from wildcat.system.files import UNFINISHED, is_unfinished, write_atomically, write_json
-from wildcat.training.state import locked
+from wildcat.system.lock import locked
 
 PREDICTIONS = "predictions"
 ERRORS = "errors"
@@ -98,7 +99,12 @@ class Reader:
 
         on_gpu = ray.is_initialized() and ray.get_gpu_ids()
         torch.set_num_threads(1)  # there is an actor per processor
-        return load(self._work.run, self._work.runtime, self._work.precision, "cuda" if on_gpu else "cpu")
+        return load(
+            self._work.run,
+            device="cuda" if on_gpu else "cpu",
+            precision=self._work.precision,
+            runtime=self._work.runtime,
+        )
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
         """Read and write the part of a batch of one.
@@ -228,7 +234,7 @@ def predict_all(
     if Path(run).exists():
         run = os.path.abspath(run)  # noqa: PTH100 - links stay as they are named
     out = Path(os.path.abspath(out))  # noqa: PTH100
-    predictor = load(run, runtime, precision, "cpu")
+    predictor = load(run, device="cpu", precision=precision, runtime=runtime)
     about = {"model": _identity(predictor), "threshold": threshold, "precision": precision}
     runtime = cast(Runtime, predictor.runtime)  # that which "auto" has chosen
     with locked(out):

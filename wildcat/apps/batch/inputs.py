@@ -21,8 +21,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 
-from wildcat.data.images import load_image
-from wildcat.data.sample import PICTURE_SUFFIXES, pictures_below
+from wildcat.data.images import PICTURE_SUFFIXES, load_image, pictures_below
 from wildcat.errors import WildcatError
 
 Load: TypeAlias = Callable[[int | None], Image.Image]

@@ -17,17 +17,17 @@ from wildcat._version import __version__
 from wildcat.apps.report import contents
 from wildcat.apps.report.cards import Shown, card, map_strip
 from wildcat.apps.report.selection import Choice, failures, successes
-from wildcat.backbones.inference import AUTO
-from wildcat.config import read_json
-from wildcat.data import without_path
+from wildcat.data.registry import without_path
 from wildcat.errors import WildcatError
 from wildcat.evaluation.results import data_of
-from wildcat.evaluation.scoring import Score, items_of, observe, open_scored, results_of, usual_tasks
+from wildcat.evaluation.scoring import Score, observe, open_scored, results_of, usual_tasks
+from wildcat.prediction.items import dataset_items
 from wildcat.prediction.loading import load
 from wildcat.prediction.multiscale import CombinedPredictor
 from wildcat.prediction.predictor import Predictor
 from wildcat.runs.folder import Run, read_run
-from wildcat.system.files import write_atomically
+from wildcat.system.devices import AUTO
+from wildcat.system.files import read_json, write_atomically
 
 MOST_PICTURES = 1000  # of a data set are read, evenly spread, unless told otherwise
 MOST_CLASSES = 40  # have pictures on the page
@@ -67,7 +67,7 @@ def write_report(
         raise WildcatError(f"a report needs at least 1 picture; got {most_pictures}")
     if not run.is_dir():  # no hub is asked: a report is about a run of one's own
         raise WildcatError(f"{run} is not a run's folder")
-    predictor = load(run, device)
+    predictor = load(run, device=device)
     if isinstance(predictor, CombinedPredictor):
         raise WildcatError(
             f"{run} holds models of several scales; give the folder of one: {', '.join(predictor.members)}"
@@ -210,7 +210,7 @@ def _class_parts(
         for choice in (*bad, *good):
             requests.setdefault(choice.index, []).append((choice, choice in good[:1]))
     indices = sorted(requests)
-    stream = predictor.stream(items_of(dataset.subset(indices)))
+    stream = predictor.stream(dataset_items(dataset.subset(indices)))
     for index, prediction in zip(indices, tqdm(stream, "pictures", len(indices), disable=None), strict=True):
         for choice, is_best in requests[index]:
             part = parts[choice.label]

@@ -14,7 +14,7 @@ import numpy as np
 from wildcat.apps.report.charts import Line, line_chart, precision_recall_panel
 from wildcat.apps.report.selection import is_predicted
 from wildcat.config import TrainConfig
-from wildcat.data import without_path
+from wildcat.data.registry import without_path
 from wildcat.evaluation.scoring import Score
 from wildcat.metrics import precision_recall_curve
 

@@ -4,14 +4,15 @@ from pathlib import Path
 
 from wildcat.apps.reproduce.plan import Experiment, PlannedRun, with_seed
 from wildcat.apps.reproduce.tables import RESULTS
-from wildcat.config import TrainConfig, read_json
-from wildcat.data import default_splits, open_dataset
+from wildcat.config import TrainConfig
+from wildcat.data.registry import default_splits, open_dataset
 from wildcat.errors import WildcatError
+from wildcat.evaluation.background import fit_masks
 from wildcat.evaluation.results import TASKS
-from wildcat.evaluation.scoring import evaluate, fit_masks
+from wildcat.evaluation.scoring import evaluate
 from wildcat.prediction.loading import load
 from wildcat.runs.folder import BACKGROUND, save_background
-from wildcat.system.files import write_json
+from wildcat.system.files import read_json, write_json
 from wildcat.training.launch import train
 from wildcat.training.multiscale import train_scales
 

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from wildcat import render
 from wildcat.apps.reproduce.tables import data_name, score_names, scores
-from wildcat.data import default_splits, open_dataset
+from wildcat.data.registry import default_splits, open_dataset
 from wildcat.errors import WildcatError
-from wildcat.evaluation.scoring import items_of
+from wildcat.prediction.items import dataset_items
 from wildcat.prediction.loading import load
 from wildcat.prediction.result import Labels
 from wildcat.runs.folder import read_run
@@ -120,7 +120,7 @@ def maps(run: Path, file: Path) -> list[Path]:
 
     figure = Figure(figsize=(11, 2.4 * len(found)), layout="constrained")
     grid = figure.subplots(len(found), 5, squeeze=False)
-    predictions = load(run).stream(items_of(dataset.subset([index for index, _ in found])))
+    predictions = load(run).stream(dataset_items(dataset.subset([index for index, _ in found])))
     for axes, (_, truth), prediction in zip(grid, found, predictions, strict=True):
         labels, counts = np.unique(truth[(truth > 0) & (truth < 255)], return_counts=True)
         name = dataset.classes[chosen := int(labels[counts.argmax()]) - 1]

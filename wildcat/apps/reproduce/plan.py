@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from wildcat.config import HOW, TrainConfig
-from wildcat.methods import method_settings
+from wildcat.config import HOW, TrainConfig, method_settings
 
 Measure = Literal["classification", "pointing", "segmentation"]
 

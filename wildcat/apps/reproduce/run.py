@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from wildcat.apps.reproduce.plan import Experiment, identity, plan, planned
-from wildcat.config import TrainConfig, config_from_dict, read_json
+from wildcat.config import TrainConfig, config_from_dict
 from wildcat.errors import WildcatError
+from wildcat.system.files import read_json
 
 SHARED = "reproduce.json"
 
@@ -98,7 +99,7 @@ def _claim(out: Path, recipe: TrainConfig) -> TrainConfig:
     """
     from wildcat.system.files import write_json
     from wildcat.training.distributed import create_accelerator
-    from wildcat.training.launch import with_precision
+    from wildcat.training.setup import with_precision
 
     file = out / SHARED
     if not file.exists():

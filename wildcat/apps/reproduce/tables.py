@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 from wildcat.apps.reproduce.plan import Effect, Experiment, Measure, PlannedRun
-from wildcat.config import TrainConfig, read_json
+from wildcat.config import TrainConfig
+from wildcat.system.files import read_json
 
 RESULTS = "results.json"
 

@@ -13,7 +13,7 @@ from wildcat import render
 from wildcat.apps.serve.viewer import Task, Viewer
 from wildcat.data.photographs import sample_photographs
 from wildcat.errors import WildcatError
-from wildcat.prediction.result import Settings
+from wildcat.runs.settings import Settings
 
 MAX_PICTURES = 100  # on one page
 MAX_WAITING = 200  # requests in the queue; who comes after is told so

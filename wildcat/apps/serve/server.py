@@ -11,9 +11,9 @@ from typing import Any
 
 from wildcat.apps.serve.page import Page
 from wildcat.apps.serve.viewer import Viewer
-from wildcat.backbones.inference import AUTO
 from wildcat.errors import WildcatError
 from wildcat.prediction.loading import load
+from wildcat.system.devices import AUTO
 
 PORTS = range(7860, 7960)  # tried in turn where none is given
 MAX_FILE_BYTES = 64 * 2**20
@@ -32,7 +32,7 @@ def serve(run: str | Path, *, device: str = AUTO, host: str = "127.0.0.1", port:
         WildcatError: if gradio is not installed, the run cannot be read, or the port is taken.
     """
     _gradio()
-    viewer = Viewer(load(run, device))
+    viewer = Viewer(load(run, device=device))
     import uvicorn
 
     with _listening(host, port) as listener, upload_folder():

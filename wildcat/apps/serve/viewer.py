@@ -16,7 +16,8 @@ from PIL import Image
 from wildcat import render
 from wildcat.data.images import load_image
 from wildcat.errors import WildcatError
-from wildcat.prediction.predictor import Item, Predictor
+from wildcat.prediction.items import Item
+from wildcat.prediction.predictor import Predictor
 from wildcat.prediction.result import MOST_LABELS, Labels, Prediction
 
 Task = Literal["classify", "point", "segment"]
