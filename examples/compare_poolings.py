@@ -1,8 +1,8 @@
-"""Train the same model with different poolings and compare them on pictures held out of the training set.
+"""Train the same model with different poolings and compare them on images held out of the training set.
 
-python examples/compare_poolings.py folder:my_pictures runs/poolings --seeds 0 1 2
+python examples/compare_poolings.py folder:my_images runs/poolings --seeds 0 1 2
 
-The score is mAP, or accuracy where a picture has one class. Differences smaller than the spread over seeds say nothing:
+The score is mAP, or accuracy where an image has one class. Differences smaller than the spread over seeds say nothing:
 give several.
 """
 

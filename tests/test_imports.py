@@ -116,7 +116,7 @@ def test_the_model_loads_no_optional_package() -> None:
 
 
 def test_import_wildcat_takes_less_than_three_tenths_of_a_second() -> None:
-    """Processor time, best of three fresh processes; PyTorch is loaded with the first name that needs it."""
+    """CPU time, best of three fresh processes; PyTorch is loaded with the first name that needs it."""
     code = "import time; start = time.process_time(); import sys, wildcat; "
     code += "print(time.process_time() - start, 'torch' in sys.modules)"
     answers = [run(code).split() for _ in range(3)]

@@ -1,4 +1,4 @@
-"""Several sizes and the mirror image of a picture, and models of several scales, become one reading."""
+"""Several sizes and the mirror image of an image, and models of several scales, become one reading."""
 
 import numpy as np
 import pytest
@@ -8,11 +8,11 @@ from torch import nn
 from tests.tiny_runs import ColourModel
 from wildcat.losses import probabilities
 from wildcat.model import WildcatOutput
-from wildcat.multiscale import ObjectBank, Reading, combine, fuse_maps, read
+from wildcat.multiscale import BatchOutput, ObjectBank, ensemble, fuse_maps, predict_batch
 from wildcat.pooling import class_wise_pool
 
 
-def pictures(*sizes: int, count: int = 2) -> dict[int, torch.Tensor]:
+def images(*sizes: int, count: int = 2) -> dict[int, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     return {size: torch.rand(count, 3, size, size, generator=generator) for size in sizes}
 
@@ -36,34 +36,34 @@ def test_equal_grids_are_averaged() -> None:
 
 
 def test_scores_and_maps_come_from_their_own_sizes() -> None:
-    model, images = ColourModel(), pictures(64, 96, 128)
-    reading = read(model, images, [64, 96], [128])
-    expected = (model(images[64]).scores.sigmoid() + model(images[96]).scores.sigmoid()) / 2
-    assert torch.allclose(reading.probabilities, expected)
-    assert torch.equal(reading.class_maps, model(images[128]).class_maps)
-    assert torch.equal(reading.multi_maps, model(images[128]).multi_maps)
+    model, batches = ColourModel(), images(64, 96, 128)
+    output = predict_batch(model, batches, [64, 96], [128])
+    expected = (model(batches[64]).scores.sigmoid() + model(batches[96]).scores.sigmoid()) / 2
+    assert torch.allclose(output.probabilities, expected)
+    assert torch.equal(output.class_maps, model(batches[128]).class_maps)
+    assert torch.equal(output.multi_maps, model(batches[128]).multi_maps)
 
 
 def test_each_size_is_read_once() -> None:
     model = ColourModel()
-    read(model, pictures(64, 96), [64, 96, 64], [96])
+    predict_batch(model, images(64, 96), [64, 96, 64], [96])
     assert sorted(shape[2] for shape in model.batches) == [64, 96]
     model.batches.clear()
-    read(model, pictures(64), [64], [64], mirror=True)
+    predict_batch(model, images(64), [64], [64], mirror=True)
     assert len(model.batches) == 2
 
 
 @pytest.mark.parametrize("sizes", [[64], [64, 96]])
 def test_the_mirror_image_reads_the_same_mirrored(sizes: list[int]) -> None:
-    model, images = ColourModel(), pictures(64, 96)
-    reading = read(model, images, sizes, sizes, mirror=True)
-    once = read(model, images, sizes, sizes)  # this model sees in a mirror what it sees without
-    assert torch.allclose(reading.class_maps, once.class_maps, atol=1e-6)
-    assert torch.allclose(reading.multi_maps, once.multi_maps, atol=1e-6)
-    mirrored = read(model, {size: image.flip(3) for size, image in images.items()}, sizes, sizes, mirror=True)
-    assert torch.allclose(mirrored.probabilities, reading.probabilities, atol=1e-6)
-    assert torch.allclose(mirrored.class_maps.flip(3), reading.class_maps, atol=1e-6)
-    assert torch.allclose(mirrored.multi_maps.flip(3), reading.multi_maps, atol=1e-6)
+    model, batches = ColourModel(), images(64, 96)
+    output = predict_batch(model, batches, sizes, sizes, mirror=True)
+    once = predict_batch(model, batches, sizes, sizes)  # this model sees in a mirror what it sees without
+    assert torch.allclose(output.class_maps, once.class_maps, atol=1e-6)
+    assert torch.allclose(output.multi_maps, once.multi_maps, atol=1e-6)
+    mirrored = predict_batch(model, {size: image.flip(3) for size, image in batches.items()}, sizes, sizes, mirror=True)
+    assert torch.allclose(mirrored.probabilities, output.probabilities, atol=1e-6)
+    assert torch.allclose(mirrored.class_maps.flip(3), output.class_maps, atol=1e-6)
+    assert torch.allclose(mirrored.multi_maps.flip(3), output.multi_maps, atol=1e-6)
 
 
 def test_a_mirrored_reading_is_the_mean_of_both() -> None:
@@ -76,43 +76,43 @@ def test_a_mirrored_reading_is_the_mean_of_both() -> None:
 
     image = torch.zeros(1, 3, 8, 8)
     image[..., :4] = 2
-    reading = read(LeftHalf(), {8: image}, [8], [8], mirror=True)
+    output = predict_batch(LeftHalf(), {8: image}, [8], [8], mirror=True)
     expected = (1 / (1 + np.exp(-2.0)) + 0.5) / 2
-    assert reading.probabilities.item() == pytest.approx(expected)
-    assert reading.class_maps.flatten().tolist() == [0.5, 0.5]
+    assert output.probabilities.item() == pytest.approx(expected)
+    assert output.class_maps.flatten().tolist() == [0.5, 0.5]
 
 
-def test_one_class_a_picture_is_a_softmax() -> None:
-    model, images = ColourModel(), pictures(64, 96)
-    reading = read(model, images, [64, 96], [64], multi_label=False)
-    expected = (torch.softmax(model(images[64]).scores, 1) + torch.softmax(model(images[96]).scores, 1)) / 2
-    assert torch.allclose(reading.probabilities, expected)
-    assert torch.allclose(reading.probabilities.sum(dim=1), torch.ones(2))
+def test_one_class_a_image_is_a_softmax() -> None:
+    model, batches = ColourModel(), images(64, 96)
+    output = predict_batch(model, batches, [64, 96], [64], multi_label=False)
+    expected = (torch.softmax(model(batches[64]).scores, 1) + torch.softmax(model(batches[96]).scores, 1)) / 2
+    assert torch.allclose(output.probabilities, expected)
+    assert torch.allclose(output.probabilities.sum(dim=1), torch.ones(2))
 
 
-def reading(seed: int, side: int, maps: int = 2, count: int = 3, classes: int = 4) -> Reading:
+def output(seed: int, side: int, maps: int = 2, count: int = 3, classes: int = 4) -> BatchOutput:
     generator = torch.Generator().manual_seed(seed)
     multi = torch.rand(count, classes * maps, side, side, generator=generator)
-    return Reading(torch.rand(count, classes, generator=generator), class_wise_pool(multi, maps), multi)
+    return BatchOutput(torch.rand(count, classes, generator=generator), class_wise_pool(multi, maps), multi)
 
 
 def test_models_of_several_scales_are_averaged_on_the_finest_grid() -> None:
-    readings = [reading(0, 4), reading(1, 6)]
-    found = combine(readings)
-    assert torch.allclose(found.probabilities, (readings[0].probabilities + readings[1].probabilities) / 2)
-    assert torch.equal(found.class_maps, fuse_maps([r.class_maps for r in readings]))
+    outputs = [output(0, 4), output(1, 6)]
+    found = ensemble(outputs)
+    assert torch.allclose(found.probabilities, (outputs[0].probabilities + outputs[1].probabilities) / 2)
+    assert torch.equal(found.class_maps, fuse_maps([r.class_maps for r in outputs]))
     # All models' maps of a class stand side by side, so their mean is the class map still.
     assert found.multi_maps.shape == (3, 4 * 4, 6, 6)
     assert torch.allclose(class_wise_pool(found.multi_maps, 4), found.class_maps, atol=1e-6)
-    assert torch.equal(found.multi_maps[:, 2:4], readings[1].multi_maps[:, :2])
+    assert torch.equal(found.multi_maps[:, 2:4], outputs[1].multi_maps[:, :2])
 
 
 @pytest.mark.parametrize("multi_label", [True, False])
 def test_a_bank_changes_the_probabilities_alone(multi_label: bool) -> None:
-    readings = [reading(0, 4), reading(1, 6)]
+    outputs = [output(0, 4), output(1, 6)]
     weights = torch.rand(4, 8, generator=torch.Generator().manual_seed(2)).double()
     bank = ObjectBank(weights, torch.zeros(4).double())
-    found, plain = combine(readings, multi_label=multi_label, bank=bank), combine(readings)
-    expected = probabilities(bank.scores([r.probabilities for r in readings], multi_label), multi_label)
+    found, plain = ensemble(outputs, multi_label=multi_label, bank=bank), ensemble(outputs)
+    expected = probabilities(bank.scores([r.probabilities for r in outputs], multi_label), multi_label)
     assert torch.allclose(found.probabilities, expected.float()) and found.probabilities.dtype == torch.float32
     assert torch.equal(found.class_maps, plain.class_maps) and torch.equal(found.multi_maps, plain.multi_maps)

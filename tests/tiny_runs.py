@@ -77,7 +77,7 @@ class ColourModel(nn.Module):
     def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
         return pixels / 255
 
-    def folded(self) -> "ColourModel":
+    def merged(self) -> "ColourModel":
         return self
 
     def forward(self, images: torch.Tensor) -> WildcatOutput:
@@ -89,10 +89,10 @@ class ColourModel(nn.Module):
 
 
 def spots(width: int, height: int, places: dict[int, tuple[float, float]], spread: float = 0.08) -> np.ndarray:
-    """A black picture, brightest in colour c at each place (x, y); uint8 (height, width, 3)."""
-    picture = np.zeros((height, width, 3), np.uint8)
+    """A black image, brightest in colour c at each place (x, y); uint8 (height, width, 3)."""
+    image = np.zeros((height, width, 3), np.uint8)
     y, x = np.mgrid[:height, :width] + 0.5
     for colour, (cx, cy) in places.items():
         away = ((x - cx) / width) ** 2 + ((y - cy) / height) ** 2
-        picture[..., colour] = 255 * np.exp(-away / (2 * spread**2))
-    return picture
+        image[..., colour] = 255 * np.exp(-away / (2 * spread**2))
+    return image

@@ -1,4 +1,4 @@
-"""Learn from image-level tags alone to classify pictures, point at what is in them, and segment them.
+"""Learn from image-level tags alone to classify images, point at what is in them, and segment them.
 
 >>> import wildcat
 >>> predictor = wildcat.load("imagenet")

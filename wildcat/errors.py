@@ -29,5 +29,5 @@ def check_choice(value: str, allowed: Iterable[str], what: str) -> None:
     allowed = list(allowed)
     if value in allowed:
         return
-    told = f"{what} {value!r} is unknown; allowed: {', '.join(allowed) or 'none'}"
-    raise WildcatError(told + guess(value, allowed))
+    message = f"{what} {value!r} is unknown; allowed: {', '.join(allowed) or 'none'}"
+    raise WildcatError(message + guess(value, allowed))

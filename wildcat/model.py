@@ -1,4 +1,4 @@
-"""The network of Figure 2: trunk, multi-map transfer, class-wise pooling, spatial pooling."""
+"""The network of Figure 2: backbone, multi-map transfer, class-wise pooling, spatial pooling."""
 
 import copy
 from pathlib import Path
@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from wildcat.backbones import Backbone, embedded_classifier
-from wildcat.backbones.batchnorm_folding import baked
+from wildcat.backbones.batchnorm_folding import with_folded_batchnorm
 from wildcat.backbones.factory import create_backbone
-from wildcat.backbones.inference import HalfTrunk, bf16_pays, fuse
+from wildcat.backbones.inference import Bf16Backbone, bf16_pays, fuse
 from wildcat.errors import WildcatError
 from wildcat.pooling import LogSumExpPool, Regions, SpatialPool, class_wise_pool, create_pooling
 from wildcat.system.devices import PRECISIONS, Precision
@@ -36,11 +36,11 @@ class NonFiniteMapsError(WildcatError):
 
 
 class Wildcat(nn.Module):
-    """Trunk + transfer + pooling.
+    """Backbone + transfer + pooling.
 
     Args:
-        backbone: the trunk.
-        transfer: from the trunk's channels to M * C maps.
+        backbone: the backbone.
+        transfer: from the backbone's channels to M * C maps.
         pooling: (N, C, h, w) -> (N, C).
         architecture: "a" pools the class maps (the paper's choice); "b" pools the features, then classifies, and its
             maps are the classifier applied at each position (the order of CAM; Table 5).
@@ -88,7 +88,7 @@ class Wildcat(nn.Module):
         """Scores and maps of normalised images.
 
         Args:
-            images: (N, 3, H, W), floating point, normalised with the trunk's mean and std.
+            images: (N, 3, H, W), floating point, normalised with the backbone's mean and std.
 
         Raises:
             NonFiniteMapsError: in training mode, if a class map holds NaN or infinity; a compiled graph does not look.
@@ -105,10 +105,10 @@ class Wildcat(nn.Module):
         scores = self.transfer(pooled[:, :, None, None]).flatten(1)  # (N, C)
         return WildcatOutput(_at_least_single(scores), class_maps, multi_maps)
 
-    def folded(self) -> "Wildcat":
-        """A model with the same scores and class maps whose M * C filters are folded into C; it shares the trunk."""
+    def merged(self) -> "Wildcat":
+        """A model with the same scores and class maps whose M * C filters are folded into C; it shares the backbone."""
         model = copy.copy(self)
-        model._modules = {**self._modules, "transfer": self.transfer.folded()}
+        model._modules = {**self._modules, "transfer": self.transfer.merged()}
         return model
 
 
@@ -156,9 +156,9 @@ def create_model(
     (torch.Size([1, 20]), torch.Size([1, 20, 2, 2]), torch.Size([1, 80, 2, 2]))
     """
     spatial = create_pooling(pooling, kmax, kmin, alpha)  # first: it is cheap and checks its arguments
-    trunk = create_backbone(backbone, pretrained=pretrained, weights=weights, output_stride=output_stride)
-    transfer = MultiMapTransfer(trunk.channels, num_classes, num_maps)
-    return Wildcat(trunk, transfer, spatial, architecture)
+    net = create_backbone(backbone, pretrained=pretrained, weights=weights, output_stride=output_stride)
+    transfer = MultiMapTransfer(net.channels, num_classes, num_maps)
+    return Wildcat(net, transfer, spatial, architecture)
 
 
 def imagenet_model(name: str = "lite0") -> tuple[Wildcat, tuple[str, ...]]:
@@ -181,7 +181,7 @@ def imagenet_classes() -> tuple[str, ...]:
 
 
 def prepared(model: Wildcat, precision: Precision = "fp32") -> Wildcat:
-    """A model with the same head whose trunk is a copy for prediction: its weights are those of now, and do not learn.
+    """A model with the same head and a copy of the backbone for prediction, whose weights do not learn.
 
     In single precision it computes the same but for the order of additions; in bf16 scores move by its rounding.
 
@@ -194,11 +194,11 @@ def prepared(model: Wildcat, precision: Precision = "fp32") -> Wildcat:
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
-    trunk: nn.Module = baked(model.backbone)
-    if isinstance(trunk, Backbone):
-        fuse(trunk.net)
+    backbone: nn.Module = with_folded_batchnorm(model.backbone)
+    if isinstance(backbone, Backbone):
+        fuse(backbone.net)
     if precision == "bf16" or (precision == "auto" and bf16_pays(model.backbone)):
-        trunk = HalfTrunk(trunk)
+        backbone = Bf16Backbone(backbone)
     ready = copy.copy(model)
-    ready._modules = {**model._modules, "backbone": trunk.to(memory_format=torch.channels_last)}
+    ready._modules = {**model._modules, "backbone": backbone.to(memory_format=torch.channels_last)}
     return ready

@@ -45,7 +45,7 @@ class ObjectBank:
 
 
 def representation(probabilities: Sequence[Tensor], multi_label: bool) -> Tensor:
-    """Probabilities (N, C) of S scales as one vector a picture, (N, S * C), unbounded like the scores behind them.
+    """Probabilities (N, C) of S scales as one vector an image, (N, S * C), unbounded like the scores behind them.
 
     Log-odds where classes are independent, logarithms where they exclude each other. (The logits themselves would not
     do: a model that reads several sizes averages probabilities.)
@@ -57,7 +57,7 @@ def representation(probabilities: Sequence[Tensor], multi_label: bool) -> Tensor
 def fit_object_bank(
     probabilities: Sequence[Tensor], labels: npt.NDArray[np.int8], *, multi_label: bool, seed: int = 0
 ) -> tuple[ObjectBank, npt.NDArray[np.float64]]:
-    """Fit the classifiers on pictures that no model was trained on.
+    """Fit the classifiers on images that no model was trained on.
 
     Logistic regression, L2-regularised; the strength of the regularisation is the one with the lowest logarithmic loss
     in stratified cross-validation: for each class by itself where classes are independent, for all together where they
@@ -66,23 +66,23 @@ def fit_object_bank(
 
     Args:
         probabilities: (N, C) of each of S scales.
-        labels: (N, C); 1, 0 (the picture is left out for this class) or -1.
+        labels: (N, C); 1, 0 (the image is left out for this class) or -1.
         multi_label: whether classes are independent.
         seed: of the folds.
 
     Returns:
-        The bank, and the logits (N, C) that cross-validation gave each picture without having seen it: what the bank
-        is worth on new pictures.
+        The bank, and the logits (N, C) that cross-validation gave each image without having seen it: what the bank
+        is worth on new images.
 
     Raises:
-        WildcatError: if classes exclude each other and one of them has fewer than two pictures.
+        WildcatError: if classes exclude each other and one of them has fewer than two images.
     """
     inputs = representation(probabilities, multi_label).numpy()
     count = labels.shape[1]
     if not multi_label:
         fewest = int((labels == 1).sum(axis=0).min())
         if fewest < 2:
-            raise WildcatError(f"an Object Bank needs two held-out pictures of every class; one class has {fewest}")
+            raise WildcatError(f"an Object Bank needs two held-out images of every class; one class has {fewest}")
         weights, bias, unseen = _fit(inputs, labels.argmax(axis=1), seed)
         return ObjectBank(torch.from_numpy(weights), torch.from_numpy(bias)), unseen
     scales = len(probabilities)
@@ -125,8 +125,8 @@ def _fit(
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What a batch of N pictures was read as.
+class BatchOutput:
+    """What a batch of N images was read as.
 
     Attributes:
         probabilities: (N, C) in [0, 1].
@@ -142,7 +142,7 @@ class Reading:
 def on_finest_grid(maps: Sequence[Tensor]) -> list[Tensor]:
     """Maps (N, K, h_i, w_i) on the finest of their grids; coarser ones are interpolated bilinearly.
 
-    Each map covers the whole picture, so equal places of two grids are equal places of the original picture.
+    Each map covers the whole image, so equal places of two grids are equal places of the original image.
     """
     height, width = max((m.shape[2:] for m in maps), key=lambda shape: shape[0] * shape[1])
     return [
@@ -160,7 +160,7 @@ def fuse_maps(maps: Sequence[Tensor]) -> Tensor:
     return torch.stack(on_finest_grid(maps)).mean(dim=0)
 
 
-def read(
+def predict_batch(
     model: nn.Module,
     images: Mapping[int, Tensor],
     score_sizes: Sequence[int],
@@ -168,12 +168,12 @@ def read(
     *,
     mirror: bool = False,
     multi_label: bool = True,
-) -> Reading:
-    """Read each picture at each size, and mirrored if asked: mean of the probabilities, mean of the maps.
+) -> BatchOutput:
+    """Read each image at each size, and mirrored if asked: mean of the probabilities, mean of the maps.
 
     Args:
         model: a Wildcat model in evaluation mode.
-        images: side -> its normalised input (N, 3, side, side), the same N pictures at every side that is asked for.
+        images: side -> its normalised input (N, 3, side, side), the same N images at every side that is asked for.
         score_sizes: sides whose probabilities are averaged.
         map_sizes: sides whose maps are averaged, each mirrored one turned back.
         mirror: also read the mirror image.
@@ -190,11 +190,13 @@ def read(
             if size in map_sizes:
                 class_maps.append(output.class_maps.flip(3) if mirrored else output.class_maps)
                 multi_maps.append(output.multi_maps.flip(3) if mirrored else output.multi_maps)
-    return Reading(torch.stack(found).mean(dim=0), fuse_maps(class_maps), fuse_maps(multi_maps))
+    return BatchOutput(torch.stack(found).mean(dim=0), fuse_maps(class_maps), fuse_maps(multi_maps))
 
 
-def combine(readings: Sequence[Reading], *, multi_label: bool = True, bank: ObjectBank | None = None) -> Reading:
-    """One reading from those of several models, trained at different scales, of the same pictures.
+def ensemble(
+    outputs: Sequence[BatchOutput], *, multi_label: bool = True, bank: ObjectBank | None = None
+) -> BatchOutput:
+    """One reading from those of several models, trained at different scales, of the same images.
 
     Args:
         readings: of each model, in the order in which the bank was fitted.
@@ -206,17 +208,17 @@ def combine(readings: Sequence[Reading], *, multi_label: bool = True, bank: Obje
         its weights across classes would move one class's points to another's objects); the multi-maps of all models
         side by side, class-major.
     """
-    found = [reading.probabilities for reading in readings]
+    found = [output.probabilities for output in outputs]
     joined = torch.stack(found).mean(dim=0)
     if bank is not None:
         known = len(bank.bias)  # a background class, the last, has no part in it
-        # On the processor: the bank is there, and in double precision, which not every device has.
+        # On the CPU: the bank is there, and in double precision, which not every device has.
         scores = bank.scores([p[:, :known].cpu() for p in found], multi_label)
         joined = probabilities(scores, multi_label).to(joined)
-    count = readings[0].class_maps.shape[1]
-    multi = [maps.unflatten(1, (count, -1)) for maps in on_finest_grid([reading.multi_maps for reading in readings])]
-    return Reading(
+    count = outputs[0].class_maps.shape[1]
+    multi = [maps.unflatten(1, (count, -1)) for maps in on_finest_grid([output.multi_maps for output in outputs])]
+    return BatchOutput(
         joined,
-        fuse_maps([reading.class_maps for reading in readings]),
+        fuse_maps([output.class_maps for output in outputs]),
         torch.cat(multi, dim=2).flatten(1, 2),  # (N, C, M_1 + M_2 + ..., h, w) -> (N, C * (M_1 + ...), h, w)
     )

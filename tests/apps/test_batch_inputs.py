@@ -28,14 +28,14 @@ def folder_of(where: Path, count: int) -> Path:
 
 
 def check(parts: list[Part], names: list[str]) -> None:
-    """They give these pictures in this order, also after the way to another process."""
-    found = [entry for part in parts for entry in Part.from_json(part.to_json()).pictures()]
+    """They give these images in this order, also after the way to another process."""
+    found = [entry for part in parts for entry in Part.from_json(part.to_json()).images()]
     assert [name for name, _ in found] == names
     for seed, (_, load) in enumerate(found):
         assert np.array_equal(np.asarray(load(None)), awkward.photo(seed=seed))
 
 
-def test_folders_pictures_and_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_images_and_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = folder_of(tmp_path / "a", 5)
     names = [str(folder / f"{number}.png") for number in range(5)]
     parts = parts_of([str(folder)], 2)
@@ -69,12 +69,12 @@ def test_object_stores(tmp_path: Path) -> None:
     found = parts_of(["memory://bucket"], 10)
     assert [name.rpartition("/")[2] for name in found[0].names] == ["0.png", "1.png", "2.png"]
     check(found, list(found[0].names))
-    ((_, load),) = Part("pictures", ("memory://bucket/none.png",)).pictures()
+    ((_, load),) = Part("images", ("memory://bucket/none.png",)).images()
     with pytest.raises(WildcatError, match=r"none\.png cannot be read"):
         load(None)
     store.pipe("/bucket/bad.png", b"x")
-    ((_, load),) = Part("pictures", ("memory://bucket/bad.png",)).pictures()
-    with pytest.raises(WildcatError, match=r"bad\.png.*not a picture"):
+    ((_, load),) = Part("images", ("memory://bucket/bad.png",)).images()
+    with pytest.raises(WildcatError, match=r"bad\.png.*not an image"):
         load(None)
 
 
@@ -89,25 +89,25 @@ def test_shards(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]  # nothing is unpacked
     file.write_bytes(file.read_bytes()[:-12_000])
     with pytest.raises(WildcatError, match=r"shard\.tar cannot be read"):
-        list(parts_of([str(file)], 10)[0].pictures())
+        list(parts_of([str(file)], 10)[0].images())
 
 
 def test_parquet(tmp_path: Path) -> None:
     pa = pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'wildcat-wsl[ray]'")
     pq = pytest.importorskip("pyarrow.parquet")
-    pictures = [png(number) for number in range(5)]
+    images = [png(number) for number in range(5)]
     held, nested, paths = (str(tmp_path / f"{name}.parquet") for name in ("held", "nested", "paths"))
-    pq.write_table(pa.table({"id": list(range(5)), "image": pictures}), held, row_group_size=2)
+    pq.write_table(pa.table({"id": list(range(5)), "image": images}), held, row_group_size=2)
     parts = parts_of([held], 10)
     assert [part.first_row for part in parts] == [0, 2, 4]
     check(parts, [f"{held}#{number}" for number in range(5)])
-    pq.write_table(pa.table({"image": [{"bytes": picture, "path": ""} for picture in pictures]}), nested)
+    pq.write_table(pa.table({"image": [{"bytes": image, "path": ""} for image in images]}), nested)
     check(parts_of([nested], 10), [f"{nested}#{number}" for number in range(5)])
     folder = folder_of(tmp_path / "a", 3)
     pq.write_table(pa.table({"path": ["a/0.png", str(folder / "1.png"), "a/2.png"]}), paths)
     check(parts_of([paths], 10), [str(folder / f"{number}.png") for number in range(3)])
     pq.write_table(pa.table({"x": [1]}), paths)
-    with pytest.raises(WildcatError, match=r"paths\.parquet has no column of pictures.*it has x"):
+    with pytest.raises(WildcatError, match=r"paths\.parquet has no column of images.*it has x"):
         parts_of([paths], 10)
     (tmp_path / "paths.parquet").write_bytes(b"x")
     with pytest.raises(WildcatError, match=r"paths\.parquet cannot be read"):
@@ -118,19 +118,19 @@ def test_parquet(tmp_path: Path) -> None:
     ("given", "told"),
     [
         ("absent", "absent does not exist"),
-        ("empty", "empty holds no pictures"),
+        ("empty", "empty holds no images"),
         ("none.txt", "none.txt is empty"),
         ("gone.txt", "gone.txt cannot be read"),
         ("gone.tar", "gone.tar cannot be read"),
         ("nonsense://x/y", "nonsense:// cannot be opened"),
     ],
 )
-def test_mistakes(given: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistakes(given: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "none.txt").write_text("\n")
-    with pytest.raises(WildcatError, match=told):
+    with pytest.raises(WildcatError, match=message):
         for part in parts_of([given], 10):
-            list(part.pictures())
-    with pytest.raises(WildcatError, match="at least 1 picture"):
+            list(part.images())
+    with pytest.raises(WildcatError, match="at least 1 image"):
         parts_of([given], 0)

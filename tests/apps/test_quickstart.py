@@ -31,15 +31,15 @@ def test_quickstart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = json.loads((out / "results.json").read_text())
     assert results["images"] == 16 and {"classification", "pointing"} <= set(results)
     assert (out / "run" / "model.safetensors").exists()
-    told = capsys.readouterr().out
-    assert "mAP" in told and "flower is a daisy" in told
+    message = capsys.readouterr().out
+    assert "mAP" in message and "flower is a daisy" in message
     for name in ("overlays.jpg", "imagenet-flower.jpg", "imagenet-china.jpg"):
-        assert name in told or name == "imagenet-china.jpg"
+        assert name in message or name == "imagenet-china.jpg"
         with Image.open(out / name) as image:
             image.load()
             assert min(image.size) > 200
 
-    assert "report.html" in told and "What each of its maps looks at" in (out / "report.html").read_text()
+    assert "report.html" in message and "What each of its maps looks at" in (out / "report.html").read_text()
 
     # Again: what is trained is not trained again, and the answer is the same.
     before = (out / "run" / "model.safetensors").stat().st_mtime_ns

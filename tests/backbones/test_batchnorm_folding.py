@@ -7,7 +7,7 @@ import timm
 import torch
 import torchvision
 
-from wildcat.backbones.batchnorm_folding import fold_norms
+from wildcat.backbones.batchnorm_folding import fold_batchnorm
 
 NETS = {
     "resnet18": lambda: torchvision.models.resnet18(weights=None),
@@ -35,7 +35,7 @@ def test_folded_equals_plain_in_every_mode(name):
     plain = randomised(name)
     folded = copy.deepcopy(plain)
     images = torch.randn(2, 3, 40, 64, dtype=torch.float64)
-    pairs = fold_norms(folded, images)
+    pairs = fold_batchnorm(folded, images)
     assert pairs >= LEAST_PAIRS[name]
     assert list(folded.state_dict()) == list(plain.state_dict())
     again = copy.deepcopy(folded)
@@ -58,7 +58,7 @@ def test_folded_equals_plain_in_every_mode(name):
 def test_a_copy_reads_its_own_weights():
     net = randomised("resnet18").eval()
     images = torch.randn(1, 3, 64, 64, dtype=torch.float64)
-    fold_norms(net, images)
+    fold_batchnorm(net, images)
     other = copy.deepcopy(net)
     before = net(images)
     with torch.no_grad():
@@ -79,4 +79,4 @@ def test_outputs_that_are_read_twice_stay_apart():
             x = self.conv(x)
             return self.norm(x) + x
 
-    assert fold_norms(Branching(), torch.zeros(1, 3, 4, 4)) == 0
+    assert fold_batchnorm(Branching(), torch.zeros(1, 3, 4, 4)) == 0

@@ -78,33 +78,33 @@ def test_other_types_are_computed_in_steps() -> None:
     assert torch.autograd.gradcheck(lambda *leaves: conv_relu6(*leaves, *geometry), doubles)
 
 
-def test_a_lite_trunk_whose_norms_learn_keeps_slow_gradients_in_single_precision() -> None:
-    trunk = create_backbone("lite0", pretrained=False).train()
+def test_a_lite_backbone_whose_norms_learn_keeps_slow_gradients_in_single_precision() -> None:
+    backbone = create_backbone("lite0", pretrained=False).train()
     kinds: dict[str, torch.dtype] = {}
-    for name, module in trunk.net.named_modules():
+    for name, module in backbone.net.named_modules():
         if isinstance(module, torch.nn.Conv2d):
             module.register_forward_hook(lambda _m, _x, y, name=name: kinds.update({name: y.dtype}))
     with torch.autocast("cpu", torch.bfloat16):
-        trunk(torch.randn(2, 3, 64, 64))
+        backbone(torch.randn(2, 3, 64, 64))
     assert {name for name, dtype in kinds.items() if dtype == torch.float32} == {n for n in kinds if "conv_dw" in n}
 
 
 @pytest.mark.parametrize("freezing", [{}, {"stages": 3, "batch_norm": True, "depthwise": True}])
-def test_a_lite_trunk_learns_the_same_with_and_without(freezing: dict[str, Any]) -> None:
+def test_a_lite_backbone_learns_the_same_with_and_without(freezing: dict[str, Any]) -> None:
     """Hooks on its layers, which want to see what each gives, keep the steps apart."""
     torch.manual_seed(0)
-    trunk = create_backbone("lite0", pretrained=True)
-    assert isinstance(trunk.net, EfficientNetLite)
-    trunk.freeze(**freezing)
-    trunk.eval()  # the batch statistics of BatchNorm would be on the way of both
+    backbone = create_backbone("lite0", pretrained=True)
+    assert isinstance(backbone.net, EfficientNetLite)
+    backbone.freeze(**freezing)
+    backbone.eval()  # the batch statistics of BatchNorm would be on the way of both
     images = torch.randn(2, 3, 97, 64).to(memory_format=torch.channels_last)
     found = []
     for watched in (True, False):
-        hooks = [m.register_forward_hook(lambda *_: None) for m in trunk.net.modules() if watched]
-        trunk.zero_grad()
-        features = trunk(images)
+        hooks = [m.register_forward_hook(lambda *_: None) for m in backbone.net.modules() if watched]
+        backbone.zero_grad()
+        features = backbone(images)
         (features * torch.arange(features.numel()).view_as(features).cos()).sum().backward()
-        found.append((features.detach(), {n: p.grad for n, p in trunk.named_parameters() if p.requires_grad}))
+        found.append((features.detach(), {n: p.grad for n, p in backbone.named_parameters() if p.requires_grad}))
         for hook in hooks:
             hook.remove()
     torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-4, atol=1e-4)

@@ -65,10 +65,10 @@ def test_bf16_pays_where_matrix_units_meet_convolutions_that_use_them(
     monkeypatch: pytest.MonkeyPatch, backbone: str, pays: bool
 ) -> None:
     model = model_of(backbone)
-    monkeypatch.setattr(inference, "processor_has_matrix_units", lambda: True)
+    monkeypatch.setattr(inference, "cpu_has_matrix_units", lambda: True)
     assert bf16_pays(model.backbone) is pays
-    assert isinstance(prepared(model, "auto").backbone, inference.HalfTrunk) is pays
-    monkeypatch.setattr(inference, "processor_has_matrix_units", lambda: False)
+    assert isinstance(prepared(model, "auto").backbone, inference.Bf16Backbone) is pays
+    monkeypatch.setattr(inference, "cpu_has_matrix_units", lambda: False)
     assert not bf16_pays(model.backbone)
 
 
@@ -80,14 +80,14 @@ def test_other_precisions_are_refused() -> None:
 
 def test_a_baked_network_of_timm_has_its_activations() -> None:
     """Its BatchNorm carries the activation."""
-    from wildcat.backbones.batchnorm_folding import baked, fold_norms
+    from wildcat.backbones.batchnorm_folding import fold_batchnorm, with_folded_batchnorm
 
     net = timm.create_model("test_efficientnet", pretrained=False).eval()
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         expected = net(images)
-        assert fold_norms(net, images) > 5
-        torch.testing.assert_close(baked(net)(images), expected, rtol=1e-4, atol=1e-5)
+        assert fold_batchnorm(net, images) > 5
+        torch.testing.assert_close(with_folded_batchnorm(net)(images), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", [torch.nn.ReLU, torch.nn.ReLU6])

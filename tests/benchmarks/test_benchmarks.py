@@ -54,14 +54,14 @@ def test_a_batch_with_a_killed_worker(monkeypatch: pytest.MonkeyPatch, capsys: p
 
     monkeypatch.setenv("WILDCAT_DATA", "absent")
     batch.main(["--threads", "1"])
-    assert "every picture once, scores within 0.0" in capsys.readouterr().out
+    assert "every image once, scores within 0.0" in capsys.readouterr().out
 
 
 def test_the_plan_follows_from_what_was_measured() -> None:
     measured = {
-        "20000 pictures": ("images/s", 80.0),
+        "20000 images": ("images/s", 80.0),
         "a row of the results": ("bytes", 300.0),
-        "a picture's file": ("bytes", 100_000.0),
+        "an image's file": ("bytes", 100_000.0),
         f"{planning.NEEDED}network": ("ms", 20.0),
         f"{planning.NEEDED}files: read and decode": ("ms", 4.0),
         f"{planning.NEEDED}web server of this machine: read": ("ms", 1.0),
@@ -72,7 +72,7 @@ def test_the_plan_follows_from_what_was_measured() -> None:
         {"work": work, "unit": unit, **dict.fromkeys(("q1", "median", "q3"), str(value)), **shared}
         for work, (unit, value) in measured.items()
     ]
-    told = "\n".join(planning.plan(rows))
+    message = "\n".join(planning.plan(rows))
     for line in (
         "| worker-hours | 10⁹ / 3600 r | 6,944 |",  # r = 40
         "| workers for one week | 10⁹ / 604,800 r | 41.3 |",
@@ -81,9 +81,9 @@ def test_the_plan_follows_from_what_was_measured() -> None:
         "| inputs held by the store | 10⁹ p | 100.0 TB |",
         "| results | 10⁹ q | 0.30 TB |",
     ):
-        assert line in told
-    assert "**The bottleneck is the network's arithmetic**: 20.0 of 25.0 ms a picture (80%)" in told
-    assert "a link of 1.3 Gbit/s" in told and "later than 50 ms" in told
+        assert line in message
+    assert "**The bottleneck is the network's arithmetic**: 20.0 of 25.0 ms an image (80%)" in message
+    assert "a link of 1.3 Gbit/s" in message and "later than 50 ms" in message
 
 
 @pytest.mark.parametrize("name", ["resnet18", "lite0"])
@@ -132,8 +132,8 @@ def test_ratios_are_medians_over_turns_and_files_hold_every_turn(tmp_path: Path)
         ("<= 3", "3.1", "<= 3: missed"),
     ],
 )
-def test_goals_are_judged(goal: str, value: str, told: str) -> None:
-    assert tables.judged(goal, value) == told
+def test_goals_are_judged(goal: str, value: str, message: str) -> None:
+    assert tables.judged(goal, value) == message
     assert tables.judged("", value) == ""
 
 

@@ -23,7 +23,7 @@ COMMANDS = ("quickstart", "train", "evaluate", "predict", "batch", "export", "pu
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a finished run, a damaged one, a picture, a file that is none, and an empty folder."""
+    """A folder with a finished run, a damaged one, an image, a file that is none, and an empty folder."""
     folder = tmp_path_factory.mktemp("place")
     train(tiny(epochs=1), folder / "run")
     (folder / "damaged").mkdir()
@@ -35,8 +35,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "list.yaml").write_text("- lr\n")
     (folder / "wrong.yaml").write_text("lr: fast\n")
     (folder / "unknown.yaml").write_text("learning_rat: 1\n")
-    trees.picture(folder / "cat.png")
-    (folder / "bad.csv").write_text("picture,tags\na.png\n")
+    trees.image(folder / "cat.png")
+    (folder / "bad.csv").write_text("image,tags\na.png\n")
     return folder
 
 
@@ -46,8 +46,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_overview(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in ([], ["--help"], ["-h"], ["help"]):
         assert main(arguments) == 0
-        told = capsys.readouterr().out
-        assert all(re.search(rf"^  {command} ", told, re.MULTILINE) for command in COMMANDS)
+        message = capsys.readouterr().out
+        assert all(re.search(rf"^  {command} ", message, re.MULTILINE) for command in COMMANDS)
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == __version__
 
@@ -57,12 +57,12 @@ def test_help_has_examples(command: str, capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(SystemExit) as end:
         main([command, "--help"])
     assert end.value.code == 0
-    told = capsys.readouterr().out
-    assert re.search(rf"examples:\n  wildcat {command} ", told)
-    assert "--debug" in told
+    message = capsys.readouterr().out
+    assert re.search(rf"examples:\n  wildcat {command} ", message)
+    assert "--debug" in message
     # Each option says what it is for.
-    for option in re.findall(r"^  (--[a-z-]+)", told, re.MULTILINE):
-        assert re.search(rf"^  {option}\b.*(?:  \S|\n {{10,}}\S)", told, re.MULTILINE), option
+    for option in re.findall(r"^  (--[a-z-]+)", message, re.MULTILINE):
+        assert re.search(rf"^  {option}\b.*(?:  \S|\n {{10,}}\S)", message, re.MULTILINE), option
 
 
 @pytest.mark.parametrize("columns", [20, 45, 300])
@@ -72,8 +72,8 @@ def test_help_in_any_terminal(
     monkeypatch.setenv("COLUMNS", str(columns))
     with pytest.raises(SystemExit) as end:
         main(["train", "--help"])
-    told = capsys.readouterr().out
-    assert end.value.code == 0 and "--num-maps" in told and "\n  wildcat train " in told
+    message = capsys.readouterr().out
+    assert end.value.code == 0 and "--num-maps" in message and "\n  wildcat train " in message
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])
@@ -82,17 +82,17 @@ def test_a_reader_that_leaves_early(arguments: list[str]) -> None:
     process = start(*arguments)
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
-    told = process.stderr.read()
+    message = process.stderr.read()
     process.stderr.close()
-    assert process.wait() == 0 and told == ""
+    assert process.wait() == 0 and message == ""
 
 
 def test_every_setting_has_an_option(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["train", "--help"])
-    told = capsys.readouterr().out
+    message = capsys.readouterr().out
     for name in TrainConfig.__dataclass_fields__:
-        assert f"--{name.replace('_', '-')}" in told
+        assert f"--{name.replace('_', '-')}" in message
 
 
 @pytest.mark.parametrize(
@@ -179,14 +179,14 @@ TRAIN = ["train", "--out", "new", *flags(epochs=1)]
             ["evaluate", "run", "--data", "synthetic:count=2,size=32", "--json", "no/r.json"],
             "no/r.json cannot be written",
         ),
-        (["predict", "run", "--out", "new"], "required: pictures"),
+        (["predict", "run", "--out", "new"], "required: images"),
         (["predict", "run", "cat.png", "--crf"], "give a folder for what --formats and --crf write: --out DIR"),
         (["predict", "run", "cat.png", "--json", "-", "--formats", "csv"], "give a folder for what --formats"),
         (["predict", "here/rum", "cat.png"], "no run in here/rum; here holds run"),
         (["report", "here/rum"], "here/rum is not a run's folder"),
         (["export", "run", "--check", "nowhere.jpg"], "nowhere.jpg does not exist"),
         (["predict", "run", "nowhere.jpg", "--out", "new"], "nowhere.jpg does not exist"),
-        (["predict", "run", "empty", "--out", "new"], "empty holds no pictures"),
+        (["predict", "run", "empty", "--out", "new"], "empty holds no images"),
         (["predict", "run", "cat.png", "--out", "file"], "file"),
         (["predict", "run", "cat.png", "--out", "new", "--formats", "jsn"], "format 'jsn' is unknown; allowed: json"),
         (["predict", "run", "cat.png", "--out", "new", "--threshold", "7"], "from 0 to 1, or CLASS=P,CLASS=P; got 7"),
@@ -204,13 +204,13 @@ TRAIN = ["train", "--out", "new", *flags(epochs=1)]
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
 )
 def test_a_mistake_is_one_clear_line(
-    place: Path, arguments: list[str], told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    place: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place)
     assert main(arguments) == 2
     captured = capsys.readouterr()
     *report, line = captured.err.strip().splitlines()
-    assert line.startswith("wildcat: error: ") and told in line, line
+    assert line.startswith("wildcat: error: ") and message in line, line
     assert "Traceback" not in captured.err and not (place / "new" / "config.json").exists()
     # What stands before it is the report on the data, no more.
     assert all("images checked" in other or other.startswith(("  ", "training on ")) for other in report), report
@@ -280,8 +280,8 @@ def test_evaluate_writes_results(place: Path, tmp_path: Path, capsys: pytest.Cap
     run = shutil.copytree(place / "run", tmp_path / "run")
     (run / "results.json").unlink(missing_ok=True)
     assert main(["evaluate", str(run), "--data", data, "--json", str(tmp_path / "r.json")]) == 0
-    told = capsys.readouterr().out
-    assert "mAP" in told and str(tmp_path / "r.json") in told
+    message = capsys.readouterr().out
+    assert "mAP" in message and str(tmp_path / "r.json") in message
     assert not (run / "results.json").exists()
     assert main(["evaluate", str(run), "--data", data, "--tasks", "pointing"]) == 0
     first = json.loads((tmp_path / "r.json").read_text())
@@ -298,7 +298,7 @@ def test_evaluate_in_half_precision(place: Path, tmp_path: Path) -> None:
         found[precision] = json.loads(file.read_text())
         assert found[precision]["reading"]["precision"] == precision
     single, half = (found[name]["classification"]["map_area"] for name in found)
-    assert half == pytest.approx(single, abs=15)  # of 8 pictures: one may change its place
+    assert half == pytest.approx(single, abs=15)  # of 8 images: one may change its place
 
 
 def test_evaluate_takes_the_data_of_the_run(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -308,9 +308,9 @@ def test_evaluate_takes_the_data_of_the_run(place: Path, tmp_path: Path, capsys:
     def scored(*arguments: str) -> tuple[str, str, int]:
         assert main(["evaluate", str(run), *arguments]) == 0
         results = json.loads((run / "results.json").read_text())
-        told = capsys.readouterr().err
-        assert ("as --data was not given" in told) == ("--data" not in arguments)
-        assert "--data" in arguments or f"data: {results['data']} {results['split']}, as --data" in told
+        message = capsys.readouterr().err
+        assert ("as --data was not given" in message) == ("--data" not in arguments)
+        assert "--data" in arguments or f"data: {results['data']} {results['split']}, as --data" in message
         return results["data"], results["split"], results["images"]
 
     trained_on = TINY["data"]
@@ -324,24 +324,24 @@ def test_evaluate_takes_the_data_of_the_run(place: Path, tmp_path: Path, capsys:
 
 
 def test_predict_files_and_folders(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     for name in ("b.jpg", "a.png", "deep/c.JPG"):
-        trees.picture(folder / name)
-    (folder / "notes.txt").write_text("no picture")
+        trees.image(folder / name)
+    (folder / "notes.txt").write_text("no image")
     arguments = ["predict", str(place / "run"), str(place / "cat.png"), str(folder), "--out", str(tmp_path / "out")]
     assert main([*arguments, "--formats", "json"]) == 0
-    assert "4 of 4 pictures" in capsys.readouterr().out
+    assert "4 of 4 images" in capsys.readouterr().out
     lines = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
     assert [Path(json.loads(line)["file"]).name for line in lines] == ["cat.png", "a.png", "b.jpg", "c.JPG"]
 
 
-@pytest.mark.parametrize("out", ["pictures/found", "pictures", "pictures/deep/../found/"])
+@pytest.mark.parametrize("out", ["images/found", "images", "images/deep/../found/"])
 def test_predict_does_not_read_what_it_wrote(place: Path, tmp_path: Path, out: str) -> None:
     own = ["a.png", "deep/b.png", "deep/found/c.png", "overlays/d.png"]
     for name in own:
-        trees.picture(tmp_path / "pictures" / name)
-    (tmp_path / "link").symlink_to(tmp_path / "pictures", target_is_directory=True)
-    for given in ("pictures", "pictures", "link"):
+        trees.image(tmp_path / "images" / name)
+    (tmp_path / "link").symlink_to(tmp_path / "images", target_is_directory=True)
+    for given in ("images", "images", "link"):
         words = [str(tmp_path / given), "--out", str(tmp_path / out), "--formats", "json,overlay,mask,voc"]
         assert main(["predict", str(place / "run"), *words]) == 0
         lines = (tmp_path / out / "predictions.jsonl").read_text().splitlines()
@@ -350,19 +350,19 @@ def test_predict_does_not_read_what_it_wrote(place: Path, tmp_path: Path, out: s
 
 def test_predict_reads_what_is_named_also_where_it_writes(place: Path, tmp_path: Path) -> None:
     for name in ("mine/a.png", "overlay/b.png", "c.png"):
-        trees.picture(tmp_path / name)
+        trees.image(tmp_path / name)
     given = [str(tmp_path / name) for name in ("mine", "overlay", "c.png")]
     assert main(["predict", str(place / "run"), *given, "--out", str(tmp_path), "--formats", "json"]) == 0
     lines = (tmp_path / "predictions.jsonl").read_text().splitlines()
     assert [Path(json.loads(line)["file"]).name for line in lines] == ["a.png", "b.png", "c.png"]
 
 
-def test_predict_goes_on_after_a_bad_picture(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pictures = [str(place / "file"), str(place / "cat.png")]
-    assert main(["predict", str(place / "run"), *pictures, "--out", str(tmp_path)]) == 1
+def test_predict_goes_on_after_a_bad_image(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = [str(place / "file"), str(place / "cat.png")]
+    assert main(["predict", str(place / "run"), *images, "--out", str(tmp_path)]) == 1
     captured = capsys.readouterr()
-    assert captured.err.strip() == f"skipped: {place / 'file'}: not a picture in a format that can be read"
-    assert "1 of 2 pictures" in captured.out
+    assert captured.err.strip() == f"skipped: {place / 'file'}: not an image in a format that can be read"
+    assert "1 of 2 images" in captured.out
     assert [path.name for path in (tmp_path / "overlay").iterdir()] == ["cat.jpg"]
 
 
@@ -398,7 +398,7 @@ def test_json_lines_to_standard_output_are_all_that_is_there(place: Path, tmp_pa
         assert ended.returncode == 0, ended.stderr
         text = ended.stdout if target == "-" else Path(target).read_text()
         assert json.loads(text) == json.loads((out / "predictions.jsonl").read_text()) == printed
-        assert "1 of 1 pictures" in (ended.stderr if target == "-" else ended.stdout)
+        assert "1 of 1 images" in (ended.stderr if target == "-" else ended.stdout)
 
 
 def test_predict_says_what_it_found(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -407,7 +407,7 @@ def test_predict_says_what_it_found(place: Path, tmp_path: Path, capsys: pytest.
     arguments = ["predict", str(place / "run"), str(tmp_path), "--out", str(tmp_path / "out"), "--formats", "csv"]
     assert main([*arguments, "--threshold", "0"]) == 0
     first, *_, last = capsys.readouterr().out.splitlines()
-    assert re.match(r"a\.png: [\w ]+ \d+ % at \(\d+, \d+\), ", first) and last.startswith("3 of 3 pictures: ")
+    assert re.match(r"a\.png: [\w ]+ \d+ % at \(\d+, \d+\), ", first) and last.startswith("3 of 3 images: ")
     assert main([*arguments, "--threshold", "1"]) == 0
     assert re.match(r"a\.png: nothing; most likely [\w ]+ \d+ %\n", capsys.readouterr().out)
     for _ in range(9):
@@ -415,7 +415,7 @@ def test_predict_says_what_it_found(place: Path, tmp_path: Path, capsys: pytest.
     assert main(arguments) == 0
     *_, more, last = capsys.readouterr().out.splitlines()
     assert more == "... and 2 more" and last.startswith("12 of 12")
-    assert main(arguments[:3]) == 0  # without a folder: what is found, of every picture, and no file
+    assert main(arguments[:3]) == 0  # without a folder: what is found, of every image, and no file
     assert len(capsys.readouterr().out.splitlines()) == 12
 
 

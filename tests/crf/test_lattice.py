@@ -66,5 +66,5 @@ def test_long_keys_are_numbered_and_longer_ones_refused() -> None:
     far = torch.cat([near, near + 1000], 1)
     assert lattice._KeyLayout(far).bits + int(math.log2(lattice._CHUNK)) > 63
     np.testing.assert_allclose(dense(far), kernel(far.T.double().numpy()), atol=5e-3)  # float32 at 1000 sigmas
-    with pytest.raises(ValueError, match=r"sigmas are too small for a picture of this size.* 63 "):
+    with pytest.raises(ValueError, match=r"sigmas are too small for an image of this size.* 63 "):
         Lattice(near * 1e5)

@@ -27,7 +27,7 @@ def softmax_maps(labels: int, height: int, width: int, seed: int = 0) -> np.ndar
     return F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)[0].softmax(0).numpy()
 
 
-def random_picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+def random_image(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -148,14 +148,14 @@ def test_a_gpu_gives_the_same(labels) -> None:
 # ---- what does not change it
 
 
-def test_a_batch_equals_its_pictures() -> None:
+def test_a_batch_equals_its_images() -> None:
     images = np.stack([sample_photo(40, 50, which) for which in (0, 1)])
     probabilities = np.stack([softmax_maps(3, 40, 50, seed) for seed in (0, 1)])
-    probabilities[1, 2] = 0  # present in one picture only
+    probabilities[1, 2] = 0  # present in one image only
     found = dense_crf(probabilities, images)
     assert found.shape == probabilities.shape
-    for one, picture, expected in zip(probabilities, images, found, strict=True):
-        np.testing.assert_array_equal(dense_crf(one, picture), expected)
+    for one, image, expected in zip(probabilities, images, found, strict=True):
+        np.testing.assert_array_equal(dense_crf(one, image), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -178,15 +178,15 @@ def test_layout_and_gradients_of_the_input_do_not_matter_and_it_is_not_touched()
     frozen, frozen_image = probabilities.copy(), image.copy()
     frozen.setflags(write=False)
     frozen_image.setflags(write=False)
-    for one, picture in ((strided, image), (mirrored, mirrored_image), (frozen, frozen_image)):
+    for one, pixels in ((strided, image), (mirrored, mirrored_image), (frozen, frozen_image)):
         before = one.copy()
-        np.testing.assert_array_equal(dense_crf(one, picture), expected)
+        np.testing.assert_array_equal(dense_crf(one, pixels), expected)
         np.testing.assert_array_equal(one, before)
     leaf = torch.from_numpy(probabilities).requires_grad_()
     assert torch.equal(dense_crf(leaf, image), torch.from_numpy(expected))
     with torch.inference_mode():  # a cached lattice made here serves other modes
-        first = dense_crf(torch.from_numpy(softmax_maps(2, 31, 17)), random_picture(31, 17))
-    assert torch.equal(dense_crf(torch.from_numpy(softmax_maps(2, 31, 17)), random_picture(31, 17)), first)
+        first = dense_crf(torch.from_numpy(softmax_maps(2, 31, 17)), random_image(31, 17))
+    assert torch.equal(dense_crf(torch.from_numpy(softmax_maps(2, 31, 17)), random_image(31, 17)), first)
 
 
 def test_chunks_do_not_matter(monkeypatch) -> None:
@@ -237,21 +237,21 @@ def test_absent_labels_take_no_part() -> None:
 
 
 def test_one_label_is_certain() -> None:
-    found = dense_crf(np.stack([np.full((5, 6), 0.1), np.zeros((5, 6))]), random_picture(5, 6))
+    found = dense_crf(np.stack([np.full((5, 6), 0.1), np.zeros((5, 6))]), random_image(5, 6))
     assert (found[0] == 1).all() and (found[1] == 0).all()
-    assert dense_crf(np.full((1, 1, 1), 0.5), random_picture(1, 1)).item() == 1
+    assert dense_crf(np.full((1, 1, 1), 0.5), random_image(1, 1)).item() == 1
 
 
 def test_no_iterations_are_the_given_probabilities() -> None:
     probabilities = softmax_maps(3, 8, 9)
     np.testing.assert_allclose(
-        dense_crf(probabilities, random_picture(8, 9), CRFSettings(iterations=0)), probabilities, atol=1e-6
+        dense_crf(probabilities, random_image(8, 9), CRFSettings(iterations=0)), probabilities, atol=1e-6
     )
 
 
 def test_kernels_without_weight_are_the_given_probabilities() -> None:
     probabilities = softmax_maps(3, 8, 9)
-    found = dense_crf(probabilities, random_picture(8, 9), CRFSettings(gaussian_compat=0, bilateral_compat=0))
+    found = dense_crf(probabilities, random_image(8, 9), CRFSettings(gaussian_compat=0, bilateral_compat=0))
     np.testing.assert_allclose(found, probabilities, atol=1e-6)
 
 
@@ -276,7 +276,7 @@ def test_huge_compatibilities_stay_finite(labels, compat) -> None:
     np.testing.assert_allclose(found.sum(0), 1, atol=1e-5)
 
 
-def test_a_huge_compatibility_makes_a_uniform_picture_one_label() -> None:
+def test_a_huge_compatibility_makes_a_uniform_image_one_label() -> None:
     probabilities = softmax_maps(3, 40, 40)
     probabilities[1] += 0.5
     probabilities /= probabilities.sum(0)
@@ -288,7 +288,7 @@ def test_a_huge_compatibility_makes_a_uniform_picture_one_label() -> None:
 def test_tiny_sigmas_leave_pixels_alone(sigma) -> None:
     # Every pixel then hears itself alone, with weight 1: the fixed point iteration of a single variable.
     probabilities = softmax_maps(3, 20, 30)
-    found = dense_crf(probabilities, random_picture(20, 30), CRFSettings(sigma, 3, sigma, sigma, 10))
+    found = dense_crf(probabilities, random_image(20, 30), CRFSettings(sigma, 3, sigma, sigma, 10))
     logits = np.log(probabilities.astype(np.float64))
     expected = probabilities.astype(np.float64)
     for _ in range(10):
@@ -310,17 +310,17 @@ def test_tiny_colour_sigmas_join_equal_colours_only() -> None:
         assert not np.allclose(alone[:, light], mixed[:, light], atol=1e-2)
 
 
-def test_a_large_picture_with_tiny_sigmas_is_finite() -> None:
-    image, probabilities = random_picture(200, 300), softmax_maps(2, 200, 300)
+def test_a_large_image_with_tiny_sigmas_is_finite() -> None:
+    image, probabilities = random_image(200, 300), softmax_maps(2, 200, 300)
     found = dense_crf(probabilities, image, CRFSettings(0.5, 3, 0.3, 0.1, 10, iterations=2))
     assert np.isfinite(found).all()
 
 
-def test_large_pictures_do_not_keep_their_lattice(monkeypatch) -> None:
+def test_large_images_do_not_keep_their_lattice(monkeypatch) -> None:
     crf._cached_lattice.cache_clear()
     monkeypatch.setattr(crf, "_CACHED_PIXELS", 100)
     for height in (10, 11):
-        dense_crf(softmax_maps(2, height, 10), random_picture(height, 10))
+        dense_crf(softmax_maps(2, height, 10), random_image(height, 10))
     assert crf._cached_lattice.cache_info().currsize == 1
 
 
@@ -330,18 +330,18 @@ def test_large_pictures_do_not_keep_their_lattice(monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("probabilities", "image", "message"),
     [
-        (np.full((2, 4, 5), np.nan), random_picture(4, 5), "without NaN, got nan"),
-        (np.full((2, 4, 5), 1.5), random_picture(4, 5), r"lie in \[0, 1\]"),
-        (np.full((2, 4, 5), -0.1), random_picture(4, 5), r"lie in \[0, 1\]"),
-        (np.zeros((2, 4, 5)), random_picture(4, 5), "no label has a probability above 0"),
-        (np.ones((2, 4, 5), dtype=int), random_picture(4, 5), "floating point, not torch.int64"),
-        (np.ones((2, 4, 5)), random_picture(5, 4), "differ in size"),
-        (np.ones((2, 4, 5)), random_picture(4, 5) / 255, "image must be uint8, not torch.float64"),
-        (np.ones((2, 4, 5)), random_picture(4, 5)[:, :, :2], r"must be \(C, H, W\) with an image \(H, W, 3\)"),
-        (np.ones((4, 5)), random_picture(4, 5), r"must be \(C, H, W\)"),
-        (np.ones((1, 2, 4, 5)), random_picture(4, 5), r"\(N, C, H, W\) with \(N, H, W, 3\)"),
+        (np.full((2, 4, 5), np.nan), random_image(4, 5), "without NaN, got nan"),
+        (np.full((2, 4, 5), 1.5), random_image(4, 5), r"lie in \[0, 1\]"),
+        (np.full((2, 4, 5), -0.1), random_image(4, 5), r"lie in \[0, 1\]"),
+        (np.zeros((2, 4, 5)), random_image(4, 5), "no label has a probability above 0"),
+        (np.ones((2, 4, 5), dtype=int), random_image(4, 5), "floating point, not torch.int64"),
+        (np.ones((2, 4, 5)), random_image(5, 4), "differ in size"),
+        (np.ones((2, 4, 5)), random_image(4, 5) / 255, "image must be uint8, not torch.float64"),
+        (np.ones((2, 4, 5)), random_image(4, 5)[:, :, :2], r"must be \(C, H, W\) with an image \(H, W, 3\)"),
+        (np.ones((4, 5)), random_image(4, 5), r"must be \(C, H, W\)"),
+        (np.ones((1, 2, 4, 5)), random_image(4, 5), r"\(N, C, H, W\) with \(N, H, W, 3\)"),
         (np.ones((2, 0, 5)), np.zeros((0, 5, 3), np.uint8), "are empty"),
-        (np.ones((0, 4, 5)), random_picture(4, 5), "are empty"),
+        (np.ones((0, 4, 5)), random_image(4, 5), "are empty"),
     ],
 )
 def test_wrong_input_is_refused(probabilities, image, message) -> None:
@@ -361,7 +361,7 @@ def test_wrong_input_is_refused(probabilities, image, message) -> None:
 )
 def test_wrong_options_are_refused(arguments, message) -> None:
     with pytest.raises(ValueError, match=message):
-        dense_crf(np.ones((2, 4, 5)), random_picture(4, 5), **arguments)
+        dense_crf(np.ones((2, 4, 5)), random_image(4, 5), **arguments)
 
 
 @pytest.mark.parametrize(
@@ -400,7 +400,7 @@ def test_the_presets_are_the_published_settings() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads a process's peak memory from /proc")
-def test_memory_of_a_picture_with_all_classes_of_voc() -> None:
+def test_memory_of_a_image_with_all_classes_of_voc() -> None:
     """At 500 x 375 with 21 labels the peak of a fresh process rises by less than 300 MB."""
     pytest.importorskip("pydensecrf.densecrf")
     image = load_sample_images().images[1][:375, :500].copy()

@@ -1,4 +1,4 @@
-"""Reading of awkward pictures."""
+"""Reading of awkward images."""
 
 import threading
 import warnings
@@ -48,7 +48,7 @@ def test_pixels_as_stored_on_request(tmp_path: Path, orientation: int) -> None:
     assert np.array_equal(pixels(path, upright=False), stored)
 
 
-def test_damaged_exif_does_not_spoil_the_picture(tmp_path: Path) -> None:
+def test_damaged_exif_does_not_spoil_the_image(tmp_path: Path) -> None:
     path = tmp_path / "exif.jpg"
     Image.fromarray(RGB).save(path, exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12\0\x03")
     assert image_size(path) == (60, 40)
@@ -66,7 +66,7 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
     assert np.array_equal(pixels(Image.fromarray(deep.astype(np.int32)))[:, :, 0], expected)
 
 
-def test_float_pictures_are_from_0_to_1() -> None:
+def test_float_images_are_from_0_to_1() -> None:
     ramp = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
     assert np.array_equal(pixels(ramp)[:, :, 2].ravel(), np.arange(256))
     assert np.array_equal(pixels(Image.fromarray(ramp)), pixels(ramp))
@@ -120,7 +120,7 @@ def test_grey_bits_palette_and_first_frame(mixed: Path) -> None:
     [
         ("truncated.jpg", "cannot be read: .*truncated"),
         ("empty.jpg", "the file is empty"),
-        ("text.png", "not a picture"),
+        ("text.png", "not an image"),
         ("huge.png", "too large: .*900000000 pixels"),
         ("absent.jpg", "no such file"),
     ],
@@ -145,18 +145,18 @@ def test_the_pixel_limit_holds_before_anything_is_decoded(tmp_path: Path, monkey
 
 def test_outside_programs_are_never_started(tmp_path: Path) -> None:
     Image.fromarray(RGB).save(tmp_path / "drawing.eps")
-    with pytest.raises(WildcatError, match="not a picture in a format"):
+    with pytest.raises(WildcatError, match="not an image in a format"):
         load_image(tmp_path / "drawing.eps")
 
 
-def test_bytes_arrays_and_opened_pictures(tmp_path: Path) -> None:
+def test_bytes_arrays_and_opened_images(tmp_path: Path) -> None:
     Image.fromarray(RGB).save(tmp_path / "a.png")
     for source in ((tmp_path / "a.png").read_bytes(), str(tmp_path / "a.png"), RGB, Image.fromarray(RGB)):
         assert np.array_equal(pixels(source), RGB)
     assert np.array_equal(pixels(RGB[:, ::-1]), RGB[:, ::-1])  # not contiguous
     assert (pixels(RGB[:, :, :1]) == RGB[:, :, :1]).all()
     assert (pixels(np.dstack([RGB, np.zeros((40, 60), np.uint8)])) == 255).all()
-    with pytest.raises(WildcatError, match="picture of 3 bytes"):
+    with pytest.raises(WildcatError, match="image of 3 bytes"):
         load_image(b"abc")
     for wrong in (np.zeros((2, 2, 2), np.uint8), np.zeros((0, 2, 3), np.uint8), np.zeros(4, np.uint8)):
         with pytest.raises(WildcatError, match="shape"):
@@ -167,7 +167,7 @@ def test_bytes_arrays_and_opened_pictures(tmp_path: Path) -> None:
         load_image(7)
 
 
-def test_the_callers_picture_is_left_alone() -> None:
+def test_the_callers_image_is_left_alone() -> None:
     image = Image.fromarray(RGB)
     image.info["note"] = "mine"
     loaded = load_image(image, draft_size=8)

@@ -74,7 +74,7 @@ def test_mit67_of_another_archive_or_a_short_list_is_refused(
     assert not list(target.iterdir())
     monkeypatch.setattr(scenes, "MIT67_SHA1", right)
     trees.write(served_mit67 / "TestImages.txt", "zoo/d.jpg\n")
-    with pytest.raises(WildcatError, match=r"TestImages\.txt lists 1 pictures, not 2"):
+    with pytest.raises(WildcatError, match=r"TestImages\.txt lists 1 images, not 2"):
         download_dataset(f"mit67:{target}")
     with pytest.raises(WildcatError, match=r"TestImages\.txt: not found"):
         available_splits(f"mit67:{target}")

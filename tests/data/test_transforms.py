@@ -32,8 +32,8 @@ def test_the_square_warp_keeps_no_aspect() -> None:
 @settings(max_examples=40, deadline=None)
 def test_a_view_shows_its_part(view: View) -> None:
     """A bright rectangle is where its edges are moved to, by hand."""
-    picture = np.zeros((160, 240, 3), dtype=np.uint8)
-    picture[40:100, 30:150] = 255
+    image = np.zeros((160, 240, 3), dtype=np.uint8)
+    image[40:100, 30:150] = 255
     size = 96
     x1, x2 = ((x / 240 - view.left) / view.width for x in (30, 150))
     y1, y2 = ((y / 160 - view.top) / view.height for y in (40, 100))
@@ -41,21 +41,21 @@ def test_a_view_shows_its_part(view: View) -> None:
     x1, y1, x2, y2 = (round(min(max(edge, 0), 1) * size) for edge in (x1, y1, x2, y2))
     inside = np.zeros((size, size), dtype=bool)
     inside[y1:y2, x1:x2] = True
-    seen = view.picture(picture, size)[:, :, 0] > 127
+    seen = view.image(image, size)[:, :, 0] > 127
     # At most one pixel off along the outline.
     assert (seen != inside).sum() <= 2 * (x2 - x1 + y2 - y1) + 4
 
 
 def test_views_by_hand() -> None:
     view = View(left=0.25, top=0.5, width=0.5, height=0.5, flip=True)
-    assert np.array_equal(view.picture(RGB[:, :40], 20), RGB[20:, 10:30][:, ::-1])
-    assert np.array_equal(View(flip=True).picture(RGB[:, :40], 40), RGB[:, :40][:, ::-1])
+    assert np.array_equal(view.image(RGB[:, :40], 20), RGB[20:, 10:30][:, ::-1])
+    assert np.array_equal(View(flip=True).image(RGB[:, :40], 40), RGB[:, :40][:, ::-1])
 
 
 def test_a_cached_square_warp_gives_nearly_the_same_view() -> None:
     large = awkward.photo(300, 200)
     view = View(left=0.1, top=0.2, width=0.7, height=0.6)
-    direct, cached = view.picture(large, 64), view.picture(warp(large, 128), 64)
+    direct, cached = view.image(large, 64), view.image(warp(large, 128), 64)
     assert np.abs(direct.astype(int) - cached).max() <= 4
 
 
@@ -84,7 +84,7 @@ def test_impossible_crops_are_refused(area: float) -> None:
 
 
 def test_cells_by_hand() -> None:
-    # A 2 x 4 map over a picture 200 wide, 100 high: cells of 50 x 50.
+    # A 2 x 4 map over an image 200 wide, 100 high: cells of 50 x 50.
     assert cell_centres(np.array([1, 2]), (2, 4), (200, 100)).tolist() == [125, 75]
 
 

@@ -21,8 +21,8 @@ DATA = "synthetic:count=8,size=64"
 
 def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(tiny(data=DATA, epochs=1), tmp_path / "runs" / "voc12")
-    (tmp_path / "pictures").mkdir()
-    for path in (tmp_path / "dog.jpg", tmp_path / "pictures" / "dog.jpg"):
+    (tmp_path / "images").mkdir()
+    for path in (tmp_path / "dog.jpg", tmp_path / "images" / "dog.jpg"):
         Image.fromarray(awkward.photo()).save(path)
     monkeypatch.chdir(tmp_path)
     (commands,) = re.findall(r"```bash\n(.*?)```", TEXT, re.S)
@@ -33,5 +33,5 @@ def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.S)
     subprocess.run([sys.executable, "-c", code.replace('{"dog"', '{"fish"')], cwd=tmp_path, check=True)
     assert (tmp_path / "dog-mask.jpg").is_file()
-    for picture in re.findall(r"\(images/(.*?)\)", TEXT):
-        assert (REPOSITORY / "docs" / "images" / picture).is_file()
+    for image in re.findall(r"\(images/(.*?)\)", TEXT):
+        assert (REPOSITORY / "docs" / "images" / image).is_file()

@@ -22,20 +22,20 @@ SMALL = ["--backbone", "lite0", "--epochs", "1", "--image-size", "64", "--batch-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures as README assumes them: class folders, a CSV, new pictures, a VOC tree in DIR, and dog.jpg."""
+    """Images as README assumes them: class folders, a CSV, new images, a VOC tree in DIR, and dog.jpg."""
     root = tmp_path_factory.mktemp("readme")
     drawn = open_dataset("synthetic:count=16,size=64", "train")
-    rows = ["picture,tags"]
+    rows = ["image,tags"]
     for index in range(len(drawn)):
         name = f"{'ab'[index % 2]}/{index}.jpg"
-        for place in (root / "my_pictures", root):
+        for place in (root / "my_images", root):
             (place / name).parent.mkdir(parents=True, exist_ok=True)
             drawn.image(index).save(place / name)
         present = [c for c, label in zip(drawn.classes, drawn.labels[index], strict=True) if label == 1]
         rows.append(f"{name},{';'.join(present)}")
-    (root / "my_pictures.csv").write_text("\n".join(rows) + "\n")
-    (root / "new_pictures").mkdir()
-    drawn.image(0).save(root / "new_pictures" / "new.jpg")
+    (root / "my_images.csv").write_text("\n".join(rows) + "\n")
+    (root / "new_images").mkdir()
+    drawn.image(0).save(root / "new_images" / "new.jpg")
     drawn.image(1).save(root / "dog.jpg")
     trees.voc(root / "DIR")
     return root

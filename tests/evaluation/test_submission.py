@@ -17,7 +17,7 @@ from wildcat.prediction.loading import load
 
 @pytest.fixture
 def voc12(tmp_path: Path) -> str:
-    """VOC 2012 with a test split that has pictures and nothing else."""
+    """VOC 2012 with a test split that has images and nothing else."""
     root = trees.voc(tmp_path, 2012)
     for path in [*root.glob("ImageSets/Main/*_test.txt"), root / "Annotations" / "000004.xml"]:
         path.unlink()
@@ -38,15 +38,15 @@ def test_files_of_voc12(voc12: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main([*arguments, "--split", "test", "--tasks", "classification"]) == 0
     where = tmp_path / "out" / "results" / "VOC2012" / "Main"
     assert str(where) in capsys.readouterr().out
-    expected = load(run)(open_dataset(voc12, "test").image(0))
+    expected = load(run)(open_dataset(voc12, "test").loaded(0))
     assert len(list(where.iterdir())) == 20
     for name, probability in expected.scores.items():
-        picture, score = (where / f"comp2_cls_test_{name}.txt").read_text().split()
-        assert picture == "000004" and float(score) == pytest.approx(probability, abs=1e-6)
+        image, score = (where / f"comp2_cls_test_{name}.txt").read_text().split()
+        assert image == "000004" and float(score) == pytest.approx(probability, abs=1e-6)
     assert main([*arguments, "--split", "seg-test", "--tasks", "segmentation"]) == 0
     file = tmp_path / "out" / "results" / "VOC2012" / "Segmentation" / "comp6_test_cls" / "000004.png"
-    with Image.open(file) as image:
-        assert image.mode == "P" and np.array_equal(np.array(image), expected.mask())
+    with Image.open(file) as loaded:
+        assert loaded.mode == "P" and np.array_equal(np.array(loaded), expected.mask())
     assert not (run / "results.json").exists()
 
 

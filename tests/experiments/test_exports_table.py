@@ -19,11 +19,11 @@ from wildcat.training.launch import train
 
 
 def test_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def once(predictor: Predictor, file: Path, form: Format, pictures: Sequence[Path]) -> Exported:
+    def once(predictor: Predictor, file: Path, form: Format, images: Sequence[Path]) -> Exported:
         """The one file that is scored; tests/export/test_write.py has all formats."""
-        assert len(pictures) == 2
+        assert len(images) == 2
         if file.name == "run.onnx":
-            return export(predictor.model, predictor.settings, file, form, pictures)
+            return export(predictor.model, predictor.settings, file, form, images)
         return Exported(file, dict.fromkeys(OUTPUTS, 1e-6))
 
     for number in range(4):
@@ -33,7 +33,7 @@ def test_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             Image.fromarray(pixels).save(tmp_path / "data" / name / f"{number}.png")
     run = train(tiny(epochs=1, data=f"folder:{tmp_path / 'data'}"), tmp_path / "run")
     data = f"folder:{tmp_path / 'data'}"
-    given = "--pictures 2 --backbone timm:test_resnet --size 64"
+    given = "--images 2 --backbone timm:test_resnet --size 64"
     words = [str(run), "--data", data, "--scored", data, *given.split()]
     monkeypatch.setattr(exports, "export", once)
     exports.main([*words, "--out", str(tmp_path)])
@@ -47,7 +47,7 @@ def test_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(0 <= float(cell.strip(" |")) <= 1e-4 for row in differences for cell in row[2:])
     scored = {row[0].strip("| "): row[1:] for row in rows[-5:]}
     assert scored["PyTorch"] == scored["ONNX Runtime"] == scored["OpenVINO"]
-    assert {"PyTorch, trunk in bf16", "OpenVINO, trunk in bf16"} <= scored.keys()
+    assert {"PyTorch, backbone in bf16", "OpenVINO, backbone in bf16"} <= scored.keys()
 
 
 def test_groups_are_of_the_classes_that_they_name() -> None:
@@ -65,14 +65,14 @@ def test_the_constant_is_the_one_that_was_fitted() -> None:
     assert f"{IMAGENET_BACKGROUND.constant:g}" in (REPOSITORY / "docs" / "masks.md").read_text()
 
 
-def test_fitting_on_real_pictures(real_data: Path) -> None:
+def test_fitting_on_real_images(real_data: Path) -> None:
     from wildcat.data.registry import open_dataset
 
     dataset = open_dataset(f"voc12:{real_data / 'seg-mini'}", "seg-train")
     dataset = dataset.subset(range(12))
     found = list(imagenet_background.cases(load("imagenet"), dataset))
     if not found:
-        pytest.skip("none of these pictures is of a known group")
+        pytest.skip("none of these images is of a known group")
     narrow, wide = (
         imagenet_background.miou(found, imagenet_background.Background("threshold", c), crf=False) for c in (0.4, 0.02)
     )

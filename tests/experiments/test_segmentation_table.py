@@ -35,9 +35,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_grad_cam_is_the_class_map_without_its_bias(runs: dict[str, Path], kind: str) -> None:
     predictor = load(runs[kind])
     predictor.settings = replace(predictor.settings, map_sizes=(64,), mirror=False)
-    picture = awkward.photo(70, 50)
-    plain = predictor(picture)
-    (found,) = segmentation.GradCAMPredictor(predictor).stream(dataset_items([picture]))
+    image = awkward.photo(70, 50)
+    plain = predictor(image)
+    (found,) = segmentation.GradCAMPredictor(predictor).stream(dataset_items([image]))
     bias = class_filters(predictor.model.transfer)[1].tolist()
     assert np.array_equal(found.probabilities, plain.probabilities)
     for c in range(len(bias)):
@@ -51,10 +51,10 @@ def test_grad_cam_is_the_class_map_without_its_bias(runs: dict[str, Path], kind:
         np.testing.assert_allclose(cells, expected / expected.max(), atol=0.06)
 
 
-def test_the_mirrored_picture_has_the_mirrored_maps(runs: dict[str, Path]) -> None:
+def test_the_mirrored_image_has_the_mirrored_maps(runs: dict[str, Path]) -> None:
     predictor = segmentation.GradCAMPredictor(load(runs["average"]))
-    picture = awkward.photo(64, 64)
-    one, other = predictor.stream(dataset_items([picture, picture[:, ::-1].copy()]))
+    image = awkward.photo(64, 64)
+    one, other = predictor.stream(dataset_items([image, image[:, ::-1].copy()]))
     assert one.class_maps.shape[1:] == (96, 96)
     assert one.candidates() == other.candidates()
     np.testing.assert_allclose(one.class_maps, other.class_maps[:, :, ::-1], atol=1e-4)
@@ -130,8 +130,8 @@ def folder(path: Path) -> Path:
 
     for label in "ab":
         for number in range(2):
-            trees.picture(path / "test" / label / f"{number}.png")
-            trees.picture(path / "train" / label / f"{number}.png")
+            trees.image(path / "test" / label / f"{number}.png")
+            trees.image(path / "train" / label / f"{number}.png")
     return path
 
 

@@ -5,6 +5,7 @@ import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -28,9 +29,9 @@ from wildcat.export.write import export
 from wildcat.model import Wildcat
 from wildcat.pooling import POOLINGS, create_pooling
 from wildcat.prediction.loading import load
-from wildcat.prediction.predictor import Predictor, Settings
+from wildcat.prediction.predictor import InferenceSettings, Predictor
 from wildcat.runs.folder import build_model
-from wildcat.system.signal_stack import kept_signal_stack
+from wildcat.system.signal_stack import keep_signal_stack
 from wildcat.training.launch import train
 
 CLASSES = tuple("abcde")
@@ -55,13 +56,13 @@ def write(predictor: Predictor, *arguments: Any) -> exporting.Exported:
 def predictor_of(**changes: object) -> Predictor:
     torch.manual_seed(0)
     model = build_model(tiny(**changes), len(CLASSES), pretrained=False)
-    return Predictor(model, Settings(CLASSES, True, (64,), (64,)))
+    return Predictor(model, InferenceSettings(CLASSES, True, (64,), (64,)))
 
 
 def photographs(model: Wildcat, count: int, height: int, width: int) -> torch.Tensor:
     """Normalised parts of photographs, (count, 3, height, width)."""
-    pictures = [warp(np.ascontiguousarray(load_sample_images().images[i % 2]), 256 + 16 * i) for i in range(count)]
-    pixels = np.stack([picture[:height, :width] for picture in pictures])
+    images = [warp(np.ascontiguousarray(load_sample_images().images[i % 2]), 256 + 16 * i) for i in range(count)]
+    pixels = np.stack([image[:height, :width] for image in images])
     return model.normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2)).contiguous()
 
 
@@ -112,7 +113,7 @@ def test_openvino(tmp_path: Path) -> None:
     assert made.difference <= 1e-4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", "a.xml"]
     model = openvino.Core().read_model(tmp_path / "a.xml")
-    with kept_signal_stack():
+    with keep_signal_stack():
         compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for count, height, width in ((1, 64, 64), (3, 96, 160)):
         images = photographs(predictor.model, count, height, width)
@@ -134,7 +135,7 @@ def test_torch(tmp_path: Path) -> None:
     assert json.loads(extra["wildcat.json"])["classes"] == list(CLASSES)
 
 
-def test_the_default_trunk_reads_any_size(tmp_path: Path) -> None:
+def test_the_default_backbone_reads_any_size(tmp_path: Path) -> None:
     """Its convolutions are padded as TensorFlow pads, which depends on the size."""
     predictor = predictor_of(backbone="lite0")
     write(predictor, tmp_path / "a.onnx")
@@ -144,7 +145,7 @@ def test_the_default_trunk_reads_any_size(tmp_path: Path) -> None:
         check(predictor.model, session.run(None, {"images": images.numpy()}), images)
 
 
-def test_the_default_trunk_as_torch_has_the_same_function() -> None:
+def test_the_default_backbone_as_torch_has_the_same_function() -> None:
     """Padding for sides that are multiples of the strides is constant."""
     predictor = predictor_of(backbone="lite0", output_stride=16)
     net = Exportable(predictor.model, True)
@@ -180,20 +181,20 @@ def test_models_of_every_kind(changes: dict, multi_label: bool) -> None:
         check(model, [v.numpy() for v in Exportable(model, multi_label)(images)], images, multi_label)
 
 
-def test_compared_on_given_pictures(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compared_on_given_images(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(5):
         Image.fromarray(awkward.photo(60 + 9 * number, 50, seed=number)).save(tmp_path / f"{number}.png")
     words = ["export", str(run), "--format", "torch", "--out", str(tmp_path / "a.pt2"), "--check"]
     assert main([*words, str(tmp_path), str(tmp_path / "0.png")]) == 0
-    told = capsys.readouterr().out.splitlines()
-    assert told[0] == f"exported: {tmp_path / 'a.pt2'}"
-    head, *differences = re.split(r": |, ", told[1].replace("largest differences from PyTorch, on ", ""))
-    assert head == "drawn pictures and the 6 given"
+    message = capsys.readouterr().out.splitlines()
+    assert message[0] == f"exported: {tmp_path / 'a.pt2'}"
+    head, *differences = re.split(r": |, ", message[1].replace("largest differences from PyTorch, on ", ""))
+    assert head == "synthetic images and the 6 given"
     assert [text.rpartition(" ")[0] for text in differences] == ["scores", "probabilities", "class maps", "points"]
     assert all(0 <= float(text.rpartition(" ")[2]) <= 1e-4 for text in differences)
 
 
-def test_a_difference_on_a_given_picture_alone_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_difference_on_a_given_image_alone_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_file = exporting._runner
 
     def damaged(file: Path, form: exporting.Format) -> exporting.Run:
@@ -237,6 +238,6 @@ def test_a_package_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_sizes_that_the_graph_cannot_read(tmp_path: Path) -> None:
     predictor = predictor_of()
-    predictor.settings = Settings(CLASSES, True, (64,), (100,))
+    predictor.settings = InferenceSettings(CLASSES, True, (64,), (100,))
     with pytest.raises(WildcatError, match=r"timm:test_resnet as torch reads sides that are multiples of 32; .* 100"):
         write(predictor, tmp_path / "a.pt2", "torch")

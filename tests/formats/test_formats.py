@@ -23,13 +23,13 @@ from tests.formats.brushes import read_brush
 from tests.tiny_runs import ColourModel, spots
 from wildcat.cli import main
 from wildcat.errors import WildcatError
-from wildcat.formats.base import Names, Picture
+from wildcat.formats.base import Names, PredictedImage
 from wildcat.formats.label_studio import brush_rle
 from wildcat.formats.write import FORMATS, write_predictions
 from wildcat.prediction.items import Failure, image_items
 from wildcat.prediction.predictor import Predictor
 from wildcat.prediction.result import Prediction
-from wildcat.runs.settings import Settings
+from wildcat.runs.settings import InferenceSettings
 from wildcat.system.files import unfinished
 
 CLASSES = ("red", 'green <&> "blue\'s"', "blue")
@@ -42,8 +42,8 @@ NOTHING = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     folder = tmp_path / "in"
-    pictures = {"a/cat.png": SCENE, "b/cat.png": TWO_REDS, "b/cat.bmp": NOTHING, "c & d/été.png": SCENE}
-    for name, pixels in pictures.items():
+    images = {"a/cat.png": SCENE, "b/cat.png": TWO_REDS, "b/cat.bmp": NOTHING, "c & d/été.png": SCENE}
+    for name, pixels in images.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(folder / name)
     (folder / "broken.png").write_bytes(b"x")
@@ -57,7 +57,7 @@ STEMS = ["a/cat", "b/cat", "b/cat-2", "c & d/été"]
 def stream(root: Path, names: list[str] = NAMES) -> Iterator[Prediction | Failure]:
     model = ColourModel()
     model.cell = 16
-    predictor = Predictor(model, Settings(CLASSES, True, (160,), (160,)))
+    predictor = Predictor(model, InferenceSettings(CLASSES, True, (160,), (160,)))
     return predictor.stream(image_items([root / name for name in names]), on_error="yield", multi_maps=False)
 
 
@@ -102,14 +102,16 @@ def test_the_scenes_are_what_the_tests_need(root: Path) -> None:
 
 
 def crowded(count: int) -> Prediction:
-    """A picture of 300 cells of four pixels, in each of which another one of so many classes is; all are present."""
+    """An image of 300 cells of four pixels, in each of which another one of so many classes is; all are present."""
     names = tuple(f"class {i}" for i in range(count))
     rows, columns = np.divmod(np.arange(300), 20)
     maps = np.zeros((count, 15, 20), np.float32)
     maps[np.arange(300) % count, rows, columns] = 1
     probabilities = np.linspace(0.9, 0.6, count, dtype=np.float32)
-    picture = Image.new("RGB", (40, 30))
-    return Prediction("a.png", picture.size, Settings(names, True, (8,), (8,)), probabilities, maps, None, picture.copy)
+    image = Image.new("RGB", (40, 30))
+    return Prediction(
+        "a.png", image.size, InferenceSettings(names, True, (8,), (8,)), probabilities, maps, None, image.copy
+    )
 
 
 # ---- Names, whole files ---------------------------------------------------------------------------------------------
@@ -124,9 +126,9 @@ def test_all_formats_at_once(root: Path, tmp_path: Path) -> None:
     failures = write_predictions(stream(root, names), tmp_path / "deep/out", FORMATS, CLASSES, root=root)
     assert [(type(failure), Path(failure.name).name) for failure in failures] == [(Failure, "broken.png")]
     found = files_below(tmp_path / "deep/out")
-    per_picture = ("overlay/{}.jpg", "mask/{}.png", "mask-overlay/{}.jpg", "yolo/labels/{}.txt")
+    per_image = ("overlay/{}.jpg", "mask/{}.png", "mask-overlay/{}.jpg", "yolo/labels/{}.txt")
     voc = ("voc/SegmentationClass/{}.png", "voc/Annotations/{}.xml")
-    assert found == {pattern.format(stem) for pattern in (*per_picture, *voc) for stem in STEMS} | {
+    assert found == {pattern.format(stem) for pattern in (*per_image, *voc) for stem in STEMS} | {
         *("predictions.jsonl", "scores.csv", "mask-labels.txt"),
         *("coco/dataset.json", "coco/results-bbox.json", "coco/results-segm.json", "coco/results-keypoints.json"),
         *("yolo/data.yaml", "yolo/train.txt"),
@@ -151,7 +153,7 @@ def test_the_command_line_names_every_format(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_no_pictures_at_all(name: str, root: Path, tmp_path: Path) -> None:
+def test_no_images_at_all(name: str, root: Path, tmp_path: Path) -> None:
     failures = write_predictions(stream(root, ["broken.png"]), tmp_path, [name], CLASSES)
     assert len(failures) == 1
     for file in tmp_path.rglob("*.json"):
@@ -169,7 +171,7 @@ def test_nothing_whole_is_left_by_an_interrupted_run(name: str, root: Path, tmp_
     with pytest.raises(KeyboardInterrupt):
         write_predictions(interrupted(), tmp_path / "out", [name], CLASSES, root=root)
     left = files_below(tmp_path / "out")
-    assert all("a/cat." in file for file in left), left  # files of one picture are whole
+    assert all("a/cat." in file for file in left), left  # files of one image are whole
 
     # What an earlier run wrote stays whole.
     write(root, tmp_path / "out", name)
@@ -180,7 +182,7 @@ def test_nothing_whole_is_left_by_an_interrupted_run(name: str, root: Path, tmp_
 
 
 class Failing:
-    """A writer in which something goes wrong: at a picture, at the end, or also when it is to clean up."""
+    """A writer in which something goes wrong: at an image, at the end, or also when it is to clean up."""
 
     def __init__(self, *when: str) -> None:
         self.when = when
@@ -219,7 +221,7 @@ def test_a_full_disk(root: Path, tmp_path: Path) -> None:
     assert [path for path in out.rglob("*") if not path.is_dir()] == []
 
 
-def test_pictures_are_written_as_they_come(root: Path, tmp_path: Path) -> None:
+def test_images_are_written_as_they_come(root: Path, tmp_path: Path) -> None:
     def watched() -> Iterator[Prediction | Failure]:
         for number, prediction in enumerate(stream(root)):
             assert len(list((tmp_path / "overlay").rglob("*.jpg"))) == number
@@ -245,19 +247,21 @@ def test_more_classes_than_a_mask_can_hold(root: Path, tmp_path: Path) -> None:
     place = [270, 1, 299]
     probabilities, maps = np.zeros(300, np.float32), np.zeros((300, *small.class_maps.shape[1:]), np.float32)
     probabilities[place], maps[place] = small.probabilities, small.class_maps
-    large = Prediction(small.name, small.size, Settings(names, True, (160,), (160,)), probabilities, maps, None, None)
-    picture, large_picture = (Picture("a.png", "a", p, 0.5, False) for p in (small, large))
-    assert [(place[r.label], r.box) for r in picture.regions] == [(r.label, r.box) for r in large_picture.regions]
-    assert len(picture.regions) == 2
-    assert large_picture.mask.dtype == np.uint16
-    np.testing.assert_array_equal(large_picture.mask, np.array([0, 271, 2, 300])[picture.mask])
-    np.testing.assert_array_equal(large.mask(), large_picture.mask)
+    large = Prediction(
+        small.name, small.size, InferenceSettings(names, True, (160,), (160,)), probabilities, maps, None, None
+    )
+    image, large_image = (PredictedImage("a.png", "a", p, 0.5, False) for p in (small, large))
+    assert [(place[r.label], r.box) for r in image.regions] == [(r.label, r.box) for r in large_image.regions]
+    assert len(image.regions) == 2
+    assert large_image.mask.dtype == np.uint16
+    np.testing.assert_array_equal(large_image.mask, np.array([0, 271, 2, 300])[image.mask])
+    np.testing.assert_array_equal(large.mask(), large_image.mask)
     with pytest.raises(WildcatError, match="masks of PASCAL VOC hold up to 254 classes; the model has 300"):
         write_predictions([], tmp_path, ["voc"], names)
 
 
 @pytest.mark.parametrize("count", [255, 256, 300])
-def test_more_classes_in_one_picture_than_a_byte_can_number(count: int, tmp_path: Path) -> None:
+def test_more_classes_in_one_image_than_a_byte_can_number(count: int, tmp_path: Path) -> None:
     large = crowded(count)
     formats = ("json", "mask", "coco", "yolo", "label-studio", "cvat")
     write_predictions([large], tmp_path, formats, large.settings.classes)
@@ -283,7 +287,7 @@ def test_masks_of_many_classes_are_files_of_16_bits(root: Path, tmp_path: Path) 
         "probabilities": np.tile(small.probabilities, 100),
         "class_maps": np.tile(small.class_maps, (100, 1, 1)),
     }
-    large = replace(small, settings=Settings(names, False, (160,), (160,)), **repeated)
+    large = replace(small, settings=InferenceSettings(names, False, (160,), (160,)), **repeated)
     write_predictions([large], tmp_path, ["mask"], names, root=root)
     with Image.open(tmp_path / "mask" / "a" / "cat.png") as image:
         stored = np.asarray(image)
@@ -322,7 +326,7 @@ def test_names_from_a_root(name: str, relative: str, stem: str) -> None:
     assert names.stem(relative) == stem
 
 
-@pytest.mark.parametrize("name", ["..", "../..", ".", "", "/", "picture 0", "../../etc/x.png"])
+@pytest.mark.parametrize("name", ["..", "../..", ".", "", "/", "image 0", "../../etc/x.png"])
 def test_names_without_a_root_are_one_part(name: str) -> None:
     names = Names(None)
     stem = names.stem(names.relative(name))
@@ -490,7 +494,7 @@ def test_label_studio(root: Path, tmp_path: Path) -> None:
         ("/files?name=", "/files?name=a/cat.png"),
     ],
 )
-def test_label_studio_where_pictures_are(root: Path, tmp_path: Path, prefix: str, url: str) -> None:
+def test_label_studio_where_images_are(root: Path, tmp_path: Path, prefix: str, url: str) -> None:
     write(root, tmp_path, "json", "label-studio", image_prefix=prefix)
     tasks = json.loads((tmp_path / "label-studio/tasks.json").read_text())
     assert tasks[0]["data"]["image"] == url
@@ -549,7 +553,7 @@ def test_cvat_by_its_documented_format(root: Path, tmp_path: Path) -> None:
 
 def test_cvat_by_datumaro(root: Path, tmp_path: Path) -> None:
     datumaro = pytest.importorskip("datumaro", reason="datumaro is not installed")
-    names = NAMES[:2]  # it knows pictures by their stems
+    names = NAMES[:2]  # it knows images by their stems
     write_predictions(stream(root, names), tmp_path, ["cvat"], CLASSES, root=root)
     shutil.copytree(root, tmp_path / "cvat/images")
     dataset = datumaro.Dataset.import_from(str(tmp_path / "cvat"), "cvat")

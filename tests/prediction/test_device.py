@@ -1,6 +1,6 @@
-"""Where the network computes: which device "auto" is, and that nothing is left on the processor by mistake.
+"""Where the network computes: which device "auto" is, and that nothing is left on the CPU by mistake.
 
-There need not be a GPU: PyTorch's fake tensors know on which device they are, refuse to meet those of another as real
+There need not be a GPU: PyTorch's fake tensors know on which device they are, reject to meet those of another as real
 ones do, and hold no values.
 """
 
@@ -21,7 +21,7 @@ from wildcat.model import create_model
 from wildcat.multiscale import ObjectBank
 from wildcat.prediction.multiscale import CombinedPredictor
 from wildcat.prediction.predictor import Predictor
-from wildcat.runs.settings import Settings
+from wildcat.runs.settings import InferenceSettings
 from wildcat.system.devices import Precision, device_of
 from wildcat.training.launch import train
 
@@ -52,14 +52,14 @@ def test_a_device_that_there_is_not(run: Path, tmp_path: Path, capsys: pytest.Ca
 
 
 def test_other_runtimes_compute_on_the_processor(run: Path) -> None:
-    with pytest.raises(WildcatError, match="the runtime onnx computes on the processor, not on cuda"):
+    with pytest.raises(WildcatError, match="the runtime onnx computes on the CPU, not on cuda"):
         runtimes.load(run, runtime="onnx", device="cuda")
-    with pytest.raises(WildcatError, match=r"the exported file .*model\.onnx computes on the processor, not on cuda:1"):
+    with pytest.raises(WildcatError, match=r"the exported file .*model\.onnx computes on the CPU, not on cuda:1"):
         runtimes.load(run / "model.onnx", device="cuda:1")
 
 
 def put_on_gpu(model: nn.Module) -> None:
-    """Replace parameters and buffers by fake ones; what a module holds besides stays on the processor, and is found."""
+    """Replace parameters and buffers by fake ones; what a module holds besides stays on the CPU, and is found."""
     for module in model.modules():
         for held in (module._parameters, module._buffers):
             for name, tensor in held.items():
@@ -74,12 +74,14 @@ def pixels(*sizes: int) -> dict[int, torch.Tensor]:
 
 def predictor(backbone: str, *sizes: int, precision: Precision = "fp32", multi_label: bool = True) -> Predictor:
     model = create_model(backbone, num_classes=3, num_maps=2, kmax=0.2, pretrained=False)
-    return Predictor(model, Settings(("a", "b", "c"), multi_label, sizes, sizes[-1:], mirror=True), precision=precision)
+    return Predictor(
+        model, InferenceSettings(("a", "b", "c"), multi_label, sizes, sizes[-1:], mirror=True), precision=precision
+    )
 
 
 @pytest.mark.parametrize("backbone", ["lite0", "resnet18", "timm:test_resnet"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_gpu_reads_pictures(backbone: str, precision: Precision) -> None:
+def test_a_gpu_reads_images(backbone: str, precision: Precision) -> None:
     reads = predictor(backbone, 64, 96, precision=precision)
     ready = reads._ready
     with FakeTensorMode(), torch.inference_mode():

@@ -25,14 +25,16 @@ from wildcat.prediction.loading import load
 from wildcat.prediction.predictor import Predictor
 from wildcat.prediction.result import Prediction
 from wildcat.runs.folder import build_model
-from wildcat.runs.settings import Settings
+from wildcat.runs.settings import InferenceSettings
 from wildcat.training.launch import train
 
 COLOURS = ("red", "green", "blue")
 
 
 def colour_predictor(score_sizes=(320,), map_sizes=(320,), mirror=False, multi_label=True) -> Predictor:
-    return Predictor(ColourModel(), Settings(COLOURS, multi_label, tuple(score_sizes), tuple(map_sizes), mirror))
+    return Predictor(
+        ColourModel(), InferenceSettings(COLOURS, multi_label, tuple(score_sizes), tuple(map_sizes), mirror)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def trained() -> Predictor:
     """A real network with its random weights, three maps a class."""
     torch.manual_seed(0)
     model = build_model(tiny(num_maps=3), 5, pretrained=False)
-    return Predictor(model, Settings(tuple("abcde"), True, (64,), (64, 96)))
+    return Predictor(model, InferenceSettings(tuple("abcde"), True, (64,), (64, 96)))
 
 
 def same(first: Prediction, second: Prediction, tolerance: float = 0.0) -> None:
@@ -52,7 +54,7 @@ def same(first: Prediction, second: Prediction, tolerance: float = 0.0) -> None:
 # Sources
 
 
-def test_the_same_picture_from_any_source(trained: Predictor, tmp_path: Path) -> None:
+def test_the_same_image_from_any_source(trained: Predictor, tmp_path: Path) -> None:
     rgb = awkward.photo(90, 60)
     Image.fromarray(rgb).save(tmp_path / "a.png")
     path = tmp_path / "a.png"
@@ -61,7 +63,7 @@ def test_the_same_picture_from_any_source(trained: Predictor, tmp_path: Path) ->
     for other in found[1:]:
         same(found[0], other)
         assert np.array_equal(np.asarray(other.image), rgb)
-    assert [prediction.name for prediction in found] == [str(path), str(path), *["picture 0"] * 3]
+    assert [prediction.name for prediction in found] == [str(path), str(path), *["image 0"] * 3]
     assert found[0].size == (90, 60)
 
 
@@ -75,7 +77,7 @@ def test_a_jpeg_upright_and_a_large_one_decoded_small(trained: Predictor, tmp_pa
     assert np.abs(np.asarray(small.image).astype(int) - upright).mean() < 3
 
 
-def test_the_callers_picture_is_untouched(trained: Predictor, tmp_path: Path) -> None:
+def test_the_callers_image_is_untouched(trained: Predictor, tmp_path: Path) -> None:
     rgb = awkward.photo()
     array = rgb.copy()
     array.setflags(write=False)
@@ -115,7 +117,7 @@ def test_points_lie_in_original_pixels(width: int, height: int, sizes: tuple[int
 
 
 def test_a_point_is_the_centre_of_the_highest_cell() -> None:
-    settings = Settings(("a", "b"), True, (1,), (1,))
+    settings = InferenceSettings(("a", "b"), True, (1,), (1,))
     maps = np.zeros((2, 2, 5), np.float32)
     maps[0, 1, 3] = maps[1, 0, 0] = 1
     prediction = Prediction("x", (100, 60), settings, np.array([0.2, 0.9], np.float32), maps, None, lambda: None)
@@ -128,14 +130,14 @@ def test_what_a_prediction_says() -> None:
     prediction = colour_predictor()(spots(400, 200, {0: (100, 50), 2: (300, 150)}, spread=0.3))
     assert prediction.scores["red"] > 0.95 and prediction.scores["blue"] > 0.95 and prediction.scores["green"] < 0.05
     assert set(prediction.present()) == {0, 2} and prediction.present(0.999999) == []
-    told = prediction.to_dict()
-    assert (told["file"], told["width"], told["height"]) == ("picture 0", 400, 200)
-    assert {entry["class"] for entry in told["predicted"]} == {"red", "blue"}
+    message = prediction.to_dict()
+    assert (message["file"], message["width"], message["height"]) == ("image 0", 400, 200)
+    assert {entry["class"] for entry in message["predicted"]} == {"red", "blue"}
     assert all(
         entry["score"] == pytest.approx(100 * prediction.scores[entry["class"]], abs=1e-3)
-        for entry in told["predicted"]
+        for entry in message["predicted"]
     )
-    assert list(told["scores"]) == list(prediction.scores)
+    assert list(message["scores"]) == list(prediction.scores)
     assert prediction.overlay(0.999999).size[0] > 400  # nothing is present: the best class is shown all the same
 
 
@@ -183,20 +185,20 @@ def test_exactly_one_class_where_there_can_only_be_one() -> None:
 
 
 def test_a_batch_of_one_is_a_batch_of_many(trained: Predictor) -> None:
-    pictures = [awkward.photo(40 + 7 * i, 50, seed=i) for i in range(7)]
-    single = [trained(picture) for picture in pictures]
+    images = [awkward.photo(40 + 7 * i, 50, seed=i) for i in range(7)]
+    single = [trained(image) for image in images]
     for batch_size in (1, 3, 7, 50):
-        many = list(trained.stream(image_items(pictures), batch_size=batch_size))
-        assert [p.name for p in many] == [f"picture {i}" for i in range(7)]
+        many = list(trained.stream(image_items(images), batch_size=batch_size))
+        assert [p.name for p in many] == [f"image {i}" for i in range(7)]
         for one, other in zip(single, many, strict=True):
             same(one, other, 1e-5)
 
 
 def test_folded_maps_are_the_mean_of_unfolded_ones(trained: Predictor) -> None:
-    pictures = [awkward.photo(seed=i) for i in range(3)]
-    whole = list(trained.stream(image_items(pictures)))
-    folded = list(trained.stream(image_items(pictures), multi_maps=False))
-    for one, other in zip(whole, folded, strict=True):
+    images = [awkward.photo(seed=i) for i in range(3)]
+    whole = list(trained.stream(image_items(images)))
+    merged = list(trained.stream(image_items(images), multi_maps=False))
+    for one, other in zip(whole, merged, strict=True):
         assert other.multi_maps is None and one.multi_maps is not None
         assert one.multi_maps.shape == (15, *one.class_maps.shape[1:])
         np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)
@@ -225,9 +227,9 @@ def test_probabilities_alone_are_the_same_without_the_sizes_of_maps(tmp_path: Pa
     assert alone.class_maps.shape == (3, 2, 2) and whole.class_maps.shape == (3, 16, 16)
 
 
-def test_a_mirrored_picture_reads_the_same() -> None:
-    picture = spots(320, 320, {0: (70, 60), 2: (250, 200)})
-    one, other = (colour_predictor(mirror=True)(p) for p in (picture, np.ascontiguousarray(picture[:, ::-1])))
+def test_a_mirrored_image_reads_the_same() -> None:
+    image = spots(320, 320, {0: (70, 60), 2: (250, 200)})
+    one, other = (colour_predictor(mirror=True)(p) for p in (image, np.ascontiguousarray(image[:, ::-1])))
     np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-6)
     np.testing.assert_allclose(one.class_maps, other.class_maps[:, :, ::-1], atol=1e-6)
 
@@ -235,7 +237,7 @@ def test_a_mirrored_picture_reads_the_same() -> None:
 def test_a_model_in_training_mode_is_read_in_evaluation_mode() -> None:
     model = build_model(tiny(), 2, pretrained=False).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    Predictor(model, Settings(("a", "b"), True, (64,), (64,)))(awkward.photo())
+    Predictor(model, InferenceSettings(("a", "b"), True, (64,), (64,)))(awkward.photo())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -243,7 +245,7 @@ def test_a_model_that_is_not_finite() -> None:
     model = build_model(tiny(), 2, pretrained=False)
     torch.nn.init.constant_(model.transfer.bias, torch.nan)
     with pytest.raises(WildcatError, match="NaN or infinit"):
-        Predictor(model, Settings(("a", "b"), True, (64,), (64,)))(awkward.photo())
+        Predictor(model, InferenceSettings(("a", "b"), True, (64,), (64,)))(awkward.photo())
 
 
 # Streams
@@ -278,17 +280,17 @@ def test_memory_does_not_grow() -> None:
         nonlocal alive
         alive -= 1
 
-    class Picture(Image.Image):
+    class Photo(Image.Image):
         pass
 
     def load_one(_: int | None) -> Image.Image:
         nonlocal alive, most
-        picture = black()
-        picture.__class__ = Picture
-        weakref.finalize(picture, gone)
+        image = black()
+        image.__class__ = Photo
+        weakref.finalize(image, gone)
         alive += 1
         most = max(most, alive)
-        return picture
+        return image
 
     seen: list[weakref.ref] = []
     for number, prediction in enumerate(
@@ -356,7 +358,7 @@ def test_batch_sizes(batch_size: int) -> None:
 def test_load_a_run(tmp_path: Path) -> None:
     folder = train(tiny(epochs=1, score_sizes=[64], map_sizes=[64, 96], mirror=True), tmp_path / "run")
     predictor = load(folder)
-    assert predictor.settings == Settings(predictor.settings.classes, True, (64,), (64, 96), True)
+    assert predictor.settings == InferenceSettings(predictor.settings.classes, True, (64,), (64, 96), True)
     assert len(predictor.settings.classes) == 8
     prediction = predictor(awkward.photo())
     assert prediction.class_maps.shape == (8, 3, 3)
@@ -430,12 +432,12 @@ def test_imagenet_points_at_single_animals(real_data: Path) -> None:
                 found = chosen.get(dataset.classes[sample.box_classes[clear[0]]])
                 if found is not None and len(found) < 15:
                     found.append((dataset.image, index, sample.boxes[clear[0]]))
-    pictures = list(itertools.chain(*chosen.values()))
-    assert len(pictures) == 60
+    images = list(itertools.chain(*chosen.values()))
+    assert len(images) == 60
 
-    items = [Item("", lambda size, image=image, index=index: image(index, size)) for image, index, _ in pictures]
+    items = [Item("", lambda size, image=image, index=index: image(index, size)) for image, index, _ in images]
     hits = 0
-    for (*_, (x1, y1, x2, y2)), prediction in zip(pictures, load("imagenet").stream(items), strict=True):
+    for (*_, (x1, y1, x2, y2)), prediction in zip(images, load("imagenet").stream(items), strict=True):
         x, y = prediction.points[next(iter(prediction.scores))]
         hits += x1 <= x <= x2 and y1 <= y <= y2
     assert hits / 60 >= 0.85

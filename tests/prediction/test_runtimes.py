@@ -30,12 +30,12 @@ from wildcat.prediction.loading import load
 from wildcat.prediction.loading import load as load_model
 from wildcat.prediction.result import Prediction
 from wildcat.runs.folder import build_model, read_run, save_config, save_weights
-from wildcat.runs.settings import Settings
+from wildcat.runs.settings import InferenceSettings
 from wildcat.system.devices import Precision
 from wildcat.training.launch import train
 
 FORMAT_OF: dict[str, Format] = {form: name for name, form in SUFFIX.items()}
-PICTURES = [awkward.photo(90 + 10 * i, 60, seed=i) for i in range(3)]
+IMAGES = [awkward.photo(90 + 10 * i, 60, seed=i) for i in range(3)]
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +56,12 @@ def close(one: Prediction, other: Prediction) -> None:
 
 @pytest.mark.parametrize("runtime", ["torch", "onnx", "openvino"])
 def test_every_runtime_says_the_same(run: Path, runtime: runtimes.Runtime) -> None:
-    expected = list(load_model(run).stream(image_items(PICTURES), multi_maps=False))
+    expected = list(load_model(run).stream(image_items(IMAGES), multi_maps=False))
     predictor = load(run, runtime=runtime)
-    for one, other in zip(
-        expected, predictor.stream(image_items(PICTURES), batch_size=2, multi_maps=False), strict=True
-    ):
+    for one, other in zip(expected, predictor.stream(image_items(IMAGES), batch_size=2, multi_maps=False), strict=True):
         close(one, other)
         np.testing.assert_allclose(one.point_array, other.point_array)
-    single = predictor(PICTURES[0])
+    single = predictor(IMAGES[0])
     np.testing.assert_allclose(single.probabilities, expected[0].probabilities, atol=1e-4)
     if runtime != "torch":
         assert np.array_equal(single.multi_maps, single.class_maps)  # one map per class
@@ -71,9 +69,9 @@ def test_every_runtime_says_the_same(run: Path, runtime: runtimes.Runtime) -> No
 
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_pictures_are_normalised_as_by_the_model(run: Path, runtime: runtimes.Runtime, mirrored: bool) -> None:
-    pixels = torch.from_numpy(PICTURES[0]).permute(2, 0, 1)[None]
-    model, network = load_model(run).model.folded(), load(run, runtime=runtime).model
+def test_images_are_normalised_as_by_the_model(run: Path, runtime: runtimes.Runtime, mirrored: bool) -> None:
+    pixels = torch.from_numpy(IMAGES[0]).permute(2, 0, 1)[None]
+    model, network = load_model(run).model.merged(), load(run, runtime=runtime).model
     with torch.inference_mode():
         expected, found = ([m.normalize(pixels), m.normalize(pixels).flip(3)][mirrored] for m in (model, network))
         torch.testing.assert_close(network(found).scores, model(expected).scores, rtol=0, atol=1e-5)
@@ -86,14 +84,14 @@ def test_pictures_are_normalised_as_by_the_model(run: Path, runtime: runtimes.Ru
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
 def test_a_file_alone_is_a_predictor(run: Path, runtime: runtimes.Runtime) -> None:
     predictor = load(run / "exports" / "model.onnx", runtime=runtime)
-    close(predictor(PICTURES[1]), load(run, runtime=runtime)(PICTURES[1]))
+    close(predictor(IMAGES[1]), load(run, runtime=runtime)(IMAGES[1]))
 
 
 def test_several_threads_at_once(run: Path) -> None:
     predictor = load(run, runtime="openvino")
-    expected = [predictor(picture) for picture in PICTURES]
+    expected = [predictor(image) for image in IMAGES]
     with ThreadPoolExecutor(3) as pool:
-        for one, other in zip(expected * 4, pool.map(predictor, PICTURES * 4), strict=True):
+        for one, other in zip(expected * 4, pool.map(predictor, IMAGES * 4), strict=True):
             assert np.array_equal(one.probabilities, other.probabilities)
 
 
@@ -111,7 +109,7 @@ def test_any_number_of_shapes(run: Path, runtime: str, precision: Precision, tol
     with torch.inference_mode():
         for shape in shapes * 2:
             images = torch.rand(shape, generator=generator)
-            expected, found = model.folded()(images), network(images)
+            expected, found = model.merged()(images), network(images)
             torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=tolerance)
             torch.testing.assert_close(found.class_maps, expected.class_maps, rtol=0, atol=tolerance)
 
@@ -135,13 +133,13 @@ def test_half_precision_in_openvino_ends_at_the_head(tmp_path: Path, suffix: str
     torch.manual_seed(0)
     model = build_model(tiny(**changes), 5, pretrained=False)
     file = tmp_path / f"model{suffix}"
-    export(model, Settings(tuple("abcde"), True, (64,), (64,)), file, FORMAT_OF[suffix])
+    export(model, InferenceSettings(tuple("abcde"), True, (64,), (64,)), file, FORMAT_OF[suffix])
     predictor = load(file, runtime="openvino", precision="bf16")
     assert (predictor.precision, predictor.runtime) == ("bf16", "openvino")
-    pixels = torch.from_numpy(np.stack([warp(picture, 64) for picture in PICTURES])).permute(0, 3, 1, 2)
+    pixels = torch.from_numpy(np.stack([warp(image, 64) for image in IMAGES])).permute(0, 3, 1, 2)
     with torch.inference_mode():
         images = model.normalize(pixels)
-        expected, found = prepared(model, "bf16").folded()(images), predictor.model(images)
+        expected, found = prepared(model, "bf16").merged()(images), predictor.model(images)
     for values, near in ((found.class_maps, expected.class_maps), (found.scores, expected.scores)):
         torch.testing.assert_close(values, near, rtol=0, atol=0.02)
         assert (values.bfloat16().float() != values).float().mean() > 0.9  # most of them are none of bf16's
@@ -154,7 +152,7 @@ def test_half_precision_in_openvino_ends_at_the_head(tmp_path: Path, suffix: str
 def test_precision_by_itself(
     run: Path, monkeypatch: pytest.MonkeyPatch, runtime: runtimes.Runtime, has_units: bool, precision: str
 ) -> None:
-    monkeypatch.setattr(sessions, "processor_has_matrix_units", lambda: has_units)
+    monkeypatch.setattr(sessions, "cpu_has_matrix_units", lambda: has_units)
     assert load(run, runtime=runtime, precision="auto").precision == precision
     assert load(run / "exports" / "model.onnx", runtime=runtime, precision="auto").precision == precision
     assert load(run, runtime=runtime).precision == "fp32"
@@ -170,7 +168,7 @@ def test_onnx_has_no_half_precision(run: Path, monkeypatch: pytest.MonkeyPatch, 
 
 def test_other_sizes_than_the_files(run: Path) -> None:
     network = load(run, runtime="onnx").model
-    network.about["size_multiple"] = 32  # as of a trunk without a graph for every size
+    network.about["size_multiple"] = 32  # as of a backbone without a graph for every size
     with pytest.raises(WildcatError, match=r"model\.onnx reads sides that are multiples of 32; got 48 x 64"):
         network(torch.zeros(1, 3, 64, 48))
 
@@ -301,10 +299,10 @@ def test_auto_without_any_runtime_is_pytorch(run: Path, monkeypatch: pytest.Monk
         ("bad.onnx", "fast", "unknown runtime 'fast'; known: torch, onnx, openvino, auto"),
     ],
 )
-def test_files_that_cannot_be_opened(tmp_path: Path, file: str, runtime: runtimes.Runtime, told: str) -> None:
+def test_files_that_cannot_be_opened(tmp_path: Path, file: str, runtime: runtimes.Runtime, message: str) -> None:
     for name in ("bad.onnx", "bad.xml"):
         (tmp_path / name).write_text("no graph")
-    with pytest.raises(WildcatError, match=told):
+    with pytest.raises(WildcatError, match=message):
         load(tmp_path / file, runtime=runtime)
 
 
@@ -324,7 +322,7 @@ def test_a_file_of_another_program(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
 def test_commands(run: Path, runtime: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Image.fromarray(PICTURES[0]).save(tmp_path / "a.png")
+    Image.fromarray(IMAGES[0]).save(tmp_path / "a.png")
     out = tmp_path / "out"
     assert main(["predict", str(run), str(tmp_path / "a.png"), "--out", str(out), "--runtime", runtime]) == 0
     row = json.loads((out / "predictions.jsonl").read_text())
@@ -346,7 +344,7 @@ def test_the_example_says_how_it_is_used(arguments: list[str], code: int) -> Non
     example = REPOSITORY / "examples" / "onnx_numpy.py"
     done = subprocess.run([sys.executable, str(example), *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == code
-    assert (done.stderr if code else done.stdout).startswith("usage: onnx_numpy.py [-h] FILE PICTURE\n")
+    assert (done.stderr if code else done.stdout).startswith("usage: onnx_numpy.py [-h] FILE IMAGE\n")
 
 
 def test_the_example_with_numpy_alone(run: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of results: shapes, palettes, what is drawn where, inputs untouched, bad input named."""
+"""Images of results: shapes, palettes, what is drawn where, inputs untouched, bad input named."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from PIL import Image
 
 from wildcat.render import overlays as render
 from wildcat.render import sheets
-from wildcat.render.canvas import as_picture
+from wildcat.render.canvas import as_pil
 from wildcat.render.colours import class_colours, heat_palette, oklch
 
 GREY = np.full((60, 90, 3), 128, np.uint8)
@@ -19,8 +19,8 @@ def ramp(width: int = 64) -> np.ndarray:
     return np.linspace(-3.0, 5.0, width, dtype=np.float32)[None]
 
 
-def luminance(picture: Image.Image) -> np.ndarray:
-    return np.asarray(picture, dtype=float) @ [0.2126, 0.7152, 0.0722]
+def luminance(image: Image.Image) -> np.ndarray:
+    return np.asarray(image, dtype=float) @ [0.2126, 0.7152, 0.0722]
 
 
 # ---- Colours ------------------------------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ def test_voc_palette_is_that_of_real_masks(real_data) -> None:
 # ---- Heatmaps -----------------------------------------------------------------------------------------------------
 
 
-def test_heatmap_keeps_size_and_shows_the_picture_where_it_is_low() -> None:
+def test_heatmap_keeps_size_and_shows_the_image_where_it_is_low() -> None:
     overlay = render.heatmap_overlay(GREY, ramp())
     assert (overlay.mode, overlay.size) == ("RGB", (90, 60))
     shown = np.asarray(overlay)
@@ -98,9 +98,9 @@ def test_heatmap_peak_lies_at_the_centre_of_its_cell() -> None:
 def test_heat_begins_where_the_model_is_undecided() -> None:
     for values, floor in (([[-4, 0, 2]], 0), ([[1, 2, 3]], 1), ([[-3, -2, 0]], -3), ([[0, 0, 0]], 0)):
         assert render.undecided(np.array(values)) == floor
-    picture = np.full((100, 300, 3), 128, np.uint8)
+    image = np.full((100, 300, 3), 128, np.uint8)
     below, none = (
-        np.asarray(sheets.prediction_overlay(picture, [sheets.Entry("cat", 0.9, np.array([[low, 0.0, 2.0]]))]))
+        np.asarray(sheets.prediction_overlay(image, [sheets.Entry("cat", 0.9, np.array([[low, 0.0, 2.0]]))]))
         for low in (-4.0, 0.0)
     )
     np.testing.assert_array_equal(below, none)  # how much speaks against the class does not warm the rest
@@ -115,7 +115,7 @@ def test_heatmap_common_range() -> None:
 
 
 @pytest.mark.parametrize("values", [np.full((4, 4), 3.0), np.zeros((1, 1))])
-def test_a_flat_map_leaves_the_picture(values: np.ndarray) -> None:
+def test_a_flat_map_leaves_the_image(values: np.ndarray) -> None:
     np.testing.assert_array_equal(np.asarray(render.heatmap_overlay(GREY, values)), GREY)
 
 
@@ -163,7 +163,7 @@ def test_points_anywhere_and_none_at_all() -> None:
     assert render.draw_points(GREY, [(0, 0), (90, 60), (-50, 300)], ["a", "b", "c"]).size == (90, 60)
 
 
-def test_tags_lie_within_the_picture_and_apart() -> None:
+def test_tags_lie_within_the_image_and_apart() -> None:
     plain = np.zeros((300, 400, 3), np.uint8)
     shown = render.draw_points(plain, [(395, 150), (5, 150)], ["dog 97 %", "cat 12 %"])
     tags = np.asarray(shown).min(2) > 200
@@ -172,7 +172,7 @@ def test_tags_lie_within_the_picture_and_apart() -> None:
     assert together.sum() > 0.9 * tags.sum()  # none covers the other
 
 
-def test_a_tag_too_large_for_the_picture_is_left_out() -> None:
+def test_a_tag_too_large_for_the_image_is_left_out() -> None:
     tiny = np.zeros((16, 16, 3), np.uint8)
     assert render.draw_points(tiny, [(8, 8)], ["a long name"]) == render.draw_points(tiny, [(8, 8)])
 
@@ -270,26 +270,26 @@ def test_bad_mask_overlays_are_named(labels: np.ndarray, message: str) -> None:
 @pytest.mark.parametrize("kind", ["array", "image"])
 def test_inputs_are_untouched(kind: str) -> None:
     array = np.full((340, 360, 3), 77, np.uint8)
-    picture = array if kind == "array" else Image.fromarray(array)
+    image = array if kind == "array" else Image.fromarray(array)
     values, labels = np.arange(12.0).reshape(3, 4), np.ones((340, 360), np.uint8)
     points = np.array([[30.0, 20.0]])
-    render.heatmap_overlay(picture, values)
-    render.draw_points(picture, points, ["dog"])
-    render.mask_overlay(picture, labels, ["dog"])
-    sheets.prediction_overlay(picture, [sheets.Entry("dog", 0.5, values, (30, 20))])
-    sheets.contact_sheet([picture], 1, ["dog"], side=360)
+    render.heatmap_overlay(image, values)
+    render.draw_points(image, points, ["dog"])
+    render.mask_overlay(image, labels, ["dog"])
+    sheets.prediction_overlay(image, [sheets.Entry("dog", 0.5, values, (30, 20))])
+    sheets.contact_sheet([image], 1, ["dog"], side=360)
     mask = render.mask_png(labels)
     mask.putpixel((0, 0), 9)
-    assert (np.asarray(picture) == 77).all()
+    assert (np.asarray(image) == 77).all()
     assert (values == np.arange(12.0).reshape(3, 4)).all() and (labels == 1).all() and (points == [[30, 20]]).all()
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])
-def test_pictures_of_any_mode(mode: str) -> None:
+def test_images_of_any_mode(mode: str) -> None:
     assert render.heatmap_overlay(Image.new(mode, (30, 20)), ramp()).mode == "RGB"
 
 
 @pytest.mark.parametrize("array", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3))])
-def test_bad_pictures_are_named(array: np.ndarray) -> None:
+def test_bad_images_are_named(array: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"uint8 array \(H, W, 3\), not"):
-        as_picture(array)
+        as_pil(array)

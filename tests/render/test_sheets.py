@@ -23,13 +23,13 @@ def test_prediction_overlay_of_any_shape(count: int, size: tuple[int, int]) -> N
     assert sheet.width * sheet.height > (count + 1) * min(20_000, PANEL_AREA)
 
 
-def test_prediction_overlay_has_the_same_size_for_small_and_huge_pictures() -> None:
+def test_prediction_overlay_has_the_same_size_for_small_and_huge_images() -> None:
     sizes = {prediction_overlay(Image.new("RGB", (w, h)), entries(2, w, h)).size for w, h in ((40, 30), (4000, 3000))}
     assert len(sizes) == 1
 
 
-def test_prediction_overlay_marks_the_point_in_pixels_of_the_picture() -> None:
-    """Twice the picture and twice the point give the same sheet."""
+def test_prediction_overlay_marks_the_point_in_pixels_of_the_image() -> None:
+    """Twice the image and twice the point give the same sheet."""
     small = Image.new("RGB", (200, 150), (90, 90, 90))
     large = small.resize((400, 300))
     values = np.zeros((3, 4))
@@ -41,15 +41,15 @@ def test_prediction_overlay_marks_the_point_in_pixels_of_the_picture() -> None:
 
 
 def test_prediction_overlay_shows_name_and_score() -> None:
-    picture, values = Image.new("RGB", (200, 150)), np.zeros((3, 4))
-    sheets = [prediction_overlay(picture, [Entry(n, s, values)]) for n, s in (("dog", 0.5), ("cat", 0.5), ("dog", 0.9))]
+    image, values = Image.new("RGB", (200, 150)), np.zeros((3, 4))
+    sheets = [prediction_overlay(image, [Entry(n, s, values)]) for n, s in (("dog", 0.5), ("cat", 0.5), ("dog", 0.9))]
     assert sheets[0].size == sheets[1].size == sheets[2].size
     assert sheets[0] != sheets[1] and sheets[0] != sheets[2]
-    prediction_overlay(picture, [Entry("two\nlines " * 30, 0.5, values)])
+    prediction_overlay(image, [Entry("two\nlines " * 30, 0.5, values)])
 
 
 @pytest.mark.parametrize("size", [(500, 332), (500, 375), (375, 500), (640, 360), (1600, 900)])
-def test_two_classes_stand_in_one_row_with_the_picture(size: tuple[int, int]) -> None:
+def test_two_classes_stand_in_one_row_with_the_image(size: tuple[int, int]) -> None:
     one, two = (prediction_overlay(Image.new("RGB", size), entries(count, *size)) for count in (1, 2))
     assert two.height == one.height
     assert two.width / one.width == pytest.approx(3 / 2, abs=0.02)
@@ -67,15 +67,15 @@ def test_rows_are_as_high_and_columns_as_wide_as_what_is_in_them() -> None:
 
 
 def test_contact_sheet() -> None:
-    pictures = [Image.new("RGB", size, (90, 90, 90)) for size in ((100, 50), (50, 100), (600, 600), (8, 8))]
-    plain = contact_sheet(pictures, 2, side=200)
-    named = contact_sheet(pictures, 2, ["a", "b", "c", "d"], side=200)
+    images = [Image.new("RGB", size, (90, 90, 90)) for size in ((100, 50), (50, 100), (600, 600), (8, 8))]
+    plain = contact_sheet(images, 2, side=200)
+    named = contact_sheet(images, 2, ["a", "b", "c", "d"], side=200)
     assert plain.width == named.width and named.height > plain.height > 2 * 200
-    assert contact_sheet(pictures, 4).height < contact_sheet(pictures, 1).height
-    assert contact_sheet(pictures[:1], 5).size == contact_sheet(pictures[:1], 1).size
+    assert contact_sheet(images, 4).height < contact_sheet(images, 1).height
+    assert contact_sheet(images[:1], 5).size == contact_sheet(images[:1], 1).size
 
 
-def test_captions_begin_where_their_pictures_do() -> None:
+def test_captions_begin_where_their_images_do() -> None:
     narrow, wide = Image.new("RGB", (100, 200)), Image.new("RGB", (200, 100))
     plain, named = (
         np.asarray(contact_sheet([narrow, wide], 1, captions, side=200), int) for captions in (["", ""], ["H", "H"])
@@ -86,9 +86,9 @@ def test_captions_begin_where_their_pictures_do() -> None:
 
 
 def test_bad_contact_sheets_are_named() -> None:
-    with pytest.raises(ValueError, match="at least one picture"):
+    with pytest.raises(ValueError, match="at least one image"):
         contact_sheet([], 2)
     with pytest.raises(ValueError, match=r"columns.*0"):
         contact_sheet([GREY], 0)
-    with pytest.raises(ValueError, match=r"1 pictures.*2"):
+    with pytest.raises(ValueError, match=r"1 images.*2"):
         contact_sheet([GREY], 1, ["a", "b"])

@@ -36,9 +36,9 @@ def system(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[SimpleNamespace]]:
 def drawn(text: str) -> bytes:
     """What a line looks like."""
     line, font = one_line(text, 24)
-    picture = Image.new("L", (round(font.getlength(line)) + 8, 40))
-    ImageDraw.Draw(picture).text((4, 20), line, 255, font, anchor="lm")
-    return picture.tobytes()
+    image = Image.new("L", (round(font.getlength(line)) + 8, 40))
+    ImageDraw.Draw(image).text((4, 20), line, 255, font, anchor="lm")
+    return image.tobytes()
 
 
 def write_font(file: Path, letters: str) -> str:

@@ -64,7 +64,7 @@ def voc(folder: Path) -> tuple[Read, list[bytes]]:
 
 
 def voc_lists(folder: Path) -> tuple[Read, list[bytes]]:
-    """A list of pictures and a class's label file."""
+    """A list of images and a class's label file."""
     from wildcat.data.registry import open_dataset
 
     root = trees.voc(folder, 2012)
@@ -184,8 +184,8 @@ def lists(folder: Path) -> tuple[Read, list[bytes]]:
 
             def take(file: Path = file) -> None:
                 for part in parts_of([str(file)], 10):
-                    if part.kind != "pictures":
-                        list(part.pictures())
+                    if part.kind != "images":
+                        list(part.images())
 
             clear(take)
 

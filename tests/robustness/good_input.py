@@ -13,8 +13,8 @@ def clear(read: Callable[[], object]) -> None:
         assert 0 < len(str(error)) < 5000
 
 
-CSV = b'picture,tags,split\na.png,cat;dog,train\n"b, c.png",dog,test\n'
-COLUMNS = b"picture\tcat\tdog\na.png\t1\t0\nb.png\t0\t1\n"
+CSV = b'image,tags,split\na.png,cat;dog,train\n"b, c.png",dog,test\n'
+COLUMNS = b"image\tcat\tdog\na.png\t1\t0\nb.png\t0\t1\n"
 XML = (
     b"<annotation><size><width>40</width><height>30</height></size><object><name>dog</name><difficult>0</difficult>"
     b"<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>20</ymax></bndbox></object></annotation>"

@@ -15,10 +15,10 @@ def test_good_inputs_are_read(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     if name == "coco":
         pytest.importorskip("pycocotools")
     read, good = READERS[name](tmp_path)
-    told: list[str] = []
+    message: list[str] = []
     for content in good:
         try:
             read(content)
         except WildcatError as error:
-            told.append(str(error))
-    assert len(told) < len(good)
+            message.append(str(error))
+    assert len(message) < len(good)

@@ -1,4 +1,4 @@
-"""Readers of what users and data sets bring, fed with anything: they succeed, or say what is wrong; nothing else.
+"""Readers of what users and datasets bring, fed with anything: they succeed, or say what is wrong; nothing else.
 
 And nothing in what is read is executed.
 """
@@ -162,7 +162,7 @@ def test_backgrounds(tmp_path: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
-def test_pictures(kind: str) -> None:
+def test_images(kind: str) -> None:
     good = encoded(kind)
 
     @fuzzed
@@ -185,13 +185,13 @@ def test_no_reader_executes_what_it_reads() -> None:
             if not isinstance(node, ast.Call):
                 continue
             called = ast.unparse(node.func)
-            told = {word.arg: ast.unparse(word.value) for word in node.keywords}
+            message = {word.arg: ast.unparse(word.value) for word in node.keywords}
             if (
-                (called == "torch.load" and told.get("weights_only") != "True")
+                (called == "torch.load" and message.get("weights_only") != "True")
                 or called in ("eval", "exec", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "os.system")
                 or called.startswith(("pickle.load", "marshal.", "shelve.", "joblib."))
-                or (called in ("np.load", "numpy.load") and told.get("allow_pickle", "False") != "False")
-                or told.get("shell") == "True"
+                or (called in ("np.load", "numpy.load") and message.get("allow_pickle", "False") != "False")
+                or message.get("shell") == "True"
             ):
                 found.append(f"{file.relative_to(REPOSITORY)}:{node.lineno}: {ast.unparse(node)}")
     assert found == []

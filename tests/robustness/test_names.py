@@ -1,4 +1,4 @@
-"""Names that data bring, of pictures and of classes, never make a file outside the folder that is written to."""
+"""Names that data bring, of images and of classes, never make a file outside the folder that is written to."""
 
 import tarfile
 from collections.abc import Callable
@@ -103,15 +103,13 @@ def test_every_format(place: Path, inside: Any, root: Path | None) -> None:
 
 def test_the_report(place: Path, inside: Any) -> None:
     out, outside = inside
-    (out / "pictures").mkdir(parents=True)
-    lines = ["picture,tags"]
-    for number, name in enumerate(["../pictures", "../../out/pictures", str(out / "pictures"), "."]):
-        loader(number)(None).save(out / "pictures" / f"{number}.png")
+    (out / "images").mkdir(parents=True)
+    lines = ["image,tags"]
+    for number, name in enumerate(["../images", "../../out/images", str(out / "images"), "."]):
+        loader(number)(None).save(out / "images" / f"{number}.png")
         lines.append(f"{name}/{number}.png,{CLASSES[number % 2]};<b>")
-    (out / "pictures" / "my.csv").write_text("\n".join(lines) + "\n")
-    run = train(
-        tiny(data=f"tags:{out}/pictures/my.csv,test=0.5", train_split="all", epochs=1, batch_size=2), out / "run"
-    )
+    (out / "images" / "my.csv").write_text("\n".join(lines) + "\n")
+    run = train(tiny(data=f"tags:{out}/images/my.csv,test=0.5", train_split="all", epochs=1, batch_size=2), out / "run")
     write_report(run, out / "report.html", split="all")
     page = (out / "report.html").read_text()
     assert outside() == set() and 'src="http' not in page
@@ -125,18 +123,18 @@ def test_a_batch(place: Path, inside: Any) -> None:
     out, outside = inside
     for name in (PREDICTIONS, ERRORS, ATTEMPTS):
         (out / name).mkdir(parents=True)
-    picture = out / "picture.png"
-    loader(0)(None).save(picture)
+    image = out / "image.png"
+    loader(0)(None).save(image)
     with tarfile.open(out / "shard.tar", "w") as shard:
         for name in NAMES:
             if name.strip("./ ") and "\0" not in name:
-                shard.add(picture, name)
+                shard.add(image, name)
         link = tarfile.TarInfo("link.jpg")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         shard.addfile(link)
     (out / "list.txt").write_text("".join(f"{name}\n" for name in NAMES if name.isprintable() and name.strip()))
     reader = Reader(Work(str(place / "run"), str(out), 0.5, 8, "auto", "torch"))
-    parts = [*parts_of([str(out / "shard.tar"), str(out / "list.txt")], 100), Part("pictures", tuple(NAMES))]
+    parts = [*parts_of([str(out / "shard.tar"), str(out / "list.txt")], 100), Part("images", tuple(NAMES))]
     for part in parts:
         (error,) = reader({"part": [part.to_json()]})["error"]
         assert error == ""
@@ -145,7 +143,7 @@ def test_a_batch(place: Path, inside: Any) -> None:
 
 
 def test_files_for_the_server(inside: Any) -> None:
-    """Names from a data set's lists and classes: refused where they are no plain names."""
+    """Names from a dataset's lists and classes: rejected where they are no plain names."""
     out, outside = inside
     mask = np.zeros((4, 5), np.uint8)
     scores = np.zeros((1, 1), np.float32)

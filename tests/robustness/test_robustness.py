@@ -27,10 +27,10 @@ ALL = [case for cases in CASES.values() for case in cases]
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What every case starts from: a finished run and a picture."""
+    """What every case starts from: a finished run and an image."""
     folder = tmp_path_factory.mktemp("base")
     train(tiny(epochs=1), folder / "run")
-    trees.picture(folder / "cat.png")
+    trees.image(folder / "cat.png")
     return folder
 
 
@@ -50,13 +50,13 @@ def test_what_is_told(
     case.make(folder)
     capsys.readouterr()
     assert main(words(case.typed)) == (1 if case.skipped else 2)
-    told = capsys.readouterr().err
+    message = capsys.readouterr().err
     if not case.skipped:  # before an error stands at most the report on the data
-        told = told[told.index("wildcat: error: ") + len("wildcat: error: ") :]
-    pattern = ".*".join(map(re.escape, case.told.split("...")))
-    assert re.fullmatch(pattern, told.strip(), re.DOTALL), told
-    assert len(told.splitlines()) == len(case.told.splitlines())
-    assert "Traceback" not in told
+        message = message[message.index("wildcat: error: ") + len("wildcat: error: ") :]
+    pattern = ".*".join(map(re.escape, case.message.split("...")))
+    assert re.fullmatch(pattern, message.strip(), re.DOTALL), message
+    assert len(message.splitlines()) == len(case.message.splitlines())
+    assert "Traceback" not in message
     assert not (folder / "executed").exists() and not (folder / "new" / "config.json").exists()
 
 
@@ -79,9 +79,9 @@ def site(base: Path) -> Iterator[Site]:
 def test_what_the_web_page_tells(request_: Request, site: Site, base: Path, tmp_path: Path) -> None:
     shutil.copy(base / "cat.png", tmp_path / "cat.png")
     request_.make(tmp_path)
-    told = request_.send(site, tmp_path)
-    assert re.fullmatch(".*".join(map(re.escape, request_.told.split("..."))), told), told
-    assert site.drop(tmp_path / "cat.png") == ""  # it goes on
+    message = request_.send(site, tmp_path)
+    assert re.fullmatch(".*".join(map(re.escape, request_.message.split("..."))), message), message
+    assert site.drop(tmp_path / "cat.png") == ""  # it resumes
 
 
 def test_no_case_is_there_twice() -> None:

@@ -103,7 +103,7 @@ def test_without_the_lowest_regions_nothing_is_halved(tmp_path: Path) -> None:
 
 
 def test_resnet101(tmp_path: Path) -> None:
-    """The paper's trunk, by the command; then the run is one like any other."""
+    """The paper's backbone, by the command; then the run is one like any other."""
     net = official("resnet101", num_maps=2)
     file = save(net, tmp_path / "best.pth.tar", old=False)
     out = tmp_path / "run"
@@ -136,9 +136,9 @@ class Danger:
         ({"state_dict": {"features.0.weight": torch.zeros(1)}}, "authors' code: it lacks classifier.0.weight"),
     ],
 )
-def test_other_files(tmp_path: Path, content: Any, told: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_other_files(tmp_path: Path, content: Any, message: str, capfd: pytest.CaptureFixture[str]) -> None:
     torch.save(content, tmp_path / "a.pth")
-    with pytest.raises(WildcatError, match=told):
+    with pytest.raises(WildcatError, match=message):
         convert(tmp_path / "a.pth", tmp_path / "run", CLASSES, kmax=1, alpha=1.0)
     assert "executed" not in capfd.readouterr().out and not (tmp_path / "run").exists()
 

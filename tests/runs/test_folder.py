@@ -81,7 +81,7 @@ def test_cut_short_weights(folder: Path) -> None:
 
 
 def test_flipped_bits_in_weights_are_noticed(folder: Path) -> None:
-    """Wherever a bit flips, the file is refused or its tensors are the same."""
+    """Wherever a bit flips, the file is rejected or its tensors are the same."""
     file = folder / "model.safetensors"
     content, whole = file.read_bytes(), {name: value.clone() for name, value in checkpoint.read_weights(file).items()}
     rng = random.Random(0)

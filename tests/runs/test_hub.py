@@ -27,8 +27,8 @@ RESULTS: dict[str, Any] = {
     "classification": {"map_area": 89.5, "map_11point": 80.0},
     "pointing": {"map": 70.25},
     "warnings": [
-        "2 of 1234 scored pictures were trained on (equal files), so that scores on them are too high: "
-        f"a.jpg = {SECRET}/a.jpg, {SECRET}/my pictures/of someone.jpg"
+        "2 of 1234 scored images were trained on (equal files), so that scores on them are too high: "
+        f"a.jpg = {SECRET}/a.jpg, {SECRET}/my images/of someone.jpg"
     ],
 }
 
@@ -37,10 +37,10 @@ RESULTS: dict[str, Any] = {
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = train(tiny(epochs=1), tmp_path_factory.mktemp("hub") / "run")
     values = json.loads((folder / "config.json").read_text())
-    values["config"]["data"] = f"folder:{SECRET}/pictures"
+    values["config"]["data"] = f"folder:{SECRET}/images"
     (folder / "config.json").write_text(json.dumps(values))
     (folder / "results.json").write_text(json.dumps(RESULTS))
-    save_background(folder, Background("power", 2.0), f"folder:{SECRET}/pictures train", 40.0)
+    save_background(folder, Background("power", 2.0), f"folder:{SECRET}/images train", 40.0)
     return folder
 
 
@@ -89,10 +89,10 @@ def test_no_path_of_this_machine_is_told(run: Path, tmp_path: Path) -> None:
     save_for_hub(run, tmp_path / "shared")
     for file in (tmp_path / "shared").iterdir():
         assert b"someone" not in file.read_bytes(), file.name
-    assert json.loads((tmp_path / "shared" / "config.json").read_text())["config"]["data"] == "folder:pictures"
+    assert json.loads((tmp_path / "shared" / "config.json").read_text())["config"]["data"] == "folder:images"
     (warning,) = json.loads((tmp_path / "shared" / "results.json").read_text())["warnings"]
-    assert warning.startswith("2 of 1234 scored pictures were trained on")
-    assert json.loads((run / "config.json").read_text())["config"]["data"] == f"folder:{SECRET}/pictures"
+    assert warning.startswith("2 of 1234 scored images were trained on")
+    assert json.loads((run / "config.json").read_text())["config"]["data"] == f"folder:{SECRET}/images"
 
 
 def test_the_card(run: Path, tmp_path: Path) -> None:
@@ -101,11 +101,11 @@ def test_the_card(run: Path, tmp_path: Path) -> None:
     assert card.data.license == "apache-2.0" and card.data.library_name == "wildcat"
     measured = {result.metric_name: result.metric_value for result in card.data.eval_results}
     assert measured == {"mAP": 89.5, "pointing mAP": 70.25}
-    assert "| mAP | 89.5 |" in card.text and "1,234 pictures" in card.text
-    assert "24 pictures of `folder:pictures`" in card.text
+    assert "| mAP | 89.5 |" in card.text and "1,234 images" in card.text
+    assert "24 images of `folder:images`" in card.text
     for name in load(run).settings.classes:
         assert name in card.text
-    assert "**Warning:** 2 of 1234 scored pictures were trained on (equal files), so that scores" in card.text
+    assert "**Warning:** 2 of 1234 scored images were trained on (equal files), so that scores" in card.text
     assert "## Limits" in card.text and 'wildcat.load("owner/name")' in card.text
 
 

@@ -72,11 +72,11 @@ def test_leftovers_of_processes_that_are_no_more(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_prediction_left_goes_with_the_next_one(tmp_path: Path) -> None:
-    """The process is killed in the moment before a picture's file gets its name."""
+    """The process is killed in the moment before an image's file gets its name."""
     run = train(tiny(epochs=1), tmp_path / "run")
-    trees.picture(tmp_path / "pictures" / "deep" / "cat.png")
+    trees.image(tmp_path / "images" / "deep" / "cat.png")
     out = tmp_path / "out"
-    command = ["predict", str(run), str(tmp_path / "pictures"), "--out", str(out)]
+    command = ["predict", str(run), str(tmp_path / "images"), "--out", str(out)]
     code = (
         "import os, signal, sys; from pathlib import Path; from wildcat.cli import main\n"
         "Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from wildcat.system.memory import kept_memory
+from wildcat.system.memory import keep_freed_memory
 
 FAULTS = """
 import resource, torch
-from wildcat.memory import kept_memory
+from wildcat.memory import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -19,9 +19,9 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 faults()
-with kept_memory():
+with keep_freed_memory():
     faults()
-    with kept_memory():
+    with keep_freed_memory():
         pass
     inside = faults()
 print(inside, faults())
@@ -37,5 +37,5 @@ def test_blocks_stay_within_and_go_afterwards() -> None:
 
 
 def test_an_error_passes_through() -> None:
-    with pytest.raises(KeyError), kept_memory():
+    with pytest.raises(KeyError), keep_freed_memory():
         raise KeyError

@@ -9,14 +9,14 @@ CODE = """
 import gc, signal, subprocess, sys
 import openvino
 from openvino import opset13 as ops
-from wildcat.signal_stack import kept_signal_stack
+from wildcat.signal_stack import keep_signal_stack
 
 signal.signal(signal.SIGCHLD, lambda *_: None)  # as PyTorch's loaders do
 data = ops.parameter([1, 3, 8, 8])
 model = openvino.Model([ops.relu(data)], [data])
-with kept_signal_stack():
+with keep_signal_stack():
     request = openvino.Core().compile_model(model, "CPU").create_infer_request()
-with kept_signal_stack():
+with keep_signal_stack():
     request.infer({0: __import__("numpy").zeros((1, 3, 8, 8), "float32")})
 del request
 gc.collect()

@@ -97,8 +97,8 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     asked = json.loads(sys.argv[1])
-    divided = any(each.get("config", {"shard": True})["shard"] for each in asked)
-    for needed in ["wildcat.training.launch", *(["torch.distributed.fsdp", "torch._dynamo"] if divided else [])]:
+    sharded = any(each.get("config", {"shard": True})["shard"] for each in asked)
+    for needed in ["wildcat.training.launch", *(["torch.distributed.fsdp", "torch._dynamo"] if sharded else [])]:
         importlib.import_module(needed)  # once, before the forks
     for each in asked:
         print(json.dumps(_run(each)), flush=True)

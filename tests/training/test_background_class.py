@@ -1,4 +1,4 @@
-"""A further class that is in every picture: trained with the others, seen in masks alone."""
+"""A further class that is in every image: trained with the others, seen in masks alone."""
 
 import csv
 import json
@@ -22,10 +22,10 @@ from wildcat.evaluation.scoring import evaluate
 from wildcat.losses import multi_label_loss
 from wildcat.masks import Background, label_map, strengths
 from wildcat.metrics import average_precision
-from wildcat.multiscale import read
+from wildcat.multiscale import predict_batch
 from wildcat.prediction.items import dataset_items
 from wildcat.prediction.loading import load
-from wildcat.prediction.predictor import Predictor, Settings
+from wildcat.prediction.predictor import InferenceSettings, Predictor
 from wildcat.runs.folder import load_run, read_background, read_run, save_background
 from wildcat.training import loop
 from wildcat.training.launch import train
@@ -45,7 +45,7 @@ def without(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(tiny(epochs=1), tmp_path_factory.mktemp("plain") / "run")
 
 
-def test_the_loss_asks_for_it_in_every_picture() -> None:
+def test_the_loss_asks_for_it_in_every_image() -> None:
     dataset = open_dataset(DATA, "train")
     count = len(dataset.classes)
     scores, labels = torch.randn(5, count + 1), torch.from_numpy(dataset.labels[:5])
@@ -67,7 +67,7 @@ def test_the_run_has_the_classes_of_the_data(run: Path) -> None:
 def test_validation_scores_the_classes_of_the_data(run: Path) -> None:
     model, info = load_run(run)
     validation = open_dataset(DATA, "val")
-    predictor = Predictor(model, Settings(info.classes, True, (64,), (64,), background_class=True))
+    predictor = Predictor(model, InferenceSettings(info.classes, True, (64,), (64,), background_class=True))
     scores = np.stack([predictor(validation.image(i)).probabilities for i in range(len(validation))])
     expected = np.nanmean(average_precision(scores, validation.labels))
     with (run / "metrics.csv").open() as file:
@@ -80,14 +80,14 @@ def test_validation_scores_the_classes_of_the_data(run: Path) -> None:
 def test_a_prediction_keeps_its_map_and_nothing_else(run: Path, multi_maps: bool) -> None:
     predictor = load(run)
     classes = len(predictor.settings.classes)
-    picture = awkward.photo(90, 60)
-    (found,) = predictor.stream(dataset_items([picture]), multi_maps=multi_maps)
+    image = awkward.photo(90, 60)
+    (found,) = predictor.stream(dataset_items([image]), multi_maps=multi_maps)
     sides = {}
     for side in (64, 96):
-        pixels = torch.from_numpy(warp(Image.fromarray(picture), side).copy())
+        pixels = torch.from_numpy(warp(Image.fromarray(image), side).copy())
         sides[side] = predictor.model.normalize(pixels.permute(2, 0, 1)[None])
     with torch.inference_mode():
-        whole = read(predictor.model, sides, [64], [64, 96], mirror=True)
+        whole = predict_batch(predictor.model, sides, [64], [64, 96], mirror=True)
     assert found.probabilities.shape == (classes,) == (len(found.scores),)
     assert found.class_maps.shape[0] == classes and found.point_array.shape == (classes, 2)
     np.testing.assert_allclose(found.probabilities, whole.probabilities[0, :-1], atol=1e-5)
@@ -144,12 +144,12 @@ def test_a_run_of_before_has_none(without: Path) -> None:
     assert load_run(without)[0].num_classes == len(values["classes"])
 
 
-def test_pictures_of_one_class_each_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_of_one_class_each_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for label in "ab":
         for number in range(2):
-            trees.picture(tmp_path / "data" / label / f"{number}.png")
+            trees.image(tmp_path / "data" / label / f"{number}.png")
     changes = {"data": f"folder:{tmp_path / 'data'}", "train_split": "all", "background_class": True}
-    with pytest.raises(WildcatError, match="background_class is for pictures that may hold several classes"):
+    with pytest.raises(WildcatError, match="background_class is for images that may hold several classes"):
         train(tiny(**changes), tmp_path / "run")
     assert main(["train", "--out", str(tmp_path / "run"), *flags(**changes)]) == 2
     assert "have one each" in capsys.readouterr().err

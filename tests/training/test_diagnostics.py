@@ -12,7 +12,7 @@ from torch import nn
 
 from tests.data import trees
 from tests.tiny_runs import tiny
-from wildcat.data import sharing_doubts
+from wildcat.data import shared_image_warnings
 from wildcat.data.registry import open_dataset
 from wildcat.errors import WildcatError
 from wildcat.runs.folder import build_model
@@ -36,7 +36,7 @@ def test_the_first_bad_weights_are_named() -> None:
     assert first_bad_layer(model, torch.zeros(2, 3, 64, 64)) == (expected, [])
 
 
-def test_the_first_bad_layer_and_its_pictures_are_named() -> None:
+def test_the_first_bad_layer_and_its_images_are_named() -> None:
     model = build_model(tiny(), 3, pretrained=False).train()
     images = torch.zeros(3, 3, 64, 64)
     assert first_bad_layer(model, images) == ("the loss", [])
@@ -52,7 +52,7 @@ def test_the_first_bad_layer_and_its_pictures_are_named() -> None:
     assert first_bad_layer(model, images) == ("the output of backbone.net.layer1.0.conv2", [2])
 
 
-def test_a_bad_picture_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bad_image_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     normalize = training.Wildcat.normalize
 
     def bad_second(self: object, pixels: torch.Tensor) -> torch.Tensor:
@@ -66,7 +66,7 @@ def test_a_bad_picture_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     dataset, _ = training.open_training_data(config)
     expected = dataset.samples[order[1]].name
     message = (
-        rf"class maps became NaN or infinite in epoch 1, step 1 .*first in the pixels; pictures: {expected}; no state"
+        rf"class maps became NaN or infinite in epoch 1, step 1 .*first in the pixels; images: {expected}; no state"
     )
     with pytest.raises(WildcatError, match=message):
         train(config, tmp_path / "run")
@@ -76,14 +76,14 @@ def test_a_bad_picture_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def doubts(watch: LossWatch, losses: Iterable[float]) -> list[str]:
-    return [told for told in map(watch.add, losses) if told is not None]
+    return [message for message in map(watch.add, losses) if message is not None]
 
 
 def test_a_loss_that_rises_is_told_once_with_numbers() -> None:
     watch = LossWatch()
     assert doubts(watch, [0.7] * 10 + [1.4] * 10) == []
-    (told,) = doubts(watch, [1.4] * 5 + [9.0] * 100)
-    assert told.startswith("the loss has risen from 0.7 before the first step to 1.4 (median of the last 20 steps)")
+    (message,) = doubts(watch, [1.4] * 5 + [9.0] * 100)
+    assert message.startswith("the loss has risen from 0.7 before the first step to 1.4 (median of the last 20 steps)")
 
 
 def test_a_loss_that_falls_or_jumps_is_not_doubted() -> None:
@@ -107,61 +107,61 @@ def test_a_rate_that_is_too_high_is_warned_of(tmp_path: Path, capsys: pytest.Cap
     assert "warning" not in capsys.readouterr().err
 
 
-# Labels and pictures
+# Labels and images
 
 
 def folders(root: Path, **counts: int) -> str:
     for number, (name, count) in enumerate(counts.items()):
         for index in range(count):
-            trees.picture(root / name / f"{index}.png", colour=(9 * index, 60 * number, 30))
+            trees.image(root / name / f"{index}.png", colour=(9 * index, 60 * number, 30))
     return f"folder:{root}"
 
 
 def tags(root: Path, lines: list[str]) -> str:
     for index, line in enumerate(lines):
-        trees.picture(root / f"{index}.png", colour=(9 * index, 60, 30))
+        trees.image(root / f"{index}.png", colour=(9 * index, 60, 30))
         lines[index] = f"{index}.png,{line}"
-    trees.write(root / "tags.csv", "\n".join(["picture,tags", *lines]))
+    trees.write(root / "tags.csv", "\n".join(["image,tags", *lines]))
     return f"tags:{root / 'tags.csv'}"
 
 
-def told(capsys: pytest.CaptureFixture[str], **settings: object) -> list[str]:
+def message(capsys: pytest.CaptureFixture[str], **settings: object) -> list[str]:
     training.open_training_data(tiny(train_split="all", **settings))
     return [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
 
 
 def test_labels_that_do_not_vary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert told(capsys, data=folders(tmp_path / "one", only=3)) == [
-        "warning: 1 of 1 classes are in every one of the 3 training pictures, so that these labels say nothing: only"
+    assert message(capsys, data=folders(tmp_path / "one", only=3)) == [
+        "warning: 1 of 1 classes are in every one of the 3 training images, so that these labels say nothing: only"
     ]
     data = tags(tmp_path / "tags", ["a;b", "a", "a;b", "a;c"])
-    assert told(capsys, data=data) == [
-        "warning: 1 of 3 classes are in every one of the 4 training pictures, so that these labels say nothing: a"
+    assert message(capsys, data=data) == [
+        "warning: 1 of 3 classes are in every one of the 4 training images, so that these labels say nothing: a"
     ]
 
 
-def test_a_class_that_only_the_held_out_pictures_have(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_class_that_only_the_held_out_images_have(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = tags(tmp_path, ["a", "b", "a", "b", "a", "b", "a", "b", "rare", "b"])
-    seen = [told(capsys, data=data, val_fraction=0.5, seed=seed) for seed in range(6)]
-    assert ["warning: 1 of 3 classes are in none of the 5 training pictures and cannot be learnt: rare"] in seen
+    seen = [message(capsys, data=data, val_fraction=0.5, seed=seed) for seed in range(6)]
+    assert ["warning: 1 of 3 classes are in none of the 5 training images and cannot be learnt: rare"] in seen
     assert [] in seen
 
 
-def test_pictures_of_both_sides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_of_both_sides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders(tmp_path / "train", a=3, b=3)
     folders(tmp_path / "val", a=2, b=2)
     for split, index in (("train", 0), ("val", 1)):
-        trees.picture(tmp_path / split / "b" / f"{index}.png", colour=(200, 100, index))
+        trees.image(tmp_path / split / "b" / f"{index}.png", colour=(200, 100, index))
     training.open_training_data(tiny(data=f"folder:{tmp_path}", train_split="train", val_split="val"))
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
-    assert line.startswith("warning: 2 of 4 validation pictures were trained on (equal files), so that scores on them")
+    assert line.startswith("warning: 2 of 4 validation images were trained on (equal files), so that scores on them")
     assert line.endswith("a/0.png, a/1.png")
 
 
 def test_the_usual_data_is_not_doubted(real_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     training.open_training_data(tiny(val_split="val"))
     mini = f"voc07:{real_data / 'voc07-mini'}"
-    assert sharing_doubts(open_dataset(mini, "trainval"), open_dataset(mini, "test"), "test") == []
+    assert shared_image_warnings(open_dataset(mini, "trainval"), open_dataset(mini, "test"), "test") == []
     training.open_training_data(tiny(data=mini, val_fraction=0.2))
     assert "warning" not in capsys.readouterr().err
 
@@ -178,7 +178,7 @@ def test_the_usual_data_is_not_doubted(real_data: Path, capsys: pytest.CaptureFi
         ),
         (MemoryError(), "memory of cuda:1 is not enough"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "is not enough"),
-        (RuntimeError("DataLoader timed out after 5 seconds"), "no picture could be read for stall_minutes"),
+        (RuntimeError("DataLoader timed out after 5 seconds"), "no image could be read for stall_minutes"),
         (RuntimeError("DataLoader worker (pid 3) is killed by signal: Killed."), r"lower workers \(DataLoader worker"),
         (RuntimeError("[/gloo/transport/tcp/pair.cc:1] Connection closed by peer"), "another process of this run"),
     ],

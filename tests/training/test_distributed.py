@@ -14,9 +14,9 @@ import pytest
 from tests.tiny_runs import flags, tiny
 from tests.training.group import run_groups
 from wildcat.errors import WildcatError
-from wildcat.training.data import BatchShares, EpochSampler
+from wildcat.training.data import EpochSampler, ShardedBatchSampler
 
-# 20 epochs of one step of 10 pictures, so that a row is a step; 8 pictures are held out.
+# 20 epochs of one step of 10 images, so that a row is a step; 8 images are held out.
 STEPS = {"data": "synthetic:count=18,size=64", "val_fraction": 0.45, "batch_size": 10, "epochs": 20, "lr": 0.05}
 FROZEN = {**STEPS, "freeze_batch_norm": True}
 LEARNT = {**STEPS, "epochs": 6}
@@ -120,7 +120,7 @@ def test_the_parts_of_all_processes_are_the_batches_of_one(batch_size: int, proc
     sampler = EpochSampler(total=50, used=50 // batch_size * batch_size, seed=4)
     sampler.start = batch_size
     whole = list(sampler)
-    shares = [list(BatchShares(sampler, batch_size, rank, processes, accumulate)) for rank in range(processes)]
+    shares = [list(ShardedBatchSampler(sampler, batch_size, rank, processes, accumulate)) for rank in range(processes)]
     assert all(len(share) == len(shares[0]) == len(whole) // batch_size * accumulate for share in shares)
     for step in range(len(whole) // batch_size):
         parts = [share[step * accumulate : (step + 1) * accumulate] for share in shares]
@@ -130,5 +130,5 @@ def test_the_parts_of_all_processes_are_the_batches_of_one(batch_size: int, proc
 
 
 def test_a_batch_that_cannot_be_divided() -> None:
-    with pytest.raises(WildcatError, match=r"a batch of 4 pictures cannot be divided over 3 processes x 2 parts"):
-        BatchShares(EpochSampler(8, 8, 0), 4, 0, 3, 2)
+    with pytest.raises(WildcatError, match=r"a batch of 4 images cannot be divided over 3 processes x 2 parts"):
+        ShardedBatchSampler(EpochSampler(8, 8, 0), 4, 0, 3, 2)

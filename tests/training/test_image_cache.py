@@ -1,4 +1,4 @@
-"""Kept pictures: the same as decoded ones, shared by processes, within the budget."""
+"""Kept images: the same as decoded ones, shared by processes, within the budget."""
 
 import multiprocessing
 
@@ -11,35 +11,35 @@ from torch.utils.data import DataLoader
 from tests import awkward
 from tests.tiny_runs import tiny
 from wildcat.data.registry import open_dataset
-from wildcat.training.data import EpochSampler, TrainingPictures
-from wildcat.training.image_cache import PictureCache, create_cache
+from wildcat.training.data import EpochSampler, TrainDataset
+from wildcat.training.image_cache import ImageCache, create_cache
 
 
-def picture(value: int, height: int = 4, width: int = 5) -> np.ndarray:
+def image(value: int, height: int = 4, width: int = 5) -> np.ndarray:
     return np.full((height, width, 3), value, np.uint8)
 
 
 def test_what_is_put_is_got_until_the_budget_is_used_up() -> None:
-    cache = PictureCache(4, budget=150)
+    cache = ImageCache(4, budget=150)
     assert cache.get(2) is None
-    cache.put(2, picture(7))  # 60 bytes
-    cache.put(0, picture(9, 5, 4))
-    cache.put(1, picture(1))  # no room
-    cache.put(3, picture(3, 2, 5))  # 30 bytes: there still is
-    cache.put(2, picture(8))  # there already
+    cache.put(2, image(7))  # 60 bytes
+    cache.put(0, image(9, 5, 4))
+    cache.put(1, image(1))  # no room
+    cache.put(3, image(3, 2, 5))  # 30 bytes: there still is
+    cache.put(2, image(8))  # there already
     assert cache.get(1) is None
-    for index, expected in ((2, picture(7)), (0, picture(9, 5, 4)), (3, picture(3, 2, 5))):
+    for index, expected in ((2, image(7)), (0, image(9, 5, 4)), (3, image(3, 2, 5))):
         np.testing.assert_array_equal(cache.get(index), expected)
     with pytest.raises(ValueError, match="read-only"):
         cache.get(2)[0] = 1
 
 
 def test_forked_processes_share_it() -> None:
-    cache = PictureCache(2, budget=100)
-    process = multiprocessing.get_context("fork").Process(target=cache.put, args=(1, picture(5)))
+    cache = ImageCache(2, budget=100)
+    process = multiprocessing.get_context("fork").Process(target=cache.put, args=(1, image(5)))
     process.start()
     process.join()
-    np.testing.assert_array_equal(cache.get(1), picture(5))
+    np.testing.assert_array_equal(cache.get(1), image(5))
 
 
 def test_no_cache_where_none_is_asked_for() -> None:
@@ -60,14 +60,14 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("crop_area", [1.0, 0.3])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_pictures_are_the_same_with_and_without(photographs: str, crop_area: float, workers: int) -> None:
+def test_images_are_the_same_with_and_without(photographs: str, crop_area: float, workers: int) -> None:
     dataset = open_dataset(photographs, "all")
     read = {}
     for size in (0.0, 0.001):
         settings = tiny(crop_area=crop_area, cache_gb=size, workers=workers)
-        pictures = TrainingPictures(dataset, settings)
+        images = TrainDataset(dataset, settings)
         sampler = EpochSampler(len(dataset), len(dataset), 0)
-        loader = DataLoader(pictures, 2, sampler=sampler, num_workers=workers, persistent_workers=workers > 0)
+        loader = DataLoader(images, 2, sampler=sampler, num_workers=workers, persistent_workers=workers > 0)
         read[size] = []
         for sampler.epoch in range(3):
             read[size] += [pixels for pixels, _ in loader]
@@ -75,13 +75,13 @@ def test_pictures_are_the_same_with_and_without(photographs: str, crop_area: flo
     assert all(torch.equal(first, second) for first, second in zip(*read.values(), strict=True))
 
 
-def test_a_kept_picture_is_not_read_again(photographs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kept_image_is_not_read_again(photographs: str, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = open_dataset(photographs, "all")
-    pictures = TrainingPictures(dataset, tiny())
-    first = [pictures[0, index][0] for index in range(len(dataset))]
+    images = TrainDataset(dataset, tiny())
+    first = [images[0, index][0] for index in range(len(dataset))]
 
     def gone(*args: object, **kwargs: object) -> None:
         raise AssertionError("read again")
 
     monkeypatch.setattr(dataset, "image", gone)
-    assert all(torch.equal(pictures[0, index][0], first[index]) for index in range(len(dataset)))
+    assert all(torch.equal(images[0, index][0], first[index]) for index in range(len(dataset)))

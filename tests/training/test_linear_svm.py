@@ -22,7 +22,7 @@ def blobs(count: int = 120, classes: int = 3, seed: int = 0) -> tuple[np.ndarray
     return (features * 10.0 ** np.arange(-3, 5) + 5).astype(np.float32), labels
 
 
-def test_one_class_a_picture_as_scikit_learn_would() -> None:
+def test_one_class_a_image_as_scikit_learn_would() -> None:
     features, labels = blobs()
     weights, bias, strength, score = fit_linear_svms(features, labels, multi_label=False)
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
@@ -46,7 +46,7 @@ def test_labels_of_zero_are_left_out() -> None:
     np.testing.assert_allclose(features.astype(np.float64) @ weights[0] + bias[0], expected, atol=1e-8)
 
 
-def test_a_class_without_pictures_scores_nothing() -> None:
+def test_a_class_without_images_scores_nothing() -> None:
     features, labels = blobs()
     labels[:, 1] = -1
     weights, bias, _, score = fit_linear_svms(features, labels, multi_label=True)
@@ -54,7 +54,7 @@ def test_a_class_without_pictures_scores_nothing() -> None:
 
 
 @pytest.mark.parametrize("multi_label", [True, False])
-def test_as_few_pictures_as_can_be_told_apart(multi_label: bool) -> None:
+def test_as_few_images_as_can_be_told_apart(multi_label: bool) -> None:
     features, labels = blobs(count=2, classes=2)
     weights, bias, _, score = fit_linear_svms(features, labels, multi_label=multi_label)
     assert ((features @ weights.T + bias > 0) == (labels == 1)).all() and 0 <= score <= 1

@@ -46,7 +46,7 @@ def test_sizes_follow_the_scale() -> None:
     larger = at_scale(config, 320)
     assert (larger.image_size, larger.score_sizes, larger.map_sizes) == (320, [480], [576, 640])
     assert at_scale(config, 192).score_sizes == [288] and at_scale(config, 256) == config
-    plain = at_scale(TrainConfig(image_size=224), 300)  # where pictures are read as they were trained
+    plain = at_scale(TrainConfig(image_size=224), 300)  # where images are read as they were trained
     assert plain.score_sizes == plain.map_sizes == [300]
 
 
@@ -67,14 +67,14 @@ def test_each_scale_is_a_run_of_its_own(trained: Path) -> None:
 def test_the_combination_reads_what_its_scales_read(trained: Path) -> None:
     predictor = load(trained)
     assert isinstance(predictor, CombinedPredictor)
-    picture = np.random.default_rng(0).integers(0, 255, (50, 80, 3), dtype=np.uint8)
-    alone = [load(trained / f"scale-{scale}")(picture) for scale in (64, 96)]
-    (each,) = predictor.stream_each([wildcat_item(picture)])
+    image = np.random.default_rng(0).integers(0, 255, (50, 80, 3), dtype=np.uint8)
+    alone = [load(trained / f"scale-{scale}")(image) for scale in (64, 96)]
+    (each,) = predictor.stream_each([wildcat_item(image)])
     assert list(each) == ["scale-64", "scale-96", MEAN, OBJECT_BANK]
     for name, prediction in zip(("scale-64", "scale-96"), alone, strict=True):
         np.testing.assert_allclose(each[name].probabilities, prediction.probabilities, atol=1e-6)
         np.testing.assert_allclose(each[name].class_maps, prediction.class_maps, atol=1e-4)
-    (scores,) = predictor.stream_each([wildcat_item(picture)], maps=False)
+    (scores,) = predictor.stream_each([wildcat_item(image)], maps=False)
     assert all(np.array_equal(scores[name].probabilities, each[name].probabilities) for name in each)
     mean = np.mean([p.probabilities for p in alone], axis=0)
     np.testing.assert_allclose(each[MEAN].probabilities, mean, atol=1e-6)
@@ -86,7 +86,7 @@ def test_the_combination_reads_what_its_scales_read(trained: Path) -> None:
     logits = predictor.bank.scores([torch.from_numpy(p.probabilities)[None] for p in alone], multi_label=True)
     np.testing.assert_allclose(each[OBJECT_BANK].probabilities, logits.sigmoid()[0], atol=1e-5)
 
-    prediction = predictor(picture)
+    prediction = predictor(image)
     np.testing.assert_allclose(prediction.probabilities, each[predictor.chosen].probabilities, atol=1e-6)
     classes = len(prediction.settings.classes)
     assert prediction.multi_maps is not None and prediction.multi_maps.shape == (classes * 4, 3, 3)  # 2 + 2 maps each
@@ -94,10 +94,10 @@ def test_the_combination_reads_what_its_scales_read(trained: Path) -> None:
         _ = predictor.model
 
 
-def wildcat_item(picture: np.ndarray):
+def wildcat_item(image: np.ndarray):
     from wildcat.prediction.items import image_items
 
-    return next(image_items([picture]))
+    return next(image_items([image]))
 
 
 def test_scores_of_each_scale_and_combination(trained: Path) -> None:
@@ -109,25 +109,27 @@ def test_scores_of_each_scale_and_combination(trained: Path) -> None:
         alone = evaluate(load(trained / f"scale-{scale}"), "synthetic:count=30,size=64")
         for task, key in (("classification", "map_area"), ("pointing", "map")):
             assert found[task][key] == pytest.approx(alone[task][key], abs=0.5)
-    told = summary(results)
-    assert "scale 64\n" in told and told.count("classification: mAP") == 4 and told.count("(reads pictures)") == 1
+    message = summary(results)
+    assert (
+        "scale 64\n" in message and message.count("classification: mAP") == 4 and message.count("(reads images)") == 1
+    )
 
 
-def test_pictures_that_were_trained_on_are_told(trained: Path) -> None:
+def test_images_that_were_trained_on_are_told(trained: Path) -> None:
     dataset = train.open_training_data(CONFIG)[0]
-    (told,) = seen_in_training(trained, dataset)
-    assert told.startswith(f"{len(dataset)} of {len(dataset)} scored pictures were trained on")
+    (message,) = seen_in_training(trained, dataset)
+    assert message.startswith(f"{len(dataset)} of {len(dataset)} scored images were trained on")
 
 
 def test_a_bank_is_not_scored_where_it_was_fitted(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = evaluate(load(trained), DATA, split="train", tasks=["classification"])
     assert set(results["combinations"]) == {MEAN} and results["combination"] == MEAN
-    assert "fitted on pictures of train: it is not scored on train" in capsys.readouterr().err
+    assert "fitted on images of train: it is not scored on train" in capsys.readouterr().err
     assert OBJECT_BANK in evaluate(load(trained), DATA, tasks=["classification"])["combinations"]
 
 
 @pytest.mark.parametrize(
-    ("fitted_on", "spared", "refused"),
+    ("fitted_on", "spared", "rejected"),
     [
         ("train", ["test", "val"], ["all", "trainval", "seg-train"]),
         ("trainval", ["test", "seg-test"], ["train", "val", "seg-trainval", "all"]),
@@ -135,13 +137,13 @@ def test_a_bank_is_not_scored_where_it_was_fitted(trained: Path, capsys: pytest.
         ("mine", ["train", "yours"], ["mine"]),  # of a table's own splits
     ],
 )
-def test_a_bank_is_not_scored_on_splits_that_hold_its_pictures(
-    trained: Path, fitted_on: str, spared: list[str], refused: list[str]
+def test_a_bank_is_not_scored_on_splits_that_hold_its_images(
+    trained: Path, fitted_on: str, spared: list[str], rejected: list[str]
 ) -> None:
     predictor = load(trained)
     assert isinstance(predictor, CombinedPredictor)
     predictor.fitted_on = ("voc07:somewhere", fitted_on)
-    for split in spared + refused:
+    for split in spared + rejected:
         assert (OBJECT_BANK in scored_parts(predictor, "voc07:elsewhere", split)) is (split in spared), split
         assert OBJECT_BANK in scored_parts(predictor, "voc12:somewhere", split)
 
@@ -149,10 +151,10 @@ def test_a_bank_is_not_scored_on_splits_that_hold_its_pictures(
 def test_masks_of_every_part(trained: Path) -> None:
     results = evaluate(load(trained), "synthetic:count=6,size=64", tasks=["segmentation"])
     parts = [*results["scales"].values(), *results["combinations"].values(), results]
-    assert all(part["segmentation"]["pictures"] == 6 for part in parts)
+    assert all(part["segmentation"]["images"] == 6 for part in parts)
 
 
-def test_the_held_out_scores_are_those_of_pictures_not_trained_on(trained: Path) -> None:
+def test_the_held_out_scores_are_those_of_images_not_trained_on(trained: Path) -> None:
     """The mean's figure in scales.json, from the single runs and the split made anew."""
     dataset = train.open_training_data(CONFIG)[1]
     assert dataset is not None
@@ -214,32 +216,32 @@ def test_a_crash_between_two_scales_leaves_what_is_needed(tmp_path: Path, monkey
     assert load(tmp_path / "runs").chosen == MEAN
 
 
-# Without held-out pictures
+# Without held-out images
 
 
-def test_without_held_out_pictures_the_mean_combines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_held_out_images_the_mean_combines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = flags(data="synthetic:count=12,size=64", epochs=1)
     assert main(["train", "--out", str(tmp_path / "runs"), *settings, "--scales", "64,96"]) == 0
-    assert "no held-out pictures" in capsys.readouterr().err
+    assert "no held-out images" in capsys.readouterr().err
     assert not (tmp_path / "runs" / BANK).exists()
     predictor = load(tmp_path / "runs")
     assert list(predictor.parts) == ["scale-64", "scale-96", MEAN] and predictor.chosen == MEAN
     data = ["--data", "synthetic:count=6,size=64"]
     assert main(["evaluate", str(tmp_path / "runs"), *data]) == 0
     assert set(json.loads((tmp_path / "runs" / "results.json").read_text())["combinations"]) == {MEAN}
-    trees.picture(tmp_path / "a.png")
+    trees.image(tmp_path / "a.png")
     assert main(["predict", str(tmp_path / "runs"), str(tmp_path / "a.png"), "--out", str(tmp_path / "out")]) == 0
     assert main(["evaluate", str(tmp_path / "runs"), *data, "--score-sizes", "64"]) == 2
     assert "models of several scales" in capsys.readouterr().err
 
 
-def test_too_few_held_out_pictures_of_a_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_few_held_out_images_of_a_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for label, colour in {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}.items():
         for number in range(3):
-            trees.picture(tmp_path / "data" / label / f"{number}.png", colour=colour)
+            trees.image(tmp_path / "data" / label / f"{number}.png", colour=colour)
     config = tiny(data=f"folder:{tmp_path / 'data'}", train_split="all", epochs=1, val_fraction=0.34, batch_size=2)
     train_scales(config, [64, 96], tmp_path / "runs")
-    assert "two held-out pictures of every class" in capsys.readouterr().err
+    assert "two held-out images of every class" in capsys.readouterr().err
     assert load(tmp_path / "runs").chosen == MEAN
 
 
@@ -297,13 +299,13 @@ def test_damage_is_named(folder: Path, file: str, content: str | None, message: 
         ({"chosen": "object_bank", "fitted_on": None}, "mean; got 'object_bank'"),
     ],
 )
-def test_an_unknown_combination_is_refused(folder: Path, combination: dict[str, object], told: str) -> None:
+def test_an_unknown_combination_is_refused(folder: Path, combination: dict[str, object], message: str) -> None:
     values = json.loads((folder / "scales.json").read_text())
     values["combination"] |= combination
     (folder / "scales.json").write_text(json.dumps(values))
     with pytest.raises(WildcatError) as caught:
         load(folder)
-    assert str(caught.value) == f"{folder / 'scales.json'}: the combination that is chosen must be {told}"
+    assert str(caught.value) == f"{folder / 'scales.json'}: the combination that is chosen must be {message}"
 
 
 def test_a_bank_of_other_scales(folder: Path) -> None:

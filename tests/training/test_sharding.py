@@ -26,13 +26,13 @@ from wildcat.training import distributed as processes
 from wildcat.training.diagnostics import LossWatch
 from wildcat.training.distributed import create_accelerator
 from wildcat.training.launch import train
-from wildcat.training.sharding import divide, divide_state, whole
+from wildcat.training.sharding import gather_full_state, shard_model, shard_optimizer_state
 from wildcat.training.state import load_state
 from wildcat.transfer import MultiMapTransfer
 
-# 20 steps of 4 pictures. The 4 pictures held out are one batch: one process has none to score.
+# 20 steps of 4 images. The 4 images held out are one batch: one process has none to score.
 STEPS = {"data": "synthetic:count=84,size=64", "val_fraction": 4 / 84, "batch_size": 4, "epochs": 1}
-# All cells count: the plain grounds of drawn pictures give equal ones, of which rounding would choose the highest.
+# All cells count: the plain grounds of synthetic images give equal ones, of which rounding would choose the highest.
 LITE = {**STEPS, "backbone": "lite0", "pretrained": True, "freeze_batch_norm": True, "kmax": "all", "lr": 0.002}
 RESNET = {**STEPS, "backbone": "resnet18", "freeze_batch_norm": True, "kmax": "all", "lr": 0.001}
 LEARNT = {**STEPS, "data": "synthetic:count=44,size=64", "val_fraction": 4 / 44, "lr": 0.01}
@@ -83,7 +83,7 @@ def measure(job: dict) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     total = sum(parameter.numel() for parameter in model.parameters())
     learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    blocks = divide(model, _example())
+    blocks = shard_model(model, _example())
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, foreach=True)
     model.eval()(_example()).scores.sum().backward()
@@ -91,18 +91,18 @@ def measure(job: dict) -> None:
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     momentum = sum(state["momentum_buffer"].to_local().numel() for state in optimizer.state.values())
-    state = whole({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, keep=True)
+    state = gather_full_state({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, keep=True)
     changed = [name for name, value in state["model"].items() if not torch.equal(value, before[name])]
-    again = divide_state(state, model, parameters)
+    again = shard_optimizer_state(state, model, parameters)
     model.load_state_dict(again["model"])
     optimizer.load_state_dict(again["optimizer"])
-    twice = whole({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, keep=True)
+    twice = gather_full_state({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, keep=True)
     same = all(torch.equal(state["model"][name], value) for name, value in twice["model"].items())
     for number, values in state["optimizer"]["state"].items():
         buffer = values["momentum_buffer"]
         same &= torch.equal(buffer, twice["optimizer"]["state"][number]["momentum_buffer"])
         same &= buffer.ndim < 4 or buffer.is_contiguous(memory_format=torch.channels_last)
-    helper = whole(model.state_dict(), keep=False)
+    helper = gather_full_state(model.state_dict(), keep=False)
     del before, state, again, twice
     found = {
         "blocks": blocks,
@@ -178,30 +178,30 @@ class Fickle(nn.Module):
         return self.conv(images) * self.factor
 
 
-def odd_trunks(job: dict) -> None:
-    """The number of blocks of odd trunks, or why they cannot be divided."""
+def odd_backbones(job: dict) -> None:
+    """The number of blocks of odd backbones, or why they cannot be divided."""
     create_accelerator()
-    told = {}
+    message = {}
     for net in (Tied(), Overwritten(), Borrowing(), Fickle()):
-        trunk = Backbone(
+        backbone = Backbone(
             *(type(net).__name__, net, lambda net, images: net(images)),
             **{"channels": 3, "stride": 1, "mean": (0, 0, 0), "std": (1, 1, 1), "native_size": 64, "stages": []},
         )
         try:
-            told[trunk.name] = divide(Wildcat(trunk, MultiMapTransfer(3, 2), SpatialPool()), _example())
+            message[backbone.name] = shard_model(Wildcat(backbone, MultiMapTransfer(3, 2), SpatialPool()), _example())
         except WildcatError as error:
-            told[trunk.name] = str(error)
-    _write(job, "odd", told)
+            message[backbone.name] = str(error)
+    _write(job, "odd", message)
 
 
 def families(job: dict) -> None:
-    """The number of blocks of trunks of several families, the gradient of each compared."""
+    """The number of blocks of backbones of several families, the gradient of each compared."""
     create_accelerator()
-    told = {}
+    message = {}
     for name in FAMILIES:
         model = create_model(name, num_classes=2, pretrained=False)
-        told[name] = divide(model, _example())
-    _write(job, "families", told)
+        message[name] = shard_model(model, _example())
+    _write(job, "families", message)
 
 
 # The groups
@@ -228,7 +228,7 @@ def groups(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, di
         "ruined maps": job(folder / "ruined maps", {**RUINED, **STEPS, "lr": 1e30}, 2),
         "ruined weights": job(folder / "ruined weights", {**RUINED, "lr": 1e38, "weight_decay": 1e10}, 2),
         "measured": {"count": 2, "call": "tests.training.test_sharding:measure", "out": str(folder)},
-        "odd": {"count": 2, "call": "tests.training.test_sharding:odd_trunks", "out": str(folder)},
+        "odd": {"count": 2, "call": "tests.training.test_sharding:odd_backbones", "out": str(folder)},
         "families": {"count": 2, "call": "tests.training.test_sharding:families", "out": str(folder)},
     }
     found, errors = run_groups(list(jobs.values()))
@@ -326,18 +326,18 @@ def test_accelerate_may_not_divide_the_model_itself(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_odd_trunks_are_divided_where_they_can_be_and_refused_elsewhere(groups, rank: int) -> None:
+def test_odd_backbones_are_divided_where_they_can_be_and_refused_elsewhere(groups, rank: int) -> None:
     folder, found, errors = groups
     assert found["odd"]["codes"] == [0, 0], errors
-    told = json.loads((folder / f"odd-{rank}.json").read_text())
-    assert told["Tied"] == 1  # all of it
-    assert told["Overwritten"] == 2  # the convolutions
-    assert told["Borrowing"].startswith("Borrowing cannot be divided over processes; train without shard (")
-    assert told["Fickle"] == "Fickle divided over processes has another gradient; train without shard"
+    message = json.loads((folder / f"odd-{rank}.json").read_text())
+    assert message["Tied"] == 1  # all of it
+    assert message["Overwritten"] == 2  # the convolutions
+    assert message["Borrowing"].startswith("Borrowing cannot be divided over processes; train without shard (")
+    assert message["Fickle"] == "Fickle divided over processes has another gradient; train without shard"
 
 
-def test_families_of_trunks_are_divided(groups) -> None:
+def test_families_of_backbones_are_divided(groups) -> None:
     folder, found, errors = groups
     assert found["families"]["codes"] == [0, 0], errors
-    told = json.loads((folder / "families-0.json").read_text())
-    assert set(told) == set(FAMILIES) and min(told.values()) > 2
+    message = json.loads((folder / "families-0.json").read_text())
+    assert set(message) == set(FAMILIES) and min(message.values()) > 2

@@ -47,8 +47,8 @@ def test_a_damaged_newest_one_is_named_and_passed_over(
     save_state(tmp_path, state(2))
     (tmp_path / "state.pt").write_bytes(damage)
     assert same(load_state(tmp_path), 1)
-    told = capsys.readouterr().err
-    assert "state.pt is damaged" in told and "going on from the state before it, state.previous.pt" in told
+    message = capsys.readouterr().err
+    assert "state.pt is damaged" in message and "going on from the state before it, state.previous.pt" in message
     (tmp_path / "state.previous.pt").write_bytes(damage)
     with pytest.raises(WildcatError, match=r"state\.pt is damaged: .*; state\.previous\.pt too; delete it to start"):
         load_state(tmp_path)
@@ -58,7 +58,7 @@ def test_a_damaged_newest_one_is_named_and_passed_over(
 
 
 def test_flipped_bits_and_cuts_are_noticed(tmp_path: Path) -> None:
-    """Wherever a bit flips, the state is refused or is the same: what no checksum covers says nothing."""
+    """Wherever a bit flips, the state is rejected or is the same: what no checksum covers says nothing."""
     save_state(tmp_path, state(1))
     save_state(tmp_path, state(2))
     file = tmp_path / "state.pt"

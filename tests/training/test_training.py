@@ -1,4 +1,4 @@
-"""Training: exact continuation, schedules, freezing, refusals, divergence, validation, awkward pictures."""
+"""Training: exact continuation, schedules, freezing, refusals, divergence, validation, awkward images."""
 
 import csv
 import json
@@ -118,7 +118,7 @@ def test_a_run_killed_again_and_again_ends_as_an_uninterrupted_one(tmp_path: Pat
     assert finished.returncode == 0, finished.stderr
 
     broken = tmp_path / "broken"
-    first = ["--out", broken, *flags(**settings, **{"workers": 1})]  # and with a worker process: the same pictures
+    first = ["--out", broken, *flags(**settings, **{"workers": 1})]  # and with a worker process: the same images
     again = ["--out", broken, "--resume"]
     left = [
         killed(broken, first, reached(0, 2)),  # within an epoch of 8 steps
@@ -170,10 +170,10 @@ def test_a_run_that_stops_after_every_saved_state(tmp_path: Path, plain: Path, m
 
 
 def test_a_finished_run_stays_as_it_is(tmp_path: Path) -> None:
-    data = tmp_path / "pictures"
+    data = tmp_path / "images"
     for label in "ab":
         for number in range(3):
-            trees.picture(data / label / f"{number}.png", colour=(40 * number, 90, 30))
+            trees.image(data / label / f"{number}.png", colour=(40 * number, 90, 30))
     config = tiny(data=f"folder:{data}", train_split="all", epochs=1, batch_size=2)
     folder = train(config, tmp_path / "run")
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir() if path.is_file()}
@@ -293,10 +293,10 @@ def test_automatic_settings_of_a_continued_run_are_its_own(plain: Path) -> None:
 
 
 def test_a_continued_run_sees_that_its_data_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = tmp_path / "pictures"
+    data = tmp_path / "images"
     for label in "ab":
         for number in range(3):
-            trees.picture(data / label / f"{number}.png", colour=(40 * number, 90, 30))
+            trees.image(data / label / f"{number}.png", colour=(40 * number, 90, 30))
     config = tiny(data=f"folder:{data}", train_split="all", epochs=2, batch_size=2)
     folder = tmp_path / "run"
 
@@ -308,10 +308,8 @@ def test_a_continued_run_sees_that_its_data_changed(tmp_path: Path, monkeypatch:
     with monkeypatch.context() as patch, pytest.raises(Stop):
         patch.setattr(loop, "save_state", save_and_stop)
         train(config, folder)
-    trees.picture(data / "b" / "more.png")
-    with pytest.raises(
-        WildcatError, match=r"has changed since .*: 7 usable training pictures of 2 classes instead of 6"
-    ):
+    trees.image(data / "b" / "more.png")
+    with pytest.raises(WildcatError, match=r"has changed since .*: 7 usable training images of 2 classes instead of 6"):
         train(config, folder, resume=True)
     (data / "b" / "more.png").unlink()
     train(config, folder, resume=True)
@@ -332,17 +330,17 @@ def test_another_seed_gives_other_weights(tmp_path: Path, plain: Path, seed: int
     assert not torch.equal(other["transfer.weight"], mine["transfer.weight"])
 
 
-def test_pictures_depend_on_seed_epoch_and_index_alone() -> None:
+def test_images_depend_on_seed_epoch_and_index_alone() -> None:
     config = tiny(crop_area=0.3)
     dataset, _ = loading.open_training_data(config)
-    pictures = loading.TrainingPictures(dataset, config)
-    pixels, labels = pictures[0, 5]
+    images = loading.TrainDataset(dataset, config)
+    pixels, labels = images[0, 5]
     assert pixels.shape == (64, 64, 3) and pixels.dtype == torch.uint8
     assert torch.equal(labels, torch.from_numpy(dataset.labels[5]))
-    pictures[3, 1]
-    assert torch.equal(pictures[0, 5][0], pixels)
-    assert torch.equal(loading.TrainingPictures(dataset, config)[0, 5][0], pixels)
-    assert not torch.equal(pictures[1, 5][0], pixels)
+    images[3, 1]
+    assert torch.equal(images[0, 5][0], pixels)
+    assert torch.equal(loading.TrainDataset(dataset, config)[0, 5][0], pixels)
+    assert not torch.equal(images[1, 5][0], pixels)
 
 
 def test_an_epoch_is_a_permutation_that_may_start_in_its_middle() -> None:
@@ -399,13 +397,13 @@ def test_training_is_sgd_by_hand(tmp_path: Path) -> None:
     dataset, _ = training.open_training_data(config)
     torch.manual_seed(config.seed)
     model = build_model(config, len(dataset.classes), pretrained=True).train()
-    pictures = loading.TrainingPictures(dataset, config)
+    images = loading.TrainDataset(dataset, config)
     velocity = {name: torch.zeros_like(value) for name, value in model.named_parameters()}
     sampler = loading.EpochSampler(total=24, used=24, seed=config.seed)
     for step, factor in enumerate(factors):
         sampler.epoch = step // 6
-        batch = [pictures[key] for key in list(sampler)[4 * (step % 6) :][:4]]
-        pixels = torch.stack([picture for picture, _ in batch]).permute(0, 3, 1, 2)
+        batch = [images[key] for key in list(sampler)[4 * (step % 6) :][:4]]
+        pixels = torch.stack([image for image, _ in batch]).permute(0, 3, 1, 2)
         targets = (torch.stack([labels for _, labels in batch]) >= 0).float()  # difficult counts as present
         scores = model(model.normalize(pixels)).scores
         loss = -(targets * scores.sigmoid().log() + (1 - targets) * (-scores).sigmoid().log()).mean()
@@ -420,7 +418,7 @@ def test_training_is_sgd_by_hand(tmp_path: Path) -> None:
         torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-5, msg=lambda m, name=name: f"{name}: {m}")
 
 
-def test_the_trunk_learns_at_a_multiple_of_the_heads_rate(tmp_path: Path) -> None:
+def test_the_backbone_learns_at_a_multiple_of_the_heads_rate(tmp_path: Path) -> None:
     # One step without momentum moves weights by rate x gradient.
     settings = {"epochs": 1, "batch_size": 24, "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant", "lr": 0.5}
     still, half, full = (
@@ -441,12 +439,12 @@ def test_the_trunk_learns_at_a_multiple_of_the_heads_rate(tmp_path: Path) -> Non
 
 
 @pytest.fixture(scope="module")
-def trunk_weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.Tensor]]:
-    """A state dict file of the tiny trunk with statistics that are not those of a new BatchNorm, and its content."""
+def backbone_weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.Tensor]]:
+    """A state dict file of the tiny backbone with statistics that are not those of a new BatchNorm, and its content."""
     torch.manual_seed(5)
     net = build_model(tiny(), 8, pretrained=False).backbone.net
     state = {name: v.uniform_(0.5, 1.5) if "running_var" in name else v for name, v in net.state_dict().items()}
-    file = tmp_path_factory.mktemp("weights") / "trunk.pth"
+    file = tmp_path_factory.mktemp("weights") / "backbone.pth"
     torch.save(state, file)
     return file, {f"backbone.net.{name}": value.clone() for name, value in state.items()}
 
@@ -469,8 +467,8 @@ NORMS = {
         ({"freeze_batch_norm": True}, lambda name: name in NORMS),
     ],
 )
-def test_what_is_frozen_stays_with_its_statistics(tmp_path: Path, trunk_weights, settings: dict, frozen) -> None:
-    file, before = trunk_weights
+def test_what_is_frozen_stays_with_its_statistics(tmp_path: Path, backbone_weights, settings: dict, frozen) -> None:
+    file, before = backbone_weights
     config = tiny(**settings, weights=str(file), val_fraction=0.2, epochs=1)
     after = tensors(train(config, tmp_path / "run"))
     changed = {name for name in before if not torch.equal(after[name], before[name])}
@@ -485,9 +483,11 @@ def test_freezing_more_stages_than_there_are(tmp_path: Path) -> None:
         train(tiny(freeze_stages=6), tmp_path / "run")
 
 
-def test_a_continued_run_needs_no_weights_file(tmp_path: Path, trunk_weights, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "trunk.pth"
-    file.write_bytes(trunk_weights[0].read_bytes())
+def test_a_continued_run_needs_no_weights_file(
+    tmp_path: Path, backbone_weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "backbone.pth"
+    file.write_bytes(backbone_weights[0].read_bytes())
     whole = train(tiny(weights=str(file)), tmp_path / "whole")
     save = loop.save_state
 
@@ -567,11 +567,11 @@ def test_validation_rows_and_curves_that_never_choose_the_epoch(tmp_path: Path, 
         assert [event.value for event in scalars[name]] == pytest.approx([float(row[name]) for row in table], rel=1e-5)
 
 
-def test_bad_pictures_of_the_validation_split_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_images_of_the_validation_split_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for split in ("train", "val"):
         for label in "ab":
             for number in range(2):
-                trees.picture(tmp_path / split / label / f"{number}.png", colour=(40 * number, 90, 30))
+                trees.image(tmp_path / split / label / f"{number}.png", colour=(40 * number, 90, 30))
     (tmp_path / "val" / "a" / "broken.png").write_text("x")
     config = tiny(data=f"folder:{tmp_path}", train_split="train", val_split="val")
     with pytest.raises(WildcatError, match=r"a/broken\.png"):
@@ -612,12 +612,12 @@ def test_a_held_out_fraction_is_not_trained_on(tmp_path: Path) -> None:
     assert all(float(row["val_loss"]) > 0 for row in rows(folder))
 
 
-def test_one_class_a_picture(tmp_path: Path) -> None:
-    data = tmp_path / "pictures"
+def test_one_class_a_image(tmp_path: Path) -> None:
+    data = tmp_path / "images"
     for label, colour in {"red": (200, 10, 10), "blue": (10, 10, 200)}.items():
         for number in range(8):
-            trees.picture(data / "train" / label / f"{number}.png", colour=colour)
-        trees.picture(data / "val" / label / "0.png", colour=colour)
+            trees.image(data / "train" / label / f"{number}.png", colour=colour)
+        trees.image(data / "val" / label / "0.png", colour=colour)
     folder = train(
         tiny(data=f"folder:{data}", train_split="train", val_split="val", epochs=12, lr=0.02), tmp_path / "run"
     )
@@ -637,9 +637,9 @@ def test_the_loss_falls(plain: Path) -> None:
 
 
 def test_what_is_learnt_is_learnt_from_tags(tmp_path: Path) -> None:
-    """Colours are told apart by a trunk that starts from nothing."""
+    """Colours are told apart by a backbone that starts from nothing."""
     rng = np.random.default_rng(0)
-    lines = ["picture,tags"]
+    lines = ["image,tags"]
     for number in range(24):
         present = [name for name in ("red", "blue") if rng.random() < 0.5]
         pixels = np.full((48, 64, 3), 90, np.uint8)
@@ -674,7 +674,7 @@ def test_mistakes(tmp_path: Path, settings: dict, message: str) -> None:
 @pytest.mark.parametrize("settings", [{"train_split": "test"}, {"train_split": "trainval", "val_split": "test"}])
 def test_a_split_without_labels(tmp_path: Path, settings: dict) -> None:
     trees.unlabelled(trees.voc(tmp_path, 2012))
-    with pytest.raises(WildcatError, match=r"test has no labels: none of its 1 pictures"):
+    with pytest.raises(WildcatError, match=r"test has no labels: none of its 1 images"):
         train(tiny(data=f"voc12:{tmp_path}", **settings), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -683,33 +683,33 @@ def test_a_split_without_labels(tmp_path: Path, settings: dict) -> None:
     "settings", [{"batch_size": 1}, {"batch_size": 4, "accumulate": 4}, {"batch_size": 3, "accumulate": 2}]
 )
 def test_batches_too_small_for_batch_norm(tmp_path: Path, settings: dict) -> None:
-    settings |= {"image_size": 32, "epochs": 1}  # one cell behind the trunk
-    with pytest.raises(WildcatError) as told:
+    settings |= {"image_size": 32, "epochs": 1}  # one cell behind the backbone
+    with pytest.raises(WildcatError) as message:
         train(tiny(**settings), tmp_path / "run")
     assert re.fullmatch(
         r"BatchNorm cannot learn from one value .* batch_size or image_size, .* accumulate \(now \d\).*",
-        str(told.value),
+        str(message.value),
     )
     train(tiny(**settings, freeze_batch_norm=True), tmp_path / "frozen")
     train(tiny(**{**settings, "image_size": 64}), tmp_path / "larger")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_picture_that_vanishes_while_training_is_named(
+def test_a_image_that_vanishes_while_training_is_named(
     tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for label in "ab":
-        trees.picture(tmp_path / "pictures" / label / "0.png")
+        trees.image(tmp_path / "images" / label / "0.png")
 
     def checked_before_it_vanished(dataset, **_: object):
-        (tmp_path / "pictures" / "a" / "0.png").unlink()
+        (tmp_path / "images" / "a" / "0.png").unlink()
         return dataset, CheckReport("looked at", len(dataset))
 
     monkeypatch.setattr(loading, "check_dataset", checked_before_it_vanished)
-    config = tiny(data=f"folder:{tmp_path / 'pictures'}", train_split="all", batch_size=2, workers=workers)
+    config = tiny(data=f"folder:{tmp_path / 'images'}", train_split="all", batch_size=2, workers=workers)
     with pytest.raises(WildcatError) as caught:
         train(config, tmp_path / "run")
-    assert str(caught.value) == f"{tmp_path / 'pictures' / 'a' / '0.png'}: no such file"
+    assert str(caught.value) == f"{tmp_path / 'images' / 'a' / '0.png'}: no such file"
 
 
 def test_precision_is_measured_and_kept(tmp_path: Path) -> None:
@@ -725,32 +725,32 @@ def test_bf16_trains(tmp_path: Path) -> None:
     assert last < first
 
 
-# Awkward pictures, through the command line
+# Awkward images, through the command line
 
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A class of good pictures, one of awkward ones, and a CSV of both."""
-    folder = tmp_path_factory.mktemp("mixed") / "pictures"
+    """A class of good images, one of awkward ones, and a CSV of both."""
+    folder = tmp_path_factory.mktemp("mixed") / "images"
     awkward.write_all(folder / "awkward")
     for number in range(4):
-        trees.picture(folder / "plain" / f"{number}.jpg", colour=(50 * number, 80, 160))
+        trees.image(folder / "plain" / f"{number}.jpg", colour=(50 * number, 80, 160))
     lines = [f"awkward/{name},odd" for name in (*awkward.GOOD, *awkward.BAD)]
     lines += [f"plain/{number}.jpg,plain;calm" for number in range(4)]
-    trees.write(folder / "tags.csv", "\n".join(["picture,tags", *lines]))
+    trees.write(folder / "tags.csv", "\n".join(["image,tags", *lines]))
     return folder
 
 
 @pytest.mark.parametrize("kind", ["folder", "tags"])
-def test_awkward_pictures(mixed: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_awkward_images(mixed: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     data = f"folder:{mixed}" if kind == "folder" else f"tags:{mixed / 'tags.csv'}"
     arguments = ["train", "--out", str(tmp_path / "run"), *flags(data=data, train_split="all", epochs=1, workers=1)]
 
     assert main([*arguments, "--on-bad-image", "error"]) == 2
-    told = capsys.readouterr()
-    assert "4 pictures cannot be read" in told.err and "on-bad-image skip" in told.err
-    assert all(name in told.err for name in awkward.BAD) and "Traceback" not in told.err
-    assert len(told.err.strip().splitlines()) <= 3
+    message = capsys.readouterr()
+    assert "4 images cannot be read" in message.err and "on-bad-image skip" in message.err
+    assert all(name in message.err for name in awkward.BAD) and "Traceback" not in message.err
+    assert len(message.err.strip().splitlines()) <= 3
     assert not (tmp_path / "run").exists()
 
     finished = run(*arguments, "--on-bad-image", "skip")
@@ -765,14 +765,14 @@ def test_awkward_pictures(mixed: Path, tmp_path: Path, kind: str, capsys: pytest
     assert main(evaluate) == 2
     assert "on-bad-image skip" in capsys.readouterr().err
     assert main([*evaluate, "--on-bad-image", "skip"]) == 0
-    told = capsys.readouterr()
-    assert all(name in told.err for name in awkward.BAD)
+    message = capsys.readouterr()
+    assert all(name in message.err for name in awkward.BAD)
     assert json.loads((tmp_path / "run" / "results.json").read_text())["images"] == found.images
 
-    pictures = str(mixed / "awkward")
-    assert main(["predict", str(tmp_path / "run"), pictures, "--out", str(tmp_path / "found")]) == 1
-    told = capsys.readouterr()
-    assert all(name in told.err for name in awkward.BAD)
+    images = str(mixed / "awkward")
+    assert main(["predict", str(tmp_path / "run"), images, "--out", str(tmp_path / "found")]) == 1
+    message = capsys.readouterr()
+    assert all(name in message.err for name in awkward.BAD)
     lines = (tmp_path / "found" / "predictions.jsonl").read_text().splitlines()
     assert [Path(json.loads(line)["file"]).name for line in lines] == sorted(awkward.GOOD)
     assert len(list((tmp_path / "found" / "overlay").iterdir())) == len(awkward.GOOD)
@@ -783,7 +783,7 @@ def test_awkward_pictures(mixed: Path, tmp_path: Path, kind: str, capsys: pytest
 
 @pytest.fixture(scope="module")
 def devkit(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Four real pictures in VOC's layout."""
+    """Four real images in VOC's layout."""
     theirs = real_data / "voc07-mini" / "VOCdevkit" / "VOC2007"
     ours = tmp_path_factory.mktemp("data") / "VOCdevkit" / "VOC2007"
     (ours / "ImageSets" / "Main").mkdir(parents=True)
@@ -817,7 +817,7 @@ def test_recipe_voc07_trains_a_few_steps_and_continues(devkit: str, torch_home, 
     assert killed(folder, arguments, reached(1, 0), TORCH_HOME=str(home)) == (1, 0)
     config = read_run(folder).config
     assert (config.backbone, config.num_maps, config.kmax, config.alpha) == ("resnet101", 8, 0.2, 0.7)
-    finished = run("train", "--out", folder, "--resume", TORCH_HOME=str(tmp_path))  # what goes on has its weights
+    finished = run("train", "--out", folder, "--resume", TORCH_HOME=str(tmp_path))  # what resumes has its weights
     assert finished.returncode == 0, finished.stderr
     assert [row["epoch"] for row in rows(folder)] == ["1", "2"]
     # It started from the file: random weights of another seed would have nothing in common with these.
@@ -833,7 +833,7 @@ def test_recipe_voc07_takes_a_step_at_its_own_size(
     devkit: str, torch_home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(torch_home[0]))
-    # As the recipe is, but for four pictures a step, the measurement of bf16 and the worker process.
+    # As the recipe is, but for four images a step, the measurement of bf16 and the worker process.
     short = ["--epochs", "1", "--batch-size", "4", "--precision", "fp32", "--workers", "0"]
     arguments = ["--data", devkit, "--train-split", "trainval", "--recipe", "voc07", *short]
     assert main(["train", *arguments, "--out", str(tmp_path / "run")]) == 0

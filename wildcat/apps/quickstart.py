@@ -1,4 +1,4 @@
-"""The first three minutes: train on drawn pictures, score, and look at photographs with no training at all."""
+"""The first three minutes: train on synthetic images, score, and look at photographs with no training at all."""
 
 import time
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from wildcat.config import TrainConfig
 from wildcat.data.photographs import sample_photographs
 from wildcat.data.registry import open_dataset
 from wildcat.evaluation.results import summary
-from wildcat.evaluation.scoring import observe, results_of
+from wildcat.evaluation.scoring import build_results, collect
 from wildcat.prediction.items import dataset_items
 from wildcat.prediction.loading import load
 from wildcat.render import sheets
@@ -21,12 +21,12 @@ from wildcat.runs.folder import read_run
 from wildcat.system.files import write_atomically, write_json
 from wildcat.training.launch import train
 
-ROWS = 3  # of overlays.jpg, of two pictures each
+ROWS = 3  # of overlays.jpg, of two images each
 REPORTED = 2  # failures of a class on the page, and as many of the best: it takes seconds
 
 
 def quickstart(out: Path, recipe: dict[str, Any]) -> dict[str, Any]:
-    """Train on the synthetic data, score the held-out pictures, write a report and overlays.
+    """Train on the synthetic data, score the held-out images, write a report and overlays.
 
     Args:
         out: folder: ``run/``, ``results.json``, ``report.html``, ``overlays.jpg`` and one overlay per photograph.
@@ -36,11 +36,11 @@ def quickstart(out: Path, recipe: dict[str, Any]) -> dict[str, Any]:
         The content of results.json.
     """
     config = TrainConfig(**recipe)
-    run = train(config, out / "run", resume=True)  # called again, it goes on where it was
+    run = train(config, out / "run", resume=True)  # called again, it resumes where it was
     predictor = load(run)
     dataset, start = open_dataset(config.data, split="test"), time.perf_counter()
-    scores = observe(predictor, dataset)
-    results = results_of(predictor, scores, time.perf_counter() - start)
+    scores = collect(predictor, dataset)
+    results = build_results(predictor, scores, time.perf_counter() - start)
     write_json(out / "results.json", results)
     print(summary(results))
     page = render_page(
@@ -65,13 +65,13 @@ def quickstart(out: Path, recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def rows_of_two(counts: Sequence[int]) -> list[int]:
-    """Pictures for rows that are full: on the left those with one class, on the right those with two.
+    """Images for rows that are full: on the left those with one class, on the right those with two.
 
     Args:
-        counts: classes found in each picture.
+        counts: classes found in each image.
 
     Returns:
-        Indices row by row, :data:`ROWS` rows of two where there are so many pictures. Where pictures of one or of two
+        Indices row by row, :data:`ROWS` rows of two where there are so many images. Where images of one or of two
         classes are too few, others stand in, those of the fewest classes first.
     """
     one, two = ([i for i, count in enumerate(counts) if count == wanted][:ROWS] for wanted in (1, 2))

@@ -1,4 +1,4 @@
-"""What every trunk is: (N, 3, H, W) to features (N, D, h, w), and what it declares of itself and can freeze."""
+"""What every backbone is: (N, 3, H, W) to features (N, D, h, w), and what it declares of itself and can freeze."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 
 class Backbone(nn.Module):
-    """A trunk and what it declares about itself.
+    """A backbone and what it declares about itself.
 
     Attributes:
         name: the name it was created by.
@@ -64,7 +64,7 @@ class Backbone(nn.Module):
 
         Args:
             stages: how many stages to freeze, from the input; -1 freezes all.
-            batch_norm: also freeze every BatchNorm of the trunk, statistics and affine parameters.
+            batch_norm: also freeze every BatchNorm of the backbone, statistics and affine parameters.
             depthwise: also freeze every depthwise convolution. They hold few parameters, but on a CPU the gradient of
                 their filters takes a third of a training step.
 

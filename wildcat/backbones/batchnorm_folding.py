@@ -94,7 +94,7 @@ def _mixed(mixin: type[Any], base: type[Any]) -> type[Any]:
     return type(f"{mixin.__name__.strip('_')}{base.__name__}", (mixin, base), {})
 
 
-def fold_norms(net: nn.Module, example: Tensor) -> int:
+def fold_batchnorm(net: nn.Module, example: Tensor) -> int:
     """Let each BatchNorm that alone follows a convolution be computed inside it whenever it is in evaluation mode.
 
     Args:
@@ -146,8 +146,8 @@ def fold_norms(net: nn.Module, example: Tensor) -> int:
     return folded
 
 
-def baked(net: nn.Module) -> nn.Module:
-    """A copy for prediction, in evaluation mode: what :func:`fold_norms` has joined has its final filters.
+def with_folded_batchnorm(net: nn.Module) -> nn.Module:
+    """A copy for prediction, in evaluation mode: what :func:`fold_batchnorm` has joined has its final filters.
 
     It computes the same, bit by bit. It cannot be trained, and takes no state dict.
     """

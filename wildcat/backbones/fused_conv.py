@@ -1,6 +1,6 @@
 """Convolution, addition and activation in one pass over memory, on a CPU.
 
-On processors with fast matrix arithmetic the activations of a network take longer than its convolutions: they read and
+On CPUs with fast matrix arithmetic the activations of a network take longer than its convolutions: they read and
 write whole feature maps. oneDNN applies them while the convolution's result is still at hand. PyTorch has these
 operators for its compiler; where they are absent the same is computed in steps. Only :func:`conv_relu6` has a gradient.
 """

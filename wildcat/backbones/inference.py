@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from wildcat.backbones import Backbone
 from wildcat.backbones.efficientnet_lite import EfficientNetLite
 from wildcat.backbones.fused_conv import activate, conv_add_relu
-from wildcat.system.devices import processor_has_matrix_units
+from wildcat.system.devices import cpu_has_matrix_units
 
 
-class HalfTrunk(nn.Module):
-    """A trunk that computes in bf16 between single precision in and out, so that the head ranks in single precision."""
+class Bf16Backbone(nn.Module):
+    """A backbone that computes in bf16, with float32 in and out, so that the head ranks in single precision."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
@@ -63,14 +63,14 @@ def _fuse_resnet(net: Any) -> None:
 
 
 def bf16_pays(backbone: Backbone) -> bool:
-    """Whether bf16 is faster, by what the device has and the trunk needs: the same answer every time.
+    """Whether bf16 is faster, by what the device has and the backbone needs: the same answer every time.
 
-    It needs matrix units, and convolutions that can use them: not depthwise ones, but for those of the lite trunks,
+    It needs matrix units, and convolutions that can use them: not depthwise ones, but for those of the lite backbones,
     whose activations are computed with them.
     """
     device = next(backbone.parameters()).device
     if device.type == "cpu":
-        has_units = processor_has_matrix_units()
+        has_units = cpu_has_matrix_units()
     else:
         has_units = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     dense = all(m.groups == 1 for m in backbone.modules() if isinstance(m, nn.Conv2d))

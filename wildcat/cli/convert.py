@@ -26,8 +26,8 @@ wildcat convert mit67.pth.tar --classes names.txt --kmax 0.4 --alpha 1 --single-
     parser.add_argument("--kmax", type=Regions, required=True, metavar="K", help="k that it was trained with")
     parser.add_argument("--kmin", type=Regions | None, metavar="K", help="k-, if it differs from k+")
     parser.add_argument("--alpha", type=float, required=True, metavar="A", help="alpha that it was trained with")
-    parser.add_argument("--image-size", type=int, default=448, metavar="N", help="side of its pictures; default: 448")
-    parser.add_argument("--single-label", action="store_true", help="pictures have exactly one class, as in MIT67")
+    parser.add_argument("--image-size", type=int, default=448, metavar="N", help="side of its images; default: 448")
+    parser.add_argument("--single-label", action="store_true", help="images have exactly one class, as in MIT67")
     arguments = parser.parse_args(argv)
 
     from wildcat.runs.convert import convert, read_classes
@@ -42,6 +42,6 @@ wildcat convert mit67.pth.tar --classes names.txt --kmax 0.4 --alpha 1 --single-
         image_size=arguments.image_size,
         multi_label=not arguments.single_label,
     )
-    told = f"{run.config.backbone}, {len(run.classes)} classes, {run.config.num_maps} maps per class"
-    print(f"converted: {arguments.out} ({told})")
+    message = f"{run.config.backbone}, {len(run.classes)} classes, {run.config.num_maps} maps per class"
+    print(f"converted: {arguments.out} ({message})")
     return 0

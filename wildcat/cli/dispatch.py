@@ -11,17 +11,17 @@ from wildcat.errors import WildcatError, guess
 
 # name -> what it does; each is the `main` of a file in wildcat/commands
 COMMANDS = {
-    "quickstart": "try everything on drawn pictures; needs no files",
+    "quickstart": "try everything on synthetic images; needs no files",
     "train": "train a model from image labels",
-    "evaluate": "score a run on a data set",
+    "evaluate": "score a run on a dataset",
     "report": "one HTML page about a run: figures, curves, failures",
-    "predict": "classify pictures, point at what is in them, segment them",
-    "batch": "predict millions of pictures, on one machine or many",
+    "predict": "classify images, point at what is in them, segment them",
+    "batch": "predict millions of images, on one machine or many",
     "export": "write a model as ONNX, OpenVINO or torch.export",
     "push": "share a run on the Hugging Face hub",
     "convert": "make a run of a checkpoint of the authors' code",
     "reproduce": "repeat tables and figures of the paper",
-    "serve": "show a web page for pictures of yours",
+    "serve": "show a web page for images of yours",
     "completion": "let bash or zsh complete commands and options",
 }
 
@@ -32,7 +32,7 @@ def _overview() -> str:
         [
             "usage: wildcat COMMAND ...",
             "",
-            "Classify pictures, point at what is in them and segment them, learning from image tags alone.",
+            "Classify images, point at what is in them and segment them, learning from image tags alone.",
             "",
             "commands:",
             *lines,
@@ -55,7 +55,7 @@ def _dispatch(argv: list[str]) -> int:
     return exit_code
 
 
-def _told(error: Exception) -> str:
+def _message(error: Exception) -> str:
     """The message, without the number that an error of the system begins with."""
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
@@ -63,7 +63,7 @@ def _told(error: Exception) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code is 0, 1 if some pictures were skipped, 2 for a mistake of the user's."""
+    """Run a command; the exit code is 0, 1 if some images were skipped, 2 for a mistake of the user's."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         try:
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--debug" in argv:
             traceback.print_exc()
         else:
-            print(f"wildcat: error: {_told(error)}", file=sys.stderr)
+            print(f"wildcat: error: {_message(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("wildcat: stopped", file=sys.stderr)

@@ -13,22 +13,22 @@ def main(argv: Sequence[str]) -> int:
     """Run the command."""
     parser = command_parser(
         "evaluate",
-        "Score a run on a data set. Scores are written to RUN/results.json, or where --json says.",
+        "Score a run on a dataset. Scores are written to RUN/results.json, or where --json says.",
         """
 wildcat evaluate runs/mine
-wildcat evaluate runs/mine --data folder:my_pictures --split test --tasks classification
+wildcat evaluate runs/mine --data folder:my_images --split test --tasks classification
 wildcat evaluate runs/voc07 --data voc07:data --score-sizes 320,448,576 --map-sizes 576 --mirror
 wildcat evaluate runs/voc12 --data voc12:data --split test --tasks classification --submission upload
-wildcat evaluate runs/mine --data folder:my_pictures --json - | jq .classification.map_area
+wildcat evaluate runs/mine --data folder:my_images --json - | jq .classification.map_area
 wildcat evaluate runs/voc07 --precision bf16
 wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-background threshold --crf
 """,
     )
     parser.add_argument("run", metavar="RUN", help="a run's folder")
     parser.add_argument(
-        "--data", metavar="SPEC", help="data set; that of results.json, or of the training, unless given"
+        "--data", metavar="SPEC", help="dataset; that of results.json, or of the training, unless given"
     )
-    parser.add_argument("--split", help="split to score; the data set's usual one unless given")
+    parser.add_argument("--split", help="split to score; the dataset's usual one unless given")
     parser.add_argument(
         "--tasks",
         metavar="TASK,...",
@@ -37,13 +37,13 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
     add_runtime(parser)
     add_device(parser)
     parser.add_argument(
-        "--precision", choices=["fp32", "bf16"], default="fp32", help="of the trunk; bf16 is faster on many machines"
+        "--precision", choices=["fp32", "bf16"], default="fp32", help="of the backbone; bf16 is faster on many machines"
     )
     parser.add_argument("--on-bad-image", choices=["error", "skip"], default="error", help="what to do with bad files")
     parser.add_argument("--json", metavar="FILE", help="where to write the results; - prints them, and nothing else")
-    parser.add_argument("--score-sizes", type=sizes, help="sides at which pictures are read for scores, not the run's")
+    parser.add_argument("--score-sizes", type=sizes, help="sides at which images are read for scores, not the run's")
     parser.add_argument("--map-sizes", type=sizes, help="sides at which they are read for points and masks")
-    parser.add_argument("--mirror", action="store_true", default=None, help="read the mirrored picture too and average")
+    parser.add_argument("--mirror", action="store_true", default=None, help="read the mirrored image too and average")
     parser.add_argument(
         "--submission",
         metavar="DIR",
@@ -69,7 +69,7 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
     from wildcat.runs.folder import read_settings, save_background
     from wildcat.system.files import write_json
 
-    told = sys.stderr if arguments.json == "-" else sys.stdout
+    stream = sys.stderr if arguments.json == "-" else sys.stdout
 
     def opened() -> Predictor:
         predictor = load(
@@ -100,14 +100,14 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
         background, miou = fit_masks(predictor, config.data, trained_on, arguments.fit_background, on_bad_image)
         save_background(Path(arguments.run), background, f"{config.data} {trained_on}", miou)
         predictor = opened()
-        print(f"background: {background}, mIoU {miou:.1f} on the masks of {trained_on}", file=told)
+        print(f"background: {background}, mIoU {miou:.1f} on the masks of {trained_on}", file=stream)
     split = split or default_splits(data)[1]
     dataset = open_scored(data, split, predictor.settings.classes, arguments.on_bad_image)
     results = evaluate(predictor, dataset, tasks=tasks, labels=arguments.labels, crf=arguments.crf)
     doubts = seen_in_training(arguments.run, dataset)
     if doubts:
         results["warnings"] = doubts
-    print(summary(results), file=told)
+    print(summary(results), file=stream)
     for doubt in doubts:
         print(f"warning: {doubt}", file=sys.stderr)
     if arguments.json == "-":

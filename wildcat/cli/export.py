@@ -13,7 +13,7 @@ def main(argv: Sequence[str]) -> int:
         "Write a model as a file for other programs. The file is run and compared with the model before it is kept.",
         """
 wildcat export runs/voc07 --format onnx
-wildcat export runs/mine --format onnx --check pictures/
+wildcat export runs/mine --format onnx --check images/
 wildcat export runs/voc07 --format openvino --out voc07.xml
 wildcat export imagenet --format onnx --out imagenet.onnx
 """,
@@ -24,20 +24,20 @@ wildcat export imagenet --format onnx --out imagenet.onnx
         "--out", metavar="FILE", help="the file: .onnx, .xml or .pt2; RUN/exports/model.onnx and so on unless given"
     )
     parser.add_argument(
-        "--check", nargs="+", default=[], metavar="PICTURE", help="pictures, or folders of them, to compare on as well"
+        "--check", nargs="+", default=[], metavar="IMAGE", help="images, or folders of them, to compare on as well"
     )
     arguments = parser.parse_args(argv)
 
-    from wildcat.data.images import pictures_at
+    from wildcat.data.images import image_files_at
     from wildcat.export.write import SUFFIX, export
     from wildcat.prediction.loading import exports_folder, load
 
     file = Path(arguments.out) if arguments.out else exports_folder(arguments.run) / f"model{SUFFIX[arguments.format]}"
-    pictures = pictures_at(arguments.check)
+    images = image_files_at(arguments.check)
     predictor = load(arguments.run, device="cpu")
-    made = export(predictor.model, predictor.settings, file, arguments.format, pictures)
+    made = export(predictor.model, predictor.settings, file, arguments.format, images)
     print(f"exported: {made.file}")
-    also = f" and the {len(pictures)} given" if pictures else ""
-    told = ", ".join(f"{name.replace('_', ' ')} {value:.1e}" for name, value in made.differences.items())
-    print(f"largest differences from PyTorch, on drawn pictures{also}: {told}")
+    also = f" and the {len(images)} given" if images else ""
+    message = ", ".join(f"{name.replace('_', ' ')} {value:.1e}" for name, value in made.differences.items())
+    print(f"largest differences from PyTorch, on synthetic images{also}: {message}")
     return 0

@@ -33,18 +33,18 @@ class CommandParser(jsonargparse.ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what ``main`` prints."""
-        told = " ".join(str(message).split())
+        message = " ".join(str(message).split())
         kinds = typing.get_type_hints(TrainConfig)
         # jsonargparse names Python's types; say it as the settings do.
-        if (wrong := re.match(r'Parser key "(\w+)": .*(?:Got value|Given value): (.*)', told)) and wrong[1] in kinds:
-            told = f"{flag(wrong[1])} must be {settings.told(kinds[wrong[1]])}; got {wrong[2]!r}"
-        elif wrong := re.match(r"Parser key \"(\w+)\": Expected a <class '(int|float)'>. Got value: (.*)", told):
+        if (wrong := re.match(r'Parser key "(\w+)": .*(?:Got value|Given value): (.*)', message)) and wrong[1] in kinds:
+            message = f"{flag(wrong[1])} must be {settings.describe_type(kinds[wrong[1]])}; got {wrong[2]!r}"
+        elif wrong := re.match(r"Parser key \"(\w+)\": Expected a <class '(int|float)'>. Got value: (.*)", message):
             kind = {"int": int, "float": float}[wrong[2]]
-            told = f"{flag(wrong[1])} must be {settings.told(kind)}; got {wrong[3]!r}"
-        if unknown := re.match(r"unrecognized arguments: (--[\w-]+)", told):
+            message = f"{flag(wrong[1])} must be {settings.describe_type(kind)}; got {wrong[3]!r}"
+        if unknown := re.match(r"unrecognized arguments: (--[\w-]+)", message):
             names = [option.lstrip("-") for option in self._option_string_actions]  # dashes are no likeness
-            told += guess(unknown[1].lstrip("-"), names, before="--")
-        raise WildcatError(f"{told} (see {self.prog} --help)") from ex
+            message += guess(unknown[1].lstrip("-"), names, before="--")
+        raise WildcatError(f"{message} (see {self.prog} --help)") from ex
 
 
 def sizes(value: Any) -> list[int]:
@@ -52,8 +52,8 @@ def sizes(value: Any) -> list[int]:
     try:
         return [int(v) for v in (value.split(",") if isinstance(value, str) else value)]
     except (TypeError, ValueError):
-        told = f"sizes are whole numbers separated by commas, such as 320,448; got {value!r}"
-        raise argparse.ArgumentTypeError(told) from None
+        message = f"sizes are whole numbers separated by commas, such as 320,448; got {value!r}"
+        raise argparse.ArgumentTypeError(message) from None
 
 
 def threshold(value: Any) -> Any:
@@ -65,8 +65,8 @@ def threshold(value: Any) -> Any:
             return _probability(value)
         return {name: _probability(number) for name, _, number in (part.rpartition("=") for part in value.split(","))}
     except ValueError:
-        told = f"a threshold is a probability, from 0 to 1, or CLASS=P,CLASS=P; got {value}"
-        raise argparse.ArgumentTypeError(told) from None
+        message = f"a threshold is a probability, from 0 to 1, or CLASS=P,CLASS=P; got {value}"
+        raise argparse.ArgumentTypeError(message) from None
 
 
 def _probability(text: str) -> float:
@@ -163,7 +163,7 @@ def add_runtime(parser: CommandParser) -> None:
 
 
 def add_reading(parser: CommandParser) -> None:
-    """The options of how pictures are read and which classes count as predicted."""
+    """The options of how images are read and which classes count as predicted."""
     parser.add_argument(
         "--threshold",
         type=threshold,
@@ -171,7 +171,7 @@ def add_reading(parser: CommandParser) -> None:
         metavar="P|CLASS=P,...",
         help="probability from which a class is predicted, for all classes or by class (default: 0.5)",
     )
-    parser.add_argument("--batch-size", type=int, default=8, help="pictures per pass (default: 8)")
+    parser.add_argument("--batch-size", type=int, default=8, help="images per pass (default: 8)")
     parser.add_argument(
         "--precision", choices=["auto", "fp32", "bf16"], default="auto", help="auto: bf16 where it is faster"
     )

@@ -11,7 +11,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the command."""
     parser = command_parser(
         "quickstart",
-        "Train on drawn pictures, score, and show the embedded ImageNet classifier on photographs; needs no files.",
+        "Train on synthetic images, score, and show the embedded ImageNet classifier on photographs; needs no files.",
         "wildcat quickstart --out runs/quickstart",
     )
     parser.add_argument("--out", default="runs/quickstart", metavar="DIR", help="folder for everything it makes")

@@ -10,7 +10,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the command."""
     parser = command_parser(
         "report",
-        "Write one HTML page about a run: figures, curves, and the pictures in which it fails. It needs no network.",
+        "Write one HTML page about a run: figures, curves, and the images in which it fails. It needs no network.",
         """
 wildcat report runs/mine
 wildcat report runs/voc07 --data voc07:data --split test --out voc07.html
@@ -18,12 +18,12 @@ wildcat report runs/voc07 --data voc07:data --split test --out voc07.html
     )
     parser.add_argument("run", metavar="RUN", help="a run's folder")
     parser.add_argument(
-        "--data", metavar="SPEC", help="data set; that of results.json, or of the training, unless given"
+        "--data", metavar="SPEC", help="dataset; that of results.json, or of the training, unless given"
     )
     parser.add_argument("--split", help="split to look at; the one of results.json, or the usual one, unless given")
     parser.add_argument("--out", metavar="FILE", help="the page; RUN/report.html unless given")
     parser.add_argument("--title", metavar="TEXT", help="heading of the page; the folder's name unless given")
-    parser.add_argument("--pictures", type=int, default=1000, help="how many pictures are read at most (default: 1000)")
+    parser.add_argument("--images", type=int, default=1000, help="how many images are read at most (default: 1000)")
     add_device(parser)
     arguments = parser.parse_args(argv)
 
@@ -36,7 +36,7 @@ wildcat report runs/voc07 --data voc07:data --split test --out voc07.html
         data=arguments.data,
         split=arguments.split,
         title=arguments.title,
-        most_pictures=arguments.pictures,
+        max_images=arguments.images,
         device=arguments.device,
     )
     print(f"written: {out}")

@@ -10,7 +10,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the command."""
     parser = command_parser(
         "serve",
-        "Show a web page: drop pictures, see what is in them and where, take masks and points away.",
+        "Show a web page: drop images, see what is in them and where, take masks and points away.",
         """
 wildcat serve imagenet
 wildcat serve runs/mine --port 8000

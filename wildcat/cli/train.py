@@ -36,8 +36,8 @@ def main(argv: Sequence[str]) -> int:
         "train",
         "Train a model from image labels alone, and write its run's folder.",
         """
-wildcat train --data folder:my_pictures --out runs/mine
-wildcat train --data tags:pictures.csv --out runs/tags --epochs 15
+wildcat train --data folder:my_images --out runs/mine
+wildcat train --data tags:images.csv --out runs/tags --epochs 15
 wildcat train --data voc07:data --recipe voc07 --out runs/voc07
 wildcat train --data voc07:data --recipe voc07 --scales 320,448,576 --val-fraction 0.1 --out runs/voc07-scales
 wildcat train --data mit67:data --recipe mit67 --method features --out runs/mit67-features
@@ -71,6 +71,6 @@ wildcat train --out runs/voc07 --resume
 
         folder = train(config, arguments.out, **how)
     looks = ["serve"] if arguments.scales else ["report", "serve"]  # a report is about one model
-    told = ", or ".join(f"wildcat {look} {shlex.quote(str(folder))}" for look in looks)
-    print(f"trained: {folder}; look at it with: {told}")
+    message = ", or ".join(f"wildcat {look} {shlex.quote(str(folder))}" for look in looks)
+    print(f"trained: {folder}; look at it with: {message}")
     return 0

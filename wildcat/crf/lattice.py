@@ -1,4 +1,4 @@
-"""The permutohedral lattice: Gaussian filters over the pixels of a picture in 2 to 5 dimensions, in PyTorch alone.
+"""The permutohedral lattice: Gaussian filters over the pixels of an image in 2 to 5 dimensions, in PyTorch alone.
 
 Source: Adams, Baek and Davis, *Fast High-Dimensional Filtering Using the Permutohedral Lattice*, Eurographics 2010;
 scaling, order of the axes and normalisation as in the code of Krähenbühl and Koltun (2011).
@@ -200,8 +200,8 @@ class _KeyLayout:
         self.bits = math.prod(spans).bit_length()
         if self.bits > 63:
             raise ValueError(
-                "the sigmas are too small for a picture of this size: keys of the permutohedral lattice would need "
-                f"{self.bits} bits, and 63 is the most; use larger sigmas or a smaller picture"
+                "the sigmas are too small for an image of this size: keys of the permutohedral lattice would need "
+                f"{self.bits} bits, and 63 is the most; use larger sigmas or a smaller image"
             )
         self.strides = [math.prod(spans[i + 1 :]) for i in range(dims)]
         self.origin = -sum(low * stride for low, stride in zip(lows, self.strides, strict=True))

@@ -4,7 +4,7 @@ Source: Krähenbühl and Koltun, *Efficient Inference in Fully Connected CRFs wi
 
 Speed comes from :mod:`wildcat.crf.lattice`, and from three savings here: probabilities sum to one, so the last label is
 never filtered (two labels are one number per pixel); what is point-wise goes by chunks of pixels that stay in a core's
-cache; the Gaussian kernel's lattice depends on the size of the picture alone, and is kept for the next picture.
+cache; the Gaussian kernel's lattice depends on the size of the image alone, and is kept for the next image.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ArrayT = TypeVar("ArrayT", Tensor, npt.NDArray[np.floating])
 # The lattice's kernel is exactly zero beyond 6 sigmas (3 for the blur, 1.5 for each of the two simplices). So below 1/6
 # neighbouring pixels and grey levels are apart already: a smaller sigma would change nothing but the length of keys.
 _SMALLEST_SIGMA = 1 / 8
-_CACHED_PIXELS = 2**20  # a Gaussian lattice takes about 60 bytes a pixel; those of larger pictures are not kept
+_CACHED_PIXELS = 2**20  # a Gaussian lattice takes about 60 bytes a pixel; those of larger images are not kept
 _CHUNK = 2**17  # numbers per thread: 0.5 MB in each of the tables that a step works on
 _LARGEST_EXPONENT = 80.0  # exp(80) times 256 labels is still finite in float32
 
@@ -46,7 +46,7 @@ class CRFSettings:
     iterations: int = 10
 
     def __post_init__(self) -> None:
-        """Refuse values without a meaning."""
+        """Reject values without a meaning."""
         for name in ("gaussian_sxy", "bilateral_sxy", "bilateral_srgb"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be a positive number, not {getattr(self, name)}")
@@ -73,13 +73,13 @@ def dense_crf(
     compatibility: Tensor | npt.NDArray[np.floating] | None = None,
     clip: float = 1e-5,
 ) -> ArrayT:
-    r"""Mean-field marginals of a fully connected CRF over the pixels of a picture.
+    r"""Mean-field marginals of a fully connected CRF over the pixels of an image.
 
     Energy: sum_i -log p_i(x_i) + sum_{i<j} mu(x_i, x_j) sum_m w_m k_m(f_i, f_j), kernels normalised symmetrically. All
     pixels are updated at once, `settings.iterations` times, from the given probabilities (Algorithm 1 of the paper).
 
     Args:
-        probabilities: (C, H, W), or (N, C, H, W) for N pictures, in [0, 1]. A label that is 0 at every pixel is absent:
+        probabilities: (C, H, W), or (N, C, H, W) for N images, in [0, 1]. A label that is 0 at every pixel is absent:
             it takes no part and stays 0. Labels need not sum to 1 at a pixel; only their ratios matter.
         image: (H, W, 3) or (N, H, W, 3), uint8.
         settings: a name in `PRESETS`, or your own.
@@ -92,7 +92,7 @@ def dense_crf(
 
     Raises:
         ValueError: NaN or values outside [0, 1], a pixel-size mismatch, a wrong dtype or rank, an unknown preset, an
-            asymmetric or wrongly sized compatibility, or sigmas too small for so large a picture (64-bit keys).
+            asymmetric or wrongly sized compatibility, or sigmas too small for so large an image (64-bit keys).
 
     Example:
         >>> import torch
@@ -114,7 +114,7 @@ def dense_crf(
     photos = (photo[None] if photo.ndim == 3 else photo).to(given.device).contiguous()
     result = torch.zeros_like(batch, memory_format=torch.contiguous_format)
     with torch.no_grad():
-        for one, picture, out in zip(batch, photos, result, strict=True):
+        for one, pixels, out in zip(batch, photos, result, strict=True):
             present = one.flatten(1).amax(1).nonzero().squeeze(1)
             if len(present) == 0:
                 raise ValueError("no label has a probability above 0")
@@ -122,11 +122,11 @@ def dense_crf(
                 out[present] = 1.0
                 continue
             if len(present) == len(one):
-                _infer(one, picture, settings, penalty, clip, out)
+                _infer(one, pixels, settings, penalty, clip, out)
             else:
                 part = one[present]
                 among = None if penalty is None else penalty[present][:, present]
-                _infer(part, picture, settings, among, clip, part)
+                _infer(part, pixels, settings, among, clip, part)
                 out[present] = part
     result = result.view(given.shape)
     return result.numpy() if isinstance(probabilities, np.ndarray) else result

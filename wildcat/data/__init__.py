@@ -1,6 +1,6 @@
 """Datasets by a short specification, such as ``open_dataset("voc07:data", "trainval")``; images and their checks."""
 
-from wildcat.data.checks import CheckReport, check_dataset, counted, label_doubts, sharing_doubts
+from wildcat.data.checks import CheckReport, check_dataset, counted, label_warnings, shared_image_warnings
 from wildcat.data.registry import (
     available_splits,
     default_splits,
@@ -19,8 +19,8 @@ __all__ = [
     "counted",
     "default_splits",
     "download_dataset",
-    "label_doubts",
+    "label_warnings",
     "open_dataset",
-    "sharing_doubts",
+    "shared_image_warnings",
     "without_path",
 ]

@@ -1,4 +1,4 @@
-"""Pictures of any kind, read as upright 8-bit RGB. Free of PyTorch."""
+"""Images of any kind, read as upright 8-bit RGB. Free of PyTorch."""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ def _describe(source: Source) -> str:
     if isinstance(source, str | Path):
         return str(source)
     if isinstance(source, bytes):
-        return f"picture of {len(source)} bytes"
+        return f"image of {len(source)} bytes"
     name = getattr(source, "filename", "")
-    return str(name) if name else f"picture given as {type(source).__name__}"
+    return str(name) if name else f"image given as {type(source).__name__}"
 
 
 @contextmanager
 def _opened(source: str | Path | bytes) -> Iterator[Image.Image]:
-    """Open a picture, header only; everything that goes wrong inside is a WildcatError that names it."""
+    """Open an image, header only; everything that goes wrong inside is a WildcatError that names it."""
     name = _describe(source)
     try:
         if not isinstance(source, bytes) and not stat.S_ISREG(Path(source).stat().st_mode):  # a pipe would never end
@@ -90,7 +90,7 @@ def _opened(source: str | Path | bytes) -> Iterator[Image.Image]:
     except FileNotFoundError:
         raise WildcatError(f"{name}: no such file") from None
     except UnidentifiedImageError:
-        raise WildcatError(f"{name}: not a picture in a format that can be read") from None
+        raise WildcatError(f"{name}: not an image in a format that can be read") from None
     except Image.DecompressionBombError as error:
         raise WildcatError(f"{name}: too large: {error}") from None
     except Exception as error:  # Pillow's decoders raise almost any type for a broken file
@@ -102,9 +102,9 @@ def _orientation(image: Image.Image) -> int:
     if image.format == "TIFF":  # Pillow itself turns a TIFF when it loads it
         return 1
     try:
-        # The base class's method: PNG's own decodes the whole picture to look for EXIF behind it.
+        # The base class's method: PNG's own decodes the whole image to look for EXIF behind it.
         value = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged EXIF: the picture itself may be good
+    except Exception:  # damaged EXIF: the image itself may be good
         return 1
     return value if value in _UPRIGHT else 1
 
@@ -141,7 +141,7 @@ def _to_8_bit(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    """Any mode to 8-bit RGB; what is transparent becomes white, the paper most such pictures were drawn for."""
+    """Any mode to 8-bit RGB; what is transparent becomes white, the paper most such images were drawn for."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return Image.fromarray(_to_8_bit(np.asarray(image), name)).convert("RGB")
     if image.has_transparency_data:
@@ -164,30 +164,30 @@ def _from_array(array: npt.NDArray[Any], max_pixels: int) -> Image.Image:
 def load_image(
     source: Source, *, max_pixels: int = MAX_PIXELS, draft_size: int | None = None, upright: bool = True
 ) -> Image.Image:
-    """Read any picture as 8-bit RGB.
+    """Read any image as 8-bit RGB.
 
-    Grey, CMYK, palette and 16-bit pictures are converted (16 bits are scaled by 255 / 65535, not clipped); transparent
+    Grey, CMYK, palette and 16-bit images are converted (16 bits are scaled by 255 / 65535, not clipped); transparent
     pixels are laid on white; of an animation the first frame is taken. Colour profiles are not applied.
 
     Args:
         source: path, encoded bytes, PIL image, or array (H, W), (H, W, 1 | 3 | 4) of uint8, of 16-bit integers or of
             floats in [0, 1]. The caller's object is not changed.
-        max_pixels: pictures with more pixels are refused before they are decoded. Pillow's own limit (twice
+        max_pixels: images with more pixels are rejected before they are decoded. Pillow's own limit (twice
             `PIL.Image.MAX_IMAGE_PIXELS`) holds as well.
         draft_size: decode a JPEG at 1/2, 1/4 or 1/8 of its size where both sides stay >= `draft_size`; several times
             faster for large photographs. `original_size` of the result tells the size in the file.
-        upright: turn the picture as its EXIF orientation says. Off for data sets whose annotations refer to the pixels
+        upright: turn the image as its EXIF orientation says. Off for datasets whose annotations refer to the pixels
             as stored. (A TIFF is always turned.)
 
     Raises:
-        WildcatError: missing, empty, truncated or too large file, or not a picture; the message names file and reason.
+        WildcatError: missing, empty, truncated or too large file, or not an image; the message names file and reason.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source, max_pixels)
     if isinstance(source, Image.Image):
         return _decode(source, _describe(source), max_pixels, None, upright)
     if not isinstance(source, str | Path | bytes):
-        raise TypeError(f"a picture is a path, bytes, a PIL image or an array, not {type(source).__name__}")
+        raise TypeError(f"an image is a path, bytes, a PIL image or an array, not {type(source).__name__}")
     with _opened(source) as image:
         return _decode(image, _describe(source), max_pixels, draft_size, upright)
 
@@ -210,7 +210,7 @@ def _decode(image: Image.Image, name: str, max_pixels: int, draft_size: int | No
 
 
 def original_size(image: Image.Image) -> tuple[int, int]:
-    """(width, height) in the file of a picture from `load_image`: differs from `image.size` after `draft_size`."""
+    """(width, height) in the file of an image from `load_image`: differs from `image.size` after `draft_size`."""
     width, height = image.info.get("original_size", image.size)
     return width, height
 
@@ -223,7 +223,7 @@ def image_size(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS) -> t
     return size
 
 
-PICTURE_SUFFIXES = frozenset(
+IMAGE_SUFFIXES = frozenset(
     [
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff"),
         *(".webp", ".avif", ".heic", ".heif", ".jp2", ".ppm", ".pgm", ".qoi"),
@@ -231,8 +231,8 @@ PICTURE_SUFFIXES = frozenset(
 )
 
 
-def pictures_below(folder: Path, without: Iterable[Path] = ()) -> list[str]:
-    """Paths, relative to `folder` and with "/", of all pictures at any depth, sorted.
+def image_files_below(folder: Path, without: Iterable[Path] = ()) -> list[str]:
+    """Paths, relative to `folder` and with "/", of all images at any depth, sorted.
 
     Hidden ones are left out, and those below the folders `without`.
     """
@@ -248,27 +248,27 @@ def pictures_below(folder: Path, without: Iterable[Path] = ()) -> list[str]:
         found += [
             (inside / name).as_posix()
             for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in PICTURE_SUFFIXES
+            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
         ]
     return sorted(found)
 
 
-def pictures_at(paths: Iterable[str | Path], without: Sequence[Path] = ()) -> list[Path]:
-    """Files as given, and the pictures below folders.
+def image_files_at(paths: Iterable[str | Path], without: Sequence[Path] = ()) -> list[Path]:
+    """Files as given, and the images below folders.
 
     Args:
         paths: of files and folders.
         without: folders that are passed over where they lie inside of those given.
 
     Raises:
-        WildcatError: for what does not exist, and for a folder without pictures.
+        WildcatError: for what does not exist, and for a folder without images.
     """
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = pictures_below(path, without)
+            inside = image_files_below(path, without)
             if not inside:
-                raise WildcatError(f"{path} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
+                raise WildcatError(f"{path} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
             found += [path / name for name in inside]
         elif path.exists():
             found.append(path)

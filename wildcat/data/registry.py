@@ -1,4 +1,4 @@
-"""Data sets by a short specification: `open_dataset("voc07:data", "trainval")`.
+"""Datasets by a short specification: `open_dataset("voc07:data", "trainval")`.
 
 A specification is `kind:path`, with options behind: `kind:path,key=value,key=value`. Kinds and options:
 
@@ -7,7 +7,7 @@ A specification is `kind:path`, with options behind: `kind:path,key=value,key=va
 * `coco:` the folder that holds annotations; `year=2014|2017`, `empty=keep|drop`
 * `mit67:`, `scene15:` the folder that holds the class folders (scene15: `seed=0` for a random split)
 * `folder:` a folder per class; `test=0.2`, `seed=0`
-* `tags:` a CSV of pictures and tags; `test=0.2`, `seed=0`, `exclusive=yes|no`
+* `tags:` a CSV of images and tags; `test=0.2`, `seed=0`, `exclusive=yes|no`
 * `synthetic` drawn on demand; `synthetic:count=200,seed=3,size=256`
 """
 
@@ -55,7 +55,7 @@ def _number(text: str) -> float:
 
 @dataclass(frozen=True)
 class _Kind:
-    """How to open one kind of data set. `splits` and `download` take those of the options that they name.
+    """How to open one kind of dataset. `splits` and `download` take those of the options that they name.
 
     `usual` are the splits to train on and to score that a download gives.
     """
@@ -129,7 +129,7 @@ _KINDS = {
 _OPTION = re.compile(r"(?:^|,)([A-Za-z_]+)=([^,=]*)$")
 
 
-# Training split, scoring split: the first pair of which a data set has both.
+# Training split, scoring split: the first pair of which a dataset has both.
 _PAIRS = (
     ("trainval", "test"),
     ("train", "test"),
@@ -169,7 +169,7 @@ def _some(kind: _Kind, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def open_dataset(spec: str, split: str) -> Dataset:
-    """Open one split of a data set; annotations are read, pictures are not.
+    """Open one split of a dataset; annotations are read, images are not.
 
     Args:
         spec: `kind:path` with options, as the module's head lists them.
@@ -209,7 +209,7 @@ def _is_there(kind: _Kind, path: Path, split: str, options: dict[str, Any]) -> b
 
 
 def available_splits(spec: str) -> tuple[str, ...]:
-    """Return the splits that the data set at hand has."""
+    """Return the splits that the dataset at hand has."""
     kind, path, options = _parse(spec)
     return kind.splits(path, **_some(kind, options))
 

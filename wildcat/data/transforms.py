@@ -14,10 +14,10 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class View:
-    """The part of a picture that the network sees: a sub-rectangle, mirrored or not, warped to a square.
+    """The part of an image that the network sees: a sub-rectangle, mirrored or not, warped to a square.
 
-    `left` and `width` are fractions of the picture's width, `top` and `height` of its height, so a view holds for a
-    picture at any resolution (a draft, or a cached square warp). The default is the whole picture: the square warp.
+    `left` and `width` are fractions of the image's width, `top` and `height` of its height, so a view holds for a
+    image at any resolution (a draft, or a cached square warp). The default is the whole image: the square warp.
     """
 
     left: float = 0.0
@@ -26,11 +26,11 @@ class View:
     height: float = 1.0
     flip: bool = False
 
-    def picture(self, image: Image.Image | npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
-        """RGB picture, or uint8 (H, W, 3), -> uint8 (size, size, 3): bilinear, anti-aliased, aspect not kept."""
+    def image(self, image: Image.Image | npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
+        """RGB image, or uint8 (H, W, 3), -> uint8 (size, size, 3): bilinear, anti-aliased, aspect not kept."""
         image = image if isinstance(image, Image.Image) else Image.fromarray(image)
         width, height = image.size
-        # min: 0.1 + 0.9 may exceed 1 by a rounding error, which Pillow refuses
+        # min: 0.1 + 0.9 may exceed 1 by a rounding error, which Pillow rejects
         right, bottom = min(self.left + self.width, 1.0) * width, min(self.top + self.height, 1.0) * height
         part = (self.left * width, self.top * height, right, bottom)
         out = np.array(image.resize((size, size), Image.Resampling.BILINEAR, box=part))
@@ -43,9 +43,9 @@ CROP_RATIO = 4 / 3  # largest change of a random crop's aspect, either way
 def random_view(rng: np.random.Generator, *, crop_area: float = 1.0, flip: bool = True) -> View:
     """Draw a view for training: a crop of random area, aspect and place, mirrored or not.
 
-    The area is uniform in [crop_area, 1] of the picture's, the aspect log-uniform within 4 / 3 of the picture's either
-    way (the crop of Szegedy et al. 2015, relative to the picture); a side that would leave the picture is cut to it.
-    1 means the whole picture. Always draws five numbers, so that a run's random stream does not depend on the settings.
+    The area is uniform in [crop_area, 1] of the image's, the aspect log-uniform within 4 / 3 of the image's either
+    way (the crop of Szegedy et al. 2015, relative to the image); a side that would leave the image is cut to it.
+    1 means the whole image. Always draws five numbers, so that a run's random stream does not depend on the settings.
 
     Raises:
         ValueError: if `crop_area` is not above 0 and at most 1.
@@ -63,17 +63,17 @@ def random_view(rng: np.random.Generator, *, crop_area: float = 1.0, flip: bool 
 
 
 def warp(image: Image.Image | npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
-    """The test-time view: the whole picture warped to uint8 (size, size, 3)."""
-    return View().picture(image, size)
+    """The test-time view: the whole image warped to uint8 (size, size, 3)."""
+    return View().image(image, size)
 
 
 def cell_centres(
-    cells: npt.NDArray[Any], map_size: tuple[int, int], picture_size: tuple[int, int]
+    cells: npt.NDArray[Any], map_size: tuple[int, int], image_size: tuple[int, int]
 ) -> npt.NDArray[np.float64]:
-    """Cells (..., 2) as (row, column) of an (h, w) map -> their centres (..., 2), (x, y) in a (W, H) picture.
+    """Cells (..., 2) as (row, column) of an (h, w) map -> their centres (..., 2), (x, y) in a (W, H) image.
 
     x = (column + 0.5) W / w, y = (row + 0.5) H / h.
     """
-    (rows, columns), (width, height) = map_size, picture_size
+    (rows, columns), (width, height) = map_size, image_size
     xy = np.asarray(cells, dtype=np.float64)[..., ::-1] + 0.5
     return np.asarray(xy * np.array([width / columns, height / rows]))

@@ -34,21 +34,21 @@ def fit_masks(
 
 
 def with_masks(dataset: Dataset) -> Dataset:
-    """The pictures of a data set that have a mask.
+    """The images of a dataset that have a mask.
 
     Raises:
         WildcatError: if none has.
     """
     if not dataset.has_masks:
         raise WildcatError(f"{dataset.spec} {dataset.split} has no masks")
-    # A picture without a file is drawn, and its mask with it.
+    # An image without a file is drawn, and its mask with it.
     return dataset.subset([i for i, s in enumerate(dataset.samples) if s.path is None or s.mask_path is not None])
 
 
 def read_masks(
     predictor: Predictor, dataset: Dataset
 ) -> Iterator[tuple[torch.Tensor, list[int], npt.NDArray[np.uint8]]]:
-    """What :func:`wildcat.masks.fit_background` is given: maps, classes predicted and true mask of each picture."""
+    """What :func:`wildcat.masks.fit_background` is given: maps, classes predicted and true mask of each image."""
     bar = tqdm(total=len(dataset), desc=f"reading {dataset.split}", unit=" images", disable=None)
     for index, prediction in enumerate(predictor.stream(dataset_items(dataset), multi_maps=False)):
         truth = dataset.mask(index)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from wildcat.data import Dataset, sharing_doubts
+from wildcat.data import Dataset, shared_image_warnings
 from wildcat.data.registry import default_splits
 from wildcat.errors import WildcatError
 from wildcat.runs.folder import BACKGROUND, WEIGHTS, read_settings
@@ -35,7 +35,7 @@ def summary(results: dict[str, Any]) -> str:
     lines = [f"{results['data']} {results['split']}: {results['images']} images, {results['seconds']:.0f} s"]
     if "combinations" in results:
         for name, each in ({f"scale {k}": v for k, v in results["scales"].items()} | results["combinations"]).items():
-            lines += [name + (" (reads pictures)" if name == results["combination"] else ""), *_headlines(each)]
+            lines += [name + (" (reads images)" if name == results["combination"] else ""), *_headlines(each)]
         return "\n".join(lines)
     return "\n".join([*lines, *_headlines(results)])
 
@@ -53,7 +53,7 @@ def _headlines(results: dict[str, Any]) -> list[str]:
 
 
 def seen_in_training(run: str | Path, dataset: Dataset) -> list[str]:
-    """A sentence, with numbers, if pictures of a data set were trained on; nothing for a model without a run, or whose
+    """A sentence, with numbers, if images of a dataset were trained on; nothing for a model without a run, or whose
     training data are no longer there."""
     if not Path(run).is_dir():
         return []
@@ -61,11 +61,11 @@ def seen_in_training(run: str | Path, dataset: Dataset) -> list[str]:
         trained_on = learnt_from(read_settings(Path(run)))
     except WildcatError:
         return []
-    return sharing_doubts(trained_on, dataset, "scored")
+    return shared_image_warnings(trained_on, dataset, "scored")
 
 
 def with_earlier(results: dict[str, Any], file: Path) -> dict[str, Any]:
-    """Results with the tasks that a file holds of an earlier call, if they are of the same pictures, read alike.
+    """Results with the tasks that a file holds of an earlier call, if they are of the same images, read alike.
 
     Not those of another model or background: of files of the run that have changed since.
     """
@@ -88,7 +88,7 @@ def newer(one: Path, other: Path) -> bool:
 
 
 def data_of(run: str | Path, data: str | None = None, split: str | None = None) -> tuple[str, str]:
-    """Data set and split on which a run is looked at: what is not given is that of its results.json, else the data that
+    """Dataset and split on which a run is looked at: what is not given is that of its results.json, else the data that
     it was trained on and their usual scoring split.
 
     Raises:
@@ -100,7 +100,7 @@ def data_of(run: str | Path, data: str | None = None, split: str | None = None) 
     if data is None:
         data = kept.get("data") or (None if file is None else read_settings(Path(run)).data)
         if data is None or data.startswith("converted:"):  # a checkpoint of the authors', see convert.py
-            raise WildcatError(f"{run} has no data of its own: say which pictures to score with --data")
+            raise WildcatError(f"{run} has no data of its own: say which images to score with --data")
     if split is None:
         split = kept.get("split") if kept.get("data") == data else None
     return data, split or default_splits(data)[1]

@@ -1,4 +1,4 @@
-"""Scores of a model on a data set: predictor + data + metrics -> results."""
+"""Scores of a model on a dataset: predictor + data + metrics -> results."""
 
 import sys
 import time
@@ -25,7 +25,7 @@ from wildcat.runs.scales import MEAN, OBJECT_BANK
 
 
 def check_tasks(tasks: Sequence[str]) -> None:
-    """Refuse what is no task.
+    """Reject what is no task.
 
     Raises:
         WildcatError: with the task that was perhaps meant.
@@ -40,12 +40,12 @@ def usual_tasks(dataset: Dataset) -> list[str]:
 
 
 def need_maps(tasks: Sequence[str]) -> bool:
-    """Whether a task looks at where things are: pictures are then read at the sizes of maps too."""
+    """Whether a task looks at where things are: images are then read at the sizes of maps too."""
     return "pointing" in tasks or "segmentation" in tasks
 
 
 def with_classes(dataset: Dataset, classes: Sequence[str]) -> Dataset:
-    """Check that a data set has the model's classes in the model's order.
+    """Check that a dataset has the model's classes in the model's order.
 
     Raises:
         WildcatError: naming the first classes that differ.
@@ -53,10 +53,10 @@ def with_classes(dataset: Dataset, classes: Sequence[str]) -> Dataset:
     if tuple(dataset.classes) != tuple(classes):
         missing = sorted(set(classes) - set(dataset.classes))
         unknown = sorted(set(dataset.classes) - set(classes))
-        told = f"{dataset.spec} has other classes than the model: "
+        message = f"{dataset.spec} has other classes than the model: "
         if not missing and not unknown:
-            raise WildcatError(f"{told}the order differs")
-        raise WildcatError(f"{told}the data set lacks {_first(missing)}, the model lacks {_first(unknown)}")
+            raise WildcatError(f"{message}the order differs")
+        raise WildcatError(f"{message}the dataset lacks {_first(missing)}, the model lacks {_first(unknown)}")
     return dataset
 
 
@@ -66,17 +66,17 @@ def _first(names: Sequence[str]) -> str:
 
 
 def open_scored(data: str, split: str, classes: Sequence[str], on_bad_image: str = "error") -> Dataset:
-    """The pictures of a split that a model of these classes can be looked at on.
+    """The images of a split that a model of these classes can be looked at on.
 
     Args:
-        data: a data set, kind:path.
+        data: a dataset, kind:path.
         split: of it.
         classes: the model's.
-        on_bad_image: "error" to raise for pictures that are not there, whose headers cannot be read or whose names
-            repeat; "skip" to decode each picture, and to leave out, with a report, those that cannot be.
+        on_bad_image: "error" to raise for images that are not there, whose headers cannot be read or whose names
+            repeat; "skip" to decode each image, and to leave out, with a report, those that cannot be.
 
     Raises:
-        WildcatError: for bad pictures, or other classes.
+        WildcatError: for bad images, or other classes.
     """
     dataset = with_classes(open_dataset(data, split), classes)
     dataset, report = check_dataset(dataset, on_bad_image=on_bad_image, decode=on_bad_image == "skip")
@@ -97,17 +97,17 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a model.
 
-    Of a folder of runs at several scales each scale and each combination is scored; every picture is read once. The
-    tasks of the combination that reads pictures stand where those of a single run do, and beside them::
+    Of a folder of runs at several scales each scale and each combination is scored; every image is read once. The
+    tasks of the combination that reads images stand where those of a single run do, and beside them::
 
         "combination": "mean", "scales": {"224": {"classification": ...}, ...}, "combinations": {"mean": ..., ...}
 
-    An Object Bank is never scored on a split that holds pictures that it was fitted on.
+    An Object Bank is never scored on a split that holds images that it was fitted on.
 
     Args:
         predictor: from :func:`wildcat.load`.
-        data: a data set, kind:path; or one from :func:`open_scored`.
-        split: of a path, the data set's usual scoring split unless given.
+        data: a dataset, kind:path; or one from :func:`open_scored`.
+        split: of a path, the dataset's usual scoring split unless given.
         tasks: out of classification, pointing, segmentation; those that the data has no annotation for are left out
             with a note. Classification, and pointing where there are boxes, unless given.
         on_bad_image: "error" or "skip".
@@ -134,21 +134,21 @@ def evaluate(
             tasks = [other for other in tasks if other != task]
     if not tasks:
         raise WildcatError(f"{dataset.spec} {dataset.split} has nothing to score of what was asked for")
-    scores = observe(predictor, dataset, tasks, labels=labels, crf=crf)
-    return results_of(predictor, scores, time.perf_counter() - start)
+    scores = collect(predictor, dataset, tasks, labels=labels, crf=crf)
+    return build_results(predictor, scores, time.perf_counter() - start)
 
 
-def observe(
+def collect(
     predictor: Predictor,
     dataset: Dataset,
     tasks: Sequence[str] = ("classification", "pointing"),
     *,
     labels: Literal["predicted", "image"] = "predicted",
     crf: bool = False,
-) -> dict[str, "Score"]:
-    """Read every picture of a data set once, at the sizes that the tasks need: what each part of the predictor says."""
+) -> dict[str, "ScoreAccumulator"]:
+    """Read every image of a dataset once, at the sizes that the tasks need: what each part of the predictor says."""
     parts = scored_parts(predictor, dataset.spec, dataset.split)
-    scores = {part: Score(dataset, tasks, labels, crf) for part in parts}
+    scores = {part: ScoreAccumulator(dataset, tasks, labels, crf) for part in parts}
     bar = tqdm(total=len(dataset), desc=f"scoring {dataset.split}", unit=" images", disable=None)
     for index, each in enumerate(predictor.stream_each(dataset_items(dataset), parts=parts, maps=need_maps(tasks))):
         for part, prediction in each.items():
@@ -158,8 +158,8 @@ def observe(
     return scores
 
 
-def results_of(predictor: Predictor, scores: dict[str, "Score"], seconds: float) -> dict[str, Any]:
-    """The content of results.json: what :func:`observe` found, in figures."""
+def build_results(predictor: Predictor, scores: dict[str, "ScoreAccumulator"], seconds: float) -> dict[str, Any]:
+    """The content of results.json: what :func:`collect` found, in figures."""
     found = {part: score.to_dict(predictor.parts[part].background) for part, score in scores.items()}
     chosen = predictor.chosen if predictor.chosen in found else MEAN
     dataset = scores[chosen].dataset
@@ -182,21 +182,21 @@ def results_of(predictor: Predictor, scores: dict[str, "Score"], seconds: float)
 
 
 def scored_parts(predictor: Predictor, data: str, split: str) -> list[str]:
-    """The parts of a predictor but an Object Bank that was fitted on pictures of this split."""
+    """The parts of a predictor but an Object Bank that was fitted on images of this split."""
     parts = list(predictor.parts)
     if isinstance(predictor, CombinedPredictor) and predictor.fitted_on is not None:
         fitted_on, fitted_split = predictor.fitted_on
-        if fitted_on.partition(":")[0] == data.partition(":")[0] and _share_pictures(fitted_split, split):
-            told = f"the Object Bank was fitted on pictures of {fitted_split}: it is not scored on {split}"
-            print(told, file=sys.stderr)
+        if fitted_on.partition(":")[0] == data.partition(":")[0] and _share_images(fitted_split, split):
+            message = f"the Object Bank was fitted on images of {fitted_split}: it is not scored on {split}"
+            print(message, file=sys.stderr)
             parts.remove(OBJECT_BANK)
     return parts
 
 
-def _share_pictures(*splits: str) -> bool:
-    """Whether two splits of a data set may share pictures, by their names; those with masks are parts of the others.
+def _share_images(*splits: str) -> bool:
+    """Whether two splits of a dataset may share images, by their names; those with masks are parts of the others.
 
-    >>> _share_pictures("train", "trainval"), _share_pictures("seg-val", "all"), _share_pictures("trainval", "test")
+    >>> _share_images("train", "trainval"), _share_images("seg-val", "all"), _share_images("trainval", "test")
     (True, True, False)
     """
     parts = {"trainval": {"train", "val"}, "all": {"train", "val", "test", "all"}}
@@ -205,14 +205,14 @@ def _share_pictures(*splits: str) -> bool:
 
 
 def headline(scores: Any, dataset: Dataset) -> float:
-    """The figure of a classification, in per cent: mAP (area), or accuracy where each picture has one class."""
+    """The figure of a classification, in per cent: mAP (area), or accuracy where each image has one class."""
     if dataset.multi_label:
         return 100 * metrics.classification_result(scores, dataset.labels, dataset.classes).map_area
     return 100 * metrics.multi_class_result(scores, dataset.labels, dataset.classes).accuracy
 
 
-class Score:
-    """What one way of reading a data set is worth, picture by picture."""
+class ScoreAccumulator:
+    """What one way of reading a dataset is worth, image by image."""
 
     def __init__(
         self, dataset: Dataset, tasks: Sequence[str], labels: Literal["predicted", "image"], crf: bool
@@ -223,7 +223,7 @@ class Score:
         self.masks = MaskScore(dataset, labels, crf) if "segmentation" in tasks else None
 
     def update(self, index: int, prediction: Prediction) -> None:
-        """Take in what is said of a picture."""
+        """Take in what is said of an image."""
         self.probabilities[index] = prediction.probabilities
         self.points[index] = prediction.point_array
         if self.masks is not None:
@@ -243,14 +243,14 @@ class Score:
 
 
 class MaskScore:
-    """Confusion matrices of a data set's masks, with and without CRF; pictures without a mask are passed over."""
+    """Confusion matrices of a dataset's masks, with and without CRF; images without a mask are passed over."""
 
     def __init__(self, dataset: Dataset, labels: Literal["predicted", "image"], crf: bool) -> None:
         self.dataset, self.labels = dataset, labels
         size = len(dataset.classes) + 1
         self.plain = metrics.ConfusionMatrix(size)
         self.crf = metrics.ConfusionMatrix(size) if crf else None
-        self.pictures = 0
+        self.images = 0
 
     def allowed(self, index: int) -> list[int] | None:
         """Classes of the true labels, difficult ones too, or None for those predicted."""
@@ -259,7 +259,7 @@ class MaskScore:
         return [int(c) for c in np.flatnonzero(self.dataset.samples[index].labels >= 0)]
 
     def update(self, index: int, prediction: Prediction) -> None:
-        """Count a picture's pixels."""
+        """Count an image's pixels."""
         truth = self.dataset.mask(index)
         if truth is None:
             return
@@ -267,7 +267,7 @@ class MaskScore:
         self.plain.update(prediction.mask(allowed=allowed), truth, prediction.name)
         if self.crf is not None:
             self.crf.update(prediction.mask(allowed=allowed, crf=True), truth, prediction.name)
-        self.pictures += 1
+        self.images += 1
 
     def to_dict(self, background: Background) -> dict[str, Any]:
         """The segmentation part of results.json."""
@@ -276,11 +276,11 @@ class MaskScore:
         if self.crf is not None:
             refined = metrics.segmentation_result(self.crf, names).to_dict()
             values |= {"miou_crf": refined["miou"], "per_class_crf": refined["per_class"]}
-        return values | {"background": str(background), "labels": self.labels, "pictures": self.pictures}
+        return values | {"background": str(background), "labels": self.labels, "pictures": self.images}
 
 
 def score_points(dataset: Dataset, probabilities: Any, points: Any) -> metrics.PointingResult:
-    """Pointwise localisation of a data set whose samples all have boxes (perhaps none in a picture)."""
+    """Pointwise localisation of a dataset whose samples all have boxes (perhaps none in an image)."""
     boxes, box_classes, difficult = [], [], []
     for sample in dataset.samples:
         if sample.boxes is None or sample.box_classes is None or sample.box_difficult is None:

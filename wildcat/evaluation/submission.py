@@ -1,7 +1,7 @@
 """Results in the format of the VOC 2012 evaluation server, where test labels are not public.
 
 Source: the VOC 2012 development kit document, "Submission of results". The competitions that allow pre-training on
-other data are comp2 (classification), comp6 (segmentation) and comp10 (actions); pack the folder `results` and upload it.
+other data are comp2 (classification), comp6 (segmentation) and comp10 (actions). Pack the folder `results`, upload it.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def write_actions(
 ) -> Path:
     """Write results/VOC2012/Action/comp10_action_<split>_<class>.txt: "image object score" a line; return Action.
 
-    `names` are those of the data set `action12:`, image and object number joined by "_".
+    `names` are those of the dataset `action12:`, image and object number joined by "_".
     """
     names = [" ".join(name.rsplit("_", 1)) for name in names]
     return _write_scores(folder / "results" / "VOC2012" / "Action", f"comp10_action_{split}", names, scores, classes)
@@ -91,7 +91,7 @@ def write_masks(
 
     Args:
         folder: what is to hold `results`.
-        masks: (image identifier, label map (H, W) at the picture's size, 0 background, 1 ... 20); taken one by one.
+        masks: (image identifier, label map (H, W) at the image's size, 0 background, 1 ... 20); taken one by one.
         split: "test" for the server.
     """
     out = folder / "results" / "VOC2012" / "Segmentation" / f"comp6_{split}_cls"

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wildcat.backbones.batchnorm_folding import baked
+from wildcat.backbones.batchnorm_folding import with_folded_batchnorm
 from wildcat.backbones.efficientnet_lite import SameConv2d
 from wildcat.losses import probabilities
 from wildcat.model import Wildcat
@@ -23,8 +23,8 @@ class Exportable(nn.Module):
 
     def __init__(self, model: Wildcat, multi_label: bool) -> None:
         super().__init__()
-        self.backbone = baked(model.backbone)
-        self.transfer = model.transfer.folded().requires_grad_(False)
+        self.backbone = with_folded_batchnorm(model.backbone)
+        self.transfer = model.transfer.merged().requires_grad_(False)
         self.pooling = model.pooling
         self.architecture = model.architecture
         self.multi_label = multi_label
@@ -72,7 +72,7 @@ def _mean_of_selected(regions: Tensor, k: Regions, largest: bool) -> Tensor:
 
 
 def _points(class_maps: Tensor) -> Tensor:
-    """Centre of the highest cell of each map, (N, C, 2): x and y as shares of the picture's width and height."""
+    """Centre of the highest cell of each map, (N, C, 2): x and y as shares of the image's width and height."""
     height = torch.ones_like(class_maps[0, 0, :, 0], dtype=torch.float64).sum()
     width = torch.ones_like(class_maps[0, 0, 0], dtype=torch.float64).sum()
     cell = class_maps.flatten(2).argmax(dim=2).double()

@@ -15,7 +15,7 @@ from wildcat.errors import WildcatError
 from wildcat.model import WildcatOutput
 
 METADATA = "wildcat"  # the one key under which an exported file tells how it is to be read, as JSON
-SHAPES = 4  # compiled one by one; each costs some memory
+MAX_COMPILED_SHAPES = 4  # compiled one by one; each costs some memory
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 Images: TypeAlias = Floats | npt.NDArray[np.uint8]  # normalised (N, 3, H, W), or pixels (N, H, W, 3)
@@ -28,12 +28,12 @@ class ExportedNetwork(nn.Module):
 
     It has no parameters, and its multi-maps are its class maps. It may be called from several threads.
 
-    The file's graph is open to any number of pictures of any size. The first few shapes of input that come are compiled
+    The file's graph is open to any number of images of any size. The first few shapes of input that come are compiled
     for themselves, which is up to an eighth faster; what comes then and is none of them shares the open graph.
 
     Attributes:
         about: what the file tells of itself; see ``docs/export.md``.
-        precision: of the trunk. The head's outputs, and all that comes after, are in single precision in either case.
+        precision: of the backbone. The head's outputs, and all that comes after, are float32 in either case.
         runtime: its name.
     """
 
@@ -55,7 +55,7 @@ class ExportedNetwork(nn.Module):
         images = pixels.to(torch.float32, memory_format=torch.contiguous_format)
         return images.mul_(self._scale).add_(self._shift)
 
-    def folded(self) -> "ExportedNetwork":
+    def merged(self) -> "ExportedNetwork":
         """Itself: an exported head is folded."""
         return self
 
@@ -79,7 +79,9 @@ class ExportedNetwork(nn.Module):
         kind: np.dtype[Any] = images.dtype
         shape: Shape | None = images.shape
         with self._compiling:
-            if (kind, shape) not in self._compiled and sum(known is not None for _, known in self._compiled) == SHAPES:
+            if (kind, shape) not in self._compiled and sum(
+                known is not None for _, known in self._compiled
+            ) == MAX_COMPILED_SHAPES:
                 shape = None
             if (kind, shape) not in self._compiled:
                 self._compiled[kind, shape] = self._compile(kind, shape)
@@ -91,7 +93,7 @@ class ExportedNetwork(nn.Module):
         raise NotImplementedError
 
 
-def told_by(text: str | None, file: Path) -> dict[str, Any]:
+def parse_metadata(text: str | None, file: Path) -> dict[str, Any]:
     """What a file tells of itself, from the text under its key."""
     if text is None:
         raise WildcatError(f"{file} was not written by wildcat export: it does not tell how it is to be read")

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from wildcat.export.network import METADATA, ExportedNetwork, Run, Shape, told_by
+from wildcat.export.network import METADATA, ExportedNetwork, Run, Shape, parse_metadata
 
 
 class OnnxNetwork(ExportedNetwork):
-    """An ONNX file in ONNX Runtime, on the processor, with as many threads as PyTorch uses."""
+    """An ONNX file in ONNX Runtime, on the CPU, with as many threads as PyTorch uses."""
 
     runtime = "onnx"
 
@@ -20,7 +20,7 @@ class OnnxNetwork(ExportedNetwork):
         self._library = onnxruntime
         self._path = str(file)
         session = self._session(None)
-        super().__init__(file, told_by(session.get_modelmeta().custom_metadata_map.get(METADATA), file))
+        super().__init__(file, parse_metadata(session.get_modelmeta().custom_metadata_map.get(METADATA), file))
         self._axes = session.get_inputs()[0].shape  # a name where it is open
         self._compiled[np.dtype(np.float32), None] = self._run_of(session)
 

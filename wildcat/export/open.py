@@ -11,7 +11,7 @@ from wildcat.errors import WildcatError
 from wildcat.export.network import ExportedNetwork
 from wildcat.export.onnx_runtime import OnnxNetwork
 from wildcat.export.openvino_runtime import OpenVinoNetwork
-from wildcat.system.devices import Precision, processor_has_matrix_units
+from wildcat.system.devices import Precision, cpu_has_matrix_units
 
 SUFFIXES = {"onnx": (".onnx",), "openvino": (".xml", ".onnx")}  # runtime -> what it opens
 PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
@@ -24,7 +24,7 @@ def precision_in(runtime: str, precision: Precision) -> Literal["fp32", "bf16"]:
         WildcatError: if the runtime does not have it.
     """
     if precision == "auto":
-        return "bf16" if runtime == "openvino" and processor_has_matrix_units() else "fp32"
+        return "bf16" if runtime == "openvino" and cpu_has_matrix_units() else "fp32"
     if runtime == "onnx" and precision == "bf16":
         raise WildcatError("the runtime onnx computes in single precision; bf16 is PyTorch's and OpenVINO's")
     return precision
@@ -53,7 +53,7 @@ def open_network(file: Path, runtime: str, precision: Precision = "fp32") -> Exp
 
 
 def fingerprint(model: nn.Module, settings: object) -> str:
-    """Identifies what an exported file is made from: weights, structure, how pictures are read, this package."""
+    """Identifies what an exported file is made from: weights, structure, how images are read, this package."""
     digest = hashlib.sha256(f"{__version__} {model!r} {settings!r}".encode())
     for name, value in model.state_dict().items():
         digest.update(name.encode())
@@ -63,8 +63,8 @@ def fingerprint(model: nn.Module, settings: object) -> str:
 
 def missing(runtime: str) -> WildcatError:
     """What to say where a runtime's package is not installed."""
-    told = f"the runtime {runtime} needs the package {PACKAGES[runtime]}: pip install 'wildcat-wsl[export]'"
-    return WildcatError(told)
+    message = f"the runtime {runtime} needs the package {PACKAGES[runtime]}: pip install 'wildcat-wsl[export]'"
+    return WildcatError(message)
 
 
 Runtime: TypeAlias = Literal["torch", "onnx", "openvino", "auto"]

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wildcat.export.network import METADATA, ExportedNetwork, Floats, Images, Run, Shape, told_by
-from wildcat.system.signal_stack import kept_signal_stack
+from wildcat.export.network import METADATA, ExportedNetwork, Floats, Images, Run, Shape, parse_metadata
+from wildcat.system.signal_stack import keep_signal_stack
 
 
 class OpenVinoNetwork(ExportedNetwork):
-    """An OpenVINO or ONNX file in OpenVINO, on the processor, with as many threads as PyTorch uses.
+    """An OpenVINO or ONNX file in OpenVINO, on the CPU, with as many threads as PyTorch uses.
 
     It takes pixels and normalises them in the first pass of its graph. PyTorch would need passes of its own, whose
     threads, waiting for more, hold up those of OpenVINO.
@@ -25,14 +25,14 @@ class OpenVinoNetwork(ExportedNetwork):
     def __init__(self, file: Path, precision: Literal["fp32", "bf16"]) -> None:
         import openvino
 
-        with kept_signal_stack():
+        with keep_signal_stack():
             self._core = openvino.Core()
             self._model = self._core.read_model(file)
         text: str | None = None
         for path in ([METADATA], ["framework", METADATA]):  # of its own files, and of ONNX files that it reads
             if self._model.has_rt_info(path):
                 text = self._model.get_rt_info(path).astype(str)
-        super().__init__(file, told_by(text, file))
+        super().__init__(file, parse_metadata(text, file))
         self.precision = precision
 
     def normalize(self, pixels: Tensor) -> Tensor:
@@ -43,20 +43,20 @@ class OpenVinoNetwork(ExportedNetwork):
         def compiled(model: Any, precision: str, features: Shape | None = None) -> Any:
             return self._request(self._of_pixels(model) if kind == np.uint8 else model, precision, shape, features)
 
-        with kept_signal_stack():
+        with keep_signal_stack():
             if self.precision == "fp32":
                 requests = [compiled(self._model.clone(), "f32")]
             else:
-                trunk = compiled(_trunk(self._model.clone()), "bf16")
-                features = None if shape is None else tuple(trunk.model_outputs[0].shape)
-                requests = [trunk, compiled(_head(self._model.clone()), "f32", features)]
+                backbone = compiled(_backbone(self._model.clone()), "bf16")
+                features = None if shape is None else tuple(backbone.model_outputs[0].shape)
+                requests = [backbone, compiled(_head(self._model.clone()), "f32", features)]
         one_call = threading.Lock()  # is what a request serves at a time
 
         def run(images: Images, names: Sequence[str]) -> list[Floats]:
             inputs = {"images": images}
-            with one_call, kept_signal_stack():
-                *trunk, last = requests
-                for request in trunk:
+            with one_call, keep_signal_stack():
+                *backbone, last = requests
+                for request in backbone:
                     inputs["features"] = request.infer(inputs, share_inputs=True, share_outputs=True)[0]
                 found = last.infer(inputs, share_inputs=True)
             return [found[name] for name in names]
@@ -80,7 +80,7 @@ class OpenVinoNetwork(ExportedNetwork):
         shapes = {"images": images, "features": features}
         model.reshape({name: list(shape) for name, shape in shapes.items() if shape is not None})
         settings = {
-            "INFERENCE_PRECISION_HINT": precision,  # left to itself, it takes bf16 where the processor has it
+            "INFERENCE_PRECISION_HINT": precision,  # left to itself, it takes bf16 where the CPU has it
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
@@ -95,13 +95,13 @@ def _features(model: Any) -> Any:
     return node.input_value(0)
 
 
-def _trunk(model: Any) -> Any:
+def _backbone(model: Any) -> Any:
     """Images to features (N, h, w, D): convolutions keep them so, and another order would be made for the way only."""
     import openvino
     from openvino import opset8 as operations
 
     features = operations.transpose(_features(model), np.array([0, 2, 3, 1]))
-    return openvino.Model([operations.result(features)], model.get_parameters(), "trunk")
+    return openvino.Model([operations.result(features)], model.get_parameters(), "backbone")
 
 
 def _head(model: Any) -> Any:

@@ -30,8 +30,8 @@ from wildcat.export.network import METADATA
 from wildcat.export.open import fingerprint, open_network
 from wildcat.losses import probabilities
 from wildcat.model import Wildcat
-from wildcat.runs.settings import Settings
-from wildcat.system.signal_stack import kept_signal_stack
+from wildcat.runs.settings import InferenceSettings
+from wildcat.system.signal_stack import keep_signal_stack
 
 Format: TypeAlias = Literal["onnx", "openvino", "torch"]
 NEEDED: dict[Format, tuple[str, ...]] = {
@@ -41,7 +41,7 @@ NEEDED: dict[Format, tuple[str, ...]] = {
 }
 SUFFIX: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 TOLERANCE = 1e-4  # largest difference from PyTorch, in units of the largest value, or of 1 where that is smaller
-BATCH = 4  # pictures per pass of a comparison
+BATCH = 4  # images per pass of a comparison
 TORCH_METADATA = f"{METADATA}.json"
 
 
@@ -65,16 +65,16 @@ class Exported:
 
 
 def export(
-    model: Wildcat, settings: Settings, file: Path, form: Format = "onnx", pictures: Sequence[Source] = ()
+    model: Wildcat, settings: InferenceSettings, file: Path, form: Format = "onnx", images: Sequence[Source] = ()
 ) -> Exported:
-    """Write a model's file, run it on drawn pictures, and keep it if it computes what the model does.
+    """Write a model's file, run it on synthetic images, and keep it if it computes what the model does.
 
     Args:
         model: in evaluation mode, on the CPU.
         settings: how it is applied to images; they go into the metadata.
         file: ``.onnx``, ``.xml`` (OpenVINO, with a ``.bin`` beside it) or ``.pt2``, as the format asks.
         form: the format.
-        pictures: to compare on as well.
+        images: to compare on as well.
 
     Raises:
         WildcatError: if the suffix is another, a package is missing, the model cannot be exported, or the file computes
@@ -92,7 +92,7 @@ def export(
             raise WildcatError(f"an export as {form} needs the package {package}: pip install 'wildcat-wsl[export]'")
     net = Exportable(model, settings.multi_label).eval()
     padded = replace_same_convs(net, EvenSameConv if form == "torch" else OnnxSameConv)
-    # Some trunks have one graph for all sizes, others for the multiples of their stride alone.
+    # Some backbones have one graph for all sizes, others for the multiples of their stride alone.
     stride = model.backbone.stride
     multiples = [stride] if form == "torch" and padded else [1, stride]
     for multiple in multiples:
@@ -100,14 +100,14 @@ def export(
         try:
             _check_sizes(about, f"{model.backbone.name} as {form}")
             write = WRITERS[form](_program(net, form, multiple))
-            return Exported(file, _kept(model, write, file, form, about, pictures))
+            return Exported(file, _kept(model, write, file, form, about, images))
         except WildcatError:
             if multiple == multiples[-1]:
                 raise
     raise AssertionError("no multiple was tried")
 
 
-def _about(model: Wildcat, settings: Settings, multiple: int) -> dict[str, Any]:
+def _about(model: Wildcat, settings: InferenceSettings, multiple: int) -> dict[str, Any]:
     """The metadata."""
     return {
         "format": 1,
@@ -131,7 +131,7 @@ Write: TypeAlias = Callable[[Path, dict[str, Any]], None]  # a file and its meta
 
 
 def _kept(
-    model: Wildcat, write: Write, file: Path, form: Format, about: dict[str, Any], pictures: Sequence[Source]
+    model: Wildcat, write: Write, file: Path, form: Format, about: dict[str, Any], images: Sequence[Source]
 ) -> dict[str, float]:
     """Write the file, run it, and keep it if it computes what the model does; its differences from the model."""
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +141,7 @@ def _kept(
         first.mkdir()
         second.mkdir()
         write(first / file.name, about)
-        views = itertools.chain(_views(model, about), _views_of(pictures, model, about))
+        views = itertools.chain(_views(model, about), _views_of(images, model, about))
         differences = _differences(model, _runner(first / file.name, form), about["multi_label"], views)
         difference = max(differences.values())
         if not difference <= TOLERANCE:
@@ -198,7 +198,7 @@ def _write_openvino(program: Any) -> Write:
 
         with tempfile.TemporaryDirectory() as scratch:
             program.save(Path(scratch) / "model.onnx", external_data=False)
-            with kept_signal_stack():
+            with keep_signal_stack():
                 model = openvino.Core().read_model(Path(scratch) / "model.onnx")
             model.set_rt_info(json.dumps(about), [METADATA])
             openvino.save_model(model, file, compress_to_fp16=False)
@@ -234,7 +234,7 @@ def _runner(file: Path, form: Format) -> Run:
 
 
 def _differences(model: Wildcat, run: Run, multi_label: bool, views: Iterable[Tensor]) -> dict[str, float]:
-    """The largest of each output over batches of pictures."""
+    """The largest of each output over batches of images."""
     worst = dict.fromkeys(OUTPUTS, 0.0)
     for images in views:
         with torch.inference_mode():
@@ -263,7 +263,7 @@ def _relative(expected: Tensor, found: Tensor) -> float:
 
 
 def _views(model: Wildcat, about: dict[str, Any]) -> Iterator[Tensor]:
-    """Normalised pictures: two at each size that the model reads, and one of no round size."""
+    """Normalised images: two at each size that the model reads, and one of no round size."""
     drawn = open_dataset("synthetic:count=2", "test")
     for images in _views_of([drawn.image(index) for index in range(2)], model, about):
         yield images
@@ -271,11 +271,11 @@ def _views(model: Wildcat, about: dict[str, Any]) -> Iterator[Tensor]:
     yield nn.functional.pad(images[:1], (0, more, 0, 0), mode="replicate")
 
 
-def _views_of(pictures: Sequence[Source], model: Wildcat, about: dict[str, Any]) -> Iterator[Tensor]:
-    """Normalised batches of pictures, at each size that the model reads."""
+def _views_of(images: Sequence[Source], model: Wildcat, about: dict[str, Any]) -> Iterator[Tensor]:
+    """Normalised batches of images, at each size that the model reads."""
     sizes = sorted({*about["score_sizes"], *about["map_sizes"]})
-    for start in range(0, len(pictures), BATCH):
-        loaded = [load_image(picture, draft_size=max(sizes)) for picture in pictures[start : start + BATCH]]
+    for start in range(0, len(images), BATCH):
+        loaded = [load_image(source, draft_size=max(sizes)) for source in images[start : start + BATCH]]
         for size in sizes:
             pixels = np.stack([warp(image, size) for image in loaded])
             yield model.normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2)).contiguous()

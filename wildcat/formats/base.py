@@ -1,4 +1,4 @@
-"""What all formats share: a picture with its mask and regions, names that are safe, files that become whole."""
+"""What all formats share: an image with its mask and regions, names that are safe, files that become whole."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from wildcat.prediction.result import Labels, Prediction, Threshold, numbered
 from wildcat.system.files import remove_leftovers, unfinished
 
-SMALLEST_REGION = 0.001  # of the picture's area; smaller parts of a mask are specks and get no box
+SMALLEST_REGION = 0.001  # of the image's area; smaller parts of a mask are specks and get no box
 _LONGEST_NAME = (
     180  # bytes of a file or folder; 255 are allowed, of which numbers, suffixes and temporary names need some
 )
@@ -48,12 +48,12 @@ class Region:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One predicted picture, as formats write it.
+class PredictedImage:
+    """One predicted image, as formats write it.
 
     Attributes:
-        name: of the picture's file with "/", relative to the folder of all pictures: "a/cat.jpg".
-        stem: a safe name without suffix that no other picture has: "a/cat".
+        name: of the image's file with "/", relative to the folder of all images: "a/cat.jpg".
+        stem: a safe name without suffix that no other image has: "a/cat".
         prediction: what the model says of it.
         threshold: probability from which a class counts as predicted, for all classes or by class.
         crf: refine masks with the dense CRF.
@@ -67,7 +67,7 @@ class Picture:
 
     @property
     def suffix(self) -> str:
-        """Of the picture's file: ".jpg"."""
+        """Of the image's file: ".jpg"."""
         return Path(_safe(self.name)).suffix
 
     @cached_property
@@ -111,7 +111,7 @@ class Picture:
         return round(float(self.prediction.probabilities[label]), 6)
 
     def point_of(self, label: int) -> tuple[float, float]:
-        """(x, y) of a class in pixels of the picture."""
+        """(x, y) of a class in pixels of the image."""
         x, y = self.prediction.point_array[label]
         return float(x), float(y)
 
@@ -128,18 +128,18 @@ def _connected(inside: npt.NDArray[np.bool_], label: int) -> Iterator[Region]:
 class Writer(Protocol):
     """One format."""
 
-    def add(self, picture: Picture) -> None:
-        """Write one picture."""
+    def add(self, image: PredictedImage) -> None:
+        """Write one image."""
 
     def finish(self) -> None:
-        """All pictures have come: give files that grew their names."""
+        """All images have come: give files that grew their names."""
 
     def discard(self) -> None:
         """The run was interrupted: remove what is not whole."""
 
 
 class Growing:
-    """A text file that grows picture by picture and has its name only when it is whole."""
+    """A text file that grows image by image and has its name only when it is whole."""
 
     def __init__(self, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -189,14 +189,14 @@ class JsonList:
 
 
 class Names:
-    """Gives every picture a name of its own, without suffix, that cannot leave the output folder."""
+    """Gives every image a name of its own, without suffix, that cannot leave the output folder."""
 
     def __init__(self, root: Path | None) -> None:
         self._root = None if root is None else Path(os.path.abspath(root))  # noqa: PTH100 - symbolic links stay
         self._used: set[str] = set()
 
     def relative(self, name: str) -> str:
-        """The picture's name from the root, with "/"; its last part where there is no root or it lies elsewhere."""
+        """The image's name from the root, with "/"; its last part where there is no root or it lies elsewhere."""
         if self._root is not None:
             path = Path(os.path.abspath(name))  # noqa: PTH100
             if path.is_relative_to(self._root):
@@ -204,7 +204,7 @@ class Names:
         return Path(name).name
 
     def stem(self, relative: str) -> str:
-        """A name for the files of a picture: safe, and followed by the first free number if it was given before.
+        """A name for the files of an image: safe, and followed by the first free number if it was given before.
 
         Names that differ in case only are equal: on many file systems they are.
         """

@@ -1,4 +1,4 @@
-"""Pictures to look at, and masks as palette PNGs."""
+"""Images to look at, and masks as palette PNGs."""
 
 import io
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 from PIL import Image
 
 from wildcat import render
-from wildcat.formats.base import Picture, label_names
+from wildcat.formats.base import PredictedImage, label_names
 from wildcat.system.files import write_atomically
 
 
-def save_picture(image: Image.Image, file: Path) -> None:
+def save_image(image: Image.Image, file: Path) -> None:
     """Write a JPEG or PNG, whole or not at all; its folder is made if needed."""
     buffer = io.BytesIO()
     if file.suffix == ".jpg":
@@ -21,8 +21,8 @@ def save_picture(image: Image.Image, file: Path) -> None:
     write_atomically(file, buffer.getvalue())
 
 
-class _FilePerPicture:
-    """A format that is whole after each picture."""
+class _FilePerImage:
+    """A format that is whole after each image."""
 
     def __init__(self, out: Path, classes: tuple[str, ...]) -> None:
         self._out, self._classes = out, classes
@@ -34,26 +34,26 @@ class _FilePerPicture:
         """Nothing is half-written."""
 
 
-class OverlayWriter(_FilePerPicture):
+class OverlayWriter(_FilePerImage):
     """``overlay/NAME.jpg``."""
 
-    def add(self, picture: Picture) -> None:
-        """Write a picture."""
-        save_picture(picture.prediction.overlay(picture.threshold), self._out / "overlay" / f"{picture.stem}.jpg")
+    def add(self, image: PredictedImage) -> None:
+        """Write an image."""
+        save_image(image.prediction.overlay(image.threshold), self._out / "overlay" / f"{image.stem}.jpg")
 
 
-class MaskWriter(_FilePerPicture):
+class MaskWriter(_FilePerImage):
     """``mask/NAME.png`` and ``mask-overlay/NAME.jpg``; the most probable class is in it even below the threshold.
 
     ``mask-labels.txt`` names the masks' values, from 0, a line each.
     """
 
-    def add(self, picture: Picture) -> None:
-        """Write mask and picture."""
-        prediction = picture.prediction
-        mask = picture.mask if picture.present else prediction.mask(crf=picture.crf, threshold=picture.threshold)
-        save_picture(render.mask_png(mask), self._out / "mask" / f"{picture.stem}.png")
-        save_picture(prediction.mask_overlay(mask), self._out / "mask-overlay" / f"{picture.stem}.jpg")
+    def add(self, image: PredictedImage) -> None:
+        """Write mask and image."""
+        prediction = image.prediction
+        mask = image.mask if image.present else prediction.mask(crf=image.crf, threshold=image.threshold)
+        save_image(render.mask_png(mask), self._out / "mask" / f"{image.stem}.png")
+        save_image(prediction.mask_overlay(mask), self._out / "mask-overlay" / f"{image.stem}.jpg")
 
     def finish(self) -> None:
         """Name the labels."""

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from wildcat.errors import check_choice
-from wildcat.formats.base import Names, Picture, Writer
+from wildcat.formats.base import Names, PredictedImage, Writer
 from wildcat.formats.coco import CocoWriter
 from wildcat.formats.cvat import CvatWriter
 from wildcat.formats.images import MaskWriter, OverlayWriter
@@ -49,18 +49,18 @@ def write_predictions(
     """Write predictions as they come; memory does not grow with their number.
 
     ======================  ===========================================================================================
-    ``json``                ``predictions.jsonl``, an object per picture
-    ``csv``                 ``scores.csv``, a row per picture, a column per class
-    ``overlay``             ``overlay/NAME.jpg``, the picture with a heatmap and a point for each predicted class
+    ``json``                ``predictions.jsonl``, an object per image
+    ``csv``                 ``scores.csv``, a row per image, a column per class
+    ``overlay``             ``overlay/NAME.jpg``, the image with a heatmap and a point for each predicted class
     ``mask``                ``mask/NAME.png``, labels as in ``mask-labels.txt``; ``mask-overlay/NAME.jpg`` to look at
-    ``coco``                ``coco/``: a data set with regions of masks, and results for boxes, masks and points
+    ``coco``                ``coco/``: a dataset with regions of masks, and results for boxes, masks and points
     ``yolo``                ``yolo/``: boxes of regions of masks
     ``voc``                 ``voc/``: masks and XML with boxes, laid out as PASCAL VOC
     ``label-studio``        ``label-studio/``: tasks with tags, points and brush masks
     ``cvat``                ``cvat/``: tags, points and masks
     ======================  ===========================================================================================
 
-    Files that hold all pictures get their name when they are whole; the others are written whole or not at all. What a
+    Files that hold all images get their name when they are whole; the others are written whole or not at all. What a
     killed process of this machine has left half-written in the folder is removed.
 
     Args:
@@ -68,15 +68,15 @@ def write_predictions(
         out: folder, made if needed.
         formats: out of :data:`FORMATS`.
         classes: of the model.
-        root: folder that pictures are named from: ``root/a/cat.jpg`` gives ``overlay/a/cat.jpg``. Without it, and for
-            pictures elsewhere, the last part of the name counts; names given twice are numbered.
+        root: folder that images are named from: ``root/a/cat.jpg`` gives ``overlay/a/cat.jpg``. Without it, and for
+            images elsewhere, the last part of the name counts; names given twice are numbered.
         threshold: probability from which a class counts as predicted, for all classes or by class.
         crf: refine masks with the dense CRF.
-        image_prefix: where ``label-studio`` says that pictures are: an address or a path, which names are added to.
-        more: writers of other places, which are given every picture as well.
+        image_prefix: where ``label-studio`` says that images are: an address or a path, which names are added to.
+        more: writers of other places, which are given every image as well.
 
     Returns:
-        The pictures that could not be read.
+        The images that could not be read.
 
     Raises:
         WildcatError: for an unknown format, or one whose package is not installed.
@@ -103,9 +103,9 @@ def write_predictions(
                 failures.append(prediction)
                 continue
             relative = names.relative(prediction.name)
-            picture = Picture(relative, names.stem(relative), prediction, threshold, crf)
+            image = PredictedImage(relative, names.stem(relative), prediction, threshold, crf)
             for writer in writers:
-                writer.add(picture)
+                writer.add(image)
         for writer in writers:
             writer.finish()
     return failures

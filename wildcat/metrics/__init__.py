@@ -1,4 +1,4 @@
-"""Metrics: arrays in, result objects out; no model and no data set.
+"""Metrics: arrays in, result objects out; no model and no dataset.
 
 Functions and result fields hold proportions in [0, 1]; `to_dict` and `table` of a result give per cent.
 """

@@ -16,7 +16,7 @@ from wildcat.export.open import PACKAGES, Runtime, fingerprint
 from wildcat.model import Wildcat, prepared
 from wildcat.prediction.predictor import Predictor
 from wildcat.system.files import read_json, write_json
-from wildcat.system.memory import kept_memory
+from wildcat.system.memory import keep_freed_memory
 
 CHOICE = "fastest.json"
 
@@ -37,7 +37,7 @@ def _fastest(predictor: Predictor, networks: dict[str, ExportedNetwork], folder:
         if all(known.get(key) == value for key, value in where.items()):
             return cast(Runtime, known["fastest"])
     size = max(*predictor.settings.score_sizes, *predictor.settings.map_sizes)
-    model = prepared(predictor.model, predictor.precision).folded()
+    model = prepared(predictor.model, predictor.precision).merged()
     seconds = measure({"torch": model, **networks}, size)
     fastest = min(seconds, key=lambda name: seconds[name])
     write_json(file, {"fastest": fastest, "seconds": seconds, **where})
@@ -45,10 +45,10 @@ def _fastest(predictor: Predictor, networks: dict[str, ExportedNetwork], folder:
 
 
 def measure(networks: Mapping[str, Wildcat | ExportedNetwork], size: int) -> dict[str, float]:
-    """Median seconds of each network for 4 pictures, of three runs, taken turn by turn after one to warm up."""
-    pixels = torch.zeros(4, size, size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)  # as pictures come
+    """Median seconds of each network for 4 images, of three runs, taken turn by turn after one to warm up."""
+    pixels = torch.zeros(4, size, size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)  # as images come
     taken: dict[str, list[float]] = {name: [] for name in networks}
-    with torch.inference_mode(), kept_memory():  # as in streams
+    with torch.inference_mode(), keep_freed_memory():  # as in streams
         for _ in range(1 + 3):
             for name, network in networks.items():
                 start = time.perf_counter()

@@ -14,7 +14,7 @@ from wildcat.data.images import Source, load_image
 
 @dataclass(frozen=True)
 class Failure:
-    """A picture of a stream that could not be read, and why."""
+    """An image of a stream that could not be read, and why."""
 
     name: str
     message: str
@@ -22,7 +22,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Item:
-    """A picture to read: a name, and how to get it at full size or, where it is large, at no less than a given side."""
+    """An image to read: a name, and how to get it at full size or, where it is large, at no less than a given side."""
 
     name: str
     load: Callable[[int | None], Image.Image]
@@ -31,7 +31,7 @@ class Item:
 def image_items(sources: Iterable[Source]) -> Iterator[Item]:
     """Items from paths, encoded bytes, PIL images and arrays."""
     for number, source in enumerate(sources):
-        name = str(source) if isinstance(source, str | Path) else f"picture {number}"
+        name = str(source) if isinstance(source, str | Path) else f"image {number}"
         yield Item(name, _loader(source))
 
 
@@ -40,7 +40,7 @@ def _loader(source: Source) -> Callable[[int | None], Image.Image]:
 
 
 def dataset_items(dataset: Dataset) -> list[Item]:
-    """The pictures of a data set, for :meth:`Predictor.stream`."""
+    """The images of a dataset, for :meth:`Predictor.stream`."""
     return [
         Item(sample.name, lambda draft_size, index=index: dataset.image(index, draft_size))  # type: ignore[misc]
         for index, sample in enumerate(dataset.samples)

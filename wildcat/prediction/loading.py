@@ -19,7 +19,7 @@ from wildcat.prediction.multiscale import CombinedPredictor
 from wildcat.prediction.predictor import Predictor
 from wildcat.runs.folder import CONFIG, load_run, read_background
 from wildcat.runs.scales import SCALES, load_bank, read_scales, scale_folder
-from wildcat.runs.settings import Settings
+from wildcat.runs.settings import InferenceSettings
 from wildcat.system.devices import AUTO, Precision, device_of
 
 IMAGENET = "imagenet"
@@ -34,13 +34,13 @@ def _load_in_pytorch(run: str | Path, device: str | torch.device, precision: Pre
 
     The folder may hold one run, or the runs of several scales (``wildcat train --scales``), which then read as one.
 
-    "imagenet" is the embedded ImageNet classifier as a Wildcat model, with no training: 1,000 classes, one per picture.
+    "imagenet" is the embedded ImageNet classifier as a Wildcat model, with no training: 1,000 classes, one per image.
 
     Args:
         run: folder or name.
         device: where the network computes: "cpu", "cuda:1" and so on; "auto" is the first GPU that CUDA has, or else
-            the processor.
-        precision: of the trunk; "auto" takes bf16 where :func:`wildcat.backbones.inference.bf16_pays`.
+            the CPU.
+        precision: of the backbone; "auto" takes bf16 where :func:`wildcat.backbones.inference.bf16_pays`.
 
     Raises:
         WildcatError: if it is none of these, training has not finished, or there is no such device.
@@ -48,7 +48,9 @@ def _load_in_pytorch(run: str | Path, device: str | torch.device, precision: Pre
     device = device_of(device)
     if str(run) == IMAGENET:
         model, classes = imagenet_model()
-        settings = Settings(classes, False, IMAGENET_SCORE_SIZES, IMAGENET_MAP_SIZES, background=IMAGENET_BACKGROUND)
+        settings = InferenceSettings(
+            classes, False, IMAGENET_SCORE_SIZES, IMAGENET_MAP_SIZES, background=IMAGENET_BACKGROUND
+        )
         return Predictor(model, settings, device, precision)
     folder = Path(run)
     if not folder.is_dir():
@@ -59,7 +61,7 @@ def _load_in_pytorch(run: str | Path, device: str | torch.device, precision: Pre
 def _load_one(folder: Path, device: torch.device, precision: Precision) -> Predictor:
     model, info = load_run(folder)
     config = info.config
-    settings = Settings(
+    settings = InferenceSettings(
         info.classes,
         info.multi_label,
         tuple(config.score_sizes),
@@ -123,8 +125,8 @@ def load(
         runtime: where the network runs; an exported file runs in a runtime that opens it. "auto" takes the fastest that
             is installed, by a short measurement on this machine that is kept with the exported file; on a GPU it is
             PyTorch.
-        precision: of the trunk; "auto" takes bf16 where it is faster. ONNX Runtime computes in single precision.
-        device: of PyTorch, as for :func:`wildcat.load`; the other runtimes compute on the processor.
+        precision: of the backbone; "auto" takes bf16 where it is faster. ONNX Runtime computes in single precision.
+        device: of PyTorch, as for :func:`wildcat.load`; the other runtimes compute on the CPU.
 
     Raises:
         WildcatError: if there is no such run, file or device, or the runtime is not installed.
@@ -136,7 +138,7 @@ def load(
     if exported or runtime in PACKAGES:
         if str(device) not in (AUTO, "cpu"):
             what = f"the exported file {run}" if exported else f"the runtime {runtime}"
-            raise WildcatError(f"{what} computes on the processor, not on {device}")
+            raise WildcatError(f"{what} computes on the CPU, not on {device}")
         device = "cpu"
     if exported:
         return _predictor_of(file, runtime, precision)
@@ -167,7 +169,7 @@ def exports_folder(run: str | Path) -> Path:
     return Path(cache) / "wildcat" / str(run).replace("/", "--")
 
 
-def _with(network: ExportedNetwork, settings: Settings) -> Predictor:
+def _with(network: ExportedNetwork, settings: InferenceSettings) -> Predictor:
     return Predictor(cast(Wildcat, network), settings, precision=network.precision)  # it is called as a model is
 
 
@@ -180,7 +182,7 @@ def _predictor_of(file: Path, runtime: Runtime, precision: Precision) -> Predict
         name = runtime
     network = open_network(file, name, precision)
     about = network.about
-    settings = Settings(
+    settings = InferenceSettings(
         tuple(about["classes"]),
         about["multi_label"],
         tuple(about["score_sizes"]),
@@ -206,7 +208,7 @@ def _network(predictor: Predictor, folder: Path, runtime: str) -> ExportedNetwor
             network = open_network(file, runtime, precision)
             if network.about.get("fingerprint") == wanted:
                 return network
-    from wildcat.export.write import export  # not before: it takes longer to import than one picture to read
+    from wildcat.export.write import export  # not before: it takes longer to import than one image to read
 
     print(f"exporting for this and later times: {file}", file=sys.stderr)
     export(predictor.model, predictor.settings, file, "onnx")

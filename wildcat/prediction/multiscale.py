@@ -7,10 +7,10 @@ from torch import Tensor
 from wildcat.errors import WildcatError
 from wildcat.masks import Background
 from wildcat.model import Wildcat
-from wildcat.multiscale import ObjectBank, Reading, combine
+from wildcat.multiscale import BatchOutput, ObjectBank, ensemble
 from wildcat.prediction.predictor import Predictor, Reader
 from wildcat.runs.scales import MEAN, OBJECT_BANK
-from wildcat.runs.settings import Settings
+from wildcat.runs.settings import InferenceSettings
 
 
 class CombinedPredictor(Predictor):
@@ -20,7 +20,7 @@ class CombinedPredictor(Predictor):
         members: name of each scale -> its own predictor, of the same classes and on the same device.
         background: where the combination's masks have their background.
         bank: the Object Bank fitted on the members' probabilities, in their order.
-        fitted_on: data set and split of the held-out pictures behind the bank.
+        fitted_on: dataset and split of the held-out images behind the bank.
 
     Attributes:
         chosen: "mean" unless given.
@@ -39,7 +39,7 @@ class CombinedPredictor(Predictor):
         each = [member.settings for member in self.members.values()]
         first = next(iter(self.members.values()))
         self.device, self.precision = first.device, first.precision
-        self.settings = Settings(
+        self.settings = InferenceSettings(
             each[0].classes,
             each[0].multi_label,
             tuple(sorted({size for settings in each for size in settings.score_sizes})),
@@ -50,7 +50,7 @@ class CombinedPredictor(Predictor):
         )
 
     @property
-    def parts(self) -> dict[str, Settings]:
+    def parts(self) -> dict[str, InferenceSettings]:
         """Each scale, then "mean", then "object_bank" where there is one."""
         combinations = [MEAN] if self.bank is None else [MEAN, OBJECT_BANK]
         return {name: member.settings for name, member in self.members.items()} | dict.fromkeys(
@@ -66,7 +66,7 @@ class CombinedPredictor(Predictor):
         """
         raise self._several()
 
-    def _with(self, settings: Settings) -> Predictor:
+    def _with(self, settings: InferenceSettings) -> Predictor:
         raise self._several()
 
     def _several(self) -> WildcatError:
@@ -78,12 +78,12 @@ class CombinedPredictor(Predictor):
         """As of a single model; each member reads the sizes that it was trained for."""
         readers = {name: member.reader(multi_maps, maps) for name, member in self.members.items()}
 
-        def read_pixels(pixels: Mapping[int, Tensor]) -> dict[str, Reading]:
-            readings = {name: reader(pixels)[Predictor.chosen] for name, reader in readers.items()}
-            alone, multi_label = list(readings.values()), self.settings.multi_label
-            readings[MEAN] = combine(alone, multi_label=multi_label)
+        def read_pixels(pixels: Mapping[int, Tensor]) -> dict[str, BatchOutput]:
+            outputs = {name: reader(pixels)[Predictor.chosen] for name, reader in readers.items()}
+            alone, multi_label = list(outputs.values()), self.settings.multi_label
+            outputs[MEAN] = ensemble(alone, multi_label=multi_label)
             if self.bank is not None:
-                readings[OBJECT_BANK] = combine(alone, multi_label=multi_label, bank=self.bank)
-            return readings
+                outputs[OBJECT_BANK] = ensemble(alone, multi_label=multi_label, bank=self.bank)
+            return outputs
 
         return read_pixels

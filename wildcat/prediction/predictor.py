@@ -1,4 +1,4 @@
-"""From pictures of any kind to scores, points and maps in pixels of the original picture."""
+"""From images of any kind to scores, points and maps in pixels of the original image."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from wildcat.data.images import Source, original_size
 from wildcat.data.transforms import warp
 from wildcat.errors import WildcatError
 from wildcat.model import Wildcat, prepared
-from wildcat.multiscale import Reading, read
+from wildcat.multiscale import BatchOutput, predict_batch
 from wildcat.prediction.items import Failure, Item, image_items
 from wildcat.prediction.result import Prediction
-from wildcat.runs.settings import Settings
+from wildcat.runs.settings import InferenceSettings
 from wildcat.system.devices import Precision
-from wildcat.system.memory import kept_memory
+from wildcat.system.memory import keep_freed_memory
 
 READERS = 2  # threads that decode ahead of the network
 
 
 _Prepared: TypeAlias = tuple[Item, tuple[int, int], dict[int, npt.NDArray[np.uint8]]]  # (width, height), side -> warped
-Reader: TypeAlias = Callable[[Mapping[int, Tensor]], dict[str, Reading]]
+Reader: TypeAlias = Callable[[Mapping[int, Tensor]], dict[str, BatchOutput]]
 
 
 class Predictor:
-    """A model that reads pictures, with the weights that it has when it reads the first.
+    """A model that reads images, with the weights that it has when it reads the first.
 
     Attributes:
         settings: how it reads.
-        precision: of the trunk.
+        precision: of the backbone.
         runtime: what the network runs in: "torch", "onnx" or "openvino".
         chosen: the part that :meth:`stream` gives.
 
@@ -57,7 +57,7 @@ class Predictor:
     def __init__(
         self,
         model: Wildcat,
-        settings: Settings,
+        settings: InferenceSettings,
         device: str | torch.device = "cpu",
         precision: Precision = "fp32",
     ) -> None:
@@ -71,8 +71,8 @@ class Predictor:
         self.settings = settings
 
     @property
-    def parts(self) -> dict[str, Settings]:
-        """What :meth:`stream_each` says of a picture: name -> how that part reads. A single model has one part."""
+    def parts(self) -> dict[str, InferenceSettings]:
+        """What :meth:`stream_each` says of an image: name -> how that part reads. A single model has one part."""
         return {self.chosen: self.settings}
 
     @property
@@ -95,7 +95,7 @@ class Predictor:
             return self
         sizes = [*(score_sizes or ()), *(map_sizes or ())]
         if any(size < 1 for size in sizes) or score_sizes == [] or map_sizes == []:
-            raise WildcatError(f"sizes at which pictures are read must be above 0; got {score_sizes}, {map_sizes}")
+            raise WildcatError(f"sizes at which images are read must be above 0; got {score_sizes}, {map_sizes}")
         settings = self.settings
         settings = replace(
             settings,
@@ -105,7 +105,7 @@ class Predictor:
         )
         return self._with(settings)
 
-    def _with(self, settings: Settings) -> Predictor:
+    def _with(self, settings: InferenceSettings) -> Predictor:
         other = copy.copy(self)
         other.settings = settings
         return other
@@ -115,13 +115,13 @@ class Predictor:
         # What runs elsewhere, an exported file, is ready as it is.
         return prepared(self._model, self.precision) if isinstance(self._model, Wildcat) else self._model
 
-    def __call__(self, picture: Source) -> Prediction:
-        """Read one picture: a path, encoded bytes, a PIL image or an array.
+    def __call__(self, image: Source) -> Prediction:
+        """Read one image: a path, encoded bytes, a PIL image or an array.
 
         Raises:
             WildcatError: if it cannot be read.
         """
-        (found,) = self.stream(image_items([picture]))
+        (found,) = self.stream(image_items([image]))
         return found
 
     @overload
@@ -155,14 +155,14 @@ class Predictor:
         multi_maps: bool = True,
         maps: bool = True,
     ) -> Iterator[Any]:
-        """Read many pictures, in order, decoding ahead of the network; memory does not grow with their number.
+        """Read many images, in order, decoding ahead of the network; memory does not grow with their number.
 
         Args:
             items: lazily consumed.
-            batch_size: pictures per pass of the network.
+            batch_size: images per pass of the network.
             on_error: "raise", or "yield" to get a :class:`Failure` in place of the prediction.
             multi_maps: keep the M maps of each class; without them the M * C filters are folded into C.
-            maps: read pictures at the sizes of maps too. Off, for who needs the probabilities alone: they are the same,
+            maps: read images at the sizes of maps too. Off, for who needs the probabilities alone: they are the same,
                 and the maps are those of the sizes at which scores are read.
         """
         for found in self._stream(items, batch_size, on_error, multi_maps, maps, [self.chosen]):
@@ -171,7 +171,7 @@ class Predictor:
     def stream_each(
         self, items: Iterable[Item], *, parts: Sequence[str] | None = None, batch_size: int = 8, maps: bool = True
     ) -> Iterator[dict[str, Prediction]]:
-        """As :meth:`stream`, what each of :attr:`parts` says of a picture; each model reads it once.
+        """As :meth:`stream`, what each of :attr:`parts` says of an image; each model reads it once.
 
         The multi-maps are not kept.
         """
@@ -199,7 +199,7 @@ class Predictor:
         with ThreadPoolExecutor(READERS) as pool, contextlib.ExitStack() as kept:
             for number, batch in enumerate(_batched(_ahead(pool, prepare, items, 2 * batch_size), batch_size)):
                 if number == 1:  # for one batch, giving the memory back would cost more than keeping it saves
-                    kept.enter_context(kept_memory())
+                    kept.enter_context(keep_freed_memory())
                 good = [entry for entry in batch if not isinstance(entry, Failure)]
                 predictions = iter(self._predict(reader, good, multi_maps, parts) if good else [])
                 for entry in batch:
@@ -207,12 +207,12 @@ class Predictor:
 
     def reader(self, multi_maps: bool = True, maps: bool = True) -> Reader:
         """The function from pixels (N, 3, side, side), uint8, by side, to what each part reads them as."""
-        model, settings = self._ready if multi_maps else self._ready.folded(), self.settings
+        model, settings = self._ready if multi_maps else self._ready.merged(), self.settings
         map_sizes = settings.map_sizes if maps else settings.score_sizes
 
-        def read_pixels(pixels: Mapping[int, Tensor]) -> dict[str, Reading]:
+        def read_pixels(pixels: Mapping[int, Tensor]) -> dict[str, BatchOutput]:
             sizes = {*settings.score_sizes, *map_sizes}
-            reading = read(
+            output = predict_batch(
                 model,
                 {size: model.normalize(pixels[size]) for size in sizes},
                 settings.score_sizes,
@@ -220,7 +220,7 @@ class Predictor:
                 mirror=settings.mirror,
                 multi_label=settings.multi_label,
             )
-            return {Predictor.chosen: reading}
+            return {Predictor.chosen: output}
 
         return read_pixels
 

@@ -1,4 +1,4 @@
-"""What a model says of one picture, and how models read pictures."""
+"""What a model says of one image, and how models read images."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from wildcat.data.transforms import cell_centres
 from wildcat.errors import WildcatError, guess
 from wildcat.masks import label_map, pixel_probabilities, strengths
 from wildcat.render import sheets
-from wildcat.runs.settings import Settings
+from wildcat.runs.settings import InferenceSettings
 
 Threshold: TypeAlias = float | Mapping[str, float]
 """From which probability a class counts as present: one for all, or by class; 0.5 for those that are not named."""
 
 Labels: TypeAlias = npt.NDArray[np.unsignedinteger[Any]]
-"""A mask (H, W), uint8, or uint16 above :data:`MOST_LABELS` classes."""
+"""A mask (H, W), uint8, or uint16 above :data:`MAX_BYTE_LABELS` classes."""
 
-MOST_LABELS = 254
+MAX_BYTE_LABELS = 254
 """Classes that a mask of bytes can number: 0 is the background and 255 void."""
 
 
 def numbered(places: Labels, chosen: Sequence[int], num_classes: int) -> Labels:
     """The mask (H, W) of 1 + class, from one of 1 + place among the chosen classes."""
     values = [0, *(1 + c for c in chosen)]
-    table: Labels = np.array(values, np.uint8) if num_classes <= MOST_LABELS else np.array(values, np.uint16)
+    table: Labels = np.array(values, np.uint8) if num_classes <= MAX_BYTE_LABELS else np.array(values, np.uint16)
     return table[places]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one picture.
+    """What a model says of one image.
 
     Attributes:
-        name: of the picture, as it was given.
+        name: of the image, as it was given.
         size: (width, height) of the upright original.
         settings: of the model.
         probabilities: (C,) in [0, 1].
@@ -53,7 +53,7 @@ class Prediction:
 
     name: str
     size: tuple[int, int]
-    settings: Settings
+    settings: InferenceSettings
     probabilities: npt.NDArray[np.float32]
     class_maps: npt.NDArray[np.float32]
     multi_maps: npt.NDArray[np.float32] | None
@@ -86,13 +86,13 @@ class Prediction:
 
     @property
     def image(self) -> Image.Image:
-        """The upright RGB picture, read again."""
+        """The upright RGB image, read again."""
         return self._source()
 
     def present(self, threshold: Threshold = 0.5) -> list[int]:
-        """Indices of the classes the picture is said to hold, the most probable first.
+        """Indices of the classes the image is said to hold, the most probable first.
 
-        Where a picture has exactly one class this is the most probable one, whatever the threshold.
+        Where an image has exactly one class this is the most probable one, whatever the threshold.
 
         Raises:
             WildcatError: for a threshold of a class that the model does not have.
@@ -100,8 +100,8 @@ class Prediction:
         classes, ranked = self.settings.classes, self._ranked()
         by_class = dict.fromkeys(classes, threshold) if isinstance(threshold, float | int) else threshold
         if unknown := set(by_class) - set(classes):
-            told = f"a threshold is given for {min(unknown)!r}, which is not a class of the model"
-            raise WildcatError(told + guess(min(unknown), classes))
+            message = f"a threshold is given for {min(unknown)!r}, which is not a class of the model"
+            raise WildcatError(message + guess(min(unknown), classes))
         if not self.settings.multi_label:
             return ranked[:1]
         return [c for c in ranked if self.probabilities[c] >= by_class.get(classes[c], 0.5)]
@@ -111,10 +111,10 @@ class Prediction:
         return self.present(threshold) or self._ranked()[:1]
 
     def mask(self, *, crf: bool = False, threshold: Threshold = 0.5, allowed: Sequence[int] | None = None) -> Labels:
-        """Label map (H, W) of the original picture: 0 background, 1 + class otherwise; uint16 above 254 classes.
+        """Label map (H, W) of the original image: 0 background, 1 + class otherwise; uint16 above 254 classes.
 
         Args:
-            crf: refine with the dense CRF, which reads the picture again.
+            crf: refine with the dense CRF, which reads the image again.
             threshold: probability from which a class may appear; the most probable one may where none reaches it.
             allowed: indices of the classes that may appear, instead.
         """
@@ -124,14 +124,14 @@ class Prediction:
         strength = strengths(self.mask_maps, allowed, (height, width), self.settings.background)
         if crf:
             strength = dense_crf(pixel_probabilities(strength), np.array(self.image))
-        if len(self.settings.classes) <= MOST_LABELS:
+        if len(self.settings.classes) <= MAX_BYTE_LABELS:
             return label_map(strength, allowed)
         return numbered(label_map(strength, range(len(allowed))), allowed, len(self.settings.classes))
 
     def reduced(self, side: int) -> Prediction:
-        """The same prediction of the picture reduced to ``side`` pixels at most and kept in memory.
+        """The same prediction of the image reduced to ``side`` pixels at most and kept in memory.
 
-        Points, masks and overlays then refer to the reduced picture, and are made in less time.
+        Points, masks and overlays then refer to the reduced image, and are made in less time.
         """
         image = self.image
         image.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=3.0)
@@ -152,16 +152,16 @@ class Prediction:
         )
 
     def mask_overlay(self, mask: Labels) -> Image.Image:
-        """The picture with a mask from :meth:`mask` over it, and a legend."""
+        """The image with a mask from :meth:`mask` over it, and a legend."""
         classes = self.settings.classes
-        if len(classes) > MOST_LABELS:  # colours are those of the classes that are there
+        if len(classes) > MAX_BYTE_LABELS:  # colours are those of the classes that are there
             present = np.unique(mask[mask > 0])
             mask = np.where(mask > 0, 1 + np.searchsorted(present, mask), 0).astype(np.uint16)
             classes = tuple(classes[label - 1] for label in present)
         return render.mask_overlay(self.image, mask, classes)
 
     def overlay(self, threshold: Threshold = 0.5) -> Image.Image:
-        """The picture, then a panel with heatmap, point and score for each class present (else for the best one)."""
+        """The image, then a panel with heatmap, point and score for each class present (else for the best one)."""
         points = self.point_array
         entries = [
             sheets.Entry(
@@ -175,7 +175,7 @@ class Prediction:
         return sheets.prediction_overlay(self.image, entries, title=Path(self.name).name)
 
     def show(self) -> None:
-        """Open :meth:`overlay` in the system's picture viewer."""
+        """Open :meth:`overlay` in the system's image viewer."""
         self.overlay().show()
 
     def to_dict(self, threshold: Threshold = 0.5, *, allowed: Sequence[int] | None = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What all drawing needs: pictures of any kind as one, sizes, soft shapes."""
+"""What all drawing needs: images of any kind as one, sizes, soft shapes."""
 
 from typing import TypeAlias
 
@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from wildcat.render.colours import Colour
 
-Picture: TypeAlias = Image.Image | npt.NDArray[np.uint8]
+ImageLike: TypeAlias = Image.Image | npt.NDArray[np.uint8]
 
 PAPER: Colour = (250, 249, 247)
 TEXT: Colour = (44, 46, 54)
@@ -16,7 +16,7 @@ QUIET: Colour = (134, 136, 146)
 SUPERSAMPLING = 4  # soft edges are drawn so many times larger, then reduced
 
 
-def as_picture(image: Picture) -> Image.Image:
+def as_pil(image: ImageLike) -> Image.Image:
     """A new RGB PIL image of a PIL image or of a uint8 array (H, W, 3).
 
     Raises:
@@ -25,7 +25,7 @@ def as_picture(image: Picture) -> Image.Image:
     if isinstance(image, Image.Image):
         return image.convert("RGB")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"a picture is a uint8 array (H, W, 3), not {image.dtype} {image.shape}")
+        raise ValueError(f"an image is a uint8 array (H, W, 3), not {image.dtype} {image.shape}")
     return Image.fromarray(np.ascontiguousarray(image))
 
 
@@ -36,9 +36,9 @@ def fitted(size: tuple[int, int], smallest: int, largest: int) -> tuple[int, int
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The picture at another size."""
-    return picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The image at another size."""
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
 def rounded(size: tuple[int, int], radius: float) -> Image.Image:

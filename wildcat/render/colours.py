@@ -1,4 +1,4 @@
-"""Colours for pictures: perceptual coordinates, the palette of heatmaps, and one colour for each class."""
+"""Colours for images: perceptual coordinates, the palette of heatmaps, and one colour for each class."""
 
 from __future__ import annotations
 

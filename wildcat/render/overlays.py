@@ -1,7 +1,7 @@
-"""Arrays in, pictures out: heatmaps, points, masks, palettes.
+"""Arrays in, images out: heatmaps, points, masks, palettes.
 
-Pictures are PIL images or uint8 arrays (H, W, 3); what comes in is never changed. Points are (x, y) in pixels of the
-picture they belong to.
+Images are PIL images or uint8 arrays (H, W, 3); what comes in is never changed. Points are (x, y) in pixels of the
+image they belong to.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
-from wildcat.render.canvas import PAPER, SUPERSAMPLING, TEXT, Picture, as_picture, fitted, resized, rounded
+from wildcat.render.canvas import PAPER, SUPERSAMPLING, TEXT, ImageLike, as_pil, fitted, resized, rounded
 from wildcat.render.colours import Colour, as_colour, class_colours, heat_palette
 from wildcat.render.text import one_line
 
@@ -21,12 +21,12 @@ _Box = tuple[float, float, float, float]  # x1, y1, x2, y2
 
 MARK: Colour = (22, 38, 92)
 VOID = 255  # label of pixels that do not count
-LARGEST_SIDE = 1280  # mask_overlay shows larger pictures reduced to this
-_LEAST_RANGE = 1e-30  # of a map that shows heat: processors may take what is much smaller for 0
-_SMALLEST_SIDE = 320  # the longer side of a small picture is enlarged to this, so that a legend has room
+LARGEST_SIDE = 1280  # mask_overlay shows larger images reduced to this
+_LEAST_RANGE = 1e-30  # of a map that shows heat: CPUs may take what is much smaller for 0
+_SMALLEST_SIDE = 320  # the longer side of a small image is enlarged to this, so that a legend has room
 
 
-# ---- Overlays of the size of the picture --------------------------------------------------------------------------
+# ---- Overlays of the size of the image --------------------------------------------------------------------------
 
 
 def undecided(class_maps: npt.ArrayLike) -> float:
@@ -40,17 +40,17 @@ def undecided(class_maps: npt.ArrayLike) -> float:
 
 
 def heatmap_overlay(
-    image: Picture,
+    image: ImageLike,
     class_map: npt.ArrayLike,
     *,
     opacity: float = 0.85,
     vmin: float | None = None,
     vmax: float | None = None,
 ) -> Image.Image:
-    """The picture with a class map laid over it, enlarged bilinearly; the size of the picture.
+    """The image with a class map laid over it, enlarged bilinearly; the size of the image.
 
     Args:
-        image: the picture.
+        image: the image.
         class_map: (h, w), any unit, finite.
         opacity: of the highest values, 0 to 1; lower values are more transparent.
         vmin: value shown as lowest; the map's own minimum by default. Give both to compare maps with each other.
@@ -59,7 +59,7 @@ def heatmap_overlay(
     Raises:
         ValueError: a map that is not (h, w), empty or not finite; an opacity outside [0, 1].
     """
-    picture = as_picture(image)
+    canvas = as_pil(image)
     values = np.asarray(class_map, dtype=np.float32)
     if values.ndim != 2 or values.size == 0:
         raise ValueError(f"class_map must have the shape (h, w) with at least one cell, not {values.shape}")
@@ -70,25 +70,25 @@ def heatmap_overlay(
     low = float(values.min()) if vmin is None else vmin
     high = float(values.max()) if vmax is None else vmax
     level = np.clip((values - low) / (high - low), 0, 1) if high - low > _LEAST_RANGE else np.zeros_like(values)
-    enlarged = np.asarray(Image.fromarray(level).resize(picture.size, Image.Resampling.BILINEAR))
+    enlarged = np.asarray(Image.fromarray(level).resize(canvas.size, Image.Resampling.BILINEAR))
     heat = heat_palette()[np.round(enlarged * 255).astype(np.uint8)].astype(np.float32)
     alpha = heat[..., 3:] * np.float32(opacity / 255)
-    ground = np.asarray(picture, dtype=np.float32)
+    ground = np.asarray(canvas, dtype=np.float32)
     return Image.fromarray(np.round(ground + (heat[..., :3] - ground) * alpha).astype(np.uint8))
 
 
-def draw_points(image: Picture, points: npt.ArrayLike, labels: Sequence[str] | None = None) -> Image.Image:
-    """The picture with a ring and a cross at every point, and a tag beside it; the size of the picture.
+def draw_points(image: ImageLike, points: npt.ArrayLike, labels: Sequence[str] | None = None) -> Image.Image:
+    """The image with a ring and a cross at every point, and a tag beside it; the size of the image.
 
     Args:
-        image: the picture.
+        image: the image.
         points: (K, 2), x and y in pixels; pixel i covers [i, i + 1).
-        labels: text of the K tags, such as ``"dog 97 %"``. A tag wider than the picture is left out.
+        labels: text of the K tags, such as ``"dog 97 %"``. A tag wider than the image is left out.
 
     Raises:
         ValueError: points that are not (K, 2), or another number of labels.
     """
-    picture = as_picture(image)
+    canvas = as_pil(image)
     array = np.asarray(points, dtype=np.float64)
     if array.size and (array.ndim != 2 or array.shape[1] != 2):
         raise ValueError(f"points must have the shape (K, 2), not {array.shape}")
@@ -97,17 +97,17 @@ def draw_points(image: Picture, points: npt.ArrayLike, labels: Sequence[str] | N
     spots: list[tuple[float, float]] = [(x, y) for x, y in array.reshape(-1, 2).tolist()]
     if labels is not None and len(labels) != len(spots):
         raise ValueError(f"{len(spots)} points need as many labels, not {len(labels)}")
-    radius = min(max(0.034 * math.sqrt(picture.width * picture.height), 5.0), 150.0)
+    radius = min(max(0.034 * math.sqrt(canvas.width * canvas.height), 5.0), 150.0)
     for spot in spots:
-        _stamp_mark(picture, spot, radius)
+        _stamp_mark(canvas, spot, radius)
     if labels is not None:
         taken = [(x - radius, y - radius, x + radius, y + radius) for x, y in spots]
         for spot, label in zip(spots, labels, strict=True):
-            _stamp_tag(picture, spot, radius, label, taken)
-    return picture
+            _stamp_tag(canvas, spot, radius, label, taken)
+    return canvas
 
 
-def _stamp_mark(picture: Image.Image, spot: tuple[float, float], radius: float) -> None:
+def _stamp_mark(image: Image.Image, spot: tuple[float, float], radius: float) -> None:
     """A ring with a cross in it: the mark's colour inside, a white rim, and a dark one that shows on white."""
     x, y = spot
     reach = math.ceil(radius * 1.6)
@@ -128,25 +128,25 @@ def _stamp_mark(picture: Image.Image, spot: tuple[float, float], radius: float) 
         draw.rectangle(around(arm, half), fill=colour)
         draw.rectangle(around(half, arm), fill=colour)
     mark = canvas.reduce(SUPERSAMPLING)
-    picture.paste(mark, (left, top), mark)
+    image.paste(mark, (left, top), mark)
 
 
-def _stamp_tag(picture: Image.Image, spot: tuple[float, float], radius: float, label: str, taken: list[_Box]) -> None:
+def _stamp_tag(image: Image.Image, spot: tuple[float, float], radius: float, label: str, taken: list[_Box]) -> None:
     """A tag beside a mark, where it covers the fewest of the boxes taken, to which its own is added.
 
-    A tag that does not fit into the picture is left out.
+    A tag that does not fit into the image is left out.
     """
     x, y = spot
     text, font = one_line(label, round(min(max(1.2 * radius, 11), 120)))
     ascent, descent = font.getmetrics()
     pad = round(0.45 * font.size)
     width, height = math.ceil(font.getlength(text)) + 2 * pad, ascent + descent + pad
-    if width > picture.width or height > picture.height:
+    if width > image.width or height > image.height:
         return
 
     def box_at(left: float, top: float) -> _Box:
-        left = round(min(max(left, 0), picture.width - width))
-        top = round(min(max(top, 0), picture.height - height))
+        left = round(min(max(left, 0), image.width - width))
+        top = round(min(max(top, 0), image.height - height))
         return left, top, left + width, top + height
 
     def covered(box: _Box) -> int:
@@ -158,8 +158,8 @@ def _stamp_tag(picture: Image.Image, spot: tuple[float, float], radius: float, l
     box = min(right, left, above, below, key=covered)  # the first of equals
     taken.append(box)
     corner = (int(box[0]), int(box[1]))
-    picture.paste(PAPER, corner, rounded((width, height), height / 2).point(lambda v: v * 0.94))
-    ImageDraw.Draw(picture).text((corner[0] + pad, corner[1] + pad / 2), text, TEXT, font)
+    image.paste(PAPER, corner, rounded((width, height), height / 2).point(lambda v: v * 0.94))
+    ImageDraw.Draw(image).text((corner[0] + pad, corner[1] + pad / 2), text, TEXT, font)
 
 
 # ---- Masks --------------------------------------------------------------------------------------------------------
@@ -181,45 +181,43 @@ def voc_palette() -> npt.NDArray[np.uint8]:
 
 
 def mask_png(label_map: npt.ArrayLike) -> Image.Image:
-    """A label map (H, W) as a picture whose pixels hold the labels.
+    """A label map (H, W) as an image whose pixels hold the labels.
 
     It has the PASCAL VOC palette (mode "P", labels up to 255), or is grey of 16 bits where the map is uint16.
     """
     labels = _as_labels(label_map)
-    picture = Image.fromarray(labels)
+    image = Image.fromarray(labels)
     if labels.dtype == np.uint8:
-        picture.putpalette(voc_palette().tobytes())
-    return picture
+        image.putpalette(voc_palette().tobytes())
+    return image
 
 
 def mask_overlay(
-    image: Picture, label_map: npt.ArrayLike, classes: Sequence[str], *, opacity: float = 0.5
+    image: ImageLike, label_map: npt.ArrayLike, classes: Sequence[str], *, opacity: float = 0.5
 ) -> Image.Image:
-    """The picture with its labelled regions tinted and outlined, above a legend of the classes that are there.
+    """The image with its labelled regions tinted and outlined, above a legend of the classes that are there.
 
     Args:
-        image: the picture; shown with its longer side between 320 and ``LARGEST_SIDE`` pixels.
-        label_map: (H, W) of the size of the picture: 0 background, 1 to C classes, 255 void (veiled in grey); where it
+        image: the image; shown with its longer side between 320 and ``LARGEST_SIDE`` pixels.
+        label_map: (H, W) of the size of the image: 0 background, 1 to C classes, 255 void (veiled in grey); where it
             is uint16, there is no void.
         classes: the C names.
         opacity: of the tint, 0 to 1; outlines are always opaque.
 
     Raises:
-        ValueError: a map that does not fit the picture, or a label without a name.
+        ValueError: a map that does not fit the image, or a label without a name.
     """
-    picture = as_picture(image)
+    canvas = as_pil(image)
     labels = _as_labels(label_map)
-    if labels.shape != (picture.height, picture.width):
-        raise ValueError(
-            f"label_map is {labels.shape} and the picture {(picture.height, picture.width)}; they must agree"
-        )
+    if labels.shape != (canvas.height, canvas.width):
+        raise ValueError(f"label_map is {labels.shape} and the image {(canvas.height, canvas.width)}; they must agree")
     void = VOID if labels.dtype == np.uint8 else None
     present = [int(v) for v in np.unique(labels) if v != 0]
     unnamed = [v for v in present if v > len(classes) and v != void]
     if unnamed:
         raise ValueError(f"label_map holds the label {unnamed[0]}, but there are {len(classes)} classes")
-    size = fitted(picture.size, _SMALLEST_SIDE, LARGEST_SIDE)
-    view = resized(picture, size)
+    size = fitted(canvas.size, _SMALLEST_SIDE, LARGEST_SIDE)
+    view = resized(canvas, size)
     sigma = max(1.0, max(size) / 400)  # of the blur that rounds the steps of pixels off
     colours = class_colours(len(classes))
     legend = []
@@ -235,7 +233,7 @@ def mask_overlay(
 
 
 def _with_legend(view: Image.Image, legend: Sequence[tuple[str, Colour]]) -> Image.Image:
-    """The picture above rows of colour chips with names; as many as fit in a row."""
+    """The image above rows of colour chips with names; as many as fit in a row."""
     if not legend:
         return view
     size = round(min(max(max(view.size) / 40, 13), 22))

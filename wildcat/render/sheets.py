@@ -1,4 +1,4 @@
-"""Sheets of pictures with captions and scores: what ``wildcat predict`` writes of a picture, and contact sheets."""
+"""Sheets of images with captions and scores: what ``wildcat predict`` writes of an image, and contact sheets."""
 
 import math
 from collections.abc import Sequence
@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from wildcat.render.canvas import PAPER, QUIET, TEXT, Picture, as_picture, fitted, resized, rounded
+from wildcat.render.canvas import PAPER, QUIET, TEXT, ImageLike, as_pil, fitted, resized, rounded
 from wildcat.render.colours import Colour
 from wildcat.render.overlays import draw_points, heatmap_overlay, undecided
 from wildcat.render.text import font_of, one_line
 
 TRACK: Colour = (230, 229, 226)
 BAR: Colour = (242, 108, 79)
-PANEL_AREA = 400 * 400  # pixels of a panel of prediction_overlay, whatever the shape of the picture
+PANEL_AREA = 400 * 400  # pixels of a panel of prediction_overlay, whatever the shape of the image
 PANEL_SIDE = 800
 _NARROWEST = 160  # a cell of a sheet, so that its caption has room
 _ROW, _VERY_WIDE = 3, 3  # panels that stand in a row; width over height from which they need not
@@ -30,7 +30,7 @@ class Entry:
         name: of the class.
         score: probability, 0 to 1.
         class_map: (h, w), any unit.
-        point: (x, y) in pixels of the picture, or None.
+        point: (x, y) in pixels of the image, or None.
     """
 
     name: str
@@ -39,20 +39,20 @@ class Entry:
     point: tuple[float, float] | None = None
 
 
-def prediction_overlay(image: Picture, entries: Sequence[Entry], *, title: str = "picture") -> Image.Image:
-    """One sheet: the picture, then a panel for each class with its heatmap, point, name and score in per cent.
+def prediction_overlay(image: ImageLike, entries: Sequence[Entry], *, title: str = "image") -> Image.Image:
+    """One sheet: the image, then a panel for each class with its heatmap, point, name and score in per cent.
 
-    Panels have ``PANEL_AREA`` pixels whatever the size of the picture, but no side above ``PANEL_SIDE``.
+    Panels have ``PANEL_AREA`` pixels whatever the size of the image, but no side above ``PANEL_SIDE``.
 
     Args:
-        image: the picture.
+        image: the image.
         entries: the classes to show, in order; may be empty.
-        title: caption of the picture itself.
+        title: caption of the image itself.
     """
-    picture = as_picture(image)
-    size = _panel_size(picture.size)
-    view = resized(picture, size)
-    scale = (size[0] / picture.width, size[1] / picture.height)
+    canvas = as_pil(image)
+    size = _panel_size(canvas.size)
+    view = resized(canvas, size)
+    scale = (size[0] / canvas.width, size[1] / canvas.height)
     panels = [_Panel(view, title, None)]
     for entry in entries:
         panel = heatmap_overlay(view, entry.class_map, vmin=undecided(entry.class_map))
@@ -63,32 +63,32 @@ def prediction_overlay(image: Picture, entries: Sequence[Entry], *, title: str =
 
 
 def contact_sheet(
-    pictures: Sequence[Picture], columns: int, captions: Sequence[str] | None = None, *, side: int | None = 256
+    images: Sequence[ImageLike], columns: int, captions: Sequence[str] | None = None, *, side: int | None = 256
 ) -> Image.Image:
-    """Pictures of any shapes in rows, with captions below.
+    """Images of any shapes in rows, with captions below.
 
     Args:
-        pictures: in the order of reading.
-        columns: pictures of a row.
-        captions: of each picture.
-        side: what the longer side of each picture is brought to; None leaves pictures as they are.
+        images: in the order of reading.
+        columns: images of a row.
+        captions: of each image.
+        side: what the longer side of each image is brought to; None leaves images as they are.
 
     Raises:
-        ValueError: no pictures, no columns, or another number of captions.
+        ValueError: no images, no columns, or another number of captions.
     """
-    if not pictures:
-        raise ValueError("a contact sheet needs at least one picture")
+    if not images:
+        raise ValueError("a contact sheet needs at least one image")
     if columns < 1:
         raise ValueError(f"columns must be at least 1, not {columns}")
-    if captions is not None and len(captions) != len(pictures):
-        raise ValueError(f"{len(pictures)} pictures need as many captions, not {len(captions)}")
-    views = [p if side is None else resized(p, fitted(p.size, side, side)) for p in map(as_picture, pictures)]
+    if captions is not None and len(captions) != len(images):
+        raise ValueError(f"{len(images)} images need as many captions, not {len(captions)}")
+    views = [p if side is None else resized(p, fitted(p.size, side, side)) for p in map(as_pil, images)]
     return _grid([_Panel(v, c, None) for v, c in zip(views, captions or [""] * len(views), strict=True)], columns)
 
 
 @dataclass(frozen=True, slots=True)
 class _Panel:
-    picture: Image.Image
+    image: Image.Image
     caption: str
     score: float | None
 
@@ -115,8 +115,8 @@ def _grid(panels: Sequence[_Panel], columns: int) -> Image.Image:
     A row is as high as its highest panel, a column as wide as its widest.
     """
     columns = min(columns, len(panels))
-    widths = [max(_NARROWEST, *(p.picture.width for p in panels[column::columns])) for column in range(columns)]
-    heights = [max(p.picture.height for p in panels[i : i + columns]) for i in range(0, len(panels), columns)]
+    widths = [max(_NARROWEST, *(p.image.width for p in panels[column::columns])) for column in range(columns)]
+    heights = [max(p.image.height for p in panels[i : i + columns]) for i in range(0, len(panels), columns)]
     size = round(min(max(max(widths) / 20, 13), 19))
     font = font_of(size)
     gap = max(12, max(widths) // 22)
@@ -131,8 +131,8 @@ def _grid(panels: Sequence[_Panel], columns: int) -> Image.Image:
     for index, panel in enumerate(panels):
         row, column = divmod(index, columns)
         left, width, top, bottom = lefts[column], widths[column], tops[row], tops[row] + heights[row]
-        corner = (left + (width - panel.picture.width) // 2, (top + bottom - panel.picture.height) // 2)
-        sheet.paste(panel.picture, corner, rounded(panel.picture.size, min(8.0, min(panel.picture.size) / 8)))
+        corner = (left + (width - panel.image.width) // 2, (top + bottom - panel.image.height) // 2)
+        sheet.paste(panel.image, corner, rounded(panel.image.size, min(8.0, min(panel.image.size) / 8)))
         middle = bottom + line * 0.55
         score = "" if panel.score is None else f"{100 * panel.score:.0f} %"
         start = left if score else corner[0]  # a bar is as wide as its cell

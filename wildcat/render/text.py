@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import ImageFont
 
 NO_GLYPH = "?"  # is drawn for a letter that no font has
-_LONGEST = 10_000  # letters: no picture is so wide, and Pillow refuses much longer texts
+_LONGEST = 10_000  # letters: no image is so wide, and Pillow rejects much longer texts
 
 
 def one_line(text: str, size: int, width: float = math.inf) -> tuple[str, ImageFont.FreeTypeFont]:

@@ -5,4 +5,4 @@ from .hub import push_to_hub as push_to_hub
 from .hub import save_for_hub as save_for_hub
 from .scales import ScaleRuns as ScaleRuns
 from .scales import read_scales as read_scales
-from .settings import Settings as Settings
+from .settings import InferenceSettings as InferenceSettings

@@ -12,7 +12,7 @@ from wildcat.config import Regions, TrainConfig
 from wildcat.errors import WildcatError
 from wildcat.runs.folder import CONFIG, Run, build_model, save_config, save_weights
 
-# The authors put the trunk's parts in one sequence; 2 and 3 are the activation and the pooling of the stem.
+# The authors put the backbone's parts in one sequence; 2 and 3 are the activation and the pooling of the stem.
 PARTS = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 # Blocks per stage, and whether a block has three convolutions.
 DEPTHS: dict[tuple[tuple[int, ...], bool], str] = {
@@ -45,8 +45,8 @@ def convert(
         out: folder of the new run.
         classes: names in the order of the scores. With them the number of maps per class is known.
         kmax, kmin, alpha: what the model was trained with (``--k``, ``--alpha`` there): the file does not tell.
-        image_size: side at which pictures are read (``--image-size`` there).
-        multi_label: several classes in a picture, or exactly one, as in MIT67.
+        image_size: side at which images are read (``--image-size`` there).
+        multi_label: several classes in an image, or exactly one, as in MIT67.
 
     Returns:
         The run.

@@ -52,9 +52,9 @@ class Run:
     Attributes:
         config: every setting, automatic choices resolved.
         classes: names in the order of the scores; a background class of the settings is not among them.
-        multi_label: whether a picture may have several classes (sigmoid) or has exactly one (softmax).
-        mean, std: normalisation of the trunk's input, for pixel values in [0, 1].
-        images: how many pictures it was trained on.
+        multi_label: whether an image may have several classes (sigmoid) or has exactly one (softmax).
+        mean, std: normalisation of the backbone's input, for pixel values in [0, 1].
+        images: how many images it was trained on.
     """
 
     config: TrainConfig
@@ -149,11 +149,11 @@ def read_run(folder: Path) -> Run:
     if "config" not in values:
         raise WildcatError(f"{file} has no entry 'config'")
     config = config_from_dict(values["config"], str(file))
-    for key, (fits, told) in _ALLOWED.items():
+    for key, (fits, message) in _ALLOWED.items():
         if key not in values:
             raise WildcatError(f"{file} has no entry {key!r}")
         if not fits(values[key]):
-            raise WildcatError(f"{file}: {key} must be {told}; got {reprlib.repr(values[key])}")
+            raise WildcatError(f"{file}: {key} must be {message}; got {reprlib.repr(values[key])}")
     return Run(
         config=config,
         classes=tuple(values["classes"]),

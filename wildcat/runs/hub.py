@@ -26,8 +26,8 @@ SCORES = {
 def save_for_hub(run: str | Path, folder: str | Path, *, name: str | None = None, license: str = "unknown") -> Path:  # noqa: A002
     """Write a run in the hub's layout, card included; what is there already stays, but for files of the same name.
 
-    Paths of this machine are left out: of a data set only its kind and the last part of its path are told, and of
-    warnings not the names of pictures, which may be paths.
+    Paths of this machine are left out: of a dataset only its kind and the last part of its path are told, and of
+    warnings not the names of images, which may be paths.
 
     Args:
         run: the run's folder.
@@ -87,7 +87,7 @@ def push_to_hub(
         The model's address.
 
     Raises:
-        WildcatError: if there is no finished run, or the hub refuses.
+        WildcatError: if there is no finished run, or the hub rejects.
     """
     if repo_id.count("/") != 1 or not all(repo_id.split("/")):
         raise WildcatError(f"a model of the hub is called owner/name; got {repo_id!r}")
@@ -120,10 +120,10 @@ def model_card(info: Run, results: dict[str, Any] | None, name: str, license: st
                 dataset_name=without_path(results["data"]),
                 dataset_split=results["split"],
                 metric_type=key,
-                metric_name=told,
+                metric_name=message,
                 metric_value=round(value, 2),
             )
-            for task, key, told, value in scores
+            for task, key, message, value in scores
         ]
     metadata = ModelCardData(
         license=license,
@@ -134,12 +134,12 @@ def model_card(info: Run, results: dict[str, Any] | None, name: str, license: st
         eval_results=measured,
     ).to_yaml()
     config = info.config
-    kind = "several classes in a picture" if info.multi_label else "exactly one class in a picture"
-    trained = f"{info.images:,} pictures of `{data}`" if info.images else f"`{data}`: not trained by this package"
-    table = "\n".join(f"| {told} | {value:.1f} |" for _, _, told, value in scores)
+    kind = "several classes in an image" if info.multi_label else "exactly one class in an image"
+    trained = f"{info.images:,} images of `{data}`" if info.images else f"`{data}`: not trained by this package"
+    table = "\n".join(f"| {message} | {value:.1f} |" for _, _, message, value in scores)
     warnings = "".join(f"\n\n**Warning:** {warning}." for warning in (results or {}).get("warnings", ()))
     measured_on = (
-        f"Measured on `{without_path(results['data'])}`, split `{results['split']}`, {results['images']:,} pictures; "
+        f"Measured on `{without_path(results['data'])}`, split `{results['split']}`, {results['images']:,} images; "
         f"per cent.\n\n| | |\n|---|---|\n{table}{warnings}"
         if results is not None and scores
         else "Not measured: no results.json came with the run."
@@ -151,22 +151,22 @@ def model_card(info: Run, results: dict[str, Any] | None, name: str, license: st
 # {name}
 
 A [WILDCAT](https://openaccess.thecvf.com/content_cvpr_2017/html/Durand_WILDCAT_Weakly_Supervised_CVPR_2017_paper.html)
-model: it classifies pictures, points at what is in them and segments them, and has learnt from image tags alone, no
+model: it classifies images, points at what is in them and segments them, and has learnt from image tags alone, no
 boxes and no masks.
 
 ```python
 import wildcat  # pip install wildcat-wsl
 
-found = wildcat.load("{name}")("picture.jpg")
+found = wildcat.load("{name}")("image.jpg")
 print(found.scores, found.points)
 ```
 
 ## Model
 
-- Trunk `{config.backbone}`, {config.num_maps} maps per class, pooling `{config.pooling}` with k+ {config.kmax}, \
+- Backbone `{config.backbone}`, {config.num_maps} maps per class, pooling `{config.pooling}` with k+ {config.kmax}, \
 k- {config.kmax if config.kmin is None else config.kmin}, alpha {config.alpha}.
 - {len(info.classes)} classes, {kind}: {_listed(info.classes)}.
-- Pictures are read at {_listed(map(str, config.score_sizes))} pixels for scores and at \
+- Images are read at {_listed(map(str, config.score_sizes))} pixels for scores and at \
 {_listed(map(str, config.map_sizes))} for points and masks{", mirrored too" if config.mirror else ""}.
 
 ## Training data
@@ -182,22 +182,22 @@ k- {config.kmax if config.kmin is None else config.kmin}, alpha {config.alpha}.
 - A point or a mask shows what the class was recognised by. That may be a part of the object, or what usually
   surrounds it.
 - Masks are coarse: a cell of the maps is many pixels. They were never compared with masks while training.
-- Probabilities are those of pictures like the training data's. Elsewhere they may be far off, and a class that was not
+- Probabilities are those of images like the training data's. Elsewhere they may be far off, and a class that was not
   trained is never found.
 - The scores above hold for the data named there and for no other.
 
 ## License
 
-`{license}`. The license of the training pictures and of the trunk's first weights may bind the use of the model too.
+`{license}`. The license of the training images and of the backbone's first weights may bind the use of the model too.
 """
 
 
 def _scores(results: dict[str, Any] | None) -> list[tuple[str, str, str, float]]:
     """(task, key, name, value) of each headline figure."""
     return [
-        (task, key, told, float(value))
+        (task, key, message, float(value))
         for task, keys in SCORES.items()
-        for key, told in keys.items()
+        for key, message in keys.items()
         if (value := (results or {}).get(task, {}).get(key)) is not None
     ]
 

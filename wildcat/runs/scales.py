@@ -23,10 +23,10 @@ class Combination:
     """How the scales of a folder were combined.
 
     Attributes:
-        chosen: the combination that reads pictures, "mean" or "object_bank": the better one on held-out pictures.
-        held_out: how many pictures no model was trained on; 0 where there is no Object Bank.
+        chosen: the combination that reads images, "mean" or "object_bank": the better one on held-out images.
+        held_out: how many images no model was trained on; 0 where there is no Object Bank.
         scores: of each combination on them, in per cent, those of the Object Bank cross-validated.
-        fitted_on: data set and split of the held-out pictures, None where there is no Object Bank.
+        fitted_on: dataset and split of the held-out images, None where there is no Object Bank.
     """
 
     chosen: str
@@ -41,7 +41,7 @@ class ScaleRuns:
 
     Attributes:
         config: settings from which those of each scale follow.
-        scales: sides of the training pictures, rising.
+        scales: sides of the training images, rising.
         combination: None while they are being trained.
     """
 
@@ -79,8 +79,8 @@ def read_scales(folder: Path) -> ScaleRuns:
         combination = Combination(found["chosen"], found["held_out"], found["scores"], fitted_on)
         allowed = (MEAN,) if fitted_on is None else (MEAN, OBJECT_BANK)
         if combination.chosen not in allowed:
-            told = f"must be {' or '.join(allowed)}; got {reprlib.repr(combination.chosen)}"
-            raise WildcatError(f"{file}: the combination that is chosen {told}")
+            message = f"must be {' or '.join(allowed)}; got {reprlib.repr(combination.chosen)}"
+            raise WildcatError(f"{file}: the combination that is chosen {message}")
     except WildcatError:
         raise
     except KeyError as error:

@@ -9,13 +9,13 @@ from wildcat.masks import Background, Mode
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How a model reads pictures.
+class InferenceSettings:
+    """How a model reads images.
 
     Attributes:
         classes: names in the order of the scores.
-        multi_label: several classes in a picture (sigmoid), or exactly one (softmax).
-        score_sizes: sides in pixels at which pictures are read for scores.
+        multi_label: several classes in an image (sigmoid), or exactly one (softmax).
+        score_sizes: sides in pixels at which images are read for scores.
         map_sizes: sides at which they are read for points and masks.
         mirror: also read the mirror image.
         background: where masks have their background.

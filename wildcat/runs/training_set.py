@@ -9,16 +9,16 @@ from wildcat.errors import WildcatError
 
 
 def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Divide a data set at random, by its seed, into (rest, held out)."""
+    """Divide a dataset at random, by its seed, into (rest, held out)."""
     held = round(fraction * len(dataset))
     if not 0 < held < len(dataset):
-        raise WildcatError(f"val_fraction {fraction} of {len(dataset)} pictures leaves one part empty")
+        raise WildcatError(f"val_fraction {fraction} of {len(dataset)} images leaves one part empty")
     order = np.random.default_rng(seed).permutation(len(dataset))
     return dataset.subset(sorted(order[held:].tolist())), dataset.subset(sorted(order[:held].tolist()))
 
 
 def learnt_from(config: TrainConfig) -> Dataset:
-    """The pictures that a run of these settings was trained on, without a word about them.
+    """The images that a run of these settings was trained on, without a word about them.
 
     Raises:
         WildcatError: if they are no longer there.

@@ -18,7 +18,7 @@ AUTO = "auto"  # the device that there is
 
 
 def device_of(name: str | torch.device) -> torch.device:
-    """The device of a name; "auto" is the first GPU that CUDA has, or else the processor.
+    """The device of a name; "auto" is the first GPU that CUDA has, or else the CPU.
 
     Raises:
         WildcatError: if PyTorch knows no such device here.
@@ -33,7 +33,7 @@ def device_of(name: str | torch.device) -> torch.device:
 
 
 @cache
-def processor_has_matrix_units() -> bool:
-    """Whether Linux names AMX for bf16 among what the processor can do."""
+def cpu_has_matrix_units() -> bool:
+    """Whether Linux names AMX for bf16 among what the CPU can do."""
     info = Path("/proc/cpuinfo")
     return info.is_file() and "amx_bf16" in info.read_text().split()

@@ -36,7 +36,7 @@ def write_atomically(file: Path, content: bytes, keep: Path | None = None) -> No
             and none under its own name.
 
     Raises:
-        WildcatError: if the disk refuses (full, read-only); the old file is intact then.
+        WildcatError: if the disk rejects (full, read-only); the old file is intact then.
     """
     temporary = unfinished(file)
     try:
@@ -94,7 +94,7 @@ def _flush_names(folder: Path) -> None:
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
-            with contextlib.suppress(OSError):  # some network file systems refuse
+            with contextlib.suppress(OSError):  # some network file systems reject
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)

@@ -17,7 +17,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold a folder, a run's or a batch's, which is made if need be: no other process can write in it meanwhile.
 
     The lock is the operating system's (POSIX record lock on ``.lock``), so it ends with its process however that ends,
-    and the workers that read pictures do not inherit it. NFS has such locks between machines where its lock service
+    and the workers that read images do not inherit it. NFS has such locks between machines where its lock service
     runs (always in version 4); where a file system has none, and on Windows, a note says so and nothing is locked.
 
     Raises:

@@ -21,7 +21,7 @@ _users = 0
 
 
 @contextmanager
-def kept_memory() -> Iterator[None]:
+def keep_freed_memory() -> Iterator[None]:
     """Within, blocks that are freed stay with the process; afterwards all is given back. May be nested.
 
     Does nothing where the allocator is not glibc's.

@@ -1,6 +1,6 @@
 """Keep a thread's alternate signal stack when a library replaces it.
 
-OpenVINO gives the thread that opens a model a stack of its own for signal handlers, because those of processors with
+OpenVINO gives the thread that opens a model a stack of its own for signal handlers, because those of CPUs with
 AMX need a large one, and frees it with the model while the kernel still points to it: the next signal, such as the end
 of a child process, then ends the process. Python's handlers use that stack.
 """
@@ -18,7 +18,7 @@ class _Stack(ctypes.Structure):  # stack_t of Linux
 
 
 @contextmanager
-def kept_signal_stack() -> Iterator[None]:
+def keep_signal_stack() -> Iterator[None]:
     """Afterwards the calling thread has the signal stack that it had before; does nothing but on Linux."""
     if sys.platform != "linux":
         yield

@@ -1,4 +1,4 @@
-"""Pictures on their way into training: what is opened, how it is divided, the order and the random crops."""
+"""Images on their way into training: what is opened, how it is divided, the order and the random crops."""
 
 import math
 import sys
@@ -14,7 +14,7 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 
 from wildcat.config import TrainConfig
-from wildcat.data import Dataset, check_dataset, counted, label_doubts, sharing_doubts
+from wildcat.data import Dataset, check_dataset, counted, label_warnings, shared_image_warnings
 from wildcat.data.images import original_size
 from wildcat.data.registry import default_splits, download_dataset, open_dataset
 from wildcat.data.transforms import View, random_view, warp
@@ -23,12 +23,12 @@ from wildcat.runs.training_set import split_off
 from wildcat.training.image_cache import create_cache
 
 
-class TrainingPictures(TorchDataset[tuple[Tensor, Tensor]]):
-    """Pictures as training sees them, warped, cropped and mirrored at random.
+class TrainDataset(TorchDataset[tuple[Tensor, Tensor]]):
+    """Images as training sees them, warped, cropped and mirrored at random.
 
     The key of an item is (epoch, index), and its random numbers come from (seed, epoch, index) alone: an item does not
     depend on the number of worker processes, nor on what was read before it, so a continued run reads the same.
-    Decoded pictures are kept within a budget of memory, where that cannot change what is read.
+    Decoded images are kept within a budget of memory, where that cannot change what is read.
     """
 
     def __init__(self, dataset: Dataset, config: TrainConfig) -> None:
@@ -43,11 +43,11 @@ class TrainingPictures(TorchDataset[tuple[Tensor, Tensor]]):
         """Pixels (size, size, 3) uint8, labels (C,) int8."""
         epoch, index = key
         view = random_view(np.random.default_rng((self.seed, epoch, index)), crop_area=self.crop_area)
-        pixels = view.picture(self._picture(index, view), self.size)
+        pixels = view.image(self._image(index, view), self.size)
         return torch.from_numpy(pixels.copy()), torch.from_numpy(self.labels[index])
 
-    def _picture(self, index: int, view: View) -> Image.Image | npt.NDArray[np.uint8]:
-        """The picture that the view is taken from; without crops it is warped already, and may be mirrored at most."""
+    def _image(self, index: int, view: View) -> Image.Image | npt.NDArray[np.uint8]:
+        """The image that the view is taken from; without crops it is warped already, and may be mirrored at most."""
         kept = None if self.cache is None else self.cache.get(index)
         if kept is not None:
             return kept
@@ -64,8 +64,8 @@ class TrainingPictures(TorchDataset[tuple[Tensor, Tensor]]):
         return pixels
 
 
-class TestPictures(TorchDataset[tuple[Tensor, Tensor]]):
-    """Pictures warped to a square, in order."""
+class EvalDataset(TorchDataset[tuple[Tensor, Tensor]]):
+    """Images warped to a square, in order."""
 
     __test__ = False  # the name is the field's, not pytest's
 
@@ -98,7 +98,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return iter([(self.epoch, int(index)) for index in order[self.start : self.used]])
 
 
-class BatchShares(Sampler[list[tuple[int, int]]]):
+class ShardedBatchSampler(Sampler[list[tuple[int, int]]]):
     """What one process reads of each batch of an epoch, in parts.
 
     A batch is divided into ``processes * accumulate`` neighbouring parts of nearly equal size, so that all processes
@@ -112,7 +112,7 @@ class BatchShares(Sampler[list[tuple[int, int]]]):
         parts = processes * accumulate
         if batch_size < parts:
             raise WildcatError(
-                f"a batch of {batch_size} pictures cannot be divided over {processes} processes x {accumulate} parts "
+                f"a batch of {batch_size} images cannot be divided over {processes} processes x {accumulate} parts "
                 "(accumulate); raise batch_size"
             )
         self.sampler, self.batch_size = sampler, batch_size
@@ -142,7 +142,7 @@ def _open_labelled(spec: str, split: str) -> Dataset:
     dataset = open_dataset(spec, split)
     if dataset.samples and not (dataset.labels == 1).any():
         raise WildcatError(
-            f"{spec} {split} has no labels: none of its {len(dataset)} pictures is said to hold a class; "
+            f"{spec} {split} has no labels: none of its {len(dataset)} images is said to hold a class; "
             "give a split that has labels"
         )
     return dataset
@@ -171,9 +171,9 @@ def open_training_data(config: TrainConfig, download: bool = False) -> tuple[Dat
         if other.has_bad_images:
             print(other, file=sys.stderr)
     print(f"training on {counted(dataset)}", file=sys.stderr)
-    doubts = label_doubts(dataset, report.classes_without_positives)
+    doubts = label_warnings(dataset, report.classes_without_positives)
     if validation is not None:
-        doubts += sharing_doubts(dataset, validation, "validation", progress=sys.stderr.isatty())
+        doubts += shared_image_warnings(dataset, validation, "validation", progress=sys.stderr.isatty())
     for doubt in doubts:
         print(f"warning: {doubt}", file=sys.stderr)
     return dataset, validation

@@ -85,19 +85,19 @@ class LossWatch:
     def __init__(self, first: float | None = None) -> None:
         self.first = first
         self.last: deque[float] = deque(maxlen=self.LAST)
-        self._told = False
+        self._message = False
 
     def add(self, loss: float) -> str | None:
         """Look at the loss of one more step; the warning, the first time that there is reason for it."""
         if self.first is None:
             self.first = loss
         self.last.append(loss)
-        if self._told or len(self.last) < self.LAST:
+        if self._message or len(self.last) < self.LAST:
             return None
         now = statistics.median(self.last)
         if now <= self.FACTOR * self.first:
             return None
-        self._told = True
+        self._message = True
         return (
             f"the loss has risen from {self.first:.4g} before the first step to {now:.4g} (median of the last "
             f"{self.LAST} steps); the learning rate is probably too high"
@@ -120,14 +120,14 @@ def explained(error: BaseException, device: torch.device, accumulate: int) -> st
         )
     if text.startswith("Expected more than 1 value per channel when training"):
         return (
-            "BatchNorm cannot learn from one value a channel, a picture of a single cell: raise batch_size or "
+            "BatchNorm cannot learn from one value a channel, an image of a single cell: raise batch_size or "
             f"image_size, lower accumulate (now {accumulate}), or set freeze_batch_norm"
         )
     if "DataLoader timed out" in text:
-        return "no picture could be read for stall_minutes: see whether the disk or share that holds them answers"
+        return "no image could be read for stall_minutes: see whether the disk or share that holds them answers"
     if "DataLoader worker" in text:
         return (
-            "a process that reads pictures was killed, most likely because memory ran out; lower workers "
+            "a process that reads images was killed, most likely because memory ran out; lower workers "
             f"({text.splitlines()[0]})"
         )
     # DistError is NCCL's and the store's; gloo raises plain errors.

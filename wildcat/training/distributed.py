@@ -21,7 +21,7 @@ T = TypeVar("T")
 # How long a process waits for the gradients of another that is alive but does not answer. One that has died is noticed
 # at once: its connections close, and torchrun ends the others.
 PATIENCE = datetime.timedelta(minutes=30)
-# Waiting for the main process is no sign of trouble: it may be checking millions of pictures.
+# Waiting for the main process is no sign of trouble: it may be checking millions of images.
 LONG_PATIENCE = datetime.timedelta(days=2)
 
 
@@ -63,7 +63,7 @@ class Processes:
         self.main = self.rank == 0
         self._group: Any = distributed.new_group(backend="gloo", timeout=LONG_PATIENCE) if self.count > 1 else None
 
-    def from_main(self, make: Callable[[], T]) -> T:
+    def on_main(self, make: Callable[[], T]) -> T:
         """What a function returns in the main process, where alone it is called.
 
         Raises:
@@ -86,7 +86,7 @@ class Processes:
         made: T = box[0]
         return made
 
-    def sums(self, *values: float) -> list[float]:
+    def all_reduce_sum(self, *values: float) -> list[float]:
         """Each value, summed over the processes."""
         if self.count == 1:
             return list(values)

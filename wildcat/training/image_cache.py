@@ -1,4 +1,4 @@
-"""Decoded pictures that the processes which read ahead of the network share, within a budget of memory."""
+"""Decoded images that the processes which read ahead of the network share, within a budget of memory."""
 
 import mmap
 import multiprocessing
@@ -10,8 +10,8 @@ import numpy.typing as npt
 Pixels = npt.NDArray[np.uint8]
 
 
-class PictureCache:
-    """Pictures by their index, each kept once; when the budget is used up, later ones are not kept.
+class ImageCache:
+    """Images by their index, each kept once; when the budget is used up, later ones are not kept.
 
     The memory is taken from the system when it is first written, so a large budget costs nothing in itself. Processes
     share it that were forked after it was made; it cannot be sent to others.
@@ -28,7 +28,7 @@ class PictureCache:
         self._lock = multiprocessing.get_context("fork").Lock()
 
     def get(self, index: int) -> Pixels | None:
-        """The picture (H, W, 3), read-only, or None."""
+        """The image (H, W, 3), read-only, or None."""
         with self._lock:
             start, height, width = self._table[index]
         if start == 0:
@@ -38,7 +38,7 @@ class PictureCache:
         return pixels
 
     def put(self, index: int, pixels: Pixels) -> None:
-        """Keep a picture, uint8 (H, W, 3), if there is room and it is not there yet."""
+        """Keep an image, uint8 (H, W, 3), if there is room and it is not there yet."""
         with self._lock:
             used = int(self._table[-1, 0])
             if self._table[index, 0] or used + pixels.size > self._store.size:
@@ -48,9 +48,9 @@ class PictureCache:
             self._table[-1, 0] = used + pixels.size
 
 
-def create_cache(count: int, gigabytes: float, workers: int) -> PictureCache | None:
+def create_cache(count: int, gigabytes: float, workers: int) -> ImageCache | None:
     """A cache of that size, but at most a quarter of the machine's memory; None where processes cannot share it."""
     if gigabytes <= 0 or os.name != "posix" or (workers and multiprocessing.get_start_method() != "fork"):
         return None
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return PictureCache(count, int(min(gigabytes * 1e9, machine / 4)))
+    return ImageCache(count, int(min(gigabytes * 1e9, machine / 4)))

@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 
 from wildcat.backbones.factory import check_name
-from wildcat.config import HOW, TrainConfig
+from wildcat.config import RESUMABLE_SETTINGS, TrainConfig
 from wildcat.data import Dataset
 from wildcat.errors import WildcatError
 from wildcat.model import Wildcat
@@ -17,20 +17,20 @@ from wildcat.runs import folder as checkpoint
 from wildcat.runs.folder import Run
 from wildcat.system.files import UNFINISHED, is_unfinished
 from wildcat.system.lock import LOCK, locked
-from wildcat.system.memory import kept_memory
+from wildcat.system.memory import keep_freed_memory
 from wildcat.training.data import open_training_data
 from wildcat.training.diagnostics import explained
 from wildcat.training.distributed import Processes, create_accelerator
 from wildcat.training.history import History, describe
 from wildcat.training.linear_svm import fit_head
 from wildcat.training.loop import Loop
-from wildcat.training.setup import _readied, resolve
+from wildcat.training.setup import freeze_and_move, resolve
 from wildcat.training.state import load_state
 from wildcat.training.validation import criterion_for, validate
 
 
 def continued(asked: TrainConfig, kept: TrainConfig, folder: Path) -> TrainConfig:
-    """The settings of a run that goes on: its own, and nothing else may be asked for but how it is carried out.
+    """The settings of a run that resumes: its own, and nothing else may be asked for but how it is carried out.
 
     Raises:
         WildcatError: naming the first setting that differs.
@@ -41,15 +41,15 @@ def continued(asked: TrainConfig, kept: TrainConfig, folder: Path) -> TrainConfi
         new, old = getattr(asked, name), getattr(kept, name)
         if new == old or (name in automatic and new == automatic[name]):
             continue
-        if name not in HOW:
-            told = f"a continued run keeps its settings; {name} is {old!r} in {folder}, not {new!r}"
-            raise WildcatError(f"{told}: that is another run, with a folder of its own")
+        if name not in RESUMABLE_SETTINGS:
+            message = f"a continued run keeps its settings; {name} is {old!r} in {folder}, not {new!r}"
+            raise WildcatError(f"{message}: that is another run, with a folder of its own")
         changed[name] = new
     return replace(kept, **changed)
 
 
 def check_new(folder: Path) -> None:
-    """Refuse a folder for a new run in which there is more than the lock and what a killed start left half-written.
+    """Reject a folder for a new run in which there is more than the lock and what a killed start left half-written.
 
     Raises:
         WildcatError: naming the first thing that is there.
@@ -89,7 +89,7 @@ def train(config: TrainConfig, out: str | Path, *, resume: bool = False, downloa
     processes = Processes(accelerator)
     try:
         with ExitStack() as held:
-            processes.from_main(lambda: held.enter_context(locked(folder)))
+            processes.on_main(lambda: held.enter_context(locked(folder)))
             _train(accelerator, processes, config, folder, resume, download)
     except WildcatError as error:
         # An error in a worker process arrives as text that ends with its traceback, whose last line is the message.
@@ -110,24 +110,24 @@ def _train(
     accelerator: Accelerator, processes: Processes, config: TrainConfig, folder: Path, resume: bool, download: bool
 ) -> None:
     """Train in a folder that no other run can enter."""
-    run, finished = processes.from_main(lambda: _what_is_there(folder, config, resume))
+    run, finished = processes.on_main(lambda: _what_is_there(folder, config, resume))
     if finished:
         if processes.main:
             print(f"{folder} has finished its training", file=sys.stderr)
         return
-    state = processes.from_main(lambda: load_state(folder) if resume else None)
+    state = processes.on_main(lambda: load_state(folder) if resume else None)
     if run is not None:
         config = run.config
-    check_name(config.backbone)  # before all pictures are looked at
+    check_name(config.backbone)  # before all images are looked at
     if config.solver == "svm" and processes.count > 1:
-        raise WildcatError('the solver "svm" is one pass over the pictures, for one process')
-    dataset, validation = processes.from_main(lambda: _data(config, run, folder, download))
+        raise WildcatError('the solver "svm" is one pass over the images, for one process')
+    dataset, validation = processes.on_main(lambda: _data(config, run, folder, download))
     torch.manual_seed(config.seed % 2**63)
     with accelerator.local_main_process_first():  # weights are downloaded once
         model = checkpoint.build_model(config, len(dataset.classes), pretrained=state is None)
-    _readied(model, config, accelerator.device)
+    freeze_and_move(model, config, accelerator.device)
     if run is None:
-        config = processes.from_main(lambda: _begin(folder, config, model, dataset, accelerator.device))
+        config = processes.on_main(lambda: _begin(folder, config, model, dataset, accelerator.device))
     if config.solver == "svm":
         classify_features(processes, model, config, dataset, validation, folder)
         return
@@ -137,7 +137,7 @@ def _train(
     if state is not None:
         loop.load(state)
         state = None  # it holds the weights once more
-    with kept_memory():
+    with keep_freed_memory():
         loop.run(validation)
 
 
@@ -158,17 +158,17 @@ def _what_is_there(folder: Path, config: TrainConfig, resume: bool) -> tuple[Run
 
 
 def _data(config: TrainConfig, run: Run | None, folder: Path, download: bool) -> tuple[Dataset, Dataset | None]:
-    """Training and validation pictures, which must be those with which the run was started."""
+    """Training and validation images, which must be those with which the run was started."""
     dataset, validation = open_training_data(config, download)
     if len(dataset) < 2:
-        raise WildcatError(f"{config.data} has {len(dataset)} usable training pictures; at least 2 are needed")
+        raise WildcatError(f"{config.data} has {len(dataset)} usable training images; at least 2 are needed")
     if config.background_class and not dataset.multi_label:
         raise WildcatError(
-            f"background_class is for pictures that may hold several classes; those of {config.data} have one each"
+            f"background_class is for images that may hold several classes; those of {config.data} have one each"
         )
     if run is not None and (run.classes, run.images) != (dataset.classes, len(dataset)):
         raise WildcatError(
-            f"{config.data} has changed since {folder} was started: {len(dataset)} usable training pictures of "
+            f"{config.data} has changed since {folder} was started: {len(dataset)} usable training images of "
             f"{len(dataset.classes)} classes instead of {run.images} of {len(run.classes)}, or other names"
         )
     return dataset, validation
@@ -190,7 +190,7 @@ def classify_features(
     validation: Dataset | None,
     folder: Path,
 ) -> None:
-    """The solver "svm": one pass over the pictures, then the classifiers; nothing is saved before the end."""
+    """The solver "svm": one pass over the images, then the classifiers; nothing is saved before the end."""
     row = fit_head(model, dataset, config, model.transfer.weight.device)
     if validation is not None:
         row |= validate(processes, model, validation, config, criterion_for(dataset, config))

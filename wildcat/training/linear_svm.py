@@ -1,4 +1,4 @@
-"""A linear SVM per class: the classifier that is trained on the features of whole pictures."""
+"""A linear SVM per class: the classifier that is trained on the features of whole images."""
 
 import math
 import time
@@ -16,7 +16,7 @@ from wildcat.config import TrainConfig
 from wildcat.data import Dataset
 from wildcat.metrics import average_precision
 from wildcat.model import Wildcat
-from wildcat.training.data import TestPictures
+from wildcat.training.data import EvalDataset
 from wildcat.training.history import Row
 
 FOLDS = 3
@@ -34,12 +34,12 @@ def fit_linear_svms(
 
     Args:
         features: (N, D).
-        labels: (N, C); 1, 0 (the picture is left out for this class) or -1.
+        labels: (N, C); 1, 0 (the image is left out for this class) or -1.
         multi_label: C is chosen by mAP, or else by accuracy.
         seed: of the folds.
 
     Returns:
-        Weights (C, D), bias (C,), the chosen C, and its cross-validated score in [0, 1]: NaN where no picture has a
+        Weights (C, D), bias (C,), the chosen C, and its cross-validated score in [0, 1]: NaN where no image has a
         class, and the strongest regularisation is chosen.
     """
     best = STRENGTHS[0]
@@ -57,7 +57,7 @@ def fit_linear_svms(
 def _fit(
     features: npt.NDArray[np.float32], labels: npt.NDArray[np.int8], strength: float
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Weights and bias on the features as they are; a class without both kinds of pictures scores 0 throughout."""
+    """Weights and bias on the features as they are; a class without both kinds of images scores 0 throughout."""
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import LinearSVC
 
@@ -95,9 +95,9 @@ def _cross_validated(
 
 
 def global_features(model: Wildcat, dataset: Dataset, config: TrainConfig, device: torch.device) -> Tensor:
-    """(N, D): the mean over positions of the trunk's features, of each picture warped to ``image_size``."""
+    """(N, D): the mean over positions of the backbone's features, of each image warped to ``image_size``."""
     loader = DataLoader(
-        TestPictures(dataset, config.image_size), config.batch_size, num_workers=config.workers or 0, pin_memory=False
+        EvalDataset(dataset, config.image_size), config.batch_size, num_workers=config.workers or 0, pin_memory=False
     )
     found = []
     model.eval()
@@ -112,9 +112,9 @@ def global_features(model: Wildcat, dataset: Dataset, config: TrainConfig, devic
 
 
 def fit_head(model: Wildcat, dataset: Dataset, config: TrainConfig, device: torch.device) -> Row:
-    """Set the transfer layer to linear SVMs on the training pictures' features; the row of ``metrics.csv``.
+    """Set the transfer layer to linear SVMs on the training images' features; the row of ``metrics.csv``.
 
-    Labels of difficult objects count as the setting ``difficult`` says; where 0 means that nobody looked, pictures are
+    Labels of difficult objects count as the setting ``difficult`` says; where 0 means that nobody looked, images are
     left out for the class.
     """
     start = time.perf_counter()

@@ -20,14 +20,14 @@ from wildcat.data import Dataset
 from wildcat.errors import WildcatError
 from wildcat.model import NonFiniteMapsError, Wildcat
 from wildcat.runs import folder as checkpoint
-from wildcat.training.data import BatchShares, EpochSampler, TrainingPictures, end_workers
+from wildcat.training.data import EpochSampler, ShardedBatchSampler, TrainDataset, end_workers
 from wildcat.training.diagnostics import LossWatch, first_bad_layer, first_bad_values, shown
 from wildcat.training.distributed import Processes
 from wildcat.training.history import History, Row, describe
-from wildcat.training.sharding import divide, divide_state, whole
+from wildcat.training.sharding import gather_full_state, shard_model, shard_optimizer_state
 from wildcat.training.state import save_state
 from wildcat.training.stopping import StopRequest, outlive_signals
-from wildcat.training.sync_batchnorm import share_norms
+from wildcat.training.sync_batchnorm import synchronize_batchnorm
 from wildcat.training.validation import criterion_for, validate
 
 
@@ -71,17 +71,19 @@ class Loop:
         self.batch_size = min(config.batch_size, len(dataset))
         self.steps = len(dataset) // self.batch_size  # whole batches: BatchNorm cannot train on a last batch of one
         self.sampler = EpochSampler(len(dataset), self.steps * self.batch_size, config.seed)
-        self.shares = BatchShares(self.sampler, self.batch_size, processes.rank, processes.count, config.accumulate)
+        self.shares = ShardedBatchSampler(
+            self.sampler, self.batch_size, processes.rank, processes.count, config.accumulate
+        )
         self.criterion = criterion_for(dataset, config)
         self.progress: dict[str, Any] = {"epoch": 0, "step": 0, "loss": 0.0, "seconds": 0.0, "images": 0, "history": []}
         self.watch = LossWatch()
         self.stop = StopRequest()
         if processes.count > 1:
-            share_norms(model)
-        self.divided = config.shard and processes.count > 1
-        if self.divided:
+            synchronize_batchnorm(model)
+        self.sharded = config.shard and processes.count > 1
+        if self.sharded:
             size = (1, 3, config.image_size, config.image_size)
-            divide(model, torch.rand(size, generator=torch.Generator().manual_seed(0)).to(self.device))
+            shard_model(model, torch.rand(size, generator=torch.Generator().manual_seed(0)).to(self.device))
         optimizer = torch.optim.SGD(
             parameter_groups(model, config),
             momentum=config.momentum,
@@ -89,7 +91,7 @@ class Loop:
             **self.step_kernel(),
         )
         self.loader = DataLoader(
-            TrainingPictures(dataset, config),
+            TrainDataset(dataset, config),
             batch_sampler=self.shares,
             num_workers=config.workers or 0,
             persistent_workers=bool(config.workers),
@@ -98,19 +100,19 @@ class Loop:
             worker_init_fn=outlive_signals,
         )
         self.optimizer = accelerator.prepare(optimizer)
-        self.trained = model if self.divided else accelerator.prepare(model)
+        self.trained = model if self.sharded else accelerator.prepare(model)
 
     def step_kernel(self) -> dict[str, bool]:
         """How SGD computes its step: in one pass over memory, which a divided model does not allow."""
-        return {"fused": not self.divided, "foreach": self.divided}
+        return {"fused": not self.sharded, "foreach": self.sharded}
 
     def load(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
         self.progress = state["progress"]
         self.watch = LossWatch(self.progress.get("first_loss"))
-        if self.divided:
+        if self.sharded:
             parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-            state = divide_state(state, self.model, parameters)
+            state = shard_optimizer_state(state, self.model, parameters)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         for group in self.optimizer.param_groups:  # the state may be of a model that was divided otherwise
@@ -125,13 +127,13 @@ class Loop:
 
     def save(self) -> None:
         """Save the state; the weights have been checked. All processes call this, the first one writes."""
-        states = self.whole({"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()})
+        states = self.gather_full_state({"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()})
         if self.processes.main:
             save_state(self.folder, {**states, "progress": self.progress})
 
-    def whole(self, state: dict[str, Any]) -> dict[str, Any]:
+    def gather_full_state(self, state: dict[str, Any]) -> dict[str, Any]:
         """A state as the first process writes it."""
-        return whole(state, keep=self.processes.main) if self.divided else state
+        return gather_full_state(state, keep=self.processes.main) if self.sharded else state
 
     def leave(self) -> None:
         """End as the signal asks that was received here or in another process."""
@@ -140,19 +142,19 @@ class Loop:
             print(f"stopped in epoch {epoch} after step {step}; --resume continues {self.folder}", file=sys.stderr)
         self.stop.leave(self.stop.signal or signal.SIGTERM)
 
-    def diverged(self, what: str, step: int, where: str, pictures: Sequence[str] = ()) -> WildcatError:
+    def diverged(self, what: str, step: int, where: str, images: Sequence[str] = ()) -> WildcatError:
         """The error of a training that went wrong in a step, counted from 0, of the epoch under way."""
         epoch = self.progress["epoch"]
         rate = self.config.lr * learning_rate_factor(self.config, epoch * self.steps + step, self.steps)
         kept = (self.folder / checkpoint.STATE).exists()
         return WildcatError(
             f"{what} in epoch {epoch + 1}, step {step + 1} (learning rate {rate:.3g}; a lower one may help), first in "
-            f"{where}; pictures: {shown(pictures or self.names(step))}; "
+            f"{where}; images: {shown(images or self.names(step))}; "
             + (f"the last saved state is kept in {self.folder}" if kept else "no state was saved yet")
         )
 
     def names(self, step: int) -> list[str]:
-        """The pictures of a step of the epoch under way that this process reads."""
+        """The images of a step of the epoch under way that this process reads."""
         sampler = EpochSampler(self.sampler.total, self.sampler.used, self.config.seed)
         sampler.epoch, sampler.start = self.progress["epoch"], step * self.batch_size
         batch = list(sampler)[: self.batch_size]
@@ -160,7 +162,7 @@ class Loop:
 
     def first_bad(self, images: Tensor) -> tuple[str, list[int]]:
         """Where NaN or infinity appears first when a batch is computed, and the rows of the images that show it."""
-        if not self.divided:
+        if not self.sharded:
             return first_bad_layer(self.model, images)
         # The other processes, who would have to help to compute it once more, know nothing of it.
         return first_bad_values(self.model.named_parameters()) or "a layer that only a training without shard names", []
@@ -177,7 +179,7 @@ class Loop:
         factor = learning_rate_factor(self.config, epoch * self.steps + step, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
-        # Dropout and drop path of a trunk draw from this, so a continued run draws the same.
+        # Dropout and drop path of a backbone draw from this, so a continued run draws the same.
         number = (self.config.seed * 1_000_003 + epoch) * 1_000_003 + step
         torch.manual_seed((number + 1_000_033 * self.processes.rank) % 2**63)
         total, read = 0.0, 0
@@ -225,7 +227,7 @@ class Loop:
                 mine = self.train_step(batches)
                 now = time.monotonic()
                 due = self.processes.main and now - saved > 60 * config.save_minutes
-                loss, stopping, saving = self.processes.sums(mine, self.stop.signal != 0, due)
+                loss, stopping, saving = self.processes.all_reduce_sum(mine, self.stop.signal != 0, due)
                 progress["loss"] += loss
                 progress["step"] += 1
                 progress["images"] += self.batch_size
@@ -270,22 +272,22 @@ class Loop:
                     self.save()
             finally:
                 end_workers(self.loader._iterator)
-        weights = self.whole(self.model.state_dict())
+        weights = self.gather_full_state(self.model.state_dict())
         if self.processes.main:
             checkpoint.save_weights(self.folder, weights)
 
     def pause(self) -> None:
         """Between two batches of the validation: stop if a process was asked to."""
-        if self.processes.sums(self.stop.signal != 0)[0]:
+        if self.processes.all_reduce_sum(self.stop.signal != 0)[0]:
             self.save()  # a continued run begins with this validation
             self.leave()
 
 
 def parameter_groups(model: Wildcat, config: TrainConfig) -> list[dict[str, Any]]:
-    """Trunk and head with their learning rates; what is frozen is left out."""
-    trunk = [p for p in model.backbone.parameters() if p.requires_grad]
+    """Backbone and head with their learning rates; what is frozen is left out."""
+    backbone = [p for p in model.backbone.parameters() if p.requires_grad]
     groups = [
-        {"params": trunk, "base_lr": config.lr * config.backbone_lr_factor},
+        {"params": backbone, "base_lr": config.lr * config.backbone_lr_factor},
         {"params": list(model.transfer.parameters()), "base_lr": config.lr},
     ]
     return [{**group, "lr": group["base_lr"]} for group in groups if group["params"]]

@@ -40,7 +40,7 @@ from wildcat.training.distributed import Processes, create_accelerator
 from wildcat.training.launch import check_new, continued, train
 from wildcat.training.setup import with_precision
 
-_CELL = 32  # sizes are rounded to whole cells of the usual trunk
+_CELL = 32  # sizes are rounded to whole cells of the usual backbone
 
 
 def at_scale(config: TrainConfig, scale: int) -> TrainConfig:
@@ -68,9 +68,9 @@ def train_scales(
 ) -> Path:
     """Train one model per scale into subfolders of ``out``, and combine them.
 
-    With held-out pictures, the same for all scales (``val_fraction``, or ``val_split``), an Object Bank is fitted on
-    the scores that the models give them; it reads pictures if, cross-validated, it does better there than the mean of
-    probabilities. Without them the scales are combined by the mean. Training pictures never fit the combination.
+    With held-out images, the same for all scales (``val_fraction``, or ``val_split``), an Object Bank is fitted on
+    the scores that the models give them; it reads images if, cross-validated, it does better there than the mean of
+    probabilities. Without them the scales are combined by the mean. Training images never fit the combination.
 
     Args:
         config: the settings; see :func:`at_scale` for what changes with the scale.
@@ -92,13 +92,13 @@ def train_scales(
     accelerator = create_accelerator()
     processes = Processes(accelerator)
     asked = ScaleRuns(config, tuple(scales))
-    runs = processes.from_main(lambda: _started(folder, asked, resume, accelerator.device))
+    runs = processes.on_main(lambda: _started(folder, asked, resume, accelerator.device))
     for scale in scales:
         if processes.main:
             print(f"scale {scale}: {folder / scale_folder(scale)}", file=sys.stderr)
         train(at_scale(runs.config, scale), folder / scale_folder(scale), resume=True, download=download)
     if runs.combination is None:
-        processes.from_main(lambda: save_scales(folder, replace(runs, combination=_combine(folder, runs))))
+        processes.on_main(lambda: save_scales(folder, replace(runs, combination=_combine(folder, runs))))
     return folder
 
 
@@ -124,10 +124,10 @@ def _started(folder: Path, asked: ScaleRuns, resume: bool, device: torch.device)
 
 
 def _combine(folder: Path, runs: ScaleRuns) -> Combination:
-    """Fit the Object Bank on held-out pictures, and choose between it and the mean."""
+    """Fit the Object Bank on held-out images, and choose between it and the mean."""
     config = runs.config
     if not (config.val_fraction or config.val_split):
-        print("no held-out pictures (val_fraction, val_split): the mean combines the scales", file=sys.stderr)
+        print("no held-out images (val_fraction, val_split): the mean combines the scales", file=sys.stderr)
         return Combination(MEAN)
     _, dataset = open_training_data(config)
     assert dataset is not None  # one of the two settings is there
@@ -143,7 +143,7 @@ def _combine(folder: Path, runs: ScaleRuns) -> Combination:
     split = config.val_split or config.train_split or default_splits(config.data)[0]
     chosen = max(scores, key=lambda name: scores[name])  # the mean where they are equal
     shown = ", ".join(f"{name} {score:.2f}" for name, score in scores.items())
-    print(f"{len(dataset)} held-out pictures of {split}: {shown}; {chosen} combines the scales", file=sys.stderr)
+    print(f"{len(dataset)} held-out images of {split}: {shown}; {chosen} combines the scales", file=sys.stderr)
     return Combination(chosen, len(dataset), scores, (config.data, split))
 
 
@@ -152,6 +152,6 @@ def _held_out_probabilities(predictor: CombinedPredictor, dataset: Dataset) -> l
     parts = list(predictor.parts)
     found = np.empty((len(parts), len(dataset), len(dataset.classes)), dtype=np.float32)
     stream = predictor.stream_each(dataset_items(dataset), maps=False)
-    for index, each in enumerate(tqdm(stream, "held-out pictures", len(dataset), unit=" images", disable=None)):
+    for index, each in enumerate(tqdm(stream, "held-out images", len(dataset), unit=" images", disable=None)):
         found[:, index] = [each[part].probabilities for part in parts]
     return list(torch.from_numpy(found))

@@ -16,7 +16,7 @@ from wildcat.runs import folder as checkpoint
 def bf16_is_faster(model: Wildcat, image_size: int, device: torch.device) -> bool:
     """Measure a forward and backward pass of two images in both precisions; bf16 must win by 15 %.
 
-    On processors with matrix units for bf16 it doubles the speed of ResNets and lite trunks; elsewhere it is slower.
+    On CPUs with matrix units for bf16 it doubles the speed of ResNets and lite backbones; elsewhere it is slower.
     """
     if device.type == "mps" or (device.type == "cuda" and not torch.cuda.is_bf16_supported()):
         return False
@@ -44,7 +44,7 @@ def bf16_is_faster(model: Wildcat, image_size: int, device: torch.device) -> boo
     return half * 1.15 < single
 
 
-def _readied(model: Wildcat, config: TrainConfig, device: torch.device) -> Wildcat:
+def freeze_and_move(model: Wildcat, config: TrainConfig, device: torch.device) -> Wildcat:
     """Freeze what does not learn, and bring the model to its device."""
     try:
         model.backbone.freeze(config.freeze_stages, config.freeze_batch_norm, config.freeze_depthwise)
@@ -67,8 +67,8 @@ def with_precision(config: TrainConfig, device: torch.device, model: Wildcat | N
     if config.solver == "svm":
         return replace(config, precision="fp32")
     if model is None:
-        # One class: they cost next to nothing beside the trunk.
-        model = _readied(checkpoint.build_model(config, 1, pretrained=False), config, device)
+        # One class: they cost next to nothing beside the backbone.
+        model = freeze_and_move(checkpoint.build_model(config, 1, pretrained=False), config, device)
     return replace(config, precision="bf16" if bf16_is_faster(model, config.image_size, device) else "fp32")
 
 
@@ -76,6 +76,6 @@ def resolve(config: TrainConfig, model: Wildcat, device: torch.device) -> TrainC
     """Replace automatic choices by what they mean on this machine, so that a continued run repeats them."""
     workers = config.workers
     if workers is None:
-        # On a CPU the trunk needs every core: one process is enough to decode ahead of it.
+        # On a CPU the backbone needs every core: one process is enough to decode ahead of it.
         workers = 1 if device.type == "cpu" else min(8, os.cpu_count() or 1)
     return replace(with_precision(config, device, model), workers=workers)

@@ -1,8 +1,8 @@
-"""A model divided over the processes: each keeps a part of the parameters, the gradients and the momentum.
+"""A model sharded over the processes: each keeps a part of the parameters, the gradients and the momentum.
 
-PyTorch's ``fully_shard`` (FSDP2) does the work. Block by block of the trunk is put together from all processes when it
-is computed, in either direction, and taken apart behind it, so a process has room for its part and one or two blocks. A
-state is put together to be saved, and divided again when it is loaded: it is the same file whatever wrote it.
+PyTorch's ``fully_shard`` (FSDP2) does the work. Block by block of the backbone is put together from all processes when
+it is computed, in either direction, and freed behind it, so a process needs memory for its part and one or two blocks. A
+state is gathered to be saved, and sharded again when it is loaded: it is the same file whatever wrote it.
 """
 
 import warnings
@@ -17,25 +17,25 @@ from wildcat.errors import WildcatError
 from wildcat.model import Wildcat
 from wildcat.training.diagnostics import explained
 
-# Blocks are as large as possible, but at most this share of the trunk where its modules allow; what is smaller than the
-# other one is not worth a message of its own and stays together.
+# Blocks are as large as possible, but at most this share of the backbone where its modules allow; what is smaller than
+# the other one is not worth a message of its own and stays together.
 LARGEST, SMALLEST = 1 / 8, 1 / 100
 
 
-def divide(model: Wildcat, example: Tensor) -> int:
+def shard_model(model: Wildcat, example: Tensor) -> int:
     """Divide a model, in place, over all processes, and see that it computes the same gradient as before.
 
     In all processes it begins with the first one's parameters, and with the same example.
 
     Args:
         model: whole, with its parameters loaded and frozen as they shall be.
-        example: an input (N, 3, H, W), to find out which blocks a trunk has and to compare the gradients.
+        example: an input (N, 3, H, W), to find out which blocks a backbone has and to compare the gradients.
 
     Returns:
         The number of blocks.
 
     Raises:
-        WildcatError: for a trunk that cannot be divided, and for a PyTorch before 2.6.
+        WildcatError: for a backbone that cannot be divided, and for a PyTorch before 2.6.
     """
     try:
         from torch.distributed.device_mesh import init_device_mesh
@@ -71,7 +71,7 @@ def divide(model: Wildcat, example: Tensor) -> int:
 
 
 def _blocks(model: Wildcat, example: Tensor) -> list[nn.Module]:
-    """The modules of the trunk that are put together one by one."""
+    """The modules of the backbone that are put together one by one."""
     net = model.backbone.net
     callable_once = _called_once(model, example)
     # Modules that need each other's parameters must be in one block: a convolution that computes the BatchNorm behind
@@ -97,7 +97,7 @@ def _blocks(model: Wildcat, example: Tensor) -> list[nn.Module]:
 
 
 def _called_once(model: Wildcat, example: Tensor) -> set[nn.Module]:
-    """The modules of the trunk through whose call a batch goes once, and that work on memory of their own.
+    """The modules of the backbone through whose call a batch goes once, and that work on memory of their own.
 
     ``fully_shard`` comes in between as a batch goes in and out, which it cannot where a module overwrites its input,
     nor where what it gives is a view that is overwritten.
@@ -164,7 +164,7 @@ def _agree(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> bool:
     return agree
 
 
-def whole(state: Any, keep: bool) -> Any:
+def gather_full_state(state: Any, keep: bool) -> Any:
     """A state with every divided tensor put together, one after the other, as one that is not divided has them.
 
     Args:
@@ -174,9 +174,9 @@ def whole(state: Any, keep: bool) -> Any:
     from torch.distributed.tensor import DTensor
 
     if isinstance(state, Mapping):
-        return {key: whole(value, keep) for key, value in state.items()}
+        return {key: gather_full_state(value, keep) for key, value in state.items()}
     if isinstance(state, list):
-        return [whole(value, keep) for value in state]
+        return [gather_full_state(value, keep) for value in state]
     if not isinstance(state, DTensor):
         return state
     tensor = state.full_tensor()
@@ -186,7 +186,7 @@ def whole(state: Any, keep: bool) -> Any:
     return tensor.cpu().clone(memory_format=torch.channels_last if tensor.ndim == 4 else torch.contiguous_format)
 
 
-def divide_state(state: Mapping[str, Any], model: nn.Module, parameters: list[Tensor]) -> dict[str, Any]:
+def shard_optimizer_state(state: Mapping[str, Any], model: nn.Module, parameters: list[Tensor]) -> dict[str, Any]:
     """A state whose tensors are divided as a model is, for its ``load_state_dict`` and its optimizer's.
 
     Args:

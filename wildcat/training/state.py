@@ -22,7 +22,7 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
     """Write the training state; the one that was the newest becomes the one before.
 
     Raises:
-        WildcatError: if the disk refuses; the states that were there are intact then.
+        WildcatError: if the disk rejects; the states that were there are intact then.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)

@@ -54,7 +54,7 @@ GRACE = 25  # seconds; torchrun waits for 30
 
 
 def outlive_signals(worker: int) -> None:
-    """Let a worker that reads pictures live on for a while after a signal.
+    """Let a worker that reads images live on for a while after a signal.
 
     Signals often go to all processes of a job, and the main one must still finish its step, which it cannot if a worker
     dies under it.

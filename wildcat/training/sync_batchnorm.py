@@ -52,7 +52,7 @@ def _mixed(base: type[Any]) -> type[Any]:
     return type(f"Shared{base.__name__}", (_SharedNorm, base), {})
 
 
-def share_norms(net: nn.Module) -> int:
+def synchronize_batchnorm(net: nn.Module) -> int:
     """Let each BatchNorm of a network, while in training mode, normalise over the parts of all processes.
 
     Returns:

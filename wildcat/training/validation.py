@@ -1,4 +1,4 @@
-"""The loss of a run, and the scores of its validation pictures after each epoch."""
+"""The loss of a run, and the scores of its validation images after each epoch."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from wildcat.data import Dataset
 from wildcat.losses import Difficult, multi_class_loss, multi_label_loss
 from wildcat.metrics import average_precision
 from wildcat.model import NonFiniteMapsError, Wildcat
-from wildcat.training.data import TestPictures, end_workers
+from wildcat.training.data import EvalDataset, end_workers
 from wildcat.training.distributed import Processes
 from wildcat.training.stopping import outlive_signals
 
@@ -28,7 +28,7 @@ def criterion_for(dataset: Dataset, config: TrainConfig) -> Callable[[Tensor, Te
 
     def criterion(scores: Tensor, labels: Tensor) -> Tensor:
         if config.background_class:
-            labels = functional.pad(labels, (0, 1), value=1)  # every picture has some background
+            labels = functional.pad(labels, (0, 1), value=1)  # every image has some background
         return multi_label_loss(scores, labels, difficult)
 
     return criterion
@@ -49,11 +49,11 @@ def validate(
     """
     size, count = config.batch_size, processes.count
     batches = [range(start, min(start + size, len(dataset))) for start in range(0, len(dataset), size)]
-    pictures = TestPictures(dataset, config.image_size)
+    images = EvalDataset(dataset, config.image_size)
     workers = min(config.workers or 0, len(batches))
     loader = iter(
         DataLoader(
-            pictures,
+            images,
             batch_sampler=batches[processes.rank :: count],  # type: ignore[arg-type]
             num_workers=workers,
             timeout=60 * config.stall_minutes if workers else 0,
@@ -67,7 +67,7 @@ def validate(
     try:
         with torch.no_grad():
             for _ in range(math.ceil(len(batches) / count)):
-                # The last turn may have no pictures for this process, and yet others need its part of a divided model.
+                # The last turn may have no images for this process, and yet others need its part of a divided model.
                 pixels, batch_labels = next(loader, (blank, None))
                 output = model(model.normalize(pixels.to(device).permute(0, 3, 1, 2)))
                 if batch_labels is not None:

@@ -5,9 +5,9 @@ from tests.data import trees
 from tests.robustness.bad_input.case import Case, Make, cut, encoded, entries, in_order, nothing, text
 
 
-def voc_case(name: str, what: str, make: Make, told: str) -> Case:
+def voc_case(name: str, what: str, make: Make, message: str) -> Case:
     """A mistake in a small tree of VOC 2007."""
-    return Case(name, what, in_order(trees.voc, make), "train --data voc07:. --out new", told)
+    return Case(name, what, in_order(trees.voc, make), "train --data voc07:. --out new", message)
 
 
 XML, SETS = "VOCdevkit/VOC2007/Annotations/000001.xml", "VOCdevkit/VOC2007/ImageSets/Main"
@@ -43,7 +43,7 @@ VOC = [
         "a split that is published without labels",
         lambda folder: trees.unlabelled(trees.voc(folder, 2012)),
         "train --data voc12:. --out new --train-split test",
-        "voc12:. test has no labels: none of its 1 pictures is said to hold a class; give a split that has labels",
+        "voc12:. test has no labels: none of its 1 images is said to hold a class; give a split that has labels",
     ),
     voc_case(
         "cut-xml",
@@ -89,7 +89,7 @@ VOC = [
     ),
     voc_case(
         "infinite-size",
-        "a picture of infinite size",
+        "an image of infinite size",
         annotation(dog(1, 1, 9, 9), "<width>inf</width><height>3</height>"),
         "VOCdevkit/VOC2007/Annotations/000001.xml: a size or a bndbox is missing or not a number",
     ),
@@ -107,7 +107,7 @@ VOC = [
     ),
     voc_case(
         "other-names",
-        "label files with different pictures",
+        "label files with different images",
         text(f"{SETS}/dog_trainval.txt", "000001 1\n"),
         "VOCdevkit/VOC2007/ImageSets/Main/dog_trainval.txt: lists other images than aeroplane_trainval.txt, first of them 000002",
     ),
@@ -119,7 +119,7 @@ VOC = [
     ),
     voc_case(
         "binary-labels",
-        "a picture for a label file",
+        "an image for a label file",
         text(f"{SETS}/dog_trainval.txt", encoded("PNG")),
         "VOCdevkit/VOC2007/ImageSets/Main/dog_trainval.txt: cannot be read as text in UTF-8: ...",
     ),
@@ -128,9 +128,9 @@ VOC = [
 JSON = "annotations/instances_train2014.json"
 
 
-def coco_case(name: str, what: str, make: Make, told: str) -> Case:
+def coco_case(name: str, what: str, make: Make, message: str) -> Case:
     """A mistake in a small tree of COCO 2014."""
-    return Case(name, what, in_order(trees.coco, make), "train --data coco:. --out new", told)
+    return Case(name, what, in_order(trees.coco, make), "train --data coco:. --out new", message)
 
 
 COCO = [
@@ -178,8 +178,8 @@ COCO = [
         "annotations/instances_train2014.json: categories: id of entry 2 must be no other entry's; got 90",
     ),
     coco_case(
-        "picture-twice",
-        "a picture that is listed twice",
+        "image-twice",
+        "an image that is listed twice",
         entries(JSON, images__2__id=7),
         "annotations/instances_train2014.json: images: id of entry 3 must be no other entry's; got 7",
     ),
@@ -197,13 +197,13 @@ COCO = [
     ),
     coco_case(
         "numbered-file",
-        "a picture whose file name is a number",
+        "an image whose file name is a number",
         entries(JSON, images__0__file_name=7),
         "annotations/instances_train2014.json: images: file_name of entry 1 must be text; got 7",
     ),
     coco_case(
         "odd-images",
-        "pictures that are no list",
+        "images that are no list",
         entries(JSON, images=7),
         "annotations/instances_train2014.json: images must be a list; got int",
     ),

@@ -22,17 +22,17 @@ class Case:
     Attributes:
         name: unique, for the test.
         what: the mistake in a few words, for the page.
-        make: makes it, in a folder that holds a run (``run``) and a picture (``cat.png``).
+        make: makes it, in a folder that holds a run (``run``) and an image (``cat.png``).
         typed: the command, without "wildcat".
         told: all that is told, word for word; "..." stands for words of the library that read the file.
-        skipped: the command goes on to the next picture, and ends with exit code 1.
+        skipped: the command resumes to the next image, and ends with exit code 1.
     """
 
     name: str
     what: str
     make: Make
     typed: str
-    told: str
+    message: str
     skipped: bool = False
 
     @property
@@ -106,14 +106,14 @@ def in_order(*steps: Make) -> Make:
 
 
 def png(width: int, height: int) -> bytes:
-    """Signature and header of a PNG, and no picture behind them."""
+    """Signature and header of a PNG, and no image behind them."""
     return b"\x89PNG\r\n\x1a\n" + awkward._chunk(
         b"IHDR", width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x02\x00\x00\x00"
     )
 
 
 def encoded(kind: str, share: float = 1.0) -> bytes:
-    """The first part of a good picture."""
+    """The first part of a good image."""
     buffer = io.BytesIO()
     Image.fromarray(awkward.photo(200, 150)).save(buffer, kind)
     return buffer.getvalue()[: int(len(buffer.getvalue()) * share)]

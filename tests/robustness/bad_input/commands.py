@@ -8,9 +8,9 @@ PREDICT = "predict run cat.png --out found"
 EVALUATE = "evaluate run --data synthetic:count=2,size=64"
 
 
-def command(name: str, what: str, typed: str, told: str) -> Case:
+def command(name: str, what: str, typed: str, message: str) -> Case:
     """A mistake on the command line alone."""
-    return Case(name, what, nothing, typed, told)
+    return Case(name, what, nothing, typed, message)
 
 
 COMMANDS = [
@@ -33,10 +33,10 @@ COMMANDS = [
         "the following arguments are required: out (see wildcat train --help)",
     ),
     command(
-        "no-pictures-given",
-        "no picture",
+        "no-images-given",
+        "no image",
         "predict run --out found",
-        "the following arguments are required: pictures (see wildcat predict --help)",
+        "the following arguments are required: images (see wildcat predict --help)",
     ),
     command(
         "mistyped-option",
@@ -99,8 +99,8 @@ COMMANDS = [
         "argument --score-sizes: sizes are whole numbers separated by commas, such as 320,448; got 'small,large' (see wildcat train --help)",
     ),
     command(
-        "mistyped-trunk",
-        "a mistyped trunk",
+        "mistyped-backbone",
+        "a mistyped backbone",
         f"{TRAIN} --backbone resnet1O1",
         "unknown backbone 'resnet1O1'; did you mean resnet101? (known: lite0, lite1, lite2, resnet18, resnet34, resnet50, resnet101, resnet152, timm:NAME)",
     ),
@@ -156,7 +156,7 @@ COMMANDS = [
         "no-data",
         "a model that has no data, scored without any",
         "evaluate imagenet",
-        "imagenet has no data of its own: say which pictures to score with --data",
+        "imagenet has no data of its own: say which images to score with --data",
     ),
     command(
         "mistyped-task",
@@ -174,7 +174,7 @@ COMMANDS = [
         "other-classes",
         "data of other classes",
         "evaluate imagenet --data synthetic:count=2,size=64",
-        "synthetic:count=2,size=64 has other classes than the model: the data set lacks Afghan hound, African chameleon, African crocodile and 995 more, the model lacks fish, house, key and 3 more",
+        "synthetic:count=2,size=64 has other classes than the model: the dataset lacks Afghan hound, African chameleon, African crocodile and 995 more, the model lacks fish, house, key and 3 more",
     ),
     command(
         "deep-results",
@@ -201,7 +201,7 @@ COMMANDS = [
         f"{PREDICT} --threshold cart=0.5",
         "a threshold is given for 'cart', which is not a class of the model",
     ),
-    command("empty-batch", "0 pictures per pass", f"{PREDICT} --batch-size 0", "batch size must be at least 1; got 0"),
+    command("empty-batch", "0 images per pass", f"{PREDICT} --batch-size 0", "batch size must be at least 1; got 0"),
     command(
         "file-found", "a file for the results' folder", "predict run cat.png --out cat.png", "cat.png: File exists"
     ),
@@ -227,10 +227,10 @@ COMMANDS = [
         "argument --format: invalid choice: 'tflite' (choose from 'onnx', 'openvino', 'torch') (see wildcat export --help)",
     ),
     command(
-        "no-report-pictures",
-        "a report of no pictures",
-        "report run --pictures 0",
-        "a report needs at least 1 picture; got 0",
+        "no-report-images",
+        "a report of no images",
+        "report run --images 0",
+        "a report needs at least 1 image; got 0",
     ),
     command(
         "far-port",

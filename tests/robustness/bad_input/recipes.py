@@ -3,9 +3,9 @@
 from tests.robustness.bad_input.case import Case, encoded, text
 
 
-def recipe(name: str, what: str, content: str | bytes, told: str) -> Case:
+def recipe(name: str, what: str, content: str | bytes, message: str) -> Case:
     """A mistake in a recipe."""
-    return Case(name, what, text("my.yaml", content), "train --data synthetic --recipe my.yaml --out new", told)
+    return Case(name, what, text("my.yaml", content), "train --data synthetic --recipe my.yaml --out new", message)
 
 
 BOMB = "lr: [&a [x, x]" + "".join(
@@ -14,7 +14,7 @@ BOMB = "lr: [&a [x, x]" + "".join(
 
 RECIPES = [
     recipe("odd-yaml", "no YAML", "lr: [0.1\n", "recipe my.yaml cannot be read as YAML: ..."),
-    recipe("binary-yaml", "a picture for a recipe", encoded("PNG"), "recipe my.yaml cannot be read as YAML: ..."),
+    recipe("binary-yaml", "an image for a recipe", encoded("PNG"), "recipe my.yaml cannot be read as YAML: ..."),
     recipe("list-yaml", "a list", "- lr\n", "recipe my.yaml must be a mapping of settings; got list"),
     recipe(
         "new-yaml",

@@ -11,9 +11,9 @@ EVALUATE = "evaluate run --data synthetic:count=2,size=64"
 CONFIG = "run/config.json"
 
 
-def run_case(name: str, what: str, make: Make, told: str, typed: str = "predict run cat.png --out found") -> Case:
+def run_case(name: str, what: str, make: Make, message: str, typed: str = "predict run cat.png --out found") -> Case:
     """A mistake in a run's folder."""
-    return Case(name, what, make, typed, told)
+    return Case(name, what, make, typed, message)
 
 
 def unfinished(folder: Path) -> None:
@@ -173,8 +173,8 @@ RUNS = [
         "train --out run --resume",
     ),
     run_case(
-        "pickled-trunk",
-        "code for a trunk's weights",
+        "pickled-backbone",
+        "code for a backbone's weights",
         pickled("net.pth"),
         "weights file net.pth cannot be read as a state dict (.pth, .safetensors)",
         "train --data synthetic --weights net.pth --out new",

@@ -21,7 +21,7 @@ class Request:
     Attributes:
         name: unique, for the test.
         what: the mistake in a few words, for the page.
-        make: makes a file, in a folder that holds a picture (``cat.png``).
+        make: makes a file, in a folder that holds an image (``cat.png``).
         done: what is done, for the page.
         send: does it, and gives what is told.
         told: all that is told, word for word; "..." stands for words of the library.
@@ -32,7 +32,7 @@ class Request:
     make: Make
     done: str
     send: Callable[["Site", Path], str]
-    told: str
+    message: str
 
 
 class Site:
@@ -56,11 +56,11 @@ class Site:
     def predict(self, file: Path | None, threshold: Any) -> str:
         """A program asks for a prediction of a file that it uploads; what the error says."""
         with self._client() as client:
-            picture = None
+            image = None
             if file is not None:
                 (path,) = client.post("/gradio_api/upload", files={"files": (file.name, file.read_bytes())}).json()
-                picture = {"path": path, "orig_name": file.name, "meta": {"_type": "gradio.FileData"}}
-            return self._answer(client, [picture, threshold])
+                image = {"path": path, "orig_name": file.name, "meta": {"_type": "gradio.FileData"}}
+            return self._answer(client, [image, threshold])
 
     def get(self, path: str) -> str:
         """A browser asks for an address."""
@@ -90,17 +90,17 @@ class Site:
         return TestClient(self.app)
 
 
-def dropped(name: str, what: str, file: str, content: bytes | Make, told: str) -> Request:
-    """A file that is no picture."""
+def dropped(name: str, what: str, file: str, content: bytes | Make, message: str) -> Request:
+    """A file that is no image."""
     make = text(file, content) if isinstance(content, bytes) else content
-    return Request(name, what, make, f"{file} is dropped", lambda site, folder: site.drop(folder / file), told)
+    return Request(name, what, make, f"{file} is dropped", lambda site, folder: site.drop(folder / file), message)
 
 
 def asked(
-    name: str, what: str, done: str, send: Callable[["Site", Path], str], told: str, make: Make = nothing
+    name: str, what: str, done: str, send: Callable[["Site", Path], str], message: str, make: Make = nothing
 ) -> Request:
     """A program's mistake."""
-    return Request(name, what, make, done, send, told)
+    return Request(name, what, make, done, send, message)
 
 
 FOREIGN = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
@@ -108,7 +108,7 @@ FOREIGN = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
 REQUESTS = [
     dropped("drop-empty", "an empty file", "a.jpg", b"", "a.jpg: the file is empty"),
     dropped(
-        "drop-text", "a text file named .jpg", "a.jpg", b"hello\n", "a.jpg: not a picture in a format that can be read"
+        "drop-text", "a text file named .jpg", "a.jpg", b"hello\n", "a.jpg: not an image in a format that can be read"
     ),
     dropped("drop-cut", "a JPEG that was cut", "a.jpg", encoded("JPEG", 0.7), "a.jpg: cannot be read: ..."),
     dropped(
@@ -127,10 +127,10 @@ REQUESTS = [
     ),
     asked(
         "drop-many",
-        "101 pictures",
-        "101 pictures are dropped",
+        "101 images",
+        "101 images are dropped",
         lambda site, folder: site.drop(*(folder / f"{number}.png" for number in range(101))),
-        "a page holds 100 pictures; for more there is the command wildcat predict",
+        "a page holds 100 images; for more there is the command wildcat predict",
         lambda folder: [(folder / f"{number}.png").symlink_to("cat.png") for number in range(101)],
     ),
     asked(
@@ -141,18 +141,18 @@ REQUESTS = [
         "413: File size exceeded maximum allowed size of 67108864 bytes.",
     ),
     asked(
-        "no-picture-sent",
-        "no picture",
+        "no-image-sent",
+        "no image",
         "/predict without one",
         lambda site, folder: site.predict(None, 0.5),
-        "a picture is missing",
+        "an image is missing",
     ),
     asked(
         "text-sent",
-        "a text for a picture",
+        "a text for an image",
         "/predict with a.txt",
         lambda site, folder: site.predict(folder / "a.txt", 0.5),
-        "a.txt: not a picture in a format that can be read",
+        "a.txt: not an image in a format that can be read",
         text("a.txt", "hello"),
     ),
     asked(

@@ -1,11 +1,11 @@
-"""Predictions of millions of pictures, on Ray Data: one machine or a cluster.
+"""Predictions of millions of images, on Ray Data: one machine or a cluster.
 
-The inputs are cut into parts; a pool of actors, one per processor, reads part after part and writes each whole, under a
-name that its pictures determine. So a part that is read twice, after a crash, is one file, and what a folder holds is
+The inputs are cut into parts; a pool of actors, one per CPU, reads part after part and writes each whole, under a
+name that its images determine. So a part that is read twice, after a crash, is one file, and what a folder holds is
 what is finished.
 
-An actor whose process is killed is started anew by Ray, and given its parts again. It reads the one under way picture
-by picture, and leaves out a picture that has ended two processes.
+An actor whose process is killed is started anew by Ray, and given its parts again. It reads the one under way image
+by image, and leaves out an image that has ended two processes.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ PREDICTIONS = "predictions"
 ERRORS = "errors"
 ATTEMPTS = ".attempts"
 ABOUT = "batch.json"
-OBJECT_STORE = 100 * 2**20  # bytes; Ray moves notes of where pictures are, not pictures
-BLOCKS = 10_000  # tasks at most: Ray keeps a record of each
+OBJECT_STORE = 100 * 2**20  # bytes; Ray moves notes of where images are, not images
+MAX_TASKS = 10_000  # tasks at most: Ray keeps a record of each
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Done:
     """What a folder holds.
 
     Attributes:
-        predicted: pictures with a prediction.
-        failed: pictures in the table of errors.
+        predicted: images with a prediction.
+        failed: images in the table of errors.
     """
 
     predicted: int
@@ -69,8 +69,8 @@ class Work:
         run: folder, name or exported file.
         out: folder that all machines see.
         threshold: probability from which a class is predicted.
-        batch_size: pictures per pass of the network.
-        precision: of the trunk.
+        batch_size: images per pass of the network.
+        precision: of the backbone.
         runtime: what the network runs in.
     """
 
@@ -98,7 +98,7 @@ class Reader:
         import ray
 
         on_gpu = ray.is_initialized() and ray.get_gpu_ids()
-        torch.set_num_threads(1)  # there is an actor per processor
+        torch.set_num_threads(1)  # there is an actor per CPU
         return load(
             self._work.run,
             device="cuda" if on_gpu else "cpu",
@@ -110,14 +110,14 @@ class Reader:
         """Read and write the part of a batch of one.
 
         Returns:
-            How many pictures that were, and why it could not be done, or "": an exception would reach the driver only
+            How many images that were, and why it could not be done, or "": an exception would reach the driver only
             as a part of Ray's own.
         """
         (note,) = batch["part"]
         try:
-            return {"pictures": [self._read(Part.from_json(str(note)))], "error": [""]}
+            return {"images": [self._read(Part.from_json(str(note)))], "error": [""]}
         except (WildcatError, OSError) as error:
-            return {"pictures": [0], "error": [str(error)]}
+            return {"images": [0], "error": [str(error)]}
 
     def _read(self, part: Part) -> int:
         file = self._out / PREDICTIONS / f"{part.id}.parquet"
@@ -148,29 +148,29 @@ class Reader:
         return self._predictor.stream(items, batch_size=self._work.batch_size, on_error="yield", multi_maps=False)
 
     def _one_by_one(self, part: Part, attempts: Attempts) -> Iterator[Prediction | Failure]:
-        """The pictures of a part in which a process has ended, each named before it is read."""
+        """The images of a part in which a process has ended, each named before it is read."""
         deadly = attempts.deadly
         for item in _items(part):
             if item.name in deadly:
-                told = f"{item.name} ended the process that read it, and the next one too: it is left out"
-                yield Failure(item.name, told)
+                message = f"{item.name} ended the process that read it, and the next one too: it is left out"
+                yield Failure(item.name, message)
             else:
                 attempts.reading(item.name)
                 yield from self._stream([item])
 
 
 def _items(part: Part) -> Iterator[Item]:
-    """The pictures of a part; a file of many that breaks off ends with an error under its own name."""
+    """The images of a part; a file of many that breaks off ends with an error under its own name."""
     try:
-        for name, source in part.pictures():
+        for name, source in part.images():
             yield Item(name, source)
     except WildcatError as error:
         broken = error
 
-        def refuse(_: int | None) -> Any:
+        def reject(_: int | None) -> Any:
             raise broken
 
-        yield Item(part.names[0], refuse)
+        yield Item(part.names[0], reject)
 
 
 def schemas(classes: Sequence[str]) -> tuple[Any, Any]:
@@ -207,9 +207,9 @@ def predict_all(
     precision: Precision = "auto",
     runtime: Runtime = "torch",
 ) -> Done:
-    """Read all pictures of the inputs that are not read yet; the same again goes on where it stopped.
+    """Read all images of the inputs that are not read yet; the same again resumes where it stopped.
 
-    ``out/predictions`` holds a row per picture, in Parquet files, ``out/errors`` one per picture that cannot be read.
+    ``out/predictions`` holds a row per image, in Parquet files, ``out/errors`` one per image that cannot be read.
     Files get their names when they are whole.
 
     Args:
@@ -217,12 +217,12 @@ def predict_all(
         inputs: what :func:`wildcat.apps.batch.inputs.parts_of` takes.
         out: folder, made if needed; seen by all machines.
         address: of a Ray cluster, "auto" for the one of this machine; None starts one here, for this call.
-        workers: models at work; one per GPU, or per processor where there is none, unless given.
-        part_size: pictures per file of the output, where they are files of their own.
-        batch_size: pictures per pass of the network.
+        workers: models at work; one per GPU, or per CPU where there is none, unless given.
+        part_size: images per file of the output, where they are files of their own.
+        batch_size: images per pass of the network.
         threshold: probability from which a class is predicted.
-        precision: of the trunk.
-        runtime: what the network runs in, as for :func:`wildcat.runtimes.load`; all but "torch" computes on processors.
+        precision: of the backbone.
+        runtime: what the network runs in, as for :func:`wildcat.runtimes.load`; all but "torch" computes on CPUs.
             The exported file is made before the workers start, where they must see it.
 
     Raises:
@@ -291,7 +291,7 @@ def _is_written(out: Path, part: Part) -> bool:
 
 
 def _finished(out: Path) -> set[str]:
-    """Names of the pictures that are in the tables; what a kill has left beside them is removed."""
+    """Names of the images that are in the tables; what a kill has left beside them is removed."""
     import pyarrow.parquet as pq
 
     for folder in (out / PREDICTIONS, out / ERRORS):
@@ -350,7 +350,7 @@ def _run(ray: Any, parts: Sequence[Part], work: Work, workers: int | None) -> No
     cores = int(has.get("CPU", 1))
     workers = min(workers or gpus or cores, len(parts))
     notes = ray.data.from_items(
-        [{"part": part.to_json()} for part in parts], override_num_blocks=min(len(parts), BLOCKS)
+        [{"part": part.to_json()} for part in parts], override_num_blocks=min(len(parts), MAX_TASKS)
     )
     # Ray Data gives an actor a few parts at a time, and where its process ends starts it anew with the same parts, as
     # often as it takes. The limit is a part's (attempts.py), not an actor's: a batch may take weeks.
@@ -362,12 +362,12 @@ def _run(ray: Any, parts: Sequence[Part], work: Work, workers: int | None) -> No
         num_cpus=1,
         num_gpus=1 if gpus else 0,
     )
-    goes_on = f"what is finished is in {work.out}; the same command goes on"
+    goes_on = f"what is finished is in {work.out}; the same command resumes"
     try:
         with tqdm(desc="predicting", unit=" images", disable=None) as shown:
             for row in done.iter_rows():
                 if row["error"]:
                     raise WildcatError(f"{row['error']} ({goes_on})")
-                shown.update(row["pictures"])
+                shown.update(row["images"])
     except ray.exceptions.RayError as error:
         raise WildcatError(f"Ray gave up: {str(error).strip().splitlines()[0]} ({goes_on})") from error

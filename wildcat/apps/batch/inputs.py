@@ -1,6 +1,6 @@
-"""What a batch reads: pictures of folders, lists, object stores, Parquet files and shards, cut into parts.
+"""What a batch reads: images of folders, lists, object stores, Parquet files and shards, cut into parts.
 
-A part is a small note of where its pictures are; it is sent to whoever reads them, and the pictures themselves are not.
+A part is a small note of where its images are; it is sent to whoever reads them, and the images themselves are not.
 """
 
 from __future__ import annotations
@@ -21,41 +21,41 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 
-from wildcat.data.images import PICTURE_SUFFIXES, load_image, pictures_below
+from wildcat.data.images import IMAGE_SUFFIXES, image_files_below, load_image
 from wildcat.errors import WildcatError
 
 Load: TypeAlias = Callable[[int | None], Image.Image]
 
-# Columns of a Parquet file, the first that is there: encoded pictures; or where the pictures are.
+# Columns of a Parquet file, the first that is there: encoded images; or where the images are.
 BYTES_COLUMNS = ("bytes", "image", "picture", "content", "jpg", "png")
 PATH_COLUMNS = ("path", "url", "file", "file_name", "filename")
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some of the pictures, read one after another.
+    """Some of the images, read one after another.
 
     Attributes:
-        kind: "pictures": paths and URLs; "rows": encoded pictures of a Parquet file; "shard": pictures of a tar file.
-        names: the pictures; or the one file.
+        kind: "images": paths and URLs; "rows": encoded images of a Parquet file; "shard": images of a tar file.
+        names: the images; or the one file.
         row_group: of the Parquet file.
         first_row: number in the file of the row group's first row.
     """
 
-    kind: Literal["pictures", "rows", "shard"]
+    kind: Literal["images", "rows", "shard"]
     names: tuple[str, ...]
     row_group: int = 0
     first_row: int = 0
 
     @property
     def id(self) -> str:
-        """The same for the same pictures."""
+        """The same for the same images."""
         return hashlib.blake2b(self.to_json().encode(), digest_size=10).hexdigest()
 
     def __str__(self) -> str:
         """For messages."""
-        if self.kind == "pictures":
-            return self.names[0] if len(self.names) == 1 else f"{len(self.names)} pictures, {self.names[0]} the first"
+        if self.kind == "images":
+            return self.names[0] if len(self.names) == 1 else f"{len(self.names)} images, {self.names[0]} the first"
         return self.names[0] if self.kind == "shard" else f"row group {self.row_group} of {self.names[0]}"
 
     def to_json(self) -> str:
@@ -68,13 +68,13 @@ class Part:
         values = json.loads(text)
         return cls(**{**values, "names": tuple(values["names"])})
 
-    def pictures(self) -> Iterator[tuple[str, Load]]:
-        """Name of each picture, and how it is read.
+    def images(self) -> Iterator[tuple[str, Load]]:
+        """Name of each image, and how it is read.
 
         Raises:
             WildcatError: if the Parquet file or shard cannot be read.
         """
-        if self.kind == "pictures":
+        if self.kind == "images":
             for name in self.names:
                 yield name, _remote(name) if "://" in name else _local(name)
         elif self.kind == "rows":
@@ -84,21 +84,21 @@ class Part:
 
     def _rows(self) -> Iterator[tuple[str, Load]]:
         (name,) = self.names
-        with _parquet(name) as file, _told(name):
+        with _parquet(name) as file, _message(name):
             column = _first(BYTES_COLUMNS, file.schema_arrow.names)
             # A few rows at a time: a row group may be larger than memory.
             batches = file.iter_batches(16, row_groups=[self.row_group], columns=[column])
             for number, value in enumerate((value for batch in batches for value in batch[column]), self.first_row):
                 content = value.as_py()
-                if isinstance(content, dict):  # {"bytes", "path"}, as the library `datasets` writes pictures
+                if isinstance(content, dict):  # {"bytes", "path"}, as the library `datasets` writes images
                     content = content.get("bytes")
                 yield (found := f"{name}#{number}"), _held(content or b"", found)
 
     def _members(self) -> Iterator[tuple[str, Load]]:
         (name,) = self.names
-        with _open(name) as stream, _told(name), tarfile.open(fileobj=stream, mode="r|*") as shard:
+        with _open(name) as stream, _message(name), tarfile.open(fileobj=stream, mode="r|*") as shard:
             for member in shard:
-                if member.isfile() and Path(member.name).suffix.lower() in PICTURE_SUFFIXES:
+                if member.isfile() and Path(member.name).suffix.lower() in IMAGE_SUFFIXES:
                     content = cast(IO[bytes], shard.extractfile(member)).read()
                     yield (found := f"{name}#{member.name}"), _held(content, found)
 
@@ -109,7 +109,7 @@ def _local(name: str) -> Load:
 
 def _remote(name: str) -> Load:
     def load(size: int | None) -> Image.Image:
-        with _open(name) as stream, _told(name):
+        with _open(name) as stream, _message(name):
             content = stream.read()
         return _held(content, name)(size)
 
@@ -138,7 +138,7 @@ def _store(name: str) -> tuple[Any, str]:
 
 
 @contextmanager
-def _told(name: str) -> Iterator[None]:
+def _message(name: str) -> Iterator[None]:
     """Have errors of whatever kind, each store has its own, name the file."""
     try:
         yield
@@ -150,7 +150,7 @@ def _told(name: str) -> Iterator[None]:
 
 def _open(name: str) -> IO[bytes]:
     system, path = _store(name)
-    with _told(name):
+    with _message(name):
         return cast(IO[bytes], system.open(path, "rb"))
 
 
@@ -159,7 +159,7 @@ def _parquet(name: str) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
     with _open(name) as stream:
-        with _told(name):
+        with _message(name):
             file = pq.ParquetFile(stream)
         yield file
 
@@ -171,20 +171,20 @@ def _first(wanted: Sequence[str], names: Collection[str]) -> str | None:
 def parts_of(inputs: Iterable[str], size: int, finished: Collection[str] = frozenset()) -> list[Part]:
     """Cut inputs into parts.
 
-    Parts are cut before the finished pictures are left out, so the same inputs give the same parts, whatever is
+    Parts are cut before the finished images are left out, so the same inputs give the same parts, whatever is
     finished by then: a part that two processes were to write is one file.
 
     Args:
-        inputs: pictures, folders of pictures, lists (``.txt``, a path or URL per line), Parquet files (``.parquet``),
+        inputs: images, folders of images, lists (``.txt``, a path or URL per line), Parquet files (``.parquet``),
             WebDataset shards (``.tar``); each a path, or a URL that fsspec opens.
-        size: pictures per part, where they are files of their own.
-        finished: pictures that are left out, by name.
+        size: images per part, where they are files of their own.
+        finished: images that are left out, by name.
 
     Raises:
         WildcatError: for an input that is not there or holds nothing.
     """
     if size < 1:
-        raise WildcatError(f"a part must hold at least 1 picture; got {size}")
+        raise WildcatError(f"a part must hold at least 1 image; got {size}")
     names: dict[str, None] = {}  # in order, each once
     parts: dict[str, Part] = {}
     for given in inputs:
@@ -198,17 +198,17 @@ def parts_of(inputs: Iterable[str], size: int, finished: Collection[str] = froze
     rest = iter(names)
     while chunk := tuple(itertools.islice(rest, size)):
         if left := tuple(name for name in chunk if name not in finished):
-            part = Part("pictures", left)
+            part = Part("images", left)
             parts[part.id] = part
     return list(parts.values())
 
 
 def _listed(name: str, suffix: str) -> list[str]:
-    """Pictures of a picture file, a list or a folder."""
-    if suffix in PICTURE_SUFFIXES:
+    """Images of an image file, a list or a folder."""
+    if suffix in IMAGE_SUFFIXES:
         return [name]
     system, path = _store(name)
-    with _told(name):
+    with _message(name):
         if suffix == ".txt":
             with _open(name) as stream, io.TextIOWrapper(stream, encoding="utf-8") as text:
                 found = [_below(name, line.strip()) for line in text if line.strip()]
@@ -218,18 +218,18 @@ def _listed(name: str, suffix: str) -> list[str]:
         if not system.exists(path):
             raise WildcatError(f"{name} does not exist")
         if "://" not in name:
-            found = [str(Path(name) / inside) for inside in pictures_below(Path(name))]
+            found = [str(Path(name) / inside) for inside in image_files_below(Path(name))]
         else:
             found = sorted(system.unstrip_protocol(file) for file in system.find(path))
-            found = [file for file in found if Path(file).suffix.lower() in PICTURE_SUFFIXES]
+            found = [file for file in found if Path(file).suffix.lower() in IMAGE_SUFFIXES]
     if not found:
-        raise WildcatError(f"{name} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
+        raise WildcatError(f"{name} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return found
 
 
 def _of_parquet(name: str, names: dict[str, None]) -> list[Part]:
-    """A part per row group of encoded pictures; or none, and the paths of a column added to names."""
-    with _parquet(name) as file, _told(name):
+    """A part per row group of encoded images; or none, and the paths of a column added to names."""
+    with _parquet(name) as file, _message(name):
         columns = file.schema_arrow.names
         if _first(BYTES_COLUMNS, columns):
             counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
@@ -238,7 +238,7 @@ def _of_parquet(name: str, names: dict[str, None]) -> list[Part]:
         column = _first(PATH_COLUMNS, columns)
         if column is None:
             raise WildcatError(
-                f"{name} has no column of pictures: {', '.join(BYTES_COLUMNS)} (encoded) or {', '.join(PATH_COLUMNS)} "
+                f"{name} has no column of images: {', '.join(BYTES_COLUMNS)} (encoded) or {', '.join(PATH_COLUMNS)} "
                 f"(paths or URLs); it has {', '.join(columns)}"
             )
         for batch in file.iter_batches(columns=[column]):

@@ -60,14 +60,14 @@ def line_chart(title: str, unit: str, lines: Sequence[Line]) -> Markup:
         path = " ".join(f"{px:.1f},{py:.1f}" for px, py, _, _ in spots)
         parts.append(_svg('<polyline class="line l{}" points="{}"/>', str(number % 4), path))
         for px, py, value, step in spots:
-            told = f"{line.name}, epoch {step}: {value:.4g} {unit}"
+            caption = f"{line.name}, epoch {step}: {value:.4g} {unit}"
             parts.append(
                 _svg(
                     '<circle class="dot l{}" cx="{}" cy="{}" r="3"><title>{}</title></circle>',
                     str(number % 4),
                     px,
                     py,
-                    told,
+                    caption,
                 )
             )
         end = spots[-1][1]
@@ -79,12 +79,12 @@ def line_chart(title: str, unit: str, lines: Sequence[Line]) -> Markup:
                 '<text class="name l{}" x="{}" y="{}">{}</text>', str(number % 4), spots[-1][0] + 9, end + 4, line.name
             )
         )
-    told = f"{title}: " + "; ".join(f"{line.name} ends at {_last(line.values):.4g} {unit}" for line in lines)
-    return _chart(_WIDTH, _HEIGHT, told, parts)
+    caption = f"{title}: " + "; ".join(f"{line.name} ends at {_last(line.values):.4g} {unit}" for line in lines)
+    return _chart(_WIDTH, _HEIGHT, caption, parts)
 
 
 def precision_recall_panel(
-    name: str, recall: npt.NDArray[np.float64], precision: npt.NDArray[np.float64], told: str
+    name: str, recall: npt.NDArray[np.float64], precision: npt.NDArray[np.float64], caption: str
 ) -> Markup:
     """A small square with the curve of one class: recall to the right, precision upwards, both from 0 to 1.
 
@@ -96,7 +96,7 @@ def precision_recall_panel(
     """
     side, pad = 120.0, 3.0
     scale = side - 2 * pad
-    found = int(recall.argmax()) + 1 if len(recall) else 0  # behind the last true picture there is nothing to see
+    found = int(recall.argmax()) + 1 if len(recall) else 0  # behind the last true image there is nothing to see
     recall, precision = recall[:found], precision[:found]
     corners = [(0.0, float(precision[0]))] if found else []
     for r, p in zip(recall.tolist(), precision.tolist(), strict=True):
@@ -115,7 +115,7 @@ def precision_recall_panel(
         floor = side - pad
         parts.append(_svg('<polygon class="area" points="{} {},{} {},{}"/>', path, end, floor, pad, floor))
         parts.append(_svg('<polyline class="line l0" points="{}"/>', path))
-    return _chart(int(side), int(side), f"Precision over recall of {name}: {told}", parts)
+    return _chart(int(side), int(side), f"Precision over recall of {name}: {caption}", parts)
 
 
 def _bends(before: tuple[float, float], here: tuple[float, float], after: tuple[float, float]) -> bool:
@@ -157,6 +157,6 @@ def _svg(pattern: str, *values: float | str) -> Markup:
     return Markup(pattern).format(*(v if isinstance(v, str) else Markup(f"{v:.1f}") for v in values))
 
 
-def _chart(width: int, height: int, told: str, parts: Sequence[Markup]) -> Markup:
-    head = f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(told)}">'
+def _chart(width: int, height: int, caption: str, parts: Sequence[Markup]) -> Markup:
+    head = f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(caption)}">'
     return Markup(head) + Markup("").join(parts) + Markup("</svg>")

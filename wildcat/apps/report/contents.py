@@ -1,4 +1,4 @@
-"""What the page says: plain values, from the run's files and from what the model says of the pictures."""
+"""What the page says: plain values, from the run's files and from what the model says of the images."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from wildcat.apps.report.charts import Line, line_chart, precision_recall_panel
 from wildcat.apps.report.selection import is_predicted
 from wildcat.config import TrainConfig
 from wildcat.data.registry import without_path
-from wildcat.evaluation.scoring import Score
+from wildcat.evaluation.scoring import ScoreAccumulator
 from wildcat.metrics import precision_recall_curve
 
-MOST_PANELS, MOST_ROWS = 40, 30  # classes with a curve, and with a row in the matrix
+MAX_PANELS, MAX_ROWS = 40, 30  # classes with a curve, and with a row in the matrix
 FEW_POSITIVES = 5  # below, a curve says little
 
 
@@ -26,7 +26,7 @@ def figures(results: dict[str, Any]) -> list[dict[str, str]]:
     """The headline figures."""
     known = (
         ("classification", "map_area", "Classification", "mAP (area)"),
-        ("classification", "accuracy", "Accuracy", "of all pictures"),
+        ("classification", "accuracy", "Accuracy", "of all images"),
         ("classification", "mean_class_accuracy", "Accuracy by class", "mean over the classes"),
         ("pointing", "map", "Pointing", "mAP of points"),
         ("pointing", "accuracy", "Points inside", "of the true boxes"),
@@ -74,12 +74,12 @@ def _number(text: str | None) -> float:
 _COLUMNS = (
     ("classification", "area", "AP", "average precision: area under the monotone envelope"),
     ("classification", "11point", "AP 11-point", "average precision as VOC 2007 computes it"),
-    ("classification", "accuracy", "Accuracy", "share of the class's pictures that are recognised"),
+    ("classification", "accuracy", "Accuracy", "share of the class's images that are recognised"),
     ("pointing", "ap", "Point AP", "average precision of points, boxes enlarged by the tolerance"),
-    ("pointing", "accuracy", "Points inside", "share of the class's pictures whose point is in a box"),
+    ("pointing", "accuracy", "Points inside", "share of the class's images whose point is in a box"),
     ("segmentation", "", "IoU", "intersection over union of masks"),
     ("segmentation", "crf", "IoU CRF", "the same of masks refined by the CRF"),
-    ("classification", "positives", "Pictures", "pictures that hold the class"),
+    ("classification", "positives", "Images", "images that hold the class"),
 )
 
 
@@ -116,28 +116,28 @@ def class_table(results: dict[str, Any], classes: Sequence[str]) -> tuple[dict[s
     return {"columns": head, "rows": rows, "means": means}, order
 
 
-def panels(score: Score) -> list[dict[str, Any]]:
+def panels(score: ScoreAccumulator) -> list[dict[str, Any]]:
     """Precision over recall, of the classes whose curves have the lowest average precision, the lowest first."""
     labels, classes = score.dataset.labels, score.dataset.classes
     curves = [precision_recall_curve(score.probabilities[:, c], labels[:, c]) for c in range(len(classes))]
     known = [(curve.average_precision("area"), c) for c, curve in enumerate(curves) if curve.positives]
     shown: list[dict[str, Any]] = []
-    for precision, c in sorted(known)[:MOST_PANELS]:
+    for precision, c in sorted(known)[:MAX_PANELS]:
         curve, figure = curves[c], f"{100 * precision:.1f}"
-        count = f"{curve.positives:,} picture{'s' if curve.positives > 1 else ''}"
-        told = f"average precision {figure} %, {count}"
-        svg = precision_recall_panel(classes[c], curve.recall, curve.envelope, told)
+        count = f"{curve.positives:,} image{'s' if curve.positives > 1 else ''}"
+        message = f"average precision {figure} %, {count}"
+        svg = precision_recall_panel(classes[c], curve.recall, curve.envelope, message)
         few = curve.positives < FEW_POSITIVES
         shown.append({"name": classes[c], "figure": figure, "count": count, "few": few, "svg": svg})
     return shown
 
 
-def matrix(score: Score) -> dict[str, Any] | None:
+def matrix(score: ScoreAccumulator) -> dict[str, Any] | None:
     """Which classes are predicted where a class truly is: the confusion matrix, or its like for several classes."""
     dataset = score.dataset
     truth, predicted = dataset.labels == 1, is_predicted(score)
     counts = truth.sum(axis=0)
-    chosen = [int(c) for c in sorted(np.argsort(-counts, kind="stable")[:MOST_ROWS]) if counts[c]]
+    chosen = [int(c) for c in sorted(np.argsort(-counts, kind="stable")[:MAX_ROWS]) if counts[c]]
     if len(chosen) < 2:
         return None
     names = [dataset.classes[c] for c in chosen]
@@ -147,21 +147,21 @@ def matrix(score: Score) -> dict[str, Any] | None:
         for other in chosen:
             among = predicted[truth[:, c], other]
             share = 100 * float(among.mean())
-            told = f"{dataset.classes[c]}: {dataset.classes[other]} is predicted in {among.sum()} of {len(among)}"
+            message = f"{dataset.classes[c]}: {dataset.classes[other]} is predicted in {among.sum()} of {len(among)}"
             if dataset.multi_label:
-                told += f", and true in {truth[truth[:, c], other].sum()}"
+                message += f", and true in {truth[truth[:, c], other].sum()}"
             text = f"{share:.0f}" if share >= 0.5 else ""
-            cells.append({"share": round(share, 1), "text": text, "told": told, "own": c == other})
+            cells.append({"share": round(share, 1), "text": text, "told": message, "own": c == other})
         rows.append({"name": dataset.classes[c], "cells": cells})
     if dataset.multi_label:
         title = "Classes together"
         about = (
-            "Of the pictures that truly hold the class of the row, the share, in per cent, in which the class of the "
+            "Of the images that truly hold the class of the row, the share, in per cent, in which the class of the "
             "column is predicted. The diagonal is recall; beside it stand classes that occur, or are seen, together."
         )
     else:
         title = "Confusion"
-        about = "Of the pictures of the class of the row, the share, in per cent, taken for the class of the column."
+        about = "Of the images of the class of the row, the share, in per cent, taken for the class of the column."
     if len(chosen) < int((counts > 0).sum()):
         about += f" The {len(chosen)} most frequent of {int((counts > 0).sum())} classes."
     return {"title": title, "about": about, "names": names, "rows": rows}
@@ -173,11 +173,11 @@ def settings(config: TrainConfig) -> tuple[list[tuple[str, str]], list[tuple[str
     shown = {"data": without_path(config.data), "weights": config.weights and Path(config.weights).name}
     names = [field.name for field in dataclasses.fields(config)]
     values = [(name, shown.get(name, getattr(config, name))) for name in names]
-    every = [(name, _told(value)) for name, value in values]
-    return [(name, _told(value)) for name, value in values if value != defaults[name]], every
+    every = [(name, _message(value)) for name, value in values]
+    return [(name, _message(value)) for name, value in values if value != defaults[name]], every
 
 
-def _told(value: object) -> str:
+def _message(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Which pictures of a class are worth a look: where the model fails, and where it is at its best."""
+"""Which images of a class are worth a look: where the model fails, and where it is at its best."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from wildcat.evaluation.scoring import Score
+from wildcat.evaluation.scoring import ScoreAccumulator
 from wildcat.metrics.pointing import TOLERANCE, points_in_boxes
 
 Kind: TypeAlias = Literal["missed", "false alarm", "wrong point", "found"]
@@ -15,7 +15,7 @@ PRESENT = 0.5  # probability from which a class of multi-label data counts as pr
 
 @dataclass(frozen=True)
 class Choice:
-    """A picture of the data set, chosen for a class.
+    """An image of the dataset, chosen for a class.
 
     Attributes:
         index: of the sample.
@@ -32,7 +32,7 @@ class Choice:
     score: float
 
 
-def failures(observed: Score, label: int, count: int) -> list[Choice]:
+def failures(observed: ScoreAccumulator, label: int, count: int) -> list[Choice]:
     """Up to ``count`` failures of a class: the worst of each kind in turn."""
     probabilities, predicted = observed.probabilities[:, label], is_predicted(observed)[:, label]
     truth = observed.dataset.labels[:, label]
@@ -55,8 +55,8 @@ def failures(observed: Score, label: int, count: int) -> list[Choice]:
     return sorted(chosen, key=lambda choice: list(ranked).index(choice.kind))
 
 
-def successes(observed: Score, label: int, count: int) -> list[Choice]:
-    """Up to ``count`` pictures in which the class is found with the highest probability."""
+def successes(observed: ScoreAccumulator, label: int, count: int) -> list[Choice]:
+    """Up to ``count`` images in which the class is found with the highest probability."""
     probabilities, predicted = observed.probabilities[:, label], is_predicted(observed)[:, label]
     truth = observed.dataset.labels[:, label]
     hits = _point_is_inside(observed, label)
@@ -65,16 +65,16 @@ def successes(observed: Score, label: int, count: int) -> list[Choice]:
     return [Choice(index, label, "found", float(probabilities[index])) for index in good[:count]]
 
 
-def is_predicted(observed: Score) -> npt.NDArray[np.bool_]:
-    """(N, C): the most probable class where each picture has exactly one, else those from :data:`PRESENT`."""
+def is_predicted(observed: ScoreAccumulator) -> npt.NDArray[np.bool_]:
+    """(N, C): the most probable class where each image has exactly one, else those from :data:`PRESENT`."""
     probabilities = observed.probabilities
     if observed.dataset.multi_label:
         return np.asarray(probabilities >= PRESENT)
     return np.asarray(probabilities.argmax(axis=1)[:, None] == np.arange(probabilities.shape[1]))
 
 
-def _point_is_inside(observed: Score, label: int) -> list[bool | None]:
-    """Whether each picture's point is in a box of the class; None where its boxes are not known."""
+def _point_is_inside(observed: ScoreAccumulator, label: int) -> list[bool | None]:
+    """Whether each image's point is in a box of the class; None where its boxes are not known."""
     inside: list[bool | None] = []
     for sample, point in zip(observed.dataset.samples, observed.points[:, label], strict=True):
         if sample.boxes is None or sample.box_classes is None:

@@ -1,4 +1,4 @@
-"""Training and scoring the planned runs, so that whatever stops them, the next call goes on."""
+"""Training and scoring the planned runs, so that whatever stops them, the next call resumes."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from wildcat.training.multiscale import train_scales
 
 
 class ScoringData:
-    """The data set that an experiment's runs are scored on; of several splits that of the first seed.
+    """The dataset that an experiment's runs are scored on; of several splits that of the first seed.
 
     Attributes:
         about: what pages say of it.
@@ -40,7 +40,7 @@ class ScoringData:
         }
 
     def check(self, experiment: Experiment, recipe: TrainConfig) -> None:
-        """Refuse an experiment that this data or recipe cannot have.
+        """Reject an experiment that this data or recipe cannot have.
 
         Raises:
             WildcatError: saying what is missing.

@@ -21,7 +21,7 @@ from wildcat.runs.folder import read_run
 from wildcat.system.files import write_atomically
 
 BLUE, GREY = "#0b62a4", "#8a8f98"
-PICTURES = 4  # rows of Figure 6
+IMAGES = 4  # rows of Figure 6
 
 
 def save(figure: Any, file: Path) -> list[Path]:
@@ -102,11 +102,11 @@ def _named(mask: Labels, classes: Sequence[str]) -> str:
 def maps(run: Path, file: Path) -> list[Path]:
     """Figure 6 of a run with two maps per class or more.
 
-    A row holds a picture, its true mask, the two most different maps of a class, and the mask predicted. The pictures
+    A row holds an image, its true mask, the two most different maps of a class, and the mask predicted. The images
     are evenly spaced over those that have a mask; the class is the one that covers most of it.
 
     Raises:
-        WildcatError: if no picture has a mask with anything in it.
+        WildcatError: if no image has a mask with anything in it.
     """
     from matplotlib.figure import Figure
 
@@ -115,8 +115,8 @@ def maps(run: Path, file: Path) -> list[Path]:
     truths = ((index, dataset.mask(index)) for index in range(len(dataset)))
     found = [(index, mask) for index, mask in truths if mask is not None and ((mask > 0) & (mask < 255)).any()]
     if not found:
-        raise WildcatError(f"figure6 needs pictures with masks; {config.data} {dataset.split} has none")
-    found = [found[i] for i in np.linspace(0, len(found) - 1, min(PICTURES, len(found))).round().astype(int)]
+        raise WildcatError(f"figure6 needs images with masks; {config.data} {dataset.split} has none")
+    found = [found[i] for i in np.linspace(0, len(found) - 1, min(IMAGES, len(found))).round().astype(int)]
 
     figure = Figure(figsize=(11, 2.4 * len(found)), layout="constrained")
     grid = figure.subplots(len(found), 5, squeeze=False)
@@ -128,12 +128,12 @@ def maps(run: Path, file: Path) -> list[Path]:
         own = prediction.multi_maps[chosen * config.num_maps : (chosen + 1) * config.num_maps]
         first, second, correlation = most_different(own)
         mask = prediction.mask()
-        picture, palette = prediction.image, render.voc_palette()
+        image, palette = prediction.image, render.voc_palette()
         shown = {
-            Path(prediction.name).stem: picture,
+            Path(prediction.name).stem: image,
             f"true: {_named(truth, dataset.classes)}": palette[truth],
-            f"{name}, map {first + 1}": render.heatmap_overlay(picture, own[first]),
-            f"{name}, map {second + 1} (r = {correlation:.2f})": render.heatmap_overlay(picture, own[second]),
+            f"{name}, map {first + 1}": render.heatmap_overlay(image, own[first]),
+            f"{name}, map {second + 1} (r = {correlation:.2f})": render.heatmap_overlay(image, own[second]),
             f"predicted: {_named(mask, dataset.classes)}": palette[mask],
         }
         for panel, (title, content) in zip(axes, shown.items(), strict=True):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from wildcat.config import HOW, TrainConfig, method_settings
+from wildcat.config import RESUMABLE_SETTINGS, TrainConfig, method_settings
 
 Measure = Literal["classification", "pointing", "segmentation"]
 
@@ -26,7 +26,7 @@ class Row:
         settings: what it changes in the recipe.
         x: where a point lies on the axis of its figure.
         combined: a model per scale, combined, instead of one model.
-        head_rate: multiplies the head's learning rate; the trunk's stays as it is.
+        head_rate: multiplies the head's learning rate; the backbone's stays as it is.
     """
 
     key: str
@@ -129,7 +129,7 @@ def _alpha_curve(name: str, title: str, measures: tuple[Measure, ...], alphas: S
 
 
 _LABELS = {
-    "features": "features of the whole picture, linear SVM",
+    "features": "features of the whole image, linear SVM",
     "deepmil": "max pooling (DeepMIL)",
     "gap": "average pooling (GAP, CAM)",
     "weldon": "k highest and k lowest regions (WELDON)",
@@ -206,12 +206,12 @@ def identity(config: TrainConfig) -> dict[str, Any]:
     default, leaves this as it is.
     """
     default = TrainConfig().to_dict()
-    shared = ("seed", "precision", *HOW)
+    shared = ("seed", "precision", *RESUMABLE_SETTINGS)
     return {key: value for key, value in config.to_dict().items() if key not in shared and value != default[key]}
 
 
 def setting_name(config: TrainConfig, scales: Sequence[int] = ()) -> str:
-    """Readable settings, and a digest of all of them and of the data set; the seed is no part of it.
+    """Readable settings, and a digest of all of them and of the dataset; the seed is no part of it.
 
     >>> setting_name(TrainConfig(num_maps=2, kmax=1, kmin=1, alpha=0.7, seed=3))
     'M2-k1-1-alpha0.7-e06c4289'
@@ -235,7 +235,7 @@ def run_name(config: TrainConfig, scales: Sequence[int] = ()) -> str:
 
 
 def with_seed(config: TrainConfig, seed: int) -> TrainConfig:
-    """The settings for a seed; ``{seed}`` in the data set's options is replaced: random splits differ by seed."""
+    """The settings for a seed; ``{seed}`` in the dataset's options is replaced: random splits differ by seed."""
     return replace(config, data=config.data.replace("{seed}", str(seed)), seed=seed)
 
 

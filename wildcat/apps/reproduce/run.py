@@ -2,7 +2,7 @@
 
 ::
 
-    DIR/reproduce.json     data set and settings that everything in the folder shares, the precision among them
+    DIR/reproduce.json     dataset and settings that everything in the folder shares, the precision among them
     DIR/runs/NAME/         one run: the usual files, results.json among them
     DIR/table6.md          paper | here, and which of the paper's effects appear
     DIR/table6.csv         every run
@@ -35,11 +35,11 @@ def reproduce(
     """Do what is left of some experiments; their pages are written anew after each run.
 
     Runs are done seed by seed, so that every row has a figure as early as can be. A call that was stopped is repeated:
-    finished runs are skipped, the one under way goes on.
+    finished runs are skipped, the one under way resumes.
 
     Args:
         chosen: from :func:`wildcat.apps.reproduce.plan.experiments`.
-        recipe: the settings that the rows change, and the data set; ``{seed}`` in its options stands for each seed.
+        recipe: the settings that the rows change, and the dataset; ``{seed}`` in its options stands for each seed.
         out: the folder.
         seeds: one run of each row for each seed.
         command: shown on the pages.
@@ -89,7 +89,7 @@ def reproduce(
 
 
 def _claim(out: Path, recipe: TrainConfig) -> TrainConfig:
-    """Make the folder that of this data set and recipe, or find that it is.
+    """Make the folder that of this dataset and recipe, or find that it is.
 
     Returns:
         The recipe in the precision of the folder's runs: where it is to be measured, that is done once.
@@ -141,7 +141,7 @@ def _write(
         figures.curve(values, page.with_suffix(""))
     elif experiment.drawing == "maps":
         first = next(iter(values["rows"][0]["runs"]), None)
-        if first is not None and not page.with_suffix(".svg").exists():  # the pictures of a run never change
+        if first is not None and not page.with_suffix(".svg").exists():  # the images of a run never change
             figures.maps(out / "runs" / first["run"], page.with_suffix(""))
     write_atomically(page, tables.markdown(values).encode())
     return page

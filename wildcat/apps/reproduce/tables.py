@@ -35,7 +35,7 @@ def published() -> dict[str, dict[str, dict[str, float]]]:
 
 
 def data_name(spec: str) -> str:
-    """What a data set is called on pages: its folder, which is the same on all machines, and not the path to it.
+    """What a dataset is called on pages: its folder, which is the same on all machines, and not the path to it.
 
     >>> data_name("voc07:/data/voc07-mini"), data_name("synthetic:count=24")
     ('voc07-mini', 'synthetic')
@@ -107,7 +107,7 @@ def record(
             another experiment, does not count here.
         everything: finished runs of all tables that vary the same settings; chance is estimated from them.
         recipe: the settings that the rows change.
-        about: command, splits, number of pictures, versions.
+        about: command, splits, number of images, versions.
     """
     paper = published().get(experiment.name, {})
     names = [name for measure in experiment.measures for name in SHOWN[measure]]
@@ -160,7 +160,7 @@ def scores(row: Mapping[str, Any], name: str) -> list[float]:
 def spread(runs: Sequence[Mapping[str, Any]], name: str) -> dict[str, float] | None:
     """Standard deviation of a score that neither the settings nor the seed explain, and its degrees of freedom.
 
-    Runs of one seed share the order of the pictures, so a seed may lift all settings alike; that part is taken out (the
+    Runs of one seed share the order of the images, so a seed may lift all settings alike; that part is taken out (the
     residual of a two-way layout of settings and seeds). All settings together say more than the few seeds of one do.
     None unless two settings share two seeds.
     """
@@ -221,7 +221,7 @@ def judged(
     return {**found, "threshold": threshold, "verdict": verdict}
 
 
-def told(effect: Mapping[str, Any]) -> str:
+def describe_effect(effect: Mapping[str, Any]) -> str:
     """An effect as a sentence."""
     head = f"{effect['claim'][0].upper()}{effect['claim'][1:]}"
     if effect["paper"]:
@@ -268,7 +268,7 @@ def comparison(values: Mapping[str, Any]) -> str:
 
 def verdicts(values: Mapping[str, Any]) -> str:
     """Which of the paper's effects appear, a line each, and what they were held against."""
-    lines = [f"- {told(effect)}" for effect in values["effects"]]
+    lines = [f"- {describe_effect(effect)}" for effect in values["effects"]]
     if values["chance"] and lines:
         chance = values["chance"]
         lines += [
@@ -276,7 +276,7 @@ def verdicts(values: Mapping[str, Any]) -> str:
             f"Chance: what neither settings nor seed explain of {values['score']} has a deviation of "
             f"{chance['deviation']:.2f} points ({chance['freedom']} degrees of freedom, from all runs of the same "
             f"command). An effect appears if its difference is more than that explains at {100 * CONFIDENCE:.0f} % "
-            "(two-sided t test); how other test pictures might differ is not part of it.",
+            "(two-sided t test); how other test images might differ is not part of it.",
         ]
     return "\n".join(lines)
 
@@ -291,9 +291,9 @@ def markdown(values: Mapping[str, Any]) -> str:
         f"# {values['title']}",
         f"![{values['title']}]({values['name']}.svg)" if values["drawn"] else "",
         f"Here: `{values['data']}`, trained on {values['train_split']}, scored on {values['split']} "
-        f"({values['images']:,} pictures); {recipe['backbone']}, {recipe['image_size']} px, {epochs}, "
+        f"({values['images']:,} images); {recipe['backbone']}, {recipe['image_size']} px, {epochs}, "
         f"{recipe['precision']}. Per cent, mean ± standard deviation over seeds. Paper: ResNet-101, 448 px, the full "
-        "data sets.",
+        "datasets.",
         f"`{values['command']}`",
         comparison(values),
         verdicts(values),

@@ -1,4 +1,4 @@
-"""The web page: drop pictures, see what is in them and where, take masks and points away."""
+"""The web page: drop images, see what is in them and where, take masks and points away."""
 
 import html
 import os
@@ -13,11 +13,11 @@ from wildcat import render
 from wildcat.apps.serve.viewer import Task, Viewer
 from wildcat.data.photographs import sample_photographs
 from wildcat.errors import WildcatError
-from wildcat.runs.settings import Settings
+from wildcat.runs.settings import InferenceSettings
 
-MAX_PICTURES = 100  # on one page
+MAX_IMAGES = 100  # on one page
 MAX_WAITING = 200  # requests in the queue; who comes after is told so
-WORKING = 4  # requests at work at once; the network itself takes one picture after the other
+WORKING = 4  # requests at work at once; the network itself takes one image after the other
 SECONDS_KEPT = 12 * 3600  # of what was uploaded
 CLASSES_SHOWN = 20  # the most probable ones
 
@@ -70,12 +70,12 @@ class Page:
         self.task = gr.Radio(_TASKS, value="point", show_label=False, container=False, elem_id="task")
         with gr.Row():
             with gr.Column(scale=3, min_width=320):
-                self.picture = gr.Image(
+                self.image = gr.Image(
                     format="jpeg",
                     show_label=False,
                     interactive=False,
                     buttons=["fullscreen"],
-                    elem_id="picture",
+                    elem_id="image",
                 )
             with gr.Column(scale=1, min_width=230):
                 self.chosen = gr.CheckboxGroup(
@@ -95,7 +95,7 @@ class Page:
                 self.crf = gr.Checkbox(
                     False,
                     label="Follow the outlines",
-                    info="Masks keep to edges of the picture (CRF); takes longer.",
+                    info="Masks keep to edges of the image (CRF); takes longer.",
                     visible=False,
                     elem_id="crf",
                 )
@@ -120,7 +120,7 @@ class Page:
 
         look = [self.task, self.threshold, self.opacity, self.crf]
         draw = [self.current, self.task, self.chosen, self.opacity, self.crf]
-        found = [self.current, self.picture, self.chosen, self.of, self.closer]
+        found = [self.current, self.image, self.chosen, self.of, self.closer]
         place = [self.drop, self.paths, self.thumbnails, self.notice, self.sample, self.welcome, self.work]
         private: dict[str, Any] = {"api_visibility": "private"}
         quiet: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", **private}
@@ -132,44 +132,44 @@ class Page:
         self.drop.upload(self._add, [self.drop, self.paths, *look], [*place, *found], **private).then(**maps)
         self.sample.click(self._add_samples, [self.paths, *look], [*place, *found], **private).then(**maps)
         self.thumbnails.select(pick, [self.paths, *look], found, **private).then(**maps)
-        self.threshold.input(self._tick, [self.current, *look], [self.chosen, self.picture], **quiet)
+        self.threshold.input(self._tick, [self.current, *look], [self.chosen, self.image], **quiet)
         self.task.input(self._crf_offered, self.task, self.crf, queue=False, **private)
         for control in (self.task, self.crf):
-            control.input(self._draw, draw, self.picture, **private)
+            control.input(self._draw, draw, self.image, **private)
         for control in (self.chosen, self.opacity):
-            control.input(self._draw, draw, self.picture, **quiet)
+            control.input(self._draw, draw, self.image, **quiet)
         self.of.input(**maps)
         for kind, button in self.saves.items():
             saved = button.click(partial(self._save, kind), draw, self.file, **private)
             saved.then(None, js="() => document.querySelector('#file').click()", **private)
 
     def _programs(self) -> None:
-        """The end point for programs: a picture in, what the page's JSON holds out."""
+        """The end point for programs: an image in, what the page's JSON holds out."""
         gr = self.gr
-        picture = gr.File(label="picture", type="filepath", visible=False)
+        image = gr.File(label="image", type="filepath", visible=False)
         threshold = gr.JSON("0.5", label="threshold", visible=False)  # a Number's own errors say nothing to the caller
         found = gr.JSON(visible=False)
-        gr.Button(visible=False).click(self._predict, [picture, threshold], found, api_name="predict")
+        gr.Button(visible=False).click(self._predict, [image, threshold], found, api_name="predict")
 
     def _add(self, new: list[str] | None, paths: list[str], *look: Any) -> list[Any]:
-        """Uploaded files join the row of pictures; the first one that can be read is shown."""
+        """Uploaded files join the row of images; the first one that can be read is shown."""
         good: list[str] = []
-        told: list[str] = []
+        message: list[str] = []
         for path in dict.fromkeys(new or []):
-            if path not in paths and len(paths) + len(good) == MAX_PICTURES:
-                told.append(f"a page holds {MAX_PICTURES} pictures; for more there is the command wildcat predict")
+            if path not in paths and len(paths) + len(good) == MAX_IMAGES:
+                message.append(f"a page holds {MAX_IMAGES} images; for more there is the command wildcat predict")
                 break
             try:
                 self.viewer.thumbnail(path)
                 good.append(path)
             except WildcatError as error:
-                told.append(str(error))
+                message.append(str(error))
         paths = list(dict.fromkeys([*paths, *good]))
         return [
             None,
             paths,
             self._row(paths, good),
-            self._told(told),
+            self._message(message),
             self.gr.update(visible=not paths),
             self.gr.update(visible=not paths),
             self.gr.update(visible=bool(paths)),
@@ -179,22 +179,22 @@ class Page:
     def _add_samples(self, paths: list[str], *look: Any) -> list[Any]:
         folder = Path(os.environ["GRADIO_TEMP_DIR"], "samples")
         folder.mkdir(exist_ok=True)
-        for name, picture in sample_photographs().items():
-            picture.save(folder / f"{name}.jpg", quality=92)
+        for name, image in sample_photographs().items():
+            image.save(folder / f"{name}.jpg", quality=92)
         return self._add([str(file) for file in sorted(folder.iterdir())], paths, *look)
 
     def _row(self, paths: list[str], good: list[str]) -> Any:
         if not good:
             return self.gr.skip()
-        pictures = [(self.viewer.thumbnail(path), Path(path).name) for path in paths]
-        return self.gr.update(value=pictures, visible=len(paths) > 1, selected_index=paths.index(good[0]))
+        images = [(self.viewer.thumbnail(path), Path(path).name) for path in paths]
+        return self.gr.update(value=images, visible=len(paths) > 1, selected_index=paths.index(good[0]))
 
-    def _told(self, messages: list[str]) -> Any:
+    def _message(self, messages: list[str]) -> Any:
         lines = "".join(f"<p>{html.escape(message)}</p>" for message in messages)
         return self.gr.update(value=lines, visible=bool(messages))
 
     def _shown(self, path: str, task: Task, threshold: float, opacity: float, crf: bool) -> list[Any]:
-        """Another picture: its classes, those ticked that the model is sure of, the first of them for the maps, and
+        """Another image: its classes, those ticked that the model is sure of, the first of them for the maps, and
         whether a class has several maps to compare."""
         with self._clearly():
             view = self.viewer.view(path)
@@ -212,8 +212,8 @@ class Page:
     def _tick(self, path: str, task: Task, threshold: float, opacity: float, crf: bool) -> list[Any]:
         if not path:
             return [self.gr.skip()] * 2
-        _, picture, chosen, *_ = self._shown(path, task, threshold, opacity, crf)
-        return [chosen, picture]
+        _, image, chosen, *_ = self._shown(path, task, threshold, opacity, crf)
+        return [chosen, image]
 
     def _crf_offered(self, task: Task) -> Any:
         return self.gr.update(visible=task == "segment")
@@ -229,14 +229,14 @@ class Page:
             return self.gr.skip()
         with self._clearly():
             maps = self.viewer.maps(path, c)
-            return [(picture, f"map {number} of {len(maps)}") for number, picture in enumerate(maps, start=1)]
+            return [(image, f"map {number} of {len(maps)}") for number, image in enumerate(maps, start=1)]
 
     def _save(self, kind: str, path: str, task: Task, chosen: list[int], opacity: float, crf: bool) -> str:
-        """A file for the browser to fetch, in a folder of its own: two people may look at the same picture."""
+        """A file for the browser to fetch, in a folder of its own: two people may look at the same image."""
         with self._clearly():
             folder = Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"]))
             file = folder / f"{Path(path).stem}{_ENDINGS[kind]}"
-            if kind == "picture":
+            if kind == "image":
                 self.viewer.draw(path, task, chosen, opacity / 100, crf).save(file, quality=92)
             elif kind == "mask":
                 render.mask_png(self.viewer.mask(path, chosen, crf)).save(file)
@@ -246,10 +246,10 @@ class Page:
 
     def _predict(self, path: str | None, threshold: float) -> dict[str, Any]:
         if path is None:
-            raise self.gr.Error("a picture is missing", print_exception=False)
+            raise self.gr.Error("an image is missing", print_exception=False)
         if not (isinstance(threshold, int | float) and 0 <= threshold <= 1):
-            told = f"a threshold is a probability, from 0 to 1; got {threshold!r}"
-            raise self.gr.Error(told, print_exception=False)
+            message = f"a threshold is a probability, from 0 to 1; got {threshold!r}"
+            raise self.gr.Error(message, print_exception=False)
         with self._clearly():
             return self.viewer.prediction(path).to_dict(threshold)
 
@@ -266,23 +266,23 @@ def _per_cent(probability: float) -> str:
     return f"{100 * probability:.0f}\N{NO-BREAK SPACE}%"
 
 
-def _head(name: str, settings: Settings) -> str:
+def _head(name: str, settings: InferenceSettings) -> str:
     classes = settings.classes
     known = ", ".join(classes[:6]) + (f" and {len(classes) - 6} more" if len(classes) > 6 else "")
     return (
-        "<h1>What is in your pictures, and where?</h1>"
+        "<h1>What is in your images, and where?</h1>"
         f"<p>The model <b>{html.escape(name)}</b> knows {html.escape(known)}"
-        f"{'' if settings.multi_label else '; it takes every picture for exactly one of them'}.</p>"
+        f"{'' if settings.multi_label else '; it takes every image for exactly one of them'}.</p>"
     )
 
 
 _TASKS = [("What is in it", "classify"), ("Where it is", "point"), ("Which pixels", "segment")]
-_SAVES = {"picture": "↓ Picture", "mask": "↓ Mask", "json": "↓ JSON"}
-_ENDINGS = {"picture": "-picture.jpg", "mask": "-mask.png", "json": ".json"}
+_SAVES = {"image": "↓ Image", "mask": "↓ Mask", "json": "↓ JSON"}
+_ENDINGS = {"image": "-image.jpg", "mask": "-mask.png", "json": ".json"}
 _WELCOME = """
 <ol>
-<li><b>Drop pictures</b> They go to the machine that runs this page and nowhere else, and are deleted when it ends.</li>
+<li><b>Drop images</b> They go to the machine that runs this page and nowhere else, and are deleted when it ends.</li>
 <li><b>Look</b> Colour shows the evidence for a class, a ring the best point, a mask its pixels.</li>
-<li><b>Save</b> The picture as you see it, the mask as PNG, points and scores as JSON.</li>
+<li><b>Save</b> The image as you see it, the mask as PNG, points and scores as JSON.</li>
 </ol>
 """

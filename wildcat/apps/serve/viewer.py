@@ -1,4 +1,4 @@
-"""The pictures of the web page: read once by the network, then drawn as often as someone moves a slider."""
+"""The images of the web page: read once by the network, then drawn as often as someone moves a slider."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from wildcat.data.images import load_image
 from wildcat.errors import WildcatError
 from wildcat.prediction.items import Item
 from wildcat.prediction.predictor import Predictor
-from wildcat.prediction.result import MOST_LABELS, Labels, Prediction
+from wildcat.prediction.result import MAX_BYTE_LABELS, Labels, Prediction
 
 Task = Literal["classify", "point", "segment"]
 Value = TypeVar("Value")
 
-MAX_PIXELS = 50_000_000  # of a picture: 150 MB of RGB
+MAX_PIXELS = 50_000_000  # of an image: 150 MB of RGB
 VIEW_SIDE = 1024  # the longer side of what is shown
 MAP_SIDE = 480
 THUMBNAIL_SIDE = 192
-KEPT_PICTURES = 48  # predictions with their reduced pictures, 2 MB each
+KEPT_IMAGES = 48  # predictions with their reduced images, 2 MB each
 KEPT_MASKS = 96  # 1 MB at most each
 
 
@@ -65,20 +65,20 @@ class Kept:
 
 
 class Viewer:
-    """What a page shows of pictures, which are named by their files' paths.
+    """What a page shows of images, which are named by their files' paths.
 
-    A path must always hold the same picture, as it does where files are stored under the digest of their content.
+    A path must always hold the same image, as it does where files are stored under the digest of their content.
 
     Args:
         predictor: from :func:`wildcat.load`.
-        max_pixels: pictures with more are refused.
-        kept: pictures whose predictions are kept.
+        max_pixels: images with more are rejected.
+        kept: images whose predictions are kept.
     """
 
-    def __init__(self, predictor: Predictor, *, max_pixels: int = MAX_PIXELS, kept: int = KEPT_PICTURES) -> None:
+    def __init__(self, predictor: Predictor, *, max_pixels: int = MAX_PIXELS, kept: int = KEPT_IMAGES) -> None:
         self.predictor = predictor
         self.max_pixels = max_pixels
-        self._network = threading.Lock()  # one picture at a time: a pass uses all cores
+        self._network = threading.Lock()  # one image at a time: a pass uses all cores
         self._predictions = Kept(kept)
         self._masks = Kept(KEPT_MASKS)
 
@@ -88,7 +88,7 @@ class Viewer:
         return self.predictor.settings.classes
 
     def prediction(self, path: str) -> Prediction:
-        """The prediction, in pixels of the original picture.
+        """The prediction, in pixels of the original image.
 
         Raises:
             WildcatError: naming the file, without its folder, if it cannot be read or is too large.
@@ -96,7 +96,7 @@ class Viewer:
         return self._looked(path)[0]
 
     def view(self, path: str) -> Prediction:
-        """The prediction of the picture as it is shown: at most ``VIEW_SIDE`` pixels."""
+        """The prediction of the image as it is shown: at most ``VIEW_SIDE`` pixels."""
         return self._looked(path)[1]
 
     def _looked(self, path: str) -> tuple[Prediction, Prediction]:
@@ -115,7 +115,7 @@ class Viewer:
             raise WildcatError(str(error).replace(path, Path(path).name)) from error
 
     def thumbnail(self, path: str) -> Image.Image:
-        """The picture reduced to ``THUMBNAIL_SIDE`` pixels; the file is read to its end, the network is not asked.
+        """The image reduced to ``THUMBNAIL_SIDE`` pixels; the file is read to its end, the network is not asked.
 
         Raises:
             WildcatError: as :meth:`prediction`.
@@ -125,10 +125,10 @@ class Viewer:
         return image
 
     def draw(self, path: str, task: Task, chosen: Sequence[int], opacity: float, crf: bool = False) -> Image.Image:
-        """The picture with what the model says of the chosen classes.
+        """The image with what the model says of the chosen classes.
 
         Args:
-            path: of the picture.
+            path: of the image.
             task: "classify": heat where the evidence for the classes is; "point": a mark and a tag for each as well;
                 "segment": the regions of their mask, above a legend.
             chosen: indices of the classes.
@@ -142,11 +142,11 @@ class Viewer:
             names = _maskable(view, chosen)[0].settings.classes
             return render.mask_overlay(view.image, self._shown_mask(path, chosen, crf), names, opacity=opacity)
         evidence = _evidence(view.class_maps[list(chosen)])
-        picture = render.heatmap_overlay(view.image, evidence, opacity=opacity, vmin=0, vmax=1)
+        image = render.heatmap_overlay(view.image, evidence, opacity=opacity, vmin=0, vmax=1)
         if task == "classify":
-            return picture
+            return image
         tags = [f"{self.classes[c]} {100 * view.probabilities[c]:.0f} %" for c in chosen]
-        return render.draw_points(picture, view.point_array[list(chosen)], tags)
+        return render.draw_points(image, view.point_array[list(chosen)], tags)
 
     def num_maps(self, path: str) -> int:
         """M: how many maps each class has."""
@@ -154,14 +154,14 @@ class Viewer:
         return 1 if view.multi_maps is None else len(view.multi_maps) // len(view.class_maps)
 
     def maps(self, path: str, c: int) -> list[Image.Image]:
-        """The M maps of a class over the picture, in one scale of colours."""
+        """The M maps of a class over the image, in one scale of colours."""
         view = self.view(path).only([c]).reduced(MAP_SIDE)
         maps = view.class_maps if view.multi_maps is None else view.multi_maps
         low, high = render.undecided(maps), float(maps.max())
         return [render.heatmap_overlay(view.image, one, vmin=low, vmax=high) for one in maps]
 
     def mask(self, path: str, chosen: Sequence[int], crf: bool = False) -> Labels:
-        """The mask of the original picture, see :meth:`wildcat.prediction.predictor.Prediction.mask`.
+        """The mask of the original image, see :meth:`wildcat.prediction.predictor.Prediction.mask`.
 
         Labels are 1 + class; of models with more than 254 classes, 1 + place among those chosen.
         """
@@ -186,9 +186,9 @@ class Viewer:
 
 def _maskable(prediction: Prediction, chosen: Sequence[int]) -> tuple[Prediction, Sequence[int]]:
     """A prediction whose classes fit into a mask, and the chosen classes in it."""
-    if len(prediction.settings.classes) <= MOST_LABELS:
+    if len(prediction.settings.classes) <= MAX_BYTE_LABELS:
         return prediction, chosen
-    return prediction.only(chosen[:MOST_LABELS]), range(len(chosen[:MOST_LABELS]))
+    return prediction.only(chosen[:MAX_BYTE_LABELS]), range(len(chosen[:MAX_BYTE_LABELS]))
 
 
 def _evidence(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Make the pictures of README and docs, from drawn pictures and free photographs: python -m docs.pictures RUN.
+"""Make the images of README and docs, from synthetic images and free photographs: python -m docs.sample_images RUN.
 
 RUN is a model trained on the synthetic data, such as runs/quickstart/run. The photographs are some that come
 with scikit-image (pip install scikit-image) and scikit-learn, read by the embedded ImageNet classifier.
@@ -17,15 +17,15 @@ from wildcat.prediction.items import dataset_items
 from wildcat.render.sheets import contact_sheet
 
 IMAGES = Path(__file__).parent / "images"
-SHOWN = 4  # pictures
-SIDE = 300  # pixels, of each part of a picture with masks
+SHOWN = 4  # images
+SIDE = 300  # pixels, of each part of an image with masks
 LOW = 0.2  # probability from which overlays show a class; quickstart trains for a minute or two
 
 
 def overlays(run: str) -> Image.Image:
-    """Drawn pictures of two classes, with heatmaps and points."""
+    """Synthetic images of two classes, with heatmaps and points."""
     predictor = load(run)
-    # A seed of its own: none of these pictures was trained on or scored.
+    # A seed of its own: none of these images was trained on or scored.
     dataset = open_dataset("synthetic:count=24,seed=7,size=384", "test")
     pairs = [i for i, sample in enumerate(dataset.samples) if (sample.labels == 1).sum() == 2][:SHOWN]
     predictions = list(predictor.stream(dataset_items(dataset.subset(pairs))))
@@ -34,7 +34,7 @@ def overlays(run: str) -> Image.Image:
 
 
 def drawn_masks(run: str) -> Image.Image:
-    """Drawn pictures: true mask, mask, mask refined by the CRF; the background fitted on other drawn pictures."""
+    """Synthetic images: true mask, mask, mask refined by the CRF; the background fitted on other synthetic images."""
     predictor = load(run)
     background, _ = fit_masks(predictor, "synthetic:count=100", "train", "threshold")
     predictor.settings = replace(predictor.settings, background=background)
@@ -44,7 +44,7 @@ def drawn_masks(run: str) -> Image.Image:
     for index, prediction in zip(pairs, predictor.stream(dataset_items(dataset.subset(pairs))), strict=True):
         masks = (dataset.mask(index), prediction.mask(), prediction.mask(crf=True))
         parts += [prediction.image, *map(prediction.mask_overlay, masks)]
-    return contact_sheet(parts, 4, ["picture", "true mask", "mask", "with CRF"] * len(pairs), side=SIDE)
+    return contact_sheet(parts, 4, ["image", "true mask", "mask", "with CRF"] * len(pairs), side=SIDE)
 
 
 def photograph_masks() -> Image.Image:
@@ -57,10 +57,10 @@ def photograph_masks() -> Image.Image:
     for prediction in map(load("imagenet"), photographs):
         masks = (prediction.mask(), prediction.mask(crf=True))
         parts += [prediction.image, *map(prediction.mask_overlay, masks)]
-    return contact_sheet(parts, 3, ["picture", "mask", "with CRF"] * len(photographs), side=SIDE)
+    return contact_sheet(parts, 3, ["image", "mask", "with CRF"] * len(photographs), side=SIDE)
 
 
-PICTURES: dict[str, Callable[[str], Image.Image]] = {
+IMAGES: dict[str, Callable[[str], Image.Image]] = {
     "overlay": overlays,
     "masks-drawn": drawn_masks,
     "masks-photographs": lambda run: photograph_masks(),
@@ -69,7 +69,7 @@ PICTURES: dict[str, Callable[[str], Image.Image]] = {
 
 def main(run: str) -> None:
     IMAGES.mkdir(exist_ok=True)
-    for name, make in PICTURES.items():
+    for name, make in IMAGES.items():
         make(run).save(IMAGES / f"{name}.jpg", quality=85)
 
 

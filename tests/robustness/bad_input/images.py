@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - what is told stands in one line
-"""Pictures."""
+"""Images."""
 
 import os
 
@@ -11,74 +11,70 @@ from tests.robustness.bad_input.case import Case, Make, encoded, nothing, png, t
 PREDICT = "predict run {} --out found"
 
 
-def picture(name: str, what: str, file: str, content: bytes | Make, told: str) -> Case:
-    """A picture that is skipped."""
+def image(name: str, what: str, file: str, content: bytes | Make, message: str) -> Case:
+    """An image that is skipped."""
     make = text(file, content) if isinstance(content, bytes) else content
-    return Case(name, what, make, PREDICT.format(file), f"skipped: {file}: {told}", skipped=True)
+    return Case(name, what, make, PREDICT.format(file), f"skipped: {file}: {message}", skipped=True)
 
 
-PICTURES = [
-    picture("empty-picture", "an empty file", "a.jpg", b"", "the file is empty"),
-    picture(
-        "text-picture", "a text file named .jpg", "a.jpg", b"hello\n", "not a picture in a format that can be read"
-    ),
-    picture(
-        "svg-picture",
+IMAGES = [
+    image("empty-image", "an empty file", "a.jpg", b"", "the file is empty"),
+    image("text-image", "a text file named .jpg", "a.jpg", b"hello\n", "not an image in a format that can be read"),
+    image(
+        "svg-image",
         "a drawing (SVG) named .png",
         "a.png",
         b"<svg xmlns='http://www.w3.org/2000/svg'/>",
-        "not a picture in a format that can be read",
+        "not an image in a format that can be read",
     ),
-    picture(
-        "pdf-picture", "a PDF named .jpg", "a.jpg", b"%PDF-1.4\n%%EOF\n", "not a picture in a format that can be read"
-    ),
-    picture("cut-jpeg", "a JPEG that was cut", "a.jpg", encoded("JPEG", 0.7), "cannot be read: ..."),
-    picture("cut-webp", "a WebP that was cut", "a.webp", encoded("WEBP", 0.7), "cannot be read: ..."),
-    picture(
+    image("pdf-image", "a PDF named .jpg", "a.jpg", b"%PDF-1.4\n%%EOF\n", "not an image in a format that can be read"),
+    image("cut-jpeg", "a JPEG that was cut", "a.jpg", encoded("JPEG", 0.7), "cannot be read: ..."),
+    image("cut-webp", "a WebP that was cut", "a.webp", encoded("WEBP", 0.7), "cannot be read: ..."),
+    image(
         "cut-gif",
         "a GIF that ends after its header",
         "a.gif",
         encoded("GIF", 1)[:13],
-        "not a picture in a format that can be read",
+        "not an image in a format that can be read",
     ),
-    picture("cut-tiff", "a TIFF that was cut", "a.tif", encoded("TIFF", 0.5), "cannot be read: ..."),
-    picture(
+    image("cut-tiff", "a TIFF that was cut", "a.tif", encoded("TIFF", 0.5), "cannot be read: ..."),
+    image(
         "headless-png",
         "a PNG that ends after its header",
         "a.png",
         png(20, 20),
-        "not a picture in a format that can be read",
+        "not an image in a format that can be read",
     ),
-    picture("zero-png", "a PNG of 0 x 0 pixels", "a.png", png(0, 0), "not a picture in a format that can be read"),
-    picture(
+    image("zero-png", "a PNG of 0 x 0 pixels", "a.png", png(0, 0), "not an image in a format that can be read"),
+    image(
         "huge-png",
         "900 million pixels in a small file",
         "a.png",
         lambda folder: awkward.huge_png(folder / "a.png", 30_000),
         "too large: Image size (900000000 pixels) exceeds limit of 178956970 pixels, could be decompression bomb DOS attack.",
     ),
-    picture(
+    image(
         "vast-png",
         "a header that claims 2 billion x 2 billion pixels",
         "a.png",
         png(2**31 - 1, 2**31 - 1),
-        "not a picture in a format that can be read",
+        "not an image in a format that can be read",
     ),
-    picture(
+    image(
         "nan-tiff",
         "a TIFF of floats that are no numbers",
         "a.tif",
         lambda folder: Image.new("F", (8, 8), float("nan")).save(folder / "a.tif"),
         "pixels of type float32 must be in 0...1; uint8, 16-bit integers and floats can be read",
     ),
-    picture(
+    image(
         "pipe",
         "a named pipe, which no one writes to",
         "a.jpg",
         lambda folder: os.mkfifo(folder / "a.jpg"),
         "not a file",
     ),
-    Case("no-picture", "a picture that is not there", nothing, PREDICT.format("dog.jpg"), "dog.jpg does not exist"),
+    Case("no-image", "an image that is not there", nothing, PREDICT.format("dog.jpg"), "dog.jpg does not exist"),
     Case(
         "dead-link",
         "a link to nowhere",
@@ -87,10 +83,10 @@ PICTURES = [
         "a.jpg does not exist",
     ),
     Case(
-        "no-pictures",
-        "a folder without pictures",
+        "no-images",
+        "a folder without images",
         text("notes/a.txt", "x"),
         PREDICT.format("notes"),
-        "notes holds no pictures (.avif, .bmp, .gif, .heic, .heif, .jfif, .jp2, .jpe, .jpeg, .jpg, .pgm, .png, .ppm, .qoi, .tif, .tiff, .webp)",
+        "notes holds no images (.avif, .bmp, .gif, .heic, .heif, .jfif, .jp2, .jpe, .jpeg, .jpg, .pgm, .png, .ppm, .qoi, .tif, .tiff, .webp)",
     ),
 ]
