@@ -4,8 +4,8 @@
     python -m benchmarks --full              at full size: about 25 minutes on two cores; writes results and the page
     python -m benchmarks --full --only maps  some of them
 
-With --full a script whose results are newer than all of the code is not run again, so a run that was stopped goes on;
---only runs what it names in any case. WILDCAT_DATA names the folder of the pictures; without it photographs of
+With --full a script whose results are newer than all of the code is not run again, so a run that was stopped resumes;
+--only runs what it names in any case. WILDCAT_DATA names the folder of the images; without it photographs of
 scikit-learn are taken. The CRF's benchmark has options of its own (`python -m benchmarks.crf --help`) and runs here at
 its smoke size alone. `benchmarks.batch`, which needs Ray, and the faults are started by themselves.
 """

@@ -1,12 +1,12 @@
-"""A batch of pictures on a local Ray cluster of two workers, of which one is killed midway.
+"""A batch of images on a local Ray cluster of two workers, of which one is killed midway.
 
-    python -m benchmarks.batch            240 pictures, nothing written
-    python -m benchmarks.batch --full     20,000 pictures: about 15 minutes on two cores
+    python -m benchmarks.batch            240 images, nothing written
+    python -m benchmarks.batch --full     20,000 images: about 15 minutes on two cores
 
-At full size the pictures are 1,000 real ones under 20 names each, and lite0, trained for one epoch, reads them at
-256 px. The batch must end by itself with every name once, and with what `wildcat predict` says of its picture. Images
+At full size the images are 1,000 real ones under 20 names each, and lite0, trained for one epoch, reads them at
+256 px. The batch must end by itself with every name once, and with what `wildcat predict` says of its image. Images
 per second are those between the first part and the last, the time of the killed worker included; memory is that of the
-process and of all that Ray starts, pages that several share counted once. What one picture costs a worker is measured
+process and of all that Ray starts, pages that several share counted once. What one image costs a worker is measured
 apart, piece by piece, for the planning in docs/scaling.md (`python -m benchmarks.planning`).
 """
 
@@ -33,13 +33,13 @@ import torch
 from benchmarks import planning
 from benchmarks.common import OURS, Report, options, photographs, scratch_folder, take_turns, voc_folder
 from benchmarks.planning import NEEDED, PER_SECOND, WORKERS
-from wildcat.batch import ATTEMPTS, ERRORS, PREDICTIONS
+from wildcat.apps.batch.driver import ATTEMPTS, ERRORS, PREDICTIONS
+from wildcat.apps.batch.inputs import Part
 from wildcat.cli import main as wildcat
 from wildcat.config import TrainConfig, read_recipe
-from wildcat.inputs import Part
-from wildcat.runs import load
-from wildcat.train import train
-from wildcat.transforms import warp
+from wildcat.data.transforms import warp
+from wildcat.prediction.loading import load
+from wildcat.training.launch import train
 
 
 def below(ancestor: int) -> set[int]:
@@ -112,7 +112,7 @@ def parts_of(out: Path) -> list[Path]:
 
 
 def check(run: Path, links: Sequence[Path], real: Sequence[Path], out: Path, plain: Path) -> float:
-    """Every name once, with what the plain path says of its picture; the largest difference of a score, per cent.
+    """Every name once, with what the plain path says of its image; the largest difference of a score, per cent.
 
     There is one where batches of another size are rounded otherwise: a batch ends with each part.
     """
@@ -120,7 +120,7 @@ def check(run: Path, links: Sequence[Path], real: Sequence[Path], out: Path, pla
 
     rows = [row for file in parts_of(out) for row in pq.ParquetFile(file).read().to_pylist()]
     if any((out / ERRORS).iterdir()) or sorted(row["file"] for row in rows) != sorted(map(str, links)):
-        sys.exit(f"{len(rows)} rows for {len(links)} pictures: not each once")
+        sys.exit(f"{len(rows)} rows for {len(links)} images: not each once")
     if wildcat(["predict", str(run), *map(str, real), "--out", str(plain), "--formats", "json"]):
         sys.exit("plain prediction failed")
     lines = (plain / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
@@ -152,7 +152,7 @@ def served(folder: Path) -> Iterator[str]:
 
 
 def pieces(run: Path, real: Sequence[Path], folder: Path) -> dict[str, Callable[[], Any]]:
-    """What a worker does with pictures, one thing at a time and in one thread."""
+    """What a worker does with images, one thing at a time and in one thread."""
     torch.set_num_threads(1)
     predictor = load(run, precision="auto")
     side = max(*predictor.settings.score_sizes, *predictor.settings.map_sizes)
@@ -161,9 +161,9 @@ def pieces(run: Path, real: Sequence[Path], folder: Path) -> dict[str, Callable[
             shard.add(file, file.name)
 
     def read(part: Part) -> list[np.ndarray]:
-        return [warp(found(side), side) for _, found in part.pictures()]
+        return [warp(found(side), side) for _, found in part.images()]
 
-    files, shard_part = Part("pictures", tuple(map(str, real))), Part("shard", (str(folder / "shard.tar"),))
+    files, shard_part = Part("images", tuple(map(str, real))), Part("shard", (str(folder / "shard.tar"),))
     pixels = torch.from_numpy(np.stack(read(files)[:8])).permute(0, 3, 1, 2)
     network = predictor.reader(multi_maps=False)
     sizes = {*predictor.settings.score_sizes, *predictor.settings.map_sizes}
@@ -197,8 +197,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             settings = {**read_recipe("voc07-mini"), **reading, "data": f"voc07:{voc_folder(distinct, folder)}"}
         run, out = train(TrainConfig(**{**settings, "epochs": 1}), folder / "run"), folder / "out"
 
-        work = f"{count} pictures, {WORKERS} workers, one killed midway"
-        command = [sys.executable, "-m", "wildcat.cli", "batch", run, folder / "links", "--out", out]
+        work = f"{count} images, {WORKERS} workers, one killed midway"
+        command = [sys.executable, "-m", "wildcat", "batch", run, folder / "links", "--out", out]
         command += ["--workers", str(WORKERS), "--part-size", str(part_size)]
         start = time.monotonic()
         course = Course(command, out, count // part_size // 2)
@@ -211,22 +211,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
             OURS,
             [rate],
             PER_SECOND,
-            note=f"every picture once, scores within {largest:.3f} % of plain prediction",
+            note=f"every image once, scores within {largest:.3f} % of plain prediction",
         )
         report.add(f"{work}: all of it", OURS, [seconds], "s", note="with the start of Ray and of the workers")
         report.add("until another process reads for the killed one", OURS, [course.back], "s")
         report.add("peak memory", OURS, [course.peak], "MB", note="of all processes together")
         size = sum(file.stat().st_size for file in parts_of(out)) / count
         report.add("a row of the results", OURS, [size], "bytes", note=f"{part_size} rows a file")
-        report.add("a picture's file", OURS, [sum(map(os.path.getsize, real)) / distinct], "bytes")
+        report.add("an image's file", OURS, [sum(map(os.path.getsize, real)) / distinct], "bytes")
 
         calls = pieces(run, real[:timed], folder)
         with served(real[0].parent) as address:
-            part = Part("pictures", tuple(f"{address}/{file.name}" for file in real[:timed]))
+            part = Part("images", tuple(f"{address}/{file.name}" for file in real[:timed]))
             calls["web server of this machine: read"] = lambda: [fetch(name) for name in part.names]
             for piece, times_of in take_turns(calls, 5 if chosen.full else 1).items():
                 values = [1000 * value / timed for value in times_of]
-                report.add(NEEDED + piece, OURS, values, "ms", note="a picture, one thread")
+                report.add(NEEDED + piece, OURS, values, "ms", note="an image, one thread")
     report.write()
     if chosen.full:
         planning.main([])

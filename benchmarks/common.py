@@ -1,4 +1,4 @@
-"""What the benchmarks share: options, pictures, turns, the rows they write.
+"""What the benchmarks share: options, images, turns, the rows they write.
 
 Contenders take turns in one run on one machine, so that what else the machine does hits all alike; every figure is a
 median over turns with its quartiles, and a ratio is the median over turns of the peer's time divided by ours.
@@ -25,8 +25,8 @@ import torch
 from PIL import Image
 
 from wildcat import runtimes
-from wildcat.export import export
-from wildcat.predict import Predictor
+from wildcat.export.write import export
+from wildcat.prediction.predictor import Predictor
 
 RESULTS = Path(__file__).parent / "results"
 OURS = "wildcat"
@@ -101,11 +101,11 @@ def voc_folder(count: int, scratch: Path) -> Path:
 
 
 def photographs(count: int, scratch: Path) -> list[Path]:
-    """The first pictures of :func:`voc_folder`, by name."""
+    """The first images of :func:`voc_folder`, by name."""
     folder = voc_folder(count, scratch) / "VOCdevkit" / "VOC2007" / "JPEGImages"
     found = sorted(folder.glob("*.jpg"))[:count]
     if len(found) < count:
-        sys.exit(f"{folder} holds {len(found)} pictures, {count} are needed")
+        sys.exit(f"{folder} holds {len(found)} images, {count} are needed")
     return found
 
 
@@ -116,8 +116,8 @@ def scratch_folder() -> tempfile.TemporaryDirectory[str]:
 def in_openvino(predictor: Predictor, scratch: Path) -> Predictor:
     """The same, its network exported and run by OpenVINO."""
     file = scratch / "model.onnx"
-    export(predictor, file)
-    return runtimes.load(file, "openvino", "auto")
+    export(predictor.model, predictor.settings, file)
+    return runtimes.load(file, runtime="openvino", precision="auto")
 
 
 def take_turns(
@@ -174,11 +174,11 @@ class Report:
             self.add(work, program, shown, unit, ratio, goal if program != OURS else "", note)
             self.samples += [(work, program, turn, f"{value:.6f}") for turn, value in enumerate(seconds)]
 
-    def compare_runtimes(self, work: str, times: Mapping[str, Sequence[float]], **told: Any) -> None:
+    def compare_runtimes(self, work: str, times: Mapping[str, Sequence[float]], **message: Any) -> None:
         """A comparison with the peers for each of our runtimes that took turns."""
         peers = {program: seconds for program, seconds in times.items() if program not in (OURS, OPENVINO)}
-        self.compare(work, {OURS: times[OURS], **peers}, **told)
-        self.compare(f"{work}, runtime openvino", {OURS: times[OPENVINO], **peers}, **told)
+        self.compare(work, {OURS: times[OURS], **peers}, **message)
+        self.compare(f"{work}, runtime openvino", {OURS: times[OPENVINO], **peers}, **message)
 
     def add(
         self,

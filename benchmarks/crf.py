@@ -3,8 +3,8 @@
     python -m benchmarks.crf --photos VOCdevkit/VOC2007/JPEGImages --threads 2
     python -m benchmarks.crf --smoke
 
-Each run is end to end, from probabilities and picture to marginals: lattices, logarithm and ten iterations. The
-lattice of the Gaussian kernel depends on the size of the picture alone and is kept from picture to picture; "first" is
+Each run is end to end, from probabilities and image to marginals: lattices, logarithm and ten iterations. The
+lattice of the Gaussian kernel depends on the size of the image alone and is kept from image to image; "first" is
 without that. pydensecrf2 always uses one thread. Without --photos, parts of scikit-learn's sample photographs are
 taken. Probabilities are softmaxes of smooth random logits: all labels are present everywhere, the slowest case.
 
@@ -32,8 +32,8 @@ from sklearn.datasets import load_sample_images
 from torch.nn import functional as F
 
 from benchmarks.common import environment, held
-from wildcat import crf
-from wildcat.crf import PRESETS, CRFSettings, dense_crf
+from wildcat.crf import mean_field as crf
+from wildcat.crf.mean_field import PRESETS, CRFSettings, dense_crf
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -41,7 +41,7 @@ SIZE = (500, 375)  # width, height: the most frequent of PASCAL VOC
 
 
 def photographs(folder: Path | None, count: int, size: tuple[int, int]) -> list[Bytes]:
-    """The first pictures of that size in a folder, by name; without a folder, parts of two sample photographs."""
+    """The first images of that size in a folder, by name; without a folder, parts of two sample photographs."""
     width, height = size
     if folder is None:
         corners = [(top, left) for top in (0, 52) for left in (0, 140)]
@@ -52,12 +52,12 @@ def photographs(folder: Path | None, count: int, size: tuple[int, int]) -> list[
         ][:count]
     found = []
     for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in {".jpg", ".jpeg", ".png"}):
-        with Image.open(path) as picture:
-            if picture.size == size:
-                found.append(np.array(picture.convert("RGB")))
+        with Image.open(path) as image:
+            if image.size == size:
+                found.append(np.array(image.convert("RGB")))
         if len(found) == count:
             return found
-    sys.exit(f"{folder} holds {len(found)} pictures of {width} x {height}, {count} are needed")
+    sys.exit(f"{folder} holds {len(found)} images of {width} x {height}, {count} are needed")
 
 
 def smooth_probabilities(labels: int, size: tuple[int, int], seed: int) -> Floats:
@@ -76,7 +76,7 @@ def run_pydensecrf(probabilities: Floats, image: Bytes, settings: CRFSettings) -
 
 
 def run_first(probabilities: Floats, image: Bytes, settings: CRFSettings) -> Floats:
-    """As if no picture of this size had been seen."""
+    """As if no image of this size had been seen."""
     crf._cached_lattice.cache_clear()
     return dense_crf(probabilities, image, settings)
 
@@ -169,7 +169,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--presets", nargs="+", default=["krahenbuhl"], choices=list(PRESETS))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder of the CSV files")
-    parser.add_argument("--smoke", action="store_true", help="seconds: small pictures, three labels, nothing written")
+    parser.add_argument("--smoke", action="store_true", help="seconds: small images, three labels, nothing written")
     options = parser.parse_args(arguments)
     size = SIZE
     if options.smoke:

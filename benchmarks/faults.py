@@ -3,16 +3,16 @@
     python -m benchmarks.faults                # 50 kills and everything else
     python -m benchmarks.faults --smoke        # 3 kills, nothing written
 
-Trains a small network on drawn pictures, with a state saved after each step, and disturbs it:
+Trains a small network on synthetic images, with a state saved after each step, and disturbs it:
 
 - kill: SIGKILL at a random moment: anywhere (also while it starts), between two steps, while a state is written, while
   the weights are written. It is started again with --resume until the next kill, or its end.
 - damage: the newest state cut short, emptied, overwritten, or with a flipped bit; both states; weights; config.json.
 - disk: the file system fills up (a small tmpfs, which needs root).
-- stall: a picture that never comes (a pipe nobody writes to).
+- stall: an image that never comes (a pipe nobody writes to).
 - lock: a second run in the same folder. stop: SIGTERM.
 
-After each the run goes on by `wildcat train --resume` alone, and must end with the weights, bit for bit, and the curve
+After each the run resumes by `wildcat train --resume` alone, and must end with the weights, bit for bit, and the curve
 of the run that nobody disturbed. Trainings are forked from this process, so that none spends its time on imports; each
 is a process of its own that ends by its own exit code. Writes faults.csv, a row for each fault, to --out; exit code 1
 if a fault had another outcome than it should.
@@ -38,13 +38,13 @@ from pathlib import Path
 import torch
 
 from benchmarks.forked import Forked, Row, shown, told_of, write
-from wildcat import checkpoint
-from wildcat.data import open_dataset
+from wildcat.data.registry import open_dataset
 from wildcat.errors import WildcatError
-from wildcat.loading import split_off
-from wildcat.runs import load
-from wildcat.state import load_state
-from wildcat.train import train as _imported_before_the_forks  # noqa: F401
+from wildcat.prediction.loading import load
+from wildcat.runs import folder as checkpoint
+from wildcat.runs.training_set import split_off
+from wildcat.training.launch import train as _imported_before_the_forks  # noqa: F401
+from wildcat.training.state import load_state
 
 EPOCHS, STEPS = 12, 5
 SETTINGS = {
@@ -81,11 +81,11 @@ class Training(Forked):
 
 
 class Faults:
-    """What all faults share: pictures, the undisturbed run, and a place for the disturbed ones."""
+    """What all faults share: images, the undisturbed run, and a place for the disturbed ones."""
 
     def __init__(self, place: Path, seed: int) -> None:
         self.place, self.random = place, random.Random(seed)
-        self.data = place / "pictures"
+        self.data = place / "images"
         drawn = open_dataset("synthetic:count=27,size=64", "train")
         for index in range(len(drawn)):  # as files, so that one can be taken away
             file = self.data / "ab"[index % 2] / f"{index:02}.png"
@@ -202,7 +202,7 @@ def flip(content: bytes, random: random.Random) -> bytes:
 
 
 def damage(faults: Faults) -> Iterator[Row]:
-    """Damaged files: states are passed over, weights and settings refused in one line."""
+    """Damaged files: states are passed over, weights and settings rejected in one line."""
     ways: dict[str, Callable[[bytes], bytes]] = {
         "cut short": lambda content: content[: faults.random.randrange(1, len(content))],
         "emptied": lambda _: b"",
@@ -219,11 +219,11 @@ def damage(faults: Faults) -> Iterator[Row]:
     for file in (folder / checkpoint.STATE, folder / checkpoint.PREVIOUS_STATE):
         file.write_bytes(flip(file.read_bytes(), faults.random))
     training = Training(faults.data, folder)
-    refused = training.wait() == 2 and "is damaged" in training.told()
+    rejected = training.wait() == 2 and "is damaged" in training.message()
     for file in (folder / checkpoint.STATE, folder / checkpoint.PREVIOUS_STATE):
         file.unlink()  # what the message says
-    outcome = faults.mended(folder) if refused else f"not refused: {training.told()}"
-    yield told_of("damage", "both states", training.told(), outcome)
+    outcome = faults.mended(folder) if rejected else f"not rejected: {training.told()}"
+    yield told_of("damage", "both states", training.message(), outcome)
     for target in (checkpoint.WEIGHTS, checkpoint.CONFIG):
         for name, way in ways.items():
             if target == checkpoint.CONFIG and name == "a flipped bit":
@@ -233,11 +233,11 @@ def damage(faults: Faults) -> Iterator[Row]:
             (folder / target).write_bytes(way((folder / target).read_bytes()))
             try:
                 load(folder)
-                told = "loaded"
+                message = "loaded"
             except WildcatError as error:
-                told = str(error)
-            good = told != "loaded" and "\n" not in told
-            yield told_of("damage", f"{target} {name}", "", told.replace(f"{folder}/", ""), good)
+                message = str(error)
+            good = message != "loaded" and "\n" not in message
+            yield told_of("damage", f"{target} {name}", "", message.replace(f"{folder}/", ""), good)
 
 
 def disk(faults: Faults) -> Iterator[Row]:
@@ -266,21 +266,21 @@ def disk(faults: Faults) -> Iterator[Row]:
             else:
                 training = Training(faults.data, folder)
             code = training.wait()
-            told = training.told()
-            refused = code == 2 and "No space left on device" in told
+            message = training.message()
+            rejected = code == 2 and "No space left on device" in message
             found = where(folder)
             kept = faults.place / f"saved{states}"  # a bigger disk
             shutil.copytree(folder, kept)
         finally:
             subprocess.run(["umount", "--lazy", str(mount)], check=True)
-        outcome = faults.mended(kept) if refused else f"exit {code}: {told}"
+        outcome = faults.mended(kept) if rejected else f"exit {code}: {message}"
         yield told_of("disk", name, found, outcome)
 
 
 def stall(faults: Faults) -> Iterator[Row]:
-    """A picture that never comes, in training and in validation; then it is there again."""
-    pictures = open_dataset(f"folder:{faults.data}", "all")
-    parts = zip(("training", "validation"), split_off(pictures, float(SETTINGS["val-fraction"]), seed=0), strict=True)
+    """An image that never comes, in training and in validation; then it is there again."""
+    images = open_dataset(f"folder:{faults.data}", "all")
+    parts = zip(("training", "validation"), split_off(images, float(SETTINGS["val-fraction"]), seed=0), strict=True)
     for name, part in parts:
         folder, victim = faults.part_way(), part.samples[1].path
         assert victim is not None
@@ -295,20 +295,20 @@ def stall(faults: Faults) -> Iterator[Row]:
         found = f"exit {code} after {time.monotonic() - start:.0f} s"
         victim.unlink()
         victim.write_bytes(content)
-        refused = code == 2 and "no picture could be read for stall_minutes" in training.told()
-        outcome = faults.mended(folder) if refused else training.told()
-        yield told_of("stall", f"a {name} picture never comes", found, outcome)
+        rejected = code == 2 and "no image could be read for stall_minutes" in training.message()
+        outcome = faults.mended(folder) if rejected else training.message()
+        yield told_of("stall", f"a {name} image never comes", found, outcome)
 
 
 def lock(faults: Faults) -> Iterator[Row]:
-    """Two runs in one folder: the second is refused, the first is not disturbed."""
+    """Two runs in one folder: the second is rejected, the first is not disturbed."""
     folder = faults.fresh()
     first = Training(faults.data, folder)
     first.until(lambda: (folder / checkpoint.STATE).exists())
     second = Training(faults.data, folder)
-    refused = second.wait() == 2 and "is in use" in second.told()
-    outcome = faults.difference(folder) or "identical" if first.wait() == 0 and refused else second.told()
-    yield told_of("lock", "a second run", "refused" if refused else "", outcome)
+    rejected = second.wait() == 2 and "is in use" in second.message()
+    outcome = faults.difference(folder) or "identical" if first.wait() == 0 and rejected else second.message()
+    yield told_of("lock", "a second run", "rejected" if rejected else "", outcome)
 
 
 def stop(faults: Faults) -> Iterator[Row]:
@@ -321,7 +321,7 @@ def stop(faults: Faults) -> Iterator[Row]:
         training.signal(number)
         code = training.wait()
         found = f"exit {code}, {where(folder)}"
-        outcome = faults.mended(folder) if code == expected else training.told()
+        outcome = faults.mended(folder) if code == expected else training.message()
         yield told_of("stop", signal.Signals(number).name, found, outcome)
 
 

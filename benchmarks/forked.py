@@ -74,7 +74,7 @@ class Forked:
         assert self.exit_code is not None
         return self.exit_code
 
-    def told(self) -> str:
+    def message(self) -> str:
         """The last line of what it printed."""
         lines = [line for line in self.log.read_text().splitlines() if line.strip()]
         return lines[-1].replace(f"{self.folder}/", "") if lines else ""

@@ -1,13 +1,13 @@
-"""How cost grows with the number of pictures, classes, maps per class, and with the size of the input.
+"""How cost grows with the number of images, classes, maps per class, and with the size of the input.
 
     python -m benchmarks.growth            seconds, nothing written
     python -m benchmarks.growth --full
 
-Pictures: a list of paths to a small picture, read by `Predictor.stream` in a fresh process, with a network that only
-averages cells, so that the rest shows: time to the first prediction, time per picture, and by how much the process grew
-after its first hundred pictures. Classes and maps: a training step of lite0 (forward and backward, 320 px, batch 8).
+Images: a list of paths to a small image, read by `Predictor.stream` in a fresh process, with a network that only
+averages cells, so that the rest shows: time to the first prediction, time per image, and by how much the process grew
+after its first hundred images. Classes and maps: a training step of lite0 (forward and backward, 320 px, batch 8).
 Size: prediction with lite0, batch 4. "growth" is the cost per unit of the largest divided by that of the smallest: for
-pictures and px, where the unit is a picture and a pixel, 1 is linear; classes and maps are to cost next to nothing.
+images and px, where the unit is an image and a pixel, 1 is linear; classes and maps are to cost next to nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from benchmarks.common import OURS, Report, held, options, photographs, scratch_folder, take_turns
 from wildcat.losses import multi_label_loss
 from wildcat.model import WildcatOutput, create_model
-from wildcat.predict import Predictor, Settings, items_of
+from wildcat.prediction.items import image_items
+from wildcat.prediction.predictor import InferenceSettings, Predictor
 
 
 class Averages(nn.Module):
@@ -38,7 +39,7 @@ class Averages(nn.Module):
     def normalize(self, pixels: Tensor) -> Tensor:
         return pixels / 255
 
-    def folded(self) -> Averages:
+    def merged(self) -> Averages:
         return self
 
     def forward(self, images: Tensor) -> WildcatOutput:
@@ -46,13 +47,13 @@ class Averages(nn.Module):
         return WildcatOutput(maps.amax(dim=(2, 3)), maps, maps)
 
 
-def read_list(picture: Path, count: int, threads: int, pipe: Any) -> None:
+def read_list(image: Path, count: int, threads: int, pipe: Any) -> None:
     """In a fresh process: seconds to the first prediction and in all, and MB by which memory grew."""
     torch.set_num_threads(threads)
-    predictor = Predictor(Averages(), Settings(("red", "green", "blue"), True, (32,), (32,)))
+    predictor = Predictor(Averages(), InferenceSettings(("red", "green", "blue"), True, (32,), (32,)))
     start = time.perf_counter()
     early = 0.0
-    for number, _ in enumerate(predictor.stream(items_of(str(picture) for _ in range(count)), multi_maps=False)):
+    for number, _ in enumerate(predictor.stream(image_items(str(image) for _ in range(count)), multi_maps=False)):
         if number == 0:
             first = time.perf_counter() - start
         if number == 100:
@@ -60,20 +61,20 @@ def read_list(picture: Path, count: int, threads: int, pipe: Any) -> None:
     pipe.send((first, time.perf_counter() - start, held("VmRSS") - early))
 
 
-def grow_pictures(report: Report, picture: Path, counts: Sequence[int]) -> None:
+def grow_images(report: Report, image: Path, counts: Sequence[int]) -> None:
     context = multiprocessing.get_context("spawn")
     each = []
     for count in counts:
         receiver, sender = context.Pipe(duplex=False)
-        child = context.Process(target=read_list, args=(picture, count, report.options.threads, sender))
+        child = context.Process(target=read_list, args=(image, count, report.options.threads, sender))
         child.start()
         sender.close()
         first, total, grown = receiver.recv()
         child.join()
         each.append(total / count)
-        report.add(f"{count} pictures: first", OURS, [1000 * first], "ms")
-        report.add(f"{count} pictures: memory", OURS, [grown], "MB more")
-        report.add(f"{count} pictures", OURS, [1000 * total / count], "ms each", growth(each))
+        report.add(f"{count} images: first", OURS, [1000 * first], "ms")
+        report.add(f"{count} images: memory", OURS, [grown], "MB more")
+        report.add(f"{count} images", OURS, [1000 * total / count], "ms each", growth(each))
 
 
 def growth(each: Sequence[float]) -> str:
@@ -89,7 +90,7 @@ def training_step(classes: int, maps: int, size: int, batch: int) -> Callable[[]
 
 
 def prediction(size: int, batch: int) -> Callable[[], None]:
-    model = create_model("lite0", num_classes=20, pretrained=False).eval().folded()
+    model = create_model("lite0", num_classes=20, pretrained=False).eval().merged()
     model.to(memory_format=torch.channels_last)
     images = torch.randn(batch, 3, size, size).to(memory_format=torch.channels_last)
 
@@ -106,9 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     full = chosen.full
     turns, size, batch = (3, 320, 8) if full else (1, 64, 2)
     with scratch_folder() as folder:
-        picture = Path(folder) / "small.jpg"  # reading is to cost little, so that the rest shows
-        Image.open(photographs(1, Path(folder))[0]).resize((64, 48)).save(picture)
-        grow_pictures(report, picture, (1_000, 10_000, 100_000) if full else (150, 200))
+        image = Path(folder) / "small.jpg"  # reading is to cost little, so that the rest shows
+        Image.open(photographs(1, Path(folder))[0]).resize((64, 48)).save(image)
+        grow_images(report, image, (1_000, 10_000, 100_000) if full else (150, 200))
     kinds: tuple[tuple[str, Sequence[int], Callable[[int], Callable[[], None]], int], ...] = (
         ("classes", (20, 80, 1000), lambda n: training_step(n, 4, size, batch), batch),
         ("maps per class", (1, 4, 8, 16), lambda n: training_step(20, n, size, batch), batch),
@@ -120,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for value in values:
             mine = [1000 * seconds / count for seconds in times[str(value)]]
             each.append(sorted(mine)[len(mine) // 2] / (value**2 if what == "px" else 1))
-            report.add(f"{value} {what}", OURS, mine, "ms a picture", growth(each))
+            report.add(f"{value} {what}", OURS, mine, "ms an image", growth(each))
     report.write()
 
 

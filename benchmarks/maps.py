@@ -1,12 +1,12 @@
-"""Heatmaps of 20 classes for one picture, at the size of the picture: one forward pass, against grad-cam and torchcam.
+"""Heatmaps of 20 classes for one image, at the size of the image: one forward pass, against grad-cam and torchcam.
 
     python -m benchmarks.maps            seconds, nothing written
     python -m benchmarks.maps --full     ResNet-50, 448 px
 
-grad-cam's GradCAM and torchcam's GradCAM read the picture 20 times in one batch, each for its class, which is faster
+grad-cam's GradCAM and torchcam's GradCAM read the image 20 times in one batch, each for its class, which is faster
 than 20 calls; torchcam's CAM, which needs no gradient, reads it once and multiplies with the weights of each class.
-All have a ResNet with the same trunk and a linear layer for 20 classes; random weights. Ours is a `Predictor` on an
-array, with its maps enlarged bilinearly to the picture as those of the others are; its network in PyTorch and in
+All have a ResNet with the same backbone and a linear layer for 20 classes; random weights. Ours is a `Predictor` on an
+array, with its maps enlarged bilinearly to the image as those of the others are; its network in PyTorch and in
 OpenVINO, in each with `--precision auto`; for the latter the table says what the time is spent on.
 """
 
@@ -27,9 +27,10 @@ from torch.nn.functional import interpolate
 from torchcam import methods
 
 from benchmarks.common import OPENVINO, OURS, Report, in_openvino, options, photographs, scratch_folder, take_turns
+from wildcat.data.transforms import warp
 from wildcat.model import create_model
-from wildcat.predict import Predictor, Settings, items_of
-from wildcat.transforms import warp
+from wildcat.prediction.items import image_items
+from wildcat.prediction.predictor import InferenceSettings, Predictor
 
 CLASSES = 20
 
@@ -37,17 +38,17 @@ CLASSES = 20
 Calls: TypeAlias = dict[str, Callable[[], Any]]
 
 
-def contenders(name: str, picture: np.ndarray, size: int, scratch: Path) -> tuple[Calls, Calls]:
+def contenders(name: str, source: np.ndarray, size: int, scratch: Path) -> tuple[Calls, Calls]:
     """The contenders, and the parts of ours in OpenVINO."""
     model = create_model(name, num_classes=CLASSES, num_maps=4, pretrained=False).eval()
     net = getattr(torchvision.models, name)(weights=None, num_classes=CLASSES).eval()
     state = {key.removeprefix("backbone.net."): v for key, v in model.state_dict().items() if "backbone" in key}
     net.load_state_dict(state, strict=False)
-    settings = Settings(tuple(map(str, range(CLASSES))), True, (size,), (size,))
+    settings = InferenceSettings(tuple(map(str, range(CLASSES))), True, (size,), (size,))
     predictor = Predictor(model, settings, precision="auto")
     exported = in_openvino(predictor, scratch)
-    height, width = picture.shape[:2]
-    image = model.normalize(torch.from_numpy(warp(picture, size).copy()).permute(2, 0, 1)[None]).contiguous()
+    height, width = source.shape[:2]
+    image = model.normalize(torch.from_numpy(warp(source, size).copy()).permute(2, 0, 1)[None]).contiguous()
     batch = image.repeat(CLASSES, 1, 1, 1)
     targets = [ClassifierOutputTarget(number) for number in range(CLASSES)]
     grad_cam = GradCAM(net, [net.layer4])
@@ -56,13 +57,13 @@ def contenders(name: str, picture: np.ndarray, size: int, scratch: Path) -> tupl
         return interpolate(maps[None].float(), (height, width), mode="bilinear", align_corners=False)[0]
 
     def ours(predictor: Predictor) -> Tensor:
-        (found,) = predictor.stream(items_of([picture]), multi_maps=False)
+        (found,) = predictor.stream(image_items([source]), multi_maps=False)
         return enlarged(torch.from_numpy(found.class_maps))
 
-    pixels = torch.from_numpy(warp(picture, size).copy()).permute(2, 0, 1)[None]
+    pixels = torch.from_numpy(warp(source, size).copy()).permute(2, 0, 1)[None]
     found_maps = exported.model(exported.model.normalize(pixels)).class_maps[0]
     parts: Calls = {
-        "the picture resized": lambda: warp(picture, size),
+        "the image resized": lambda: warp(source, size),
         "the network": lambda: exported.model(exported.model.normalize(pixels)),
         "the maps enlarged": lambda: enlarged(found_maps),
     }
@@ -90,11 +91,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     report = Report("maps", chosen)
     name, size, turns = ("resnet50", 448, 5) if chosen.full else ("resnet18", 64, 1)
     with scratch_folder() as folder:
-        picture = np.asarray(Image.open(photographs(1, Path(folder))[0]).convert("RGB"))
-        calls, parts = contenders(name, picture, size, Path(folder))
-        shape = (CLASSES, *picture.shape[:2])
+        image = np.asarray(Image.open(photographs(1, Path(folder))[0]).convert("RGB"))
+        calls, parts = contenders(name, image, size, Path(folder))
+        shape = (CLASSES, *image.shape[:2])
         assert all(tuple(call().shape) == shape for call in calls.values())
-        work = f"{CLASSES} heatmaps of a picture, {name}, {size} px"
+        work = f"{CLASSES} heatmaps of an image, {name}, {size} px"
         report.compare_runtimes(work, take_turns(calls, turns), goal=">= 10")
         for part, call in parts.items():  # each by itself: threads of one, still waiting, would hold up the next
             times = take_turns({part: call}, 3 * turns)[part]

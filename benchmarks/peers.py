@@ -1,6 +1,6 @@
-"""The authors' code of 2017 (durandtibo/wildcat.pytorch), restated for today's PyTorch: network, pictures, steps.
+"""The authors' code of 2017 (durandtibo/wildcat.pytorch), restated for today's PyTorch: network, images, steps.
 
-As there: square warp, tensor and normalisation per picture in 4 loader processes; ResNet in the default memory format
+As there: square warp, tensor and normalisation per image in 4 loader processes; ResNet in the default memory format
 and single precision; class-wise sum divided by M; pooling by a full sort whose gradient is scattered to the sorted
 positions; plain SGD, the loss read at each step. Restated: `Variable` and `volatile` (gradients off instead), the
 removed legacy style of autograd functions, `async=True`. Different on purpose, so that both sides compute the same
@@ -54,15 +54,15 @@ class SortPool(torch.autograd.Function):
 
 
 class Network(nn.Module):
-    """Trunk, 1x1 convolution, class-wise mean, pooling; returns scores and class maps."""
+    """Backbone, 1x1 convolution, class-wise mean, pooling; returns scores and class maps."""
 
-    def __init__(self, trunk: nn.Module, channels: int, classes: int, maps: int, k: float, alpha: float) -> None:
+    def __init__(self, backbone: nn.Module, channels: int, classes: int, maps: int, k: float, alpha: float) -> None:
         super().__init__()
-        self.trunk, self.maps, self.k, self.alpha = trunk, maps, k, alpha
+        self.backbone, self.maps, self.k, self.alpha = backbone, maps, k, alpha
         self.classifier = nn.Conv2d(channels, classes * maps, 1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        found = self.classifier(self.trunk(images))
+        found = self.classifier(self.backbone(images))
         n, channels, h, w = found.shape
         class_maps = found.view(n, channels // self.maps, self.maps, h, w).sum(2) / self.maps
         return SortPool.apply(class_maps, self.k, self.alpha), class_maps
@@ -80,12 +80,12 @@ def network(name: str, classes: int = 20, maps: int = 8, k: float = 0.2, alpha: 
 
 
 def load_ours(peer: Network, state: dict[str, Tensor]) -> None:
-    """Weights of this project's model of the same trunk; the tensors have one order."""
+    """Weights of this project's model of the same backbone; the tensors have one order."""
     own = peer.state_dict()
     peer.load_state_dict(dict(zip(own, state.values(), strict=True)))
 
 
-class Pictures(Dataset[tuple[Tensor, Tensor]]):
+class Images(Dataset[tuple[Tensor, Tensor]]):
     """Files warped to a square, some mirrored, as normalised tensors."""
 
     def __init__(
@@ -104,24 +104,24 @@ class Pictures(Dataset[tuple[Tensor, Tensor]]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        picture = Image.open(self.files[index]).convert("RGB")
-        picture = picture.resize((self.size, self.size), Image.Resampling.BILINEAR)
+        image = Image.open(self.files[index]).convert("RGB")
+        image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
         if self.flips[index]:
-            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return self.transform(picture), torch.from_numpy(self.labels[index])
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return self.transform(image), torch.from_numpy(self.labels[index])
 
 
-def loader(pictures: Pictures, batch: int) -> DataLoader[tuple[Tensor, Tensor]]:
+def loader(images: Images, batch: int) -> DataLoader[tuple[Tensor, Tensor]]:
     # Forked, as there: in a process that was itself spawned PyTorch would spawn them, which takes seconds.
-    return DataLoader(pictures, batch, num_workers=WORKERS, multiprocessing_context="fork")
+    return DataLoader(images, batch, num_workers=WORKERS, multiprocessing_context="fork")
 
 
 def predict(net: Network, files: Sequence[Path], size: int, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """Scores of files; points: the maximum of each class map in pixels of the picture."""
-    pictures = Pictures(files, np.zeros((len(files), 1)), [False] * len(files), size, mean, std)
+    """Scores of files; points: the maximum of each class map in pixels of the image."""
+    sources = Images(files, np.zeros((len(files), 1)), [False] * len(files), size, mean, std)
     scores, points = [], []
     with torch.no_grad():
-        for images, _ in loader(pictures, 16):
+        for images, _ in loader(sources, 16):
             found, maps = net(images)
             scores.append(torch.sigmoid(found).numpy())
             best = maps.flatten(2).argmax(2).numpy()
@@ -129,7 +129,7 @@ def predict(net: Network, files: Sequence[Path], size: int, mean: Sequence[float
             points.append(np.stack([(columns + 0.5) / maps.shape[3], (rows + 0.5) / maps.shape[2]], axis=2))
     sizes = []
     for file in files:
-        with Image.open(file) as picture:
-            sizes.append(picture.size)
+        with Image.open(file) as image:
+            sizes.append(image.size)
     assert (np.concatenate(points) * np.array(sizes)[:, None]).shape[2] == 2
     return np.concatenate(scores)

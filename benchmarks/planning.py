@@ -1,4 +1,4 @@
-"""The plan for 10⁹ pictures in docs/scaling.md, made from benchmarks/results/batch.csv: never written by hand.
+"""The plan for 10⁹ images in docs/scaling.md, made from benchmarks/results/batch.csv: never written by hand.
 
 python -m benchmarks.planning          write it into the page
 python -m benchmarks.planning check    fail if the page is not up to date
@@ -10,16 +10,16 @@ import sys
 
 from benchmarks.common import OURS
 from benchmarks.tables import DOCS, Row, machine, read, spread
-from wildcat.predict import READERS
+from wildcat.prediction.predictor import READERS
 
 PAGE = DOCS / "scaling.md"
 BEGIN, END = "<!-- plan: begin -->", "<!-- plan: end -->"
 WORKERS = 2  # of the measured batch
 PER_SECOND = "images/s"
-NEEDED = "of a worker: "  # what a picture needs, piece by piece
-PICTURES = 10**9
+NEEDED = "of a worker: "  # what an image needs, piece by piece
+IMAGES = 10**9
 WEEK = 7 * 24 * 3600
-PRICE = 0.05  # of a processor core for an hour, in the reader's currency; an example
+PRICE = 0.05  # of a CPU core for an hour, in the reader's currency; an example
 
 NOT_YET = "*Not measured yet: `python -m benchmarks.batch --full` fills this part.*"
 
@@ -33,7 +33,7 @@ def listed(lines: list[tuple[str, str, str]], head: tuple[str, str, str]) -> lis
 
 
 def bottleneck(network: float, reading: float, fetch: float) -> str:
-    """The largest part of a picture's time on a worker, in words; all in milliseconds."""
+    """The largest part of an image's time on a worker, in words; all in milliseconds."""
     parts = {
         "the network's arithmetic": network,
         "reading and decoding": reading,
@@ -41,20 +41,20 @@ def bottleneck(network: float, reading: float, fetch: float) -> str:
     }
     name = max(parts, key=lambda part: parts[part])
     share = parts[name] / sum(parts.values())
-    return f"**The bottleneck is {name}**: {parts[name]:.1f} of {sum(parts.values()):.1f} ms a picture ({share:.0%})"
+    return f"**The bottleneck is {name}**: {parts[name]:.1f} of {sum(parts.values()):.1f} ms an image ({share:.0%})"
 
 
 def plan(rows: list[Row]) -> list[str]:
     """The measured figures, and what follows from them."""
     whole = next(row for row in rows if row["unit"] == PER_SECOND)
     rate = float(whole["median"]) / WORKERS
-    row_size, file_size = median(rows, "a row of the results"), median(rows, "a picture's file")
+    row_size, file_size = median(rows, "a row of the results"), median(rows, "an image's file")
     network = median(rows, f"{NEEDED}network")
     files = median(rows, f"{NEEDED}files: read and decode")
     web = median(rows, f"{NEEDED}web server of this machine: read")
-    hours = PICTURES / 3600 / rate
-    workers = PICTURES / WEEK / rate
-    wire = PICTURES * file_size / WEEK  # bytes per second
+    hours = IMAGES / 3600 / rate
+    workers = IMAGES / WEEK / rate
+    wire = IMAGES * file_size / WEEK  # bytes per second
     measured = [(row["work"], spread(row), row["note"]) for row in rows]
     derived = [
         ("images per second of a worker, *r*", f"{whole['median']} / {WORKERS}", f"{rate:.1f}"),
@@ -62,10 +62,10 @@ def plan(rows: list[Row]) -> list[str]:
         ("workers for one week", "10⁹ / 604,800 r", f"{workers:,.1f}"),
         (f"cost at {PRICE} per core-hour, an example", f"worker-hours × {PRICE}", f"{hours * PRICE:,.0f}"),
         ("all workers of the week take from the store", "10⁹ p / 604,800 s", f"{wire / 1e6:,.0f} MB/s"),
-        ("requests to the store, a picture each", "10⁹ / 604,800 s", f"{PICTURES / WEEK:,.0f}/s"),
-        ("inputs held by the store", "10⁹ p", f"{PICTURES * file_size / 1e12:,.1f} TB"),
-        ("results", "10⁹ q", f"{PICTURES * row_size / 1e12:,.2f} TB"),
-        ("files of results, 1,000 pictures each", "10⁹ / 1,000", f"{PICTURES // 1000:,}"),
+        ("requests to the store, an image each", "10⁹ / 604,800 s", f"{IMAGES / WEEK:,.0f}/s"),
+        ("inputs held by the store", "10⁹ p", f"{IMAGES * file_size / 1e12:,.1f} TB"),
+        ("results", "10⁹ q", f"{IMAGES * row_size / 1e12:,.2f} TB"),
+        ("files of results, 1,000 images each", "10⁹ / 1,000", f"{IMAGES // 1000:,}"),
     ]
     delay = READERS * 1000 * WORKERS / float(whole["median"])
     return [
@@ -73,14 +73,14 @@ def plan(rows: list[Row]) -> list[str]:
         "",
         *listed(measured, ("measured", "median (quartiles)", "")),
         "",
-        *listed(derived, ("for 10⁹ pictures", "from", "is")),
+        *listed(derived, ("for 10⁹ images", "from", "is")),
         "",
         f"{bottleneck(network, files, web)}, so the cost is worker-hours on cores, and more of them help in "
         f"proportion. A worker takes {rate * file_size / 1e6:.1f} MB/s from the store and waits for it only where a "
-        f"picture comes later than {delay:.0f} ms after it was asked for, {READERS} being fetched ahead at a time; a "
-        f"link of {8 * wire / 1e9:.1f} Gbit/s carries the week's pictures."
+        f"image comes later than {delay:.0f} ms after it was asked for, {READERS} being fetched ahead at a time; a "
+        f"link of {8 * wire / 1e9:.1f} Gbit/s carries the week's images."
         if network > files + web
-        else f"{bottleneck(network, files, web)}: keep pictures near the size at which they are read, in shards.",
+        else f"{bottleneck(network, files, web)}: keep images near the size at which they are read, in shards.",
     ]
 
 

@@ -5,7 +5,7 @@
 
 "sort" is the authors' way (`benchmarks/peers.py`). "memory" reads the maps once and writes once a tensor of their size,
 the least that a forward and a backward pass can move. The head is transfer, class-wise and spatial pooling, forward and
-backward, on the features of a batch; its share is of a whole step of the trunk and itself.
+backward, on the features of a batch; its share is of a whole step of the backbone and itself.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def head_share(backbone: str, size: int, batch: int, turns: int) -> list[float]:
     images = torch.randn(batch, 3, size, size).to(memory_format=torch.channels_last)
     labels = torch.randint(-1, 2, (batch, 20))
     features = model.backbone(images).detach().requires_grad_(True)
-    trunk = model.backbone.forward
+    net = model.backbone.forward
 
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=backbone != "lite0"):
@@ -70,7 +70,7 @@ def head_share(backbone: str, size: int, batch: int, turns: int) -> list[float]:
         multi_label_loss(scores, labels).backward()
 
     def whole() -> None:
-        model.backbone.forward = trunk
+        model.backbone.forward = net
         step()
 
     def head() -> None:

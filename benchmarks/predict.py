@@ -1,11 +1,11 @@
-"""Scores and points of a folder of pictures, against the authors' code restated.
+"""Scores and points of a folder of images, against the authors' code restated.
 
     python -m benchmarks.predict            seconds, nothing written
-    python -m benchmarks.predict --full     ResNet-101 and lite0 at 448 px, 500 pictures, a hundred in each turn
+    python -m benchmarks.predict --full     ResNet-101 and lite0 at 448 px, 500 images, a hundred in each turn
 
 Ours is `Predictor.stream` as `wildcat predict` calls it (`--precision auto`), read into scores and points, the network
 in PyTorch and in OpenVINO; the peer is in `benchmarks/peers.py`. All have the same weights, random ones for the ResNet,
-whose BatchNorm has the statistics of some of the pictures; all read files. "scores" is the largest difference of a
+whose BatchNorm has the statistics of some of the images; all read files. "scores" is the largest difference of a
 probability.
 """
 
@@ -25,9 +25,10 @@ from torchvision.models.resnet import Bottleneck
 
 from benchmarks import peers
 from benchmarks.common import OPENVINO, OURS, Report, in_openvino, options, photographs, scratch_folder, take_turns
+from wildcat.data.transforms import warp
 from wildcat.model import Wildcat, create_model
-from wildcat.predict import Predictor, Settings, items_of
-from wildcat.transforms import warp
+from wildcat.prediction.items import image_items
+from wildcat.prediction.predictor import InferenceSettings, Predictor
 
 CLASSES = tuple(f"class {number}" for number in range(20))
 
@@ -36,13 +37,13 @@ Contender: TypeAlias = Callable[[Sequence[Path]], np.ndarray]  # files to probab
 
 
 def contenders(model: Wildcat, name: str, size: int, scratch: Path) -> dict[str, Contender]:
-    predictor = Predictor(model, Settings(CLASSES, True, (size,), (size,)), precision="auto")
+    predictor = Predictor(model, InferenceSettings(CLASSES, True, (size,), (size,)), precision="auto")
     exported = in_openvino(predictor, scratch)
     net = peers.network(name).eval()
     peers.load_ours(net, model.state_dict())
 
     def ours(predictor: Predictor, files: Sequence[Path]) -> np.ndarray:
-        found = list(predictor.stream(items_of(files), multi_maps=False))
+        found = list(predictor.stream(image_items(files), multi_maps=False))
         assert all(len(prediction.points) == len(CLASSES) for prediction in found)
         return np.stack([prediction.probabilities for prediction in found])
 
@@ -59,17 +60,17 @@ def in_parts(contender: Contender, files: Sequence[Path], count: int) -> Callabl
 
 
 def settle_norms(model: Wildcat, files: Sequence[Path]) -> None:
-    """Give BatchNorm the statistics of pictures, and residual blocks a small part in the sum, as training does: else a
+    """Give BatchNorm the statistics of images, and residual blocks a small part in the sum, as training does: else a
     deep network of random weights multiplies rounding."""
     for module in model.modules():
         if isinstance(module, Bottleneck):
             nn.init.constant_(module.bn3.weight, 0.2)
-    pictures = np.stack([warp(np.asarray(Image.open(file).convert("RGB")), 224) for file in files])
+    images = np.stack([warp(np.asarray(Image.open(file).convert("RGB")), 224) for file in files])
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # the mean over what it sees, not a moving one
     with torch.no_grad():
-        model.train()(model.normalize(torch.from_numpy(pictures).permute(0, 3, 1, 2)))
+        model.train()(model.normalize(torch.from_numpy(images).permute(0, 3, 1, 2)))
     model.eval()
 
 

@@ -1,10 +1,10 @@
-"""Faults of prediction: `wildcat predict` and `wildcat batch` are killed at random moments; the same command goes on.
+"""Faults of prediction: `wildcat predict` and `wildcat batch` are killed at random moments; the same command resumes.
 
     python -m benchmarks.prediction_faults             # 50 kills of a batch and 20 of predict: about 8 minutes
     python -m benchmarks.prediction_faults --smoke     # 3 kills of predict, nothing written
 
 - predict: SIGKILL while a folder is predicted into every format; the command begins anew.
-- batch: SIGKILL of the process that started Ray; the command goes on with what is not written.
+- batch: SIGKILL of the process that started Ray; the command resumes with what is not written.
 - worker: SIGKILL of a process that reads a part; nobody does anything.
 
 After each kill every file that has its name must be whole: those of predict byte for byte as an undisturbed run writes
@@ -34,18 +34,18 @@ import torch
 
 from benchmarks.batch import at_work
 from benchmarks.forked import Forked, Row, shown, told_of, write
-from wildcat.batch import ATTEMPTS, ERRORS, PREDICTIONS
+from wildcat.apps.batch.driver import ATTEMPTS, ERRORS, PREDICTIONS
 from wildcat.config import TrainConfig
-from wildcat.data import open_dataset
-from wildcat.train import train
+from wildcat.data.registry import open_dataset
+from wildcat.training.launch import train
 
 FORMATS = "json,csv,overlay,mask,yolo,voc,label-studio,cvat"
-PICTURES, PART = 240, 4
+IMAGES, PART = 240, 4
 WORKERS_KILLED = 3  # in one batch
 
 
 class Place:
-    """A run, pictures, and what an undisturbed prediction says of them."""
+    """A run, images, and what an undisturbed prediction says of them."""
 
     def __init__(self, place: Path, seed: int) -> None:
         self.place, self.random = place, random.Random(seed)
@@ -54,16 +54,16 @@ class Place:
             **settings, num_maps=2, image_size=64, score_sizes=[192], epochs=1, batch_size=4, workers=0
         )
         self.run = train(config, place / "run")
-        self.pictures = place / "pictures"
-        self.pictures.mkdir()
-        drawn = open_dataset(f"synthetic:count={PICTURES // 10},size=64", "train")
+        self.images = place / "images"
+        self.images.mkdir()
+        drawn = open_dataset(f"synthetic:count={IMAGES // 10},size=64", "train")
         for index in range(len(drawn)):
-            drawn.image(index).save(self.pictures / f"{index:03}.png")
-        (self.pictures / "broken.png").write_bytes(b"")  # one that cannot be read
+            drawn.image(index).save(self.images / f"{index:03}.png")
+        (self.images / "broken.png").write_bytes(b"")  # one that cannot be read
         self.many = place / "many"
         self.many.mkdir()
-        for number in range(PICTURES):
-            (self.many / f"{number:03}.png").hardlink_to(self.pictures / f"{number % len(drawn):03}.png")
+        for number in range(IMAGES):
+            (self.many / f"{number:03}.png").hardlink_to(self.images / f"{number % len(drawn):03}.png")
         (self.many / "broken.png").write_bytes(b"")
         self.number = 0
         self.whole = self.fresh()
@@ -89,7 +89,7 @@ class Place:
             [
                 "predict",
                 str(self.run),
-                str(self.pictures),
+                str(self.images),
                 "--out",
                 str(out),
                 "--formats",
@@ -144,7 +144,7 @@ def wrong_rows(place: Place, out: Path, complete: bool) -> str:
     rows = [row for file in (out / PREDICTIONS).glob("*.parquet") for row in pq.ParquetFile(file).read().to_pylist()]
     twice = [name for name, number in Counter(row["file"] for row in rows).items() if number > 1]
     if twice:
-        return f"{len(twice)} pictures twice"
+        return f"{len(twice)} images twice"
     if other := [row["file"] for row in rows if row != place.rows.get(row["file"])]:
         return f"{len(other)} rows differ"
     if complete:
@@ -164,7 +164,7 @@ def written(out: Path) -> int:
 
 def batches(place: Place, count: int) -> Iterator[Row]:
     """The process that started Ray is killed, again and again, until a batch comes to its end."""
-    parts = -(-(PICTURES + 1) // PART)
+    parts = -(-(IMAGES + 1) // PART)
     done = 0
     while done < count:
         out, pending = place.fresh(), list[tuple[str, str]]()
@@ -198,7 +198,7 @@ def workers(place: Place, count: int) -> Iterator[Row]:
     while done < count:
         out, found = place.fresh(), list[str]()
         process = place.batch(out)
-        parts = PICTURES // PART
+        parts = IMAGES // PART
         for after in sorted(place.random.choices(range(parts), k=min(WORKERS_KILLED, count - done))):
             if process.until(lambda: written(out) >= after and bool(at_work(out)), pause=0.005):  # noqa: B023
                 with contextlib.suppress(ProcessLookupError, IndexError):  # it ended meanwhile; nobody is at work now

@@ -1,11 +1,11 @@
-"""What stands around the trunk in the other runtimes: ours from pixels to predictions, against the bare trunk.
+"""What stands around the backbone in the other runtimes: ours from pixels to predictions, against the bare backbone.
 
-python -m benchmarks.runtimes            a small trunk and small pictures, nothing written
+python -m benchmarks.runtimes            a small backbone and small images, nothing written
 python -m benchmarks.runtimes --full     lite0 and ResNet-50 at 320 and 448 px
 
-Ours goes from 8-bit pixels of decoded and resized pictures to probabilities, class maps and points: normalisation,
-trunk, head, pooling and what a predictor does with them. The peer is the trunk alone, cut out of the same exported
-file, in the same runtime with the same threads and precision, for one size of input, on inputs normalised beforehand.
+Ours goes from 8-bit pixels of decoded and resized images to probabilities, class maps and points: normalisation,
+backbone, head, pooling and what a predictor does with them. The peer is the backbone alone, cut out of the same
+exported file, in the same runtime with the same threads and precision, for one size of input, on inputs normalised beforehand.
 """
 
 from __future__ import annotations
@@ -23,30 +23,29 @@ import torch
 from onnx import utils
 
 from benchmarks.common import OURS, Report, options, scratch_folder, take_turns
-from wildcat.export import export
-from wildcat.exported import ExportedNetwork
-from wildcat.fusion import read
-from wildcat.inference import Precision
+from wildcat.export.network import ExportedNetwork
+from wildcat.export.open import open_network
+from wildcat.export.write import export
 from wildcat.model import create_model
-from wildcat.predict import Predictor
-from wildcat.prediction import Settings
-from wildcat.sessions import open_network
-from wildcat.signal_stack import kept_signal_stack
+from wildcat.multiscale import read
+from wildcat.runs.settings import InferenceSettings
+from wildcat.system.devices import Precision
+from wildcat.system.signal_stack import keep_signal_stack
 
 COMPUTING: tuple[tuple[str, Precision], ...] = (("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"))
 CLASSES = tuple(f"class {c}" for c in range(20))
 
 
-def cut_trunk(whole: Path, trunk: Path, shape: tuple[int, ...]) -> None:
+def cut_backbone(whole: Path, backbone: Path, shape: tuple[int, ...]) -> None:
     """The graph of an exported file up to the features, for inputs of one shape."""
     (head,) = [node for node in onnx.load(whole).graph.node if "class_maps" in node.output]
-    utils.extract_model(whole, trunk, ["images"], [head.input[0]], check_model=False)
-    model = onnx.load(trunk)
+    utils.extract_model(whole, backbone, ["images"], [head.input[0]], check_model=False)
+    model = onnx.load(backbone)
     for dimension, side in zip(model.graph.input[0].type.tensor_type.shape.dim, shape, strict=True):
         dimension.dim_value = side
     del model.graph.value_info[:]
     model.graph.output[0].type.tensor_type.ClearField("shape")
-    onnx.save(model, trunk)
+    onnx.save(model, backbone)
 
 
 def bare(runtime: str, precision: Precision, file: Path, images: npt.NDArray[np.float32]) -> Callable[[], Any]:
@@ -61,7 +60,7 @@ def bare(runtime: str, precision: Precision, file: Path, images: npt.NDArray[np.
         return lambda: session.run(None, {"images": images})
     hint = {"fp32": "f32", "bf16": "bf16"}[precision]
     settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
-    with kept_signal_stack():
+    with keep_signal_stack():
         request = openvino.Core().compile_model(str(file), "CPU", settings).create_infer_request()
     return lambda: request.infer({"images": images}, share_inputs=True, share_outputs=True)
 
@@ -89,15 +88,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         torch.manual_seed(0)
         model = create_model(backbone, num_classes=len(CLASSES), num_maps=8, pretrained=False)
         with scratch_folder() as folder:
-            whole, trunk = Path(folder) / "whole.onnx", Path(folder) / "trunk.onnx"
-            export(Predictor(model, Settings(CLASSES, True, sizes, sizes)), whole)
+            whole, net = Path(folder) / "whole.onnx", Path(folder) / "backbone.onnx"
+            export(model, InferenceSettings(CLASSES, True, sizes, sizes), whole)
             for size in sizes:
                 pixels = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
                 images = model.normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2)).contiguous().numpy()
-                cut_trunk(whole, trunk, images.shape)
+                cut_backbone(whole, net, images.shape)
                 for runtime, precision in COMPUTING:
                     network = open_network(whole, runtime, precision)
-                    calls = {OURS: ours(network, pixels), "trunk alone": bare(runtime, precision, trunk, images)}
+                    calls = {OURS: ours(network, pixels), "backbone alone": bare(runtime, precision, net, images)}
                     times = take_turns(calls, turns)
                     work = f"{runtime} {precision}, {backbone}, {size} px, batches of {batch}"
                     report.compare(work, times, unit="images/s", per=batch, goal=">= 0.9")

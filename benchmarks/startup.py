@@ -1,4 +1,4 @@
-"""From the start of the process to its end: help, and one picture through the embedded classifier.
+"""From the start of the process to its end: help, and one image through the embedded classifier.
 
 python -m benchmarks.startup            one run each, nothing written
 python -m benchmarks.startup --full     five runs each
@@ -17,7 +17,7 @@ from benchmarks.common import OURS, Report, options, photographs, scratch_folder
 
 def seconds(*arguments: str | Path) -> float:
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "wildcat.cli", *map(str, arguments)], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "wildcat", *map(str, arguments)], check=True, capture_output=True)
     return time.perf_counter() - start
 
 
@@ -25,10 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = options(__doc__, arguments)
     report = Report("startup", chosen)
     with scratch_folder() as folder:
-        (picture,) = photographs(1, Path(folder))
+        (image,) = photographs(1, Path(folder))
         commands = {
             "wildcat --help": (("--help",), "<= 0.7"),
-            "wildcat predict imagenet one.jpg": (("predict", "imagenet", picture, "--out", Path(folder) / "o"), "<= 3"),
+            "wildcat predict imagenet one.jpg": (("predict", "imagenet", image, "--out", Path(folder) / "o"), "<= 3"),
         }
         for work, (command, goal) in commands.items():
             if chosen.full:

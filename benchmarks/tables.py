@@ -27,24 +27,24 @@ TITLES = {
     "train": "Training, a whole step with its data",
     "compiled": "Training with torch.compile",
     "predict": "Prediction, a folder to scores and points",
-    "runtimes": "Exported files, from pixels to predictions, against the trunk alone",
+    "runtimes": "Exported files, from pixels to predictions, against the backbone alone",
     "maps": "Heatmaps of all classes",
     "pooling": "Pooling, forward and backward",
-    "crf": "Dense CRF, pictures of 500 x 375 pixels",
+    "crf": "Dense CRF, images of 500 x 375 pixels",
     "startup": "Start of the command",
     "growth": "Growth",
 }
 
 # What stands between a result and its goal, or explains a figure that surprises.
 NOTES = {
-    "maps": """torchcam's CAM, without gradients, also takes one pass of the trunk, and no method takes less: what is
+    "maps": """torchcam's CAM, without gradients, also takes one pass of the backbone, and no method takes less: what is
 to gain there is a faster pass (filters with BatchNorm and activation inside, in bf16, in OpenVINO). What is left is
 that pass, and then resizing.""",
-    "runtimes": """What ours does besides the trunk: normalisation, head, pooling and copies between arrays.""",
+    "runtimes": """What ours does besides the backbone: normalisation, head, pooling and copies between arrays.""",
     "pooling": """"memory" reads the maps once: the least that any pooling must do. Ours also selects, and its backward
 pass writes a gradient for each cell; all of the head is under 1 % of a training step.""",
-    "growth": "Pictures and px: cost for each, divided by that of the smallest; 1 is linear.",
-    "crf": """From probabilities and picture to labels, lattice included; memory is what a process holds more than
+    "growth": "Images and px: cost for each, divided by that of the smallest; 1 is linear.",
+    "crf": """From probabilities and image to labels, lattice included; memory is what a process holds more than
 before.""",
 }
 
@@ -137,14 +137,14 @@ def page() -> str:
             continue
         kinds = {"startup": lambda r: listed(r, "goal"), "growth": lambda r: listed(r, "growth"), "crf": refined}
         table = kinds.get(name, compared)
-        picture = [f"![growth](images/{PLOT.name})", ""] if name == "growth" else []
+        image = [f"![growth](images/{PLOT.name})", ""] if name == "growth" else []
         note = ["", NOTES[name]] if name in NOTES else []
-        parts.append("\n".join([f"## {title}", "", machine(rows[0]), "", *picture, *table(rows), *note]) + "\n")
+        parts.append("\n".join([f"## {title}", "", machine(rows[0]), "", *image, *table(rows), *note]) + "\n")
     return "\n".join(parts)
 
 
 def plot(rows: list[Row]) -> None:
-    """Cost against the number of pictures, classes, maps and pixels."""
+    """Cost against the number of images, classes, maps and pixels."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -152,10 +152,10 @@ def plot(rows: list[Row]) -> None:
     from matplotlib import pyplot
 
     panels = {
-        "pictures": "ms each, without the network",
-        "classes": "ms a picture, training",
-        "maps per class": "ms a picture, training",
-        "px": "ms a picture, prediction",
+        "images": "ms each, without the network",
+        "classes": "ms an image, training",
+        "maps per class": "ms an image, training",
+        "px": "ms an image, prediction",
     }
     figure, axes = pyplot.subplots(1, len(panels), figsize=(12, 2.8), layout="constrained")
     for axis, (what, unit) in zip(axes, panels.items(), strict=True):
@@ -163,7 +163,7 @@ def plot(rows: list[Row]) -> None:
         points = [(int(match[1]), value) for match, value in found if match]
         axis.plot(*zip(*points, strict=True), "o-", color="#164c92")
         axis.set(xlabel="side of the input, px" if what == "px" else what, ylabel=unit, ylim=(0, None))
-        if what in ("pictures", "classes"):
+        if what in ("images", "classes"):
             axis.set_xscale("log")
     figure.savefig(PLOT, metadata={"Date": None})
     pyplot.close(figure)

@@ -3,10 +3,10 @@
     python -m benchmarks.train            seconds, nothing written
     python -m benchmarks.train --full     ResNet-50 at 448 px, batch 16, M 8; lite0 at 320 px
 
-Ours is `wildcat.train.train` itself; the peer trains in a process of its own, in turns of a few steps each. A turn
+Ours is `wildcat.train` itself; the peer trains in a process of its own, in turns of a few steps each. A turn
 starts its readers anew on both sides. `benchmarks/peers.py` says what of the authors' code was restated. The plain loop
-is the same network of timm, loss, pictures and optimizer without what this project adds: default memory format, single
-precision, default SGD, pictures decoded at each step, default allocator. First weights, order, flips and learning rates
+is the same network of timm, loss, images and optimizer without what this project adds: default memory format, single
+precision, default SGD, images decoded at each step, default allocator. First weights, order, flips and learning rates
 are the same, so both loss curves are too, but for rounding: "loss" is the difference of a step's loss. The ResNet
 starts from random weights with the last BatchNorm of each block at 0 (Goyal et al. 2017): without this, a change of the
 weights by 1e-6 moves the losses of the first 20 steps by per cents, whatever the precision.
@@ -27,13 +27,13 @@ from torch.utils.data import DataLoader
 
 from benchmarks import peers
 from benchmarks.common import OURS, Report, options, scratch_folder, voc_folder
-from wildcat import train as training
 from wildcat.config import TrainConfig
-from wildcat.data import open_dataset
-from wildcat.loading import EpochSampler, TrainingPictures
+from wildcat.data.registry import open_dataset
+from wildcat.data.transforms import random_view
 from wildcat.losses import multi_label_loss
 from wildcat.model import create_model
-from wildcat.transforms import random_view
+from wildcat.training import launch as training
+from wildcat.training.data import EpochSampler, TrainDataset
 
 
 def order(count: int, used: int, seed: int, epoch: int) -> list[int]:
@@ -51,7 +51,7 @@ def peer_process(pipe: Any, kind: str, settings: dict[str, Any], count: int, wei
     net = peers.network(config.backbone, 20, config.num_maps)
     peers.load_ours(net, torch.load(weights, weights_only=True))
     rates = [
-        {"params": net.trunk.parameters(), "lr": config.lr * config.backbone_lr_factor},
+        {"params": net.net.parameters(), "lr": config.lr * config.backbone_lr_factor},
         {"params": net.classifier.parameters(), "lr": config.lr},
     ]
     optimizer = torch.optim.SGD(rates, momentum=config.momentum, weight_decay=config.weight_decay)
@@ -65,15 +65,15 @@ def peer_process(pipe: Any, kind: str, settings: dict[str, Any], count: int, wei
             flips = [random_view(np.random.default_rng((config.seed, epoch, index))).flip for index in indices]
             files = [dataset.samples[index].path for index in indices]
             labels = np.stack([dataset.samples[index].labels for index in indices])
-            pictures = peers.Pictures(
+            dataset_images = peers.Images(
                 files, labels, flips, config.image_size, example.backbone.mean, example.backbone.std
             )
-            batches: Any = peers.loader(pictures, config.batch_size)
+            batches: Any = peers.loader(dataset_images, config.batch_size)
         else:
             keys = [(epoch, index) for index in indices]
-            pictures = TrainingPictures(dataset, config)
+            dataset_images = TrainDataset(dataset, config)
             batches = DataLoader(
-                pictures, config.batch_size, sampler=keys, num_workers=1, multiprocessing_context="fork"
+                dataset_images, config.batch_size, sampler=keys, num_workers=1, multiprocessing_context="fork"
             )
         for images, targets in batches:
             if kind != "official":

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from wildcat.formats import FORMATS, write_predictions
-from wildcat.prediction import Prediction, Settings
+from wildcat.formats.write import FORMATS, write_predictions
+from wildcat.prediction.result import Prediction
+from wildcat.runs.settings import InferenceSettings
 
 PAGE = Path(__file__).with_suffix(".md")
 CLASSES = ("dog", "cat", "sofa")
@@ -18,36 +19,36 @@ HEAD = """\
 
 <!-- Written by docs/formats.py: change that, not this. -->
 
-`wildcat predict RUN PICTURES --out found --formats json,coco,...` writes any of these side by side, picture by picture:
-memory does not grow. Files of all pictures get their names when they are whole, so an interrupted run leaves none that
+`wildcat predict RUN IMAGES --out found --formats json,coco,...` writes any of these side by side, image by image:
+memory does not grow. Files of all images get their names when they are whole, so an interrupted run leaves none that
 is not.
 
-Below is one picture, `in/park/rex.jpg`, 60 x 40 pixels, of three classes, from `wildcat predict RUN in --out found`.
+Below is one image, `in/park/rex.jpg`, 60 x 40 pixels, of three classes, from `wildcat predict RUN in --out found`.
 
-- **Names** are those of the pictures, from the folder that was given, or from the deepest folder that holds all that
-  was given. Pictures that differ in suffix only are numbered (`rex`, `rex-2`); a name never leaves the output folder.
-- **Classes** in annotations are the predicted ones, from `--threshold` (0.5) on. A picture may have none.
-- **Boxes** are those of the regions of masks: connected parts of at least 0.1 % of the picture. Masks are refined with
+- **Names** are those of the images, from the folder that was given, or from the deepest folder that holds all that
+  was given. Images that differ in suffix only are numbered (`rex`, `rex-2`); a name never leaves the output folder.
+- **Classes** in annotations are the predicted ones, from `--threshold` (0.5) on. An image may have none.
+- **Boxes** are those of the regions of masks: connected parts of at least 0.1 % of the image. Masks are refined with
   `--crf`.
-- **Points** are in pixels of the upright picture; pixel i covers i to i + 1.
+- **Points** are in pixels of the upright image; pixel i covers i to i + 1.
 """
 
 # To who corrects what is proposed.
 ADVICE = """\
 Begin with the points: they are right far more often than masks, and one click moves a wrong one. Where masks are
-wanted, write them with `--crf`, which moves their edges to those of the picture, so that less is left to correct."""
+wanted, write them with `--crf`, which moves their edges to those of the image, so that less is left to correct."""
 
 # title, and what is to be known
 SECTIONS = {
     "json": (
         "JSON lines",
         """\
-An object per picture. Scores are in per cent, all classes, the highest first. `--json FILE` writes the same to a file
+An object per image. Scores are in per cent, all classes, the highest first. `--json FILE` writes the same to a file
 of any name, and `--json -` prints it as it comes, and nothing else, for other programs; neither needs `--out`:
-`wildcat predict RUN PICTURES --json - | jq -c '[.file, .predicted[].class]'`.""",
+`wildcat predict RUN IMAGES --json - | jq -c '[.file, .predicted[].class]'`.""",
     ),
-    "csv": ("CSV", "A row per picture, a column per class, in per cent."),
-    "overlay": ("Overlay", "The picture with a heatmap and a point for each predicted class, to look at."),
+    "csv": ("CSV", "A row per image, a column per class, in per cent."),
+    "overlay": ("Overlay", "The image with a heatmap and a point for each predicted class, to look at."),
     "mask": (
         "Mask",
         """\
@@ -59,18 +60,18 @@ and only here, the most probable class appears even where it is below the thresh
         "COCO",
         """\
 `dataset.json` is what tools import and `COCO(...)` opens; the three results are for `COCO.loadRes`: boxes, masks (run
-lengths) and points (as key points). Pictures and classes count from 1. Needs `pip install 'wildcat-wsl[coco]'`.""",
+lengths) and points (as key points). Images and classes count from 1. Needs `pip install 'wildcat-wsl[coco]'`.""",
     ),
     "yolo": (
         "YOLO",
         """\
-Class, centre and size, as shares of the picture. Put the pictures under `images/` with the names that `train.txt`
+Class, centre and size, as shares of the image. Put the images under `images/` with the names that `train.txt`
 lists.""",
     ),
     "voc": (
         "PASCAL VOC",
         """\
-Masks and boxes in the layout of a year of VOCdevkit: put the pictures into `JPEGImages`, and VOC's readers read it.
+Masks and boxes in the layout of a year of VOCdevkit: put the images into `JPEGImages`, and VOC's readers read it.
 `labels.txt` names the values of the masks.""",
     ),
     "label-studio": (
@@ -79,10 +80,10 @@ Masks and boxes in the layout of a year of VOCdevkit: put the pictures into `JPE
 Make a project with the labelling interface of `labels.xml`, and import `tasks.json`: tags, points and brush masks come
 as predictions.
 
-Pictures are looked for in Label Studio's local files: `/data/local-files/?d=park/rex.jpg`, where `d=` is the path from
+Images are looked for in Label Studio's local files: `/data/local-files/?d=park/rex.jpg`, where `d=` is the path from
 a root. Start Label Studio with `LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true` and with the root, such as
 `LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT=/home/me/photos`, and give the project a source storage of the type "Local
-files" whose folder is below the root. `--image-prefix` says where pictures are if they are elsewhere: in a
+files" whose folder is below the root. `--image-prefix` says where images are if they are elsewhere: in a
 folder of the root (`'/data/local-files/?d=2024/in'`), or a server (`https://host/photos`).
 
 {ADVICE}""",
@@ -90,7 +91,7 @@ folder of the root (`'/data/local-files/?d=2024/in'`), or a server (`https://hos
     "cvat": (
         "CVAT",
         f"""\
-Make a task of the same pictures with the labels of `labels.json` (the "Raw" tab), and upload `annotations.xml` as "CVAT
+Make a task of the same images with the labels of `labels.json` (the "Raw" tab), and upload `annotations.xml` as "CVAT
 for images 1.1": tags, points and masks.
 
 {ADVICE}""",
@@ -103,7 +104,7 @@ def prediction(file: Path) -> Prediction:
     y, x = np.mgrid[:8, :12] + 0.5
     maps = [np.exp(-((x - cx) ** 2 + (y - 4.5) ** 2) / 4) * height for cx, height in ((3.5, 4), (6.5, -1), (9.5, 3))]
     grey = Image.new("RGB", (60, 40), (200, 200, 200))
-    settings = Settings(CLASSES, True, (384,), (384,))
+    settings = InferenceSettings(CLASSES, True, (384,), (384,))
     probabilities = np.array([0.97, 0.031, 0.62], np.float32)
     class_maps = np.stack(maps).astype(np.float32)
     return Prediction(str(file), grey.size, settings, probabilities, class_maps, None, lambda: grey)

@@ -1,7 +1,7 @@
 """Make the screenshots of the documentation, of the report and the web page: python -m docs.screenshots RUN [OUT].
 
 RUN is a model trained on the synthetic data, such as runs/quickstart/run; `make screenshots` trains it first. The
-report shows drawn pictures. The page shows the embedded ImageNet classifier and scikit-learn's two photographs (CC-BY
+report shows synthetic images. The page shows the embedded ImageNet classifier and scikit-learn's two photographs (CC-BY
 2.0, by danielle jaouich and Ronnie Jones).
 """
 
@@ -13,15 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.browser import DESKTOP, PHONE, chromium, page
-from wildcat.report import write_report
+from tests.apps.browser import DESKTOP, PHONE, chromium, page
+from wildcat.apps.report.build import write_report
 
 IMAGES = Path(__file__).parent / "images"
 REPORT = {  # file -> size, dark, the part of the page at the top
     "report.jpg": (DESKTOP, False, "main"),
-    "report-pictures.jpg": (DESKTOP, False, "pictures"),
+    "report-images.jpg": (DESKTOP, False, "images"),
     "report-dark.jpg": (DESKTOP, True, "classes"),
-    "report-phone.jpg": (PHONE, False, "pictures"),
+    "report-phone.jpg": (PHONE, False, "images"),
 }
 PAGE = {  # file -> size, dark, task
     "page.jpg": (DESKTOP, False, "point"),
@@ -35,10 +35,10 @@ def shoot(tab: Any, file: Path) -> None:
     print(file)
 
 
-def shoot_report(browser: Any, run: Path, out: Path, title: str, pictures: int) -> None:
+def shoot_report(browser: Any, run: Path, out: Path, title: str, images: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.html"
-        write_report(run, report, title=title, most_pictures=pictures)
+        write_report(run, report, title=title, max_images=images)
         for name, (size, dark, part) in REPORT.items():
             with page(browser, size, dark=dark) as tab:
                 tab.goto(report.as_uri())
@@ -52,7 +52,7 @@ def shoot_report(browser: Any, run: Path, out: Path, title: str, pictures: int) 
 @contextmanager
 def served(run: str) -> Iterator[str]:
     """The address of a run's page."""
-    command = [sys.executable, "-u", "-m", "wildcat.cli", "serve", run, "--port", "0"]
+    command = [sys.executable, "-u", "-m", "wildcat", "serve", run, "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
@@ -62,17 +62,17 @@ def served(run: str) -> Iterator[str]:
 
 
 def drawn(tab: Any, before: str | None = None) -> str:
-    """Wait until another picture than ``before`` is shown and nothing is under way; its address."""
+    """Wait until another image than ``before`` is shown and nothing is under way; its address."""
     tab.wait_for_function(
         """before => {
-            const picture = document.querySelector('#picture img');
-            return picture && picture.src !== before && [...document.images].every(image => image.complete);
+            const image = document.querySelector('#image img');
+            return image && image.src !== before && [...document.images].every(image => image.complete);
         }""",
         arg=before,
     )
     tab.wait_for_function("!document.querySelector('.wrap.generating, .wrap.translucent, .eta-bar')")
     tab.wait_for_timeout(500)  # what fades in
-    return str(tab.get_attribute("#picture img", "src"))
+    return str(tab.get_attribute("#image img", "src"))
 
 
 def shoot_page(browser: Any, run: str, out: Path) -> None:
@@ -88,10 +88,10 @@ def shoot_page(browser: Any, run: str, out: Path) -> None:
                 shoot(tab, out / name)
 
 
-def main(run: str, out: str | Path = IMAGES, *, title: str = "Quickstart", pictures: int = 240) -> None:
+def main(run: str, out: str | Path = IMAGES, *, title: str = "Quickstart", images: int = 240) -> None:
     Path(out).mkdir(parents=True, exist_ok=True)
     with chromium() as browser:
-        shoot_report(browser, Path(run), Path(out), title, pictures)
+        shoot_report(browser, Path(run), Path(out), title, images)
         shoot_page(browser, "imagenet", Path(out))
 
 

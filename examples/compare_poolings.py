@@ -1,8 +1,8 @@
-"""Train the same model with different poolings and compare them on pictures held out of the training set.
+"""Train the same model with different poolings and compare them on images held out of the training set.
 
-python examples/compare_poolings.py folder:my_pictures runs/poolings --seeds 0 1 2
+python examples/compare_poolings.py folder:my_images runs/poolings --seeds 0 1 2
 
-The score is mAP, or accuracy where a picture has one class. Differences smaller than the spread over seeds say nothing:
+The score is mAP, or accuracy where an image has one class. Differences smaller than the spread over seeds say nothing:
 give several.
 """
 
@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from wildcat import TrainConfig, load
-from wildcat.evaluate import evaluate
-from wildcat.train import train
+from wildcat.evaluation.scoring import evaluate
+from wildcat.training.launch import train
 
 POOLINGS = {
     "max": {"pooling": "max", "num_maps": 1},

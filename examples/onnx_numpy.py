@@ -1,4 +1,4 @@
-"""Classes and points of a picture from an exported file, with NumPy, Pillow and ONNX Runtime alone.
+"""Classes and points of an image from an exported file, with NumPy, Pillow and ONNX Runtime alone.
 
 wildcat export imagenet --format onnx --out imagenet.onnx
 python examples/onnx_numpy.py imagenet.onnx dog.jpg
@@ -12,11 +12,11 @@ import onnxruntime
 from PIL import Image, ImageOps
 
 
-def main(file: str, picture: str) -> None:
-    """Print the five most probable classes with their points, in pixels of the upright picture."""
+def main(file: str, source: str) -> None:
+    """Print the five most probable classes with their points, in pixels of the upright image."""
     session = onnxruntime.InferenceSession(file)
     about = json.loads(session.get_modelmeta().custom_metadata_map["wildcat"])
-    image = ImageOps.exif_transpose(Image.open(picture)).convert("RGB")
+    image = ImageOps.exif_transpose(Image.open(source)).convert("RGB")
     found = {}
     for size in {about["score_sizes"][0], about["map_sizes"][0]}:  # the square is warped, the aspect is not kept
         pixels = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR), np.float32) / 255
@@ -32,5 +32,5 @@ def main(file: str, picture: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", metavar="FILE", help="an exported model, .onnx")
-    parser.add_argument("picture", metavar="PICTURE")
+    parser.add_argument("image", metavar="IMAGE")
     main(**vars(parser.parse_args()))

@@ -8,15 +8,15 @@ from torch.nn.functional import multilabel_soft_margin_loss
 from torch.utils.data import DataLoader, TensorDataset
 
 import wildcat
-from wildcat.predict import Predictor, Settings
-from wildcat.transforms import warp
+from wildcat.data.transforms import warp
+from wildcat.prediction.predictor import InferenceSettings, Predictor
 
 SIZE, EPOCHS = 96, 3
 torch.manual_seed(0)
 
-# Any tensors will do: uint8 pictures (N, 3, H, W) and labels (N, C) of 0 and 1.
+# Any tensors will do: uint8 images (N, 3, H, W) and labels (N, C) of 0 and 1.
 drawn = wildcat.open_dataset("synthetic:count=32,size=96", "train")
-pictures = torch.stack([torch.from_numpy(warp(drawn.image(i), SIZE)).permute(2, 0, 1) for i in range(len(drawn))])
+images = torch.stack([torch.from_numpy(warp(drawn.image(i), SIZE)).permute(2, 0, 1) for i in range(len(drawn))])
 labels = torch.from_numpy(drawn.labels > 0).float()
 
 model = wildcat.create_model("lite0", num_classes=len(drawn.classes), num_maps=4, kmax=0.2, kmin=0.2, alpha=0.7)
@@ -27,17 +27,17 @@ optimizer = torch.optim.AdamW(
 for epoch in range(EPOCHS):
     model.train()
     total = 0.0
-    for batch, target in DataLoader(TensorDataset(pictures, labels), batch_size=8, shuffle=True):
+    for batch, target in DataLoader(TensorDataset(images, labels), batch_size=8, shuffle=True):
         out = model(model.normalize(batch))  # out.scores are logits (N, C); out.class_maps (N, C, h, w)
         loss = multilabel_soft_margin_loss(out.scores, target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         total += loss.item() * len(batch)
-    print(f"epoch {epoch + 1}: loss {total / len(pictures):.3f}")
+    print(f"epoch {epoch + 1}: loss {total / len(images):.3f}")
 
 # From here on it is a model like any other: scores, points and masks in pixels of the original.
-predictor = Predictor(model, Settings(drawn.classes, multi_label=True, score_sizes=(SIZE,), map_sizes=(SIZE,)))
+predictor = Predictor(model, InferenceSettings(drawn.classes, multi_label=True, score_sizes=(SIZE,), map_sizes=(SIZE,)))
 found = predictor(drawn.image(0))
 for c in found.candidates():
     name = drawn.classes[c]

@@ -1,8 +1,8 @@
-"""Pre-annotate pictures in COCO's format, and say which ones a person should look at first.
+"""Pre-annotate images in COCO's format, and say which ones a person should look at first.
 
-python examples/preannotate_coco.py runs/mine pictures --out annotations
+python examples/preannotate_coco.py runs/mine images --out annotations
 
-`annotations/coco/` loads into any tool that reads COCO; `annotations/first.txt` names the pictures by how unsure the
+`annotations/coco/` loads into any tool that reads COCO; `annotations/first.txt` names the images by how unsure the
 model is of them.
 """
 
@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from wildcat import Prediction, load
-from wildcat.formats import write_predictions
-from wildcat.predict import Failure, items_of
+from wildcat.formats.write import write_predictions
+from wildcat.prediction.items import Failure, image_items
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("run")
-parser.add_argument("pictures", type=Path, help="a folder")
+parser.add_argument("images", type=Path, help="a folder")
 parser.add_argument("--out", type=Path, default=Path("annotations"))
 parser.add_argument("--threshold", type=float, default=0.5)
-parser.add_argument("--crf", action="store_true", help="masks that follow the outlines of the picture")
+parser.add_argument("--crf", action="store_true", help="masks that follow the outlines of the image")
 arguments = parser.parse_args()
 
 unsure: dict[str, float] = {}
@@ -36,15 +36,15 @@ def noted(found: Iterable[Prediction | Failure]) -> Iterator[Prediction | Failur
 
 
 predictor = load(arguments.run)
-files = sorted(file for file in arguments.pictures.rglob("*") if file.is_file())
+files = sorted(file for file in arguments.images.rglob("*") if file.is_file())
 failures = write_predictions(
-    noted(predictor.stream(items_of(files), on_error="yield", multi_maps=False)),
+    noted(predictor.stream(image_items(files), on_error="yield", multi_maps=False)),
     arguments.out,
     ["coco"],
     predictor.settings.classes,
-    root=arguments.pictures,
+    root=arguments.images,
     threshold=arguments.threshold,
     crf=arguments.crf,
 )
 (arguments.out / "first.txt").write_text("\n".join(sorted(unsure, key=unsure.__getitem__)) + "\n")
-print(f"{len(unsure)} pictures: {arguments.out}", *(f"skipped: {failure.message}" for failure in failures), sep="\n")
+print(f"{len(unsure)} images: {arguments.out}", *(f"skipped: {failure.message}" for failure in failures), sep="\n")

@@ -1,11 +1,11 @@
 """Points that prompt a segmenter such as Segment Anything, learnt from tags alone.
 
-python examples/prompt_points.py runs/mine pictures/*.jpg --out prompts.json
+python examples/prompt_points.py runs/mine images/*.jpg --out prompts.json
 
-For each picture and class found: `point_coords` (K, 2), x and y in pixels, and `point_labels` (K,), 1 on the object and
+For each image and class found: `point_coords` (K, 2), x and y in pixels, and `point_labels` (K,), 1 on the object and
 0 beside it, as SamPredictor takes them:
 
-    sam.set_image(picture)
+    sam.set_image(image)
     masks, scores, _ = sam.predict(np.array(prompt["point_coords"]), np.array(prompt["point_labels"]))
 """
 
@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from wildcat import Prediction, load
-from wildcat.predict import items_of
-from wildcat.transforms import cell_centres
+from wildcat.data.transforms import cell_centres
+from wildcat.prediction.items import image_items
 
 
 def prompt(found: Prediction, c: int, others: list[int]) -> dict[str, object]:
@@ -40,18 +40,18 @@ def prompt(found: Prediction, c: int, others: list[int]) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help='a run\'s folder, or "imagenet"')
-    parser.add_argument("pictures", nargs="+")
+    parser.add_argument("images", nargs="+")
     parser.add_argument("--out", default="prompts.json")
     parser.add_argument("--threshold", type=float, default=0.5)
     arguments = parser.parse_args()
 
-    pictures = []
-    for found in load(arguments.run).stream(items_of(arguments.pictures), multi_maps=False):
+    images = []
+    for found in load(arguments.run).stream(image_items(arguments.images), multi_maps=False):
         classes = found.candidates(arguments.threshold)
         prompts = [prompt(found, c, [other for other in classes if other != c]) for c in classes]
-        pictures.append({"image": found.name, "width": found.size[0], "height": found.size[1], "prompts": prompts})
-    Path(arguments.out).write_text(json.dumps(pictures, indent=2))
-    print(f"{sum(len(one['prompts']) for one in pictures)} prompts for {len(pictures)} pictures: {arguments.out}")
+        images.append({"image": found.name, "width": found.size[0], "height": found.size[1], "prompts": prompts})
+    Path(arguments.out).write_text(json.dumps(images, indent=2))
+    print(f"{sum(len(one['prompts']) for one in images)} prompts for {len(images)} images: {arguments.out}")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
     python -m experiments.exports RUN --data voc07:DIR --scored voc12:DIR
 
-Each format is written, as `wildcat export RUN --format FORMAT --check PICTURES` does, of RUN and of a ResNet-50 with
-random weights and as many classes, compared on the first pictures of a data set's scoring split; then RUN is scored in
-each runtime as `wildcat evaluate --runtime` does, and in the half precision that `wildcat predict` takes on processors
+Each format is written, as `wildcat export RUN --format FORMAT --check IMAGES` does, of RUN and of a ResNet-50 with
+random weights and as many classes, compared on the first images of a dataset's scoring split; then RUN is scored in
+each runtime as `wildcat evaluate --runtime` does, and in the half precision that `wildcat predict` takes on CPUs
 with matrix units. The folder of the run is only read.
 """
 
@@ -17,14 +17,14 @@ from pathlib import Path
 import torch
 
 from experiments.ledger import RESULTS, label_of
-from wildcat.data import default_splits, open_dataset
-from wildcat.evaluate import evaluate
-from wildcat.export import SUFFIX, export
-from wildcat.exportable import OUTPUTS
+from wildcat.data.registry import default_splits, open_dataset
+from wildcat.evaluation.scoring import evaluate
+from wildcat.export.graph import OUTPUTS
+from wildcat.export.write import SUFFIX, export
 from wildcat.model import create_model
-from wildcat.predict import Predictor
-from wildcat.runs import load
-from wildcat.runtimes import load as load_file
+from wildcat.prediction.loading import load
+from wildcat.prediction.loading import load as load_file
+from wildcat.prediction.predictor import Predictor
 
 FORMATS = {"onnx": "ONNX", "openvino": "OpenVINO", "torch": "torch.export"}
 SCORES = {
@@ -43,18 +43,18 @@ def random_resnet(like: Predictor, backbone: str, size: int) -> Predictor:
     return Predictor(model, settings)
 
 
-def differences(name: str, predictor: Predictor, pictures: Sequence[Path], folder: Path) -> list[str]:
+def differences(name: str, predictor: Predictor, images: Sequence[Path], folder: Path) -> list[str]:
     """A row per format; the files stay in the folder."""
     rows = []
     for form, shown in FORMATS.items():
-        made = export(predictor, folder / f"{name}{SUFFIX[form]}", form, pictures)
+        made = export(predictor.model, predictor.settings, folder / f"{name}{SUFFIX[form]}", form, images)
         rows.append(f"| {name} | {shown} | " + " | ".join(f"{made.differences[key]:.1e}" for key in OUTPUTS) + " |")
         print(rows[-1])
     return rows
 
 
 def scores(predictor: Predictor, data: str) -> dict[str, str]:
-    """The headline scores that the data set allows."""
+    """The headline scores that the dataset allows."""
     found = evaluate(predictor, data, tasks=["classification", "pointing", "segmentation"])
     values = {name: found.get(task, {}).get(key) for name, (task, key) in SCORES.items()}
     return {name: f"{value:.3f}" for name, value in values.items() if value is not None}
@@ -63,26 +63,26 @@ def scores(predictor: Predictor, data: str) -> dict[str, str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--data", required=True, metavar="SPEC", help="data set whose pictures are compared on")
-    parser.add_argument("--scored", required=True, metavar="SPEC", help="data set that is scored in each runtime")
-    parser.add_argument("--pictures", type=int, default=16, help="of them, the first (default: 16)")
+    parser.add_argument("--data", required=True, metavar="SPEC", help="dataset whose images are compared on")
+    parser.add_argument("--scored", required=True, metavar="SPEC", help="dataset that is scored in each runtime")
+    parser.add_argument("--images", type=int, default=16, help="of them, the first (default: 16)")
     parser.add_argument("--backbone", default="resnet50", help="of the model with random weights")
-    parser.add_argument("--size", type=int, default=448, help="at which it reads pictures")
+    parser.add_argument("--size", type=int, default=448, help="at which it reads images")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of exports.md")
     chosen = parser.parse_args(arguments)
     dataset = open_dataset(chosen.data, default_splits(chosen.data)[1])
-    pictures = [sample.path for sample in dataset.samples[: chosen.pictures] if sample.path is not None]
+    images = [sample.path for sample in dataset.samples[: chosen.images] if sample.path is not None]
     with tempfile.TemporaryDirectory() as scratch:
         folder, predictor = Path(scratch), load(chosen.run, "cpu")
-        rows = differences(chosen.run.name, predictor, pictures, folder)
-        rows += differences(chosen.backbone, random_resnet(predictor, chosen.backbone, chosen.size), pictures, folder)
+        rows = differences(chosen.run.name, predictor, images, folder)
+        rows += differences(chosen.backbone, random_resnet(predictor, chosen.backbone, chosen.size), images, folder)
         file = folder / f"{chosen.run.name}.onnx"  # which --runtime opens in either
         reading = {
             "PyTorch": predictor,
-            "PyTorch, trunk in bf16": load(chosen.run, "cpu", precision="bf16"),
+            "PyTorch, backbone in bf16": load(chosen.run, "cpu", precision="bf16"),
             "ONNX Runtime": load_file(file, "onnx"),
             "OpenVINO": load_file(file, "openvino"),
-            "OpenVINO, trunk in bf16": load_file(file, "openvino", "bf16"),
+            "OpenVINO, backbone in bf16": load_file(file, "openvino", "bf16"),
         }
         scored = {runtime: scores(each, chosen.scored) for runtime, each in reading.items()}
     kind = chosen.data.partition(":")[0], chosen.scored.partition(":")[0]
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "## Exported files",
         "",
         f"Largest differences from PyTorch (single precision, in units of the largest value, or of 1) on "
-        f"{len(pictures)} pictures of {label_of(chosen.data)} {dataset.split}, at each size that the model reads. "
+        f"{len(images)} images of {label_of(chosen.data)} {dataset.split}, at each size that the model reads. "
         f"`{chosen.backbone}` has random weights. Written by",
         "",
         f"    python -m experiments.exports {chosen.run.name} {given}",

@@ -1,13 +1,13 @@
-"""Where masks of the embedded ImageNet classifier have their background: fitted on masks of VOC's training pictures.
+"""Where masks of the embedded ImageNet classifier have their background: fitted on masks of VOC's training images.
 
     python -m experiments.imagenet_background --data voc07:DIR voc12:DIR
 
 The classifier has learnt no background, and the constant that suits models trained on tags of several classes gives it
 masks that are too large. Its 1,000 classes have no masks either; VOC's have, and many of its classes are groups of
-ImageNet's (dogs of 118 breeds). A picture counts if the group of its most probable class is among its true labels; its
+ImageNet's (dogs of 118 breeds). An image counts if the group of its most probable class is among its true labels; its
 mask is then the class's against all else. The constant is the one of `wildcat.masks.GRIDS` with the highest mean of the
-IoUs of object and background on the training splits of all data sets together; the scoring splits only show what it
-brings. `wildcat/runs.py` holds the constant; imagenet_background.md says what was measured, and
+IoUs of object and background on the training splits of all datasets together; the scoring splits only show what it
+brings. `wildcat/prediction/loading.py` holds the constant; imagenet_background.md says what was measured, and
 `python -m experiments.ledger` puts it into README.md of this folder.
 """
 
@@ -22,13 +22,15 @@ import numpy.typing as npt
 import torch
 
 from experiments.ledger import RESULTS, label_of
-from wildcat.data import Dataset, default_splits, open_dataset
-from wildcat.evaluate import items_of, with_masks
+from wildcat.data import Dataset
+from wildcat.data.registry import default_splits, open_dataset
+from wildcat.evaluation.background import with_masks
 from wildcat.masks import Background, fit_background
 from wildcat.metrics import ConfusionMatrix, mean_iou
-from wildcat.predict import Predictor
-from wildcat.prediction import Prediction
-from wildcat.runs import load
+from wildcat.prediction.items import dataset_items
+from wildcat.prediction.loading import load
+from wildcat.prediction.predictor import Predictor
+from wildcat.prediction.result import Prediction
 
 GROUPS = {  # class of VOC -> places in wildcat/imagenet_classes.txt
     "aeroplane": [404, 895],
@@ -57,9 +59,9 @@ Case = tuple[Prediction, npt.NDArray[np.uint8]]  # of the class alone, and 1 whe
 
 
 def cases(predictor: Predictor, dataset: Dataset) -> Iterator[Case]:
-    """The pictures whose most probable class is of a group that is truly there."""
+    """The images whose most probable class is of a group that is truly there."""
     dataset = with_masks(dataset)
-    for index, prediction in enumerate(predictor.stream(items_of(dataset), multi_maps=False)):
+    for index, prediction in enumerate(predictor.stream(dataset_items(dataset), multi_maps=False)):
         best = prediction.candidates()[0]
         group = GROUP_OF.get(best)
         truth = dataset.mask(index)
@@ -94,7 +96,7 @@ def measure(specs: Sequence[str]) -> str:
     )
     best, score = fit_background("threshold", as_fitted([*chain(*fitted_on.values())]), 1, mean_iou)
     counts = ", ".join(f"{len(found)} of {name}" for name, found in fitted_on.items())
-    lines = ["| scored on | pictures | background | mIoU | mIoU CRF |", "|---|---|---|---|---|"]
+    lines = ["| scored on | images | background | mIoU | mIoU CRF |", "|---|---|---|---|---|"]
     for name, found in scored_on.items():
         for background in (Background(), best):
             plain, refined = (100 * miou(found, background, crf) for crf in (False, True))
@@ -102,8 +104,8 @@ def measure(specs: Sequence[str]) -> str:
     given = " ".join(f"{spec.partition(':')[0]}:DIR/{label_of(spec)}" for spec in specs)
     return (
         f"## Masks of the embedded ImageNet classifier\n\n"
-        f"Fitted on training pictures ({counts}): background {best}, mIoU {100 * score:.1f} there. Mean IoU of object "
-        f"and background, over pictures whose most probable class is truly there. Written by\n\n"
+        f"Fitted on training images ({counts}): background {best}, mIoU {100 * score:.1f} there. Mean IoU of object "
+        f"and background, over images whose most probable class is truly there. Written by\n\n"
         f"    python -m experiments.imagenet_background --data {given}\n\n" + "\n".join(lines) + "\n"
     )
 
@@ -111,7 +113,7 @@ def measure(specs: Sequence[str]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--data", nargs="+", required=True, metavar="SPEC", help="data sets with VOC's classes and masks"
+        "--data", nargs="+", required=True, metavar="SPEC", help="datasets with VOC's classes and masks"
     )
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of imagenet_background.md")
     chosen = parser.parse_args(arguments)

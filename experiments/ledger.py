@@ -96,13 +96,13 @@ def short_commit(name: str) -> str:
 
 
 def label_of(spec: str) -> str:
-    """The data set's folder name without the path to it, which belongs to one machine."""
+    """The dataset's folder name without the path to it, which belongs to one machine."""
     kind, _, path = spec.partition(":")
     return Path(path).name or kind
 
 
 def processor() -> str:
-    """Name of the processor."""
+    """Name of the CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

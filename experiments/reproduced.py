@@ -7,7 +7,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from wildcat.reproduce.tables import comparison, data_name, verdicts
+from wildcat.apps.reproduce.tables import comparison, data_name, verdicts
 
 HERE = Path(__file__).resolve().parent
 
@@ -69,7 +69,7 @@ def section(results: Path) -> str:
 
 
 PREFACE = """Kept by `python -m experiments.ledger reproduced DIR` from what `wildcat reproduce` wrote to DIR. The
-paper's figures are those of ResNet-101 at 448 px on the full data sets: what can be compared is how rows differ."""
+paper's figures are those of ResNet-101 at 448 px on the full datasets: what can be compared is how rows differ."""
 
 
 def part_of(file: Path) -> str:
@@ -82,7 +82,7 @@ def part_of(file: Path) -> str:
     parts = [
         f"### {values['title']} ({values['data']}, {recipe['backbone']}, {recipe['image_size']} px)",
         f"`{values['command']}`",
-        f"Scored on {values['data']} {values['split']}, {values['images']:,} pictures; commit {values['commit']}; "
+        f"Scored on {values['data']} {values['split']}, {values['images']:,} images; commit {values['commit']}; "
         f"{len(runs)} runs of {seconds / 60:.1f} min; {machine['cores']} cores, {machine['processor']}.",
         f"![{values['title']}]({drawing.relative_to(HERE).as_posix()})" if drawing.exists() else "",
         comparison(values),

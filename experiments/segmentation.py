@@ -1,17 +1,17 @@
-"""Masks of several methods on the same trunk and budget, in one table.
+"""Masks of several methods on the same backbone and budget, in one table.
 
     python -m experiments.segmentation --data voc07:DIR voc12:DIR --wildcat RUN --background-class RUN \\
         --average RUN --max RUN
 
 Methods: WILDCAT; WILDCAT trained with a background class; average pooling, whose maps are CAM's; max pooling; and
 Grad-CAM (package grad-cam) on the networks of WILDCAT and of average pooling. The runs differ in their pooling alone; a
-run that is not given has no row. All methods read a picture at the run's map sizes and mirrored, and the classes that
+run that is not given has no row. All methods read an image at the run's map sizes and mirrored, and the classes that
 may appear are those predicted from the run's own scores. Maps become masks by the same code (`wildcat.masks`); the
 background's constant is fitted for each row on the masks of the run's training split, and the same constant is used
-with and without CRF and on every data set. The runs' folders are only read.
+with and without CRF and on every dataset. The runs' folders are only read.
 
-Grad-CAM is of the pooled score with respect to the trunk's features. The package keeps the positive part and stretches
-it to [0, 1] for each size and mirror image, before these are averaged; maps of the other methods are averaged first.
+Grad-CAM is of the pooled score with respect to the backbone's features. The package keeps the positive part and
+stretches it to [0, 1] for each size and mirror image, before these are averaged; maps of the other methods are averaged first.
 Behind the features the network is linear but for the pooling, and the gradient's mean over positions is the class's
 filter times a constant: so Grad-CAM's map is the class map without its bias, whatever the pooling.
 
@@ -39,29 +39,32 @@ from torch import nn
 from tqdm import tqdm
 
 from experiments.ledger import RESULTS, label_of, processor, short_commit
-from wildcat.checkpoint import WEIGHTS, read_run
-from wildcat.data import Dataset, default_splits, open_dataset
+from wildcat.data import Dataset
+from wildcat.data.registry import default_splits, open_dataset
+from wildcat.data.transforms import warp
 from wildcat.errors import WildcatError
-from wildcat.evaluate import MaskScore, items_of, read_masks, with_classes, with_masks
-from wildcat.files import write_atomically
-from wildcat.fusion import fuse_maps
+from wildcat.evaluation.background import read_masks, with_masks
+from wildcat.evaluation.scoring import MaskScore, with_classes
 from wildcat.masks import MODES, Background, fit_background
 from wildcat.metrics import mean_iou
-from wildcat.predict import Item, Prediction, Predictor
-from wildcat.runs import load
-from wildcat.transforms import warp
+from wildcat.multiscale import fuse_maps
+from wildcat.prediction.items import Item, dataset_items
+from wildcat.prediction.loading import load
+from wildcat.prediction.predictor import Prediction, Predictor
+from wildcat.runs.folder import WEIGHTS, read_run
+from wildcat.system.files import write_atomically
 
 Row = dict[str, Any]
 
 
 class PooledScores(nn.Module):
-    """The network as Grad-CAM takes it: from pictures to scores. Its trunk gives features and learns nothing."""
+    """The network as Grad-CAM takes it: from images to scores. Its backbone gives features and learns nothing."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
         model.backbone.requires_grad_(False)
-        # Gradients begin at the features: behind them the trunk is not gone through a second time.
+        # Gradients begin at the features: behind them the backbone is not gone through a second time.
         model.backbone.register_forward_hook(lambda module, inputs, features: features.requires_grad_())
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -81,7 +84,7 @@ class GradCAMPredictor(Predictor):
                 yield replace(prediction, class_maps=self.maps(cam, prediction))
 
     def maps(self, cam: GradCAM, prediction: Prediction) -> np.ndarray:
-        """(C, size, size), size the largest map size; the mean over sizes and mirror image as in `wildcat.fusion`."""
+        """(C, size, size), size the largest map size; the mean over sizes and mirror as in `wildcat.multiscale`."""
         classes = prediction.candidates()
         targets = [ClassifierOutputTarget(c) for c in classes]
         image, views = prediction.image, []
@@ -130,22 +133,22 @@ def fitted(predictor: Predictor, run: Path, count: int | None) -> Iterator[tuple
     config = read_run(run).config
     split = config.train_split or default_splits(config.data)[0]
     dataset = first(with_masks(with_classes(open_dataset(config.data, split), predictor.settings.classes)), count)
-    pictures = list(read_masks(predictor, dataset))
+    images = list(read_masks(predictor, dataset))
     for mode in MODES:
         if mode != "class" or predictor.settings.background_class:
-            background, miou = fit_background(mode, pictures, len(dataset.classes), mean_iou)
+            background, miou = fit_background(mode, images, len(dataset.classes), mean_iou)
             yield background, 100 * miou, f"{label_of(config.data)} {split}, {len(dataset)} masks"
 
 
 def first(dataset: Dataset, count: int | None) -> Dataset:
-    """The first pictures, or all."""
+    """The first images, or all."""
     return dataset if count is None else dataset.subset(list(range(min(count, len(dataset)))))
 
 
 def score(predictor: Predictor, backgrounds: Sequence[Background], dataset: Dataset) -> list[dict[str, Any]]:
-    """The segmentation part of results.json for each background; a picture is read once."""
+    """The segmentation part of results.json for each background; an image is read once."""
     scores = [MaskScore(dataset, "predicted", crf=True) for _ in backgrounds]
-    stream = predictor.stream(items_of(dataset), multi_maps=False)
+    stream = predictor.stream(dataset_items(dataset), multi_maps=False)
     for index, prediction in enumerate(tqdm(stream, dataset.split, len(dataset), unit=" images", disable=None)):
         for background, kept in zip(backgrounds, scores, strict=True):
             settings = replace(prediction.settings, background=background)
@@ -154,7 +157,7 @@ def score(predictor: Predictor, backgrounds: Sequence[Background], dataset: Data
 
 
 def measure(method: Method, specs: Sequence[str], count: int | None, done: Sequence[Row]) -> Iterator[list[Row]]:
-    """The rows of a method that are not done yet, one data set after the other."""
+    """The rows of a method that are not done yet, one dataset after the other."""
     weights = hashlib.sha256((method.run / WEIGHTS).read_bytes()).hexdigest()[:10]
     predictor = method.open()
     found: list[tuple[Background, float, str]] = []
@@ -218,7 +221,7 @@ def write_rows(file: Path, rows: Sequence[Row]) -> None:
 
 
 def markdown(rows: Sequence[Row], command: str) -> str:
-    """The table: a row for each method and background, a pair of columns for each data set."""
+    """The table: a row for each method and background, a pair of columns for each dataset."""
     sets = list(dict.fromkeys((row["data"], row["split"], row["pictures"]) for row in rows))
     lines: dict[tuple[str, ...], dict[tuple[str, ...], Row]] = {}
     for row in rows:
@@ -226,8 +229,8 @@ def markdown(rows: Sequence[Row], command: str) -> str:
             row["data"], row["split"], row["pictures"]
         ] = row
     header = ["maps", "background"]
-    for data, split, pictures in sets:
-        header += [f"{data} {split} ({pictures})", "CRF"]
+    for data, split, images in sets:
+        header += [f"{data} {split} ({images})", "CRF"]
     text = ["| " + " | ".join([*header, "run", "commit"]) + " |", "|" + "---|" * (len(header) + 2)]
     for (method, background, run, _), scored in lines.items():
         some = next(iter(scored.values()))
@@ -248,11 +251,11 @@ Seeds of the runs: {seeds}. What each method is: `experiments/segmentation.py`. 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compute what is missing, keep each row, write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", required=True, metavar="SPEC", help="data sets with masks, kind:path")
+    parser.add_argument("--data", nargs="+", required=True, metavar="SPEC", help="datasets with masks, kind:path")
     runs = ("wildcat", "background-class", "average", "max")
     for name in runs:
         parser.add_argument(f"--{name}", type=Path, metavar="RUN", help="a run's folder")
-    parser.add_argument("--count", type=int, help="the first pictures of each data set alone, for a look")
+    parser.add_argument("--count", type=int, help="the first images of each dataset alone, for a look")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of segmentation.csv and segmentation.md")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Pictures that real folders hold and that readers trip over, made on the fly."""
+"""Images that real folders hold and that readers trip over, made on the fly."""
 
 import struct
 import zlib
@@ -37,7 +37,7 @@ def huge_png(path: Path, side: int) -> Path:
 
 
 def oriented(path: Path, orientation: int, upright: np.ndarray) -> Path:
-    """Store a picture turned so that its EXIF orientation makes it `upright` again; quality as the suffix allows."""
+    """Store an image turned so that its EXIF orientation makes it `upright` again; quality as the suffix allows."""
     stored = {
         1: lambda a: a,
         2: np.fliplr,
@@ -62,7 +62,7 @@ def oriented(path: Path, orientation: int, upright: np.ndarray) -> Path:
 
 
 def write_all(folder: Path) -> None:
-    """Write the mixed set of pictures GOOD and BAD."""
+    """Write the mixed set of images GOOD and BAD."""
     folder.mkdir(parents=True, exist_ok=True)
     rgb = photo()
     image = Image.fromarray(rgb)
@@ -80,5 +80,5 @@ def write_all(folder: Path) -> None:
     whole = (folder / "plain.jpg").read_bytes()
     (folder / "truncated.jpg").write_bytes(whole[: len(whole) * 2 // 3])
     (folder / "empty.jpg").touch()
-    (folder / "text.png").write_text("this is no picture\n")
+    (folder / "text.png").write_text("this is no image\n")
     huge_png(folder / "huge.png", 30_000)

@@ -1,4 +1,4 @@
-"""Settings: what is refused and how it is said, recipes, the way to JSON and back."""
+"""Settings: what is rejected and how it is said, recipes, the way to JSON and back."""
 
 import dataclasses
 import json
@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from wildcat import config as module
-from wildcat.config import TrainConfig, config_from_dict, read_json, read_recipe, recipe_names
+from wildcat.config import TrainConfig, config_from_dict, read_recipe, recipe_names
 from wildcat.errors import WildcatError
+from wildcat.system.files import read_json
 
 
 def one_line(error: pytest.ExceptionInfo[WildcatError]) -> str:
@@ -99,7 +100,7 @@ def test_bad_values_name_the_setting_the_value_and_what_is_allowed(name: str, va
         ("workers", 0),
         ("warmup_epochs", 0),
         ("pretrained", False),
-        ("weights", "trunk.pth"),
+        ("weights", "backbone.pth"),
     ],
 )
 def test_values_at_the_edge_of_what_is_allowed(name: str, value: Any) -> None:

@@ -109,19 +109,19 @@ def test_probabilities_sum_to_one_and_keep_the_order():
 @pytest.mark.parametrize("mode", MODES)
 def test_the_constant_is_the_best_of_the_grid(mode):
     rng = np.random.default_rng(1)
-    pictures = []
+    images = []
     for _ in range(6):
         truth = np.zeros((24, 30), np.uint8)
         truth[5:18, 6:20] = 2
         truth[0, :] = 255
         maps = torch.from_numpy(rng.normal(size=(4, 6, 6)) * 0.3).float()
         maps[1, 1:5, 1:4] += 2
-        pictures.append((maps, [1], truth))
-    best, score = fit_background(mode, pictures, 3, mean_iou)
+        images.append((maps, [1], truth))
+    best, score = fit_background(mode, images, 3, mean_iou)
     expected = []
     for constant in GRIDS[mode]:
         confusion = ConfusionMatrix(4)
-        for maps, allowed, truth in pictures:
+        for maps, allowed, truth in images:
             confusion.update(
                 label_map(strengths(maps, allowed, truth.shape, Background(mode, constant)), allowed), truth
             )
@@ -137,7 +137,7 @@ def test_bad_values_are_refused():
     for constant in (0, -1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="above 0"):
             Background("power", constant)
-    with pytest.raises(ValueError, match="no pictures with masks"):
+    with pytest.raises(ValueError, match="no images with masks"):
         fit_background("threshold", [], 3, mean_iou)
 
 

@@ -1,4 +1,4 @@
-"""The whole network: both architectures against plain linear algebra, folding, precision, graphs, what it refuses."""
+"""The whole network: both architectures against plain linear algebra, folding, precision, graphs, what it rejects."""
 
 import copy
 import re
@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from wildcat.backbones import Backbone, create_backbone, embedded_classifier
+from wildcat.backbones import Backbone, embedded_classifier
+from wildcat.backbones.factory import create_backbone
 from wildcat.errors import WildcatError
 from wildcat.model import NonFiniteMapsError, Wildcat, WildcatOutput, create_model, imagenet_classes, imagenet_model
 from wildcat.pooling import SpatialPool, create_pooling, spatial_pool
@@ -23,7 +24,7 @@ def apply(net: Any, images: Tensor) -> Tensor:
     return net(images)
 
 
-def toy_trunk(channels: int = 6) -> Backbone:
+def toy_backbone(channels: int = 6) -> Backbone:
     return Backbone(
         "toy",
         nn.Sequential(nn.Conv2d(3, channels, 3, stride=4, padding=1), nn.BatchNorm2d(channels), nn.ReLU()),
@@ -39,7 +40,9 @@ def toy_trunk(channels: int = 6) -> Backbone:
 
 def toy(architecture: Any = "a", num_maps: int = 1, pooling: Any = None, seed: int = 0) -> Wildcat:
     torch.manual_seed(seed)
-    return Wildcat(toy_trunk(), MultiMapTransfer(6, 5, num_maps), pooling or SpatialPool(0.2, 0.3, 0.7), architecture)
+    return Wildcat(
+        toy_backbone(), MultiMapTransfer(6, 5, num_maps), pooling or SpatialPool(0.2, 0.3, 0.7), architecture
+    )
 
 
 def images_of(count: int = 3, height: int = 20, width: int = 32, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -96,13 +99,13 @@ def test_it_trains_every_parameter() -> None:
             assert parameter.grad is not None and parameter.grad.any(), name
 
 
-def test_pixels_are_normalised_by_the_mean_and_std_of_the_trunk() -> None:
+def test_pixels_are_normalised_by_the_mean_and_std_of_the_backbone() -> None:
     pixels = torch.tensor([0, 255, 51], dtype=torch.uint8).reshape(1, 3, 1, 1)
     actual = toy().normalize(pixels).flatten()
     torch.testing.assert_close(actual, torch.tensor([-1.0, (1 - 0.25) / 0.25, 0.2 - 0.5]))
 
 
-def test_weights_hold_nothing_but_the_trunk_and_the_transfer() -> None:
+def test_weights_hold_nothing_but_the_backbone_and_the_transfer() -> None:
     model = toy()
     assert {key.partition(".")[0] for key in model.state_dict()} == {"backbone", "transfer"}
     other = toy(seed=1)
@@ -117,20 +120,20 @@ def test_weights_hold_nothing_but_the_trunk_and_the_transfer() -> None:
 def test_folding_changes_neither_scores_nor_class_maps(pooling: str) -> None:
     model = toy(num_maps=4, pooling=create_pooling(pooling)).double().eval()
     state = copy.deepcopy(model.state_dict())
-    folded = model.folded()
-    full, one = model(images_of(dtype=torch.float64)), folded(images_of(dtype=torch.float64))
+    merged = model.merged()
+    full, one = model(images_of(dtype=torch.float64)), merged(images_of(dtype=torch.float64))
     torch.testing.assert_close(one.scores, full.scores, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(one.class_maps, full.class_maps, rtol=1e-12, atol=1e-12)
     assert torch.equal(one.multi_maps, one.class_maps) and full.multi_maps.shape[1] == 20
-    assert (folded.num_maps, model.num_maps, folded.num_classes) == (1, 4, 5)
-    assert folded.backbone is model.backbone
+    assert (merged.num_maps, model.num_maps, merged.num_classes) == (1, 4, 5)
+    assert merged.backbone is model.backbone
     assert model.state_dict().keys() == state.keys()
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
 
 
 def test_folding_an_architecture_b_model_changes_nothing() -> None:
     model = toy("b").eval()
-    torch.testing.assert_close(model.folded()(images_of()), model(images_of()))
+    torch.testing.assert_close(model.merged()(images_of()), model(images_of()))
 
 
 # NaN and infinity
@@ -276,8 +279,8 @@ def photograph(name: str, size: int) -> Tensor:
     """A sample photograph of scikit-learn's, warped to a square: (1, 3, size, size) uint8."""
     from sklearn.datasets import load_sample_image
 
-    picture = Image.fromarray(load_sample_image(name)).resize((size, size), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
+    image = Image.fromarray(load_sample_image(name)).resize((size, size), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
 
 
 def test_the_embedded_classifier_knows_photographs_without_training(

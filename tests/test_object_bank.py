@@ -8,13 +8,13 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from wildcat.checkpoint import load_bank, save_bank
 from wildcat.errors import WildcatError
 from wildcat.metrics import average_precision
-from wildcat.object_bank import STRENGTHS, ObjectBank, fit_object_bank, representation
+from wildcat.multiscale import STRENGTHS, ObjectBank, fit_object_bank, representation
+from wildcat.runs.scales import load_bank, save_bank
 
 
-def told(labels: np.ndarray, noise: list[float], seed: int = 0, *, exclusive: bool = False) -> list[torch.Tensor]:
+def message(labels: np.ndarray, noise: list[float], seed: int = 0, *, exclusive: bool = False) -> list[torch.Tensor]:
     """Probabilities of one scale per noise: right on average, and the less so the more noise there is."""
     rng = np.random.default_rng(seed)
     logits = [torch.from_numpy(2.0 * (labels == 1) - 1 + n * rng.normal(size=labels.shape)) for n in noise]
@@ -49,7 +49,7 @@ def test_scores_are_linear_in_the_scores_of_all_scales() -> None:
 
 def test_each_class_is_scikit_learns_classifier_of_one_of_the_strengths() -> None:
     labels = multi_label()
-    scales = told(labels, [1.5, 2.5])
+    scales = message(labels, [1.5, 2.5])
     bank, _ = fit_object_bank(scales, labels, multi_label=True)
     found = bank.scores(scales, multi_label=True).numpy()
     inputs = representation(scales, multi_label=True).numpy()
@@ -64,16 +64,16 @@ def test_each_class_is_scikit_learns_classifier_of_one_of_the_strengths() -> Non
         assert min(candidates) < 1e-9
 
 
-def test_the_better_scale_weighs_more_and_new_pictures_gain() -> None:
+def test_the_better_scale_weighs_more_and_new_images_gain() -> None:
     labels, new = multi_label(seed=1), multi_label(seed=2)
-    bank, unseen = fit_object_bank(told(labels, [1.0, 4.0]), labels, multi_label=True)
+    bank, unseen = fit_object_bank(message(labels, [1.0, 4.0]), labels, multi_label=True)
     for c in range(4):
         assert abs(bank.weights[c, c]) > 2 * abs(bank.weights[c, 4 + c])
-    scales = told(new, [1.0, 4.0], seed=3)
+    scales = message(new, [1.0, 4.0], seed=3)
     combined = np.mean(average_precision(bank.scores(scales, multi_label=True), new))
     mean = np.mean(average_precision((scales[0] + scales[1]) / 2, new))
     assert combined > mean
-    # What cross-validation says of pictures not seen is about what new pictures show.
+    # What cross-validation says of images not seen is about what new images show.
     assert np.mean(average_precision(unseen, labels)) == pytest.approx(combined, abs=0.06)
 
 
@@ -87,9 +87,9 @@ def test_cross_validated_scores_do_not_flatter() -> None:
 
 def test_ignored_labels_do_not_count() -> None:
     labels = multi_label()
-    scales = told(labels, [2.0, 2.0])
+    scales = message(labels, [2.0, 2.0])
     changed = [scale.clone() for scale in scales]
-    for scale in changed:  # of class 0, the pictures that are ignored for it, in the columns of class 0
+    for scale in changed:  # of class 0, the images that are ignored for it, in the columns of class 0
         scale[torch.from_numpy(labels[:, 0] == 0), 0] = 0.99
     first, _ = fit_object_bank(scales, labels, multi_label=True)
     second, _ = fit_object_bank(changed, labels, multi_label=True)
@@ -100,7 +100,7 @@ def test_a_class_that_cannot_be_fitted_keeps_the_mean_of_its_own_scores() -> Non
     labels = multi_label()
     labels[:, 2] = -1
     labels[0, 2] = 1
-    scales = told(labels, [1.0, 2.0])
+    scales = message(labels, [1.0, 2.0])
     bank, _ = fit_object_bank(scales, labels, multi_label=True)
     assert bank.weights[2].tolist() == [0, 0, 0.5, 0, 0, 0, 0.5, 0] and bank.bias[2] == 0
 
@@ -108,21 +108,21 @@ def test_a_class_that_cannot_be_fitted_keeps_the_mean_of_its_own_scores() -> Non
 @pytest.mark.parametrize("classes", [2, 3])
 def test_classes_that_exclude_each_other(classes: int) -> None:
     labels = one_class(classes=classes)
-    bank, unseen = fit_object_bank(told(labels, [1.0, 3.0], exclusive=True), labels, multi_label=False)
+    bank, unseen = fit_object_bank(message(labels, [1.0, 3.0], exclusive=True), labels, multi_label=False)
     assert bank.weights.shape == (classes, 2 * classes) and unseen.shape == labels.shape
-    scales = told(labels, [1.0, 3.0], seed=5, exclusive=True)
+    scales = message(labels, [1.0, 3.0], seed=5, exclusive=True)
     right = [(s.numpy().argmax(1) == labels.argmax(1)).mean() for s in (*scales, bank.scores(scales, False))]
     assert right[2] >= max(right[:2]) - 0.01
     labels[labels[:, 0] == 1] = [-1, 1, -1][:classes]
     labels[0] = [1, -1, -1][:classes]
-    with pytest.raises(WildcatError, match="two held-out pictures of every class; one class has 1"):
+    with pytest.raises(WildcatError, match="two held-out images of every class; one class has 1"):
         fit_object_bank(scales, labels, multi_label=False)
 
 
 @pytest.mark.parametrize("exclusive", [False, True])
 def test_a_bank_is_kept_in_a_file(exclusive: bool, tmp_path: Path) -> None:
     labels = one_class() if exclusive else multi_label()
-    bank, _ = fit_object_bank(told(labels, [1.0, 2.0], exclusive=exclusive), labels, multi_label=not exclusive)
+    bank, _ = fit_object_bank(message(labels, [1.0, 2.0], exclusive=exclusive), labels, multi_label=not exclusive)
     save_bank(tmp_path, bank)
     kept = load_bank(tmp_path, labels.shape[1], 2)
     assert torch.equal(kept.weights, bank.weights) and torch.equal(kept.bias, bank.bias)
@@ -130,6 +130,6 @@ def test_a_bank_is_kept_in_a_file(exclusive: bool, tmp_path: Path) -> None:
 
 def test_same_seed_same_bank() -> None:
     labels = multi_label(100)
-    scales = told(labels, [1.0, 2.0])
+    scales = message(labels, [1.0, 2.0])
     (first, one), (second, two) = (fit_object_bank(scales, labels, multi_label=True, seed=3) for _ in range(2))
     assert torch.equal(first.weights, second.weights) and np.array_equal(one, two)

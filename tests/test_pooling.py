@@ -1,4 +1,4 @@
-"""Equations 1 to 3: a slow loop is the truth; gradients by hand and by finite differences; graphs; refused values."""
+"""Equations 1 to 3: a slow loop is the truth; gradients by hand and by finite differences; graphs; rejected values."""
 
 import math
 import re

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from tests.data import trees
-from wildcat.checkpoint import read_run
 from wildcat.config import TrainConfig, read_recipe, recipe_names
 from wildcat.losses import multi_class_loss, multi_label_loss
 from wildcat.pooling import class_wise_pool, spatial_pool
-from wildcat.train import train
+from wildcat.runs.folder import read_run
+from wildcat.training.launch import train
 
 CLASSES, MAPS, CHANNELS, STEPS = 5, 8, 12, 40
 
@@ -28,14 +28,14 @@ class _MeanWithoutItsGradient(torch.autograd.Function):
         return gradient.repeat_interleave(MAPS, dim=1)
 
 
-def loss_curve(criterion, scores, head_rate, trunk_rate, head_scale):
+def loss_curve(criterion, scores, head_rate, backbone_rate, head_scale):
     torch.manual_seed(0)
-    trunk = nn.Conv2d(3, CHANNELS, 3, padding=1).double()
+    backbone = nn.Conv2d(3, CHANNELS, 3, padding=1).double()
     head = nn.Conv2d(CHANNELS, CLASSES * MAPS, 1).double()
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.mul_(head_scale)
-    groups = [{"params": trunk.parameters(), "lr": trunk_rate}, {"params": head.parameters(), "lr": head_rate}]
+    groups = [{"params": backbone.parameters(), "lr": backbone_rate}, {"params": head.parameters(), "lr": head_rate}]
     optimizer = torch.optim.SGD(groups, momentum=0.9)
     images = torch.randn(8, 3, 7, 7, dtype=torch.float64)
     labels = torch.where(torch.rand(8, CLASSES) < 0.3, 1, -1)
@@ -43,7 +43,7 @@ def loss_curve(criterion, scores, head_rate, trunk_rate, head_scale):
         labels = 2 * nn.functional.one_hot(torch.randint(CLASSES, (8,)), CLASSES) - 1
     losses = []
     for _ in range(STEPS):
-        loss = criterion(scores(head(trunk(images).relu())), labels)
+        loss = criterion(scores(head(backbone(images).relu())), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -51,9 +51,9 @@ def loss_curve(criterion, scores, head_rate, trunk_rate, head_scale):
     return losses
 
 
-@pytest.mark.parametrize(("name", "head", "trunk"), [("voc07", 0.01, 0.001), ("mit67", 0.001, 0.0001)])
-def test_recipes_train_as_the_authors_code_does(name, head, trunk):
-    """`head` and `trunk` are the learning rates of the authors' scripts for this data set."""
+@pytest.mark.parametrize(("name", "head", "backbone"), [("voc07", 0.01, 0.001), ("mit67", 0.001, 0.0001)])
+def test_recipes_train_as_the_authors_code_does(name, head, backbone):
+    """`head` and `backbone` are the learning rates of the authors' scripts for this dataset."""
     recipe = TrainConfig(**read_recipe(name))
     assert recipe.num_maps == MAPS
 
@@ -64,13 +64,13 @@ def test_recipes_train_as_the_authors_code_does(name, head, trunk):
         return spatial_pool(class_wise_pool(maps, MAPS), recipe.kmax, recipe.kmin, recipe.alpha)
 
     criterion = multi_label_loss if name == "voc07" else multi_class_loss
-    official = loss_curve(criterion, official_scores, head, trunk, head_scale=1.0)
+    official = loss_curve(criterion, official_scores, head, backbone, head_scale=1.0)
     # Their score is half of Equation 3's, so the same function has a head of half the size.
     ours = loss_curve(criterion, our_scores, recipe.lr, recipe.lr * recipe.backbone_lr_factor, head_scale=0.5)
     assert ours == pytest.approx(official, rel=1e-9)
     gained = official[0] - official[-1]
     assert gained > 0.001 * official[0]
-    uncorrected = loss_curve(criterion, our_scores, head, trunk, head_scale=0.5)
+    uncorrected = loss_curve(criterion, our_scores, head, backbone, head_scale=0.5)
     assert uncorrected[0] - uncorrected[-1] < 0.9 * gained
 
 
@@ -87,7 +87,7 @@ DATA_OF |= {"scene15": "scene15", "scene15-mini": "scene15", "coco-mini": "coco"
 
 
 def tree(kind, path):
-    """A minimal data set of the kind; the specification."""
+    """A minimal dataset of the kind; the specification."""
     if kind in ("voc07", "voc12"):
         trees.voc(path, 2007 if kind == "voc07" else 2012)
     elif kind == "action12":
@@ -100,13 +100,13 @@ def tree(kind, path):
         for file, names in zip(files, lists, strict=True):
             trees.write(path / file, "\n".join(names) + "\n")
             for name in names:
-                trees.picture((path / "Images" if kind == "mit67" else path) / name)
+                trees.image((path / "Images" if kind == "mit67" else path) / name)
     return f"{kind}:{path}"
 
 
 @pytest.mark.parametrize("name", DATA_OF)
 def test_recipes_start_on_their_data(name, tmp_path):
-    """As they are, but for a small trunk, small pictures and one epoch."""
+    """As they are, but for a small backbone, small images and one epoch."""
     data = tree(DATA_OF[name], tmp_path / "data")
     small = {"backbone": "timm:test_resnet", "pretrained": False, "freeze_stages": 0, "image_size": 64, "epochs": 1}
     small |= {"batch_size": 2, "workers": 0, "precision": "fp32", "score_sizes": [], "map_sizes": []}

@@ -39,9 +39,9 @@ def test_it_is_a_linear_map_at_each_position_in_class_major_order(
             torch.testing.assert_close(actual[:, channel], expected)
             torch.testing.assert_close(actual.unflatten(1, (classes, num_maps))[:, c, m], expected)
 
-    folded = layer.folded()
-    assert (folded.num_classes, folded.num_maps) == (classes, 1)
-    torch.testing.assert_close(folded(x), class_wise_pool(actual, num_maps), rtol=1e-12, atol=1e-12)
+    merged = layer.merged()
+    assert (merged.num_classes, merged.num_maps) == (classes, 1)
+    torch.testing.assert_close(merged(x), class_wise_pool(actual, num_maps), rtol=1e-12, atol=1e-12)
 
 
 def test_filters_of_a_class_by_hand() -> None:
@@ -57,13 +57,13 @@ def test_filters_of_a_class_by_hand() -> None:
 def test_folding_keeps_type_and_mode_and_leaves_the_layer_alone() -> None:
     layer = layer_of(3, 2, 4).eval()
     before = copy.deepcopy(layer.state_dict())
-    folded = layer.folded()
-    assert folded.weight.dtype == torch.float64 and not folded.training
-    assert layer.train().folded().training
+    merged = layer.merged()
+    assert merged.weight.dtype == torch.float64 and not merged.training
+    assert layer.train().merged().training
     with torch.no_grad():
-        folded.weight.zero_()
+        merged.weight.zero_()
     assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items())
-    torch.testing.assert_close(layer.folded().folded().weight, layer.folded().weight)
+    torch.testing.assert_close(layer.merged().merged().weight, layer.merged().weight)
 
 
 @pytest.mark.parametrize(("classes", "num_maps"), [(0, 1), (3, 0), (-1, 2)])

@@ -1,7 +1,6 @@
 """Every setting of a run, and recipes that hold only what differs from the defaults. Free of PyTorch."""
 
 import dataclasses
-import json
 import math
 import reprlib
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from wildcat.errors import WildcatError, guess
 Regions = int | float | Literal["all"]
 
 # Settings that say how a run is carried out and not what it computes: they may change when it is continued.
-HOW = ("workers", "cache_gb", "accumulate", "shard", "save_minutes", "stall_minutes")
+RESUMABLE_SETTINGS = ("workers", "cache_gb", "accumulate", "shard", "save_minutes", "stall_minutes")
 
 
 def setting(default: Any, help: str) -> Any:  # noqa: A002 - argparse's word
@@ -28,16 +27,16 @@ def setting(default: Any, help: str) -> Any:  # noqa: A002 - argparse's word
 class TrainConfig:
     """Settings of ``wildcat train``; saved with the run, with every automatic choice resolved."""
 
-    data: str = setting("synthetic", "data set, kind:path (voc07:DIR, folder:DIR, tags:FILE.csv, synthetic, ...)")
-    train_split: str | None = setting(None, "split to train on; the data set's usual one unless given")
+    data: str = setting("synthetic", "dataset, kind:path (voc07:DIR, folder:DIR, tags:FILE.csv, synthetic, ...)")
+    train_split: str | None = setting(None, "split to train on; the dataset's usual one unless given")
     val_split: str | None = setting(None, "split to score after each epoch; it never chooses the epoch")
     val_fraction: float = setting(0.0, "share of the training split to hold out and score after each epoch")
-    on_bad_image: Literal["error", "skip"] = setting("error", "what to do when a picture cannot be read")
+    on_bad_image: Literal["error", "skip"] = setting("error", "what to do when an image cannot be read")
     difficult: Literal["positive", "ignore"] = setting("positive", "how labels of difficult objects count in the loss")
 
     backbone: str = setting("lite0", "lite0, lite1, lite2, resnet18 ... resnet152 or timm:NAME")
     pretrained: bool = setting(True, "start from ImageNet weights")
-    weights: str | None = setting(None, "file with the trunk's state dict, instead of the hub's")
+    weights: str | None = setting(None, "file with the backbone's state dict, instead of the hub's")
     output_stride: Literal[8, 16, 32] | None = setting(None, "input pixels per map cell, by dilation")
     num_maps: int = setting(4, "M, maps per class")
     pooling: Literal["wildcat", "weldon", "top", "llp", "max", "average", "lse"] = setting(
@@ -48,41 +47,41 @@ class TrainConfig:
     alpha: float = setting(0.7, "weight of the lowest regions")
     architecture: Literal["a", "b"] = setting("a", "a: pool the class maps; b: pool the features, then classify")
     solver: Literal["sgd", "svm"] = setting(
-        "sgd", "sgd: train the network; svm: linear SVMs on the averaged features of the frozen trunk"
+        "sgd", "sgd: train the network; svm: linear SVMs on the averaged features of the frozen backbone"
     )
     background_class: bool = setting(
-        False, "learn a further class that is in every picture: masks may have their background from its map"
+        False, "learn a further class that is in every image: masks may have their background from its map"
     )
-    freeze_stages: int = setting(0, "trunk stages, from the input, that do not learn; -1 for all")
-    freeze_batch_norm: bool = setting(False, "keep the trunk's BatchNorm layers as they are")
-    freeze_depthwise: bool = setting(False, "keep the trunk's depthwise filters as they are: faster on a CPU")
+    freeze_stages: int = setting(0, "backbone stages, from the input, that do not learn; -1 for all")
+    freeze_batch_norm: bool = setting(False, "keep the backbone's BatchNorm layers as they are")
+    freeze_depthwise: bool = setting(False, "keep the backbone's depthwise filters as they are: faster on a CPU")
 
-    image_size: int = setting(320, "side in pixels of the square that training pictures are warped to")
-    crop_area: float = setting(1.0, "smallest area of a random crop, as a share of the picture's; 1 for no crop")
-    epochs: int = setting(10, "passes over the training pictures")
-    batch_size: int = setting(16, "pictures per step, over all processes")
+    image_size: int = setting(320, "side in pixels of the square that training images are warped to")
+    crop_area: float = setting(1.0, "smallest area of a random crop, as a share of the image's; 1 for no crop")
+    epochs: int = setting(10, "passes over the training images")
+    batch_size: int = setting(16, "images per step, over all processes")
     accumulate: int = setting(1, "parts in which each process computes its share of a batch, to need less memory")
-    shard: bool = setting(False, "divide weights, gradients and momentum over the processes (FSDP), for large trunks")
+    shard: bool = setting(
+        False, "divide weights, gradients and momentum over the processes (FSDP), for large backbones"
+    )
     lr: float = setting(0.05, "learning rate of the head")
-    backbone_lr_factor: float = setting(0.1, "learning rate of the trunk, as a multiple of the head's")
+    backbone_lr_factor: float = setting(0.1, "learning rate of the backbone, as a multiple of the head's")
     momentum: float = setting(0.9, "momentum of SGD")
     weight_decay: float = setting(1e-4, "weight decay")
     schedule: Literal["constant", "step", "cosine"] = setting("cosine", "course of the learning rate")
     step_epochs: int = setting(10, "schedule step: epochs between divisions by 10")
     warmup_epochs: float = setting(0.0, "epochs over which the learning rate rises linearly from 0")
 
-    score_sizes: list[int] = setting([], "sides at which pictures are read for scores; image_size unless given")
-    map_sizes: list[int] = setting(
-        [], "sides at which pictures are read for points and masks; score_sizes unless given"
-    )
-    mirror: bool = setting(False, "read the mirrored picture too and average")
+    score_sizes: list[int] = setting([], "sides at which images are read for scores; image_size unless given")
+    map_sizes: list[int] = setting([], "sides at which images are read for points and masks; score_sizes unless given")
+    mirror: bool = setting(False, "read the mirrored image too and average")
 
     seed: int = setting(0, "seed of everything random")
     precision: Literal["auto", "fp32", "bf16"] = setting("auto", "bf16 where a short measurement finds it faster")
-    workers: int | None = setting(None, "processes that read pictures; chosen from the machine unless given")
-    cache_gb: float = setting(2.0, "gigabytes of memory for decoded pictures, each read once then; 0 for none")
+    workers: int | None = setting(None, "processes that read images; chosen from the machine unless given")
+    cache_gb: float = setting(2.0, "gigabytes of memory for decoded images, each read once then; 0 for none")
     save_minutes: float = setting(5.0, "minutes between saved states, beside the one after each epoch")
-    stall_minutes: float = setting(10.0, "minutes without a picture from the workers after which the run ends")
+    stall_minutes: float = setting(10.0, "minutes without an image from the workers after which the run ends")
 
     def __post_init__(self) -> None:
         """Reject values of another type, and values that no run can have.
@@ -93,7 +92,7 @@ class TrainConfig:
         for name, kind in get_type_hints(TrainConfig).items():
             value = getattr(self, name)
             if not _fits(value, kind):
-                raise WildcatError(f"{name} must be {told(kind)}; got {reprlib.repr(value)}")
+                raise WildcatError(f"{name} must be {describe_type(kind)}; got {reprlib.repr(value)}")
             if isinstance(value, float) and not math.isfinite(value):
                 raise WildcatError(f"{name} must be a finite number; got {value}")
         positive = (
@@ -162,14 +161,14 @@ def _fits(value: object, kind: Any) -> bool:
     return isinstance(value, (int, float) if kind is float else kind)
 
 
-def told(kind: Any) -> str:
+def describe_type(kind: Any) -> str:
     """A setting's type in words."""
     words = {int: "a whole number", float: "a number, e.g. 0.01", bool: "true or false", str: "text", NoneType: "null"}
     if get_origin(kind) is list:
         return "a list of whole numbers"
     if get_origin(kind) is Literal:
         return ", ".join(map(repr, get_args(kind)))
-    return " or ".join(told(choice) for choice in get_args(kind)) or words[kind]
+    return " or ".join(describe_type(choice) for choice in get_args(kind)) or words[kind]
 
 
 def _recipe_folder() -> Path:
@@ -205,18 +204,28 @@ def read_recipe(name_or_file: str) -> dict[str, Any]:
     return dict(values)
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object from a file.
+# Source: Table 1 for the pooling, Section 4 for what each published method is there. Regions (kmax) stay the recipe's.
+METHODS: dict[str, dict[str, Any]] = {
+    "wildcat": {"pooling": "wildcat", "architecture": "a", "solver": "sgd"},
+    "weldon": {"pooling": "weldon", "num_maps": 1, "architecture": "a", "solver": "sgd"},
+    "deepmil": {"pooling": "max", "num_maps": 1, "architecture": "a", "solver": "sgd"},
+    "top": {"pooling": "top", "num_maps": 1, "architecture": "a", "solver": "sgd"},
+    "llp": {"pooling": "llp", "num_maps": 1, "architecture": "a", "solver": "sgd"},
+    "pronet": {"pooling": "lse", "num_maps": 1, "architecture": "a", "solver": "sgd"},
+    "gap": {"pooling": "average", "num_maps": 1, "architecture": "b", "solver": "sgd"},
+    "features": {"pooling": "average", "num_maps": 1, "architecture": "a", "solver": "svm"},
+}
+
+
+def method_settings(name: str) -> dict[str, Any]:
+    """The settings of a method; they go before a recipe's.
 
     Raises:
-        WildcatError: if the file is missing or does not hold an object.
+        WildcatError: for a name that is not known.
+
+    >>> method_settings("deepmil")["pooling"]
+    'max'
     """
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise WildcatError(f"{file} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise WildcatError(f"{file} is not valid JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise WildcatError(f"{file} must hold a JSON object; got {type(values).__name__}")
-    return values
+    if name not in METHODS:
+        raise WildcatError(f"no method {name!r}{guess(name, METHODS)} (methods: {', '.join(METHODS)})")
+    return dict(METHODS[name])

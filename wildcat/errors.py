@@ -1,5 +1,7 @@
 """The one exception type for mistakes that a user can make and mend, and how its messages guess what was meant."""
 
+from __future__ import annotations
+
 import difflib
 from collections.abc import Iterable
 
@@ -20,3 +22,12 @@ def guess(value: str, known: Iterable[str], before: str = "") -> str:
     """
     close = difflib.get_close_matches(value, list(known), n=1)
     return f"; did you mean {before}{close[0]}?" if close else ""
+
+
+def check_choice(value: str, allowed: Iterable[str], what: str) -> None:
+    """Raise a WildcatError that lists what is allowed, and guesses what was meant, unless `value` is among it."""
+    allowed = list(allowed)
+    if value in allowed:
+        return
+    message = f"{what} {value!r} is unknown; allowed: {', '.join(allowed) or 'none'}"
+    raise WildcatError(message + guess(value, allowed))

@@ -23,7 +23,7 @@ GRIDS: dict[Mode, tuple[float, ...]] = {
 """The constants that :func:`fit_background` tries."""
 
 # Strengths s become probabilities for the CRF as (FLOOR + s) ** SHARPNESS. Strengths themselves are too flat to hold
-# against the CRF's neighbours, and too sure where a map is 0. On masks of training pictures sharpness 3 to 6 is best.
+# against the CRF's neighbours, and too sure where a map is 0. On masks of training images sharpness 3 to 6 is best.
 FLOOR, SHARPNESS = 0.1, 4
 
 
@@ -60,7 +60,7 @@ def normalized_maps(class_maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Upsample maps bilinearly to (H, W), drop what speaks against the class, divide each by its maximum.
 
     Class maps are evidence with a sign: scores are their means, and 0 is where a class is as likely as not. Stretching
-    from the minimum instead would make the background of a picture depend on its least likely pixel.
+    from the minimum instead would make the background of an image depend on its least likely pixel.
 
     Args:
         class_maps: (K, h, w), any unit.
@@ -80,7 +80,7 @@ def strengths(class_maps: Tensor, allowed: Sequence[int], size: tuple[int, int],
     Args:
         class_maps: (C, h, w), or (C + 1, h, w) with the background's map last for the mode "class".
         allowed: indices of the classes that may appear: those predicted, or those of the image labels.
-        size: (H, W) of the original picture.
+        size: (H, W) of the original image.
         background: mode and constant.
 
     Returns:
@@ -129,15 +129,15 @@ def label_map(scores: Tensor, allowed: Sequence[int]) -> npt.NDArray[np.unsigned
 
 def fit_background(
     mode: Mode,
-    pictures: Iterable[tuple[Tensor, Sequence[int], npt.NDArray[np.uint8]]],
+    images: Iterable[tuple[Tensor, Sequence[int], npt.NDArray[np.uint8]]],
     num_classes: int,
     mean_iou: Callable[[npt.NDArray[np.int64]], float],
 ) -> tuple[Background, float]:
-    """Choose the background's constant on masks of training pictures, never on those that are scored.
+    """Choose the background's constant on masks of training images, never on those that are scored.
 
     Args:
         mode: one of :data:`MODES`.
-        pictures: (class maps, allowed classes, true mask with 255 = void) of each.
+        images: (class maps, allowed classes, true mask with 255 = void) of each.
         num_classes: C, without background.
         mean_iou: of a confusion matrix (C + 1, C + 1), rows the truth.
 
@@ -145,13 +145,13 @@ def fit_background(
         The best background of :data:`GRIDS`, and its mean IoU.
 
     Raises:
-        ValueError: if there are no pictures.
+        ValueError: if there are no images.
     """
     candidates = [Background(mode, constant) for constant in GRIDS[mode]]
     labels = num_classes + 1
     confusions = np.zeros((len(candidates), labels, labels), dtype=np.int64)
     count = 0
-    for class_maps, allowed, truth in pictures:
+    for class_maps, allowed, truth in images:
         count += 1
         size = (truth.shape[0], truth.shape[1])
         valid = truth != 255
@@ -163,7 +163,7 @@ def fit_background(
             found = label_map(torch.cat([behind, unit[1:]]), allowed)[valid]
             confusion += np.bincount(rows + found, minlength=labels * labels).reshape(labels, labels)
     if not count:
-        raise ValueError("the background cannot be fitted: there are no pictures with masks")
+        raise ValueError("the background cannot be fitted: there are no images with masks")
     scores = [mean_iou(confusion) for confusion in confusions]
     best = int(np.argmax(scores))
     return candidates[best], scores[best]

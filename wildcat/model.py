@@ -1,4 +1,4 @@
-"""The network of Figure 2: trunk, multi-map transfer, class-wise pooling, spatial pooling."""
+"""The network of Figure 2: backbone, multi-map transfer, class-wise pooling, spatial pooling."""
 
 import copy
 from pathlib import Path
@@ -7,9 +7,13 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from wildcat.backbones import Backbone, create_backbone, embedded_classifier
+from wildcat.backbones import Backbone, embedded_classifier
+from wildcat.backbones.batchnorm_folding import with_folded_batchnorm
+from wildcat.backbones.factory import create_backbone
+from wildcat.backbones.inference import Bf16Backbone, bf16_pays, fuse
 from wildcat.errors import WildcatError
 from wildcat.pooling import LogSumExpPool, Regions, SpatialPool, class_wise_pool, create_pooling
+from wildcat.system.devices import PRECISIONS, Precision
 from wildcat.transfer import MultiMapTransfer
 
 
@@ -32,11 +36,11 @@ class NonFiniteMapsError(WildcatError):
 
 
 class Wildcat(nn.Module):
-    """Trunk + transfer + pooling.
+    """Backbone + transfer + pooling.
 
     Args:
-        backbone: the trunk.
-        transfer: from the trunk's channels to M * C maps.
+        backbone: the backbone.
+        transfer: from the backbone's channels to M * C maps.
         pooling: (N, C, h, w) -> (N, C).
         architecture: "a" pools the class maps (the paper's choice); "b" pools the features, then classifies, and its
             maps are the classifier applied at each position (the order of CAM; Table 5).
@@ -84,7 +88,7 @@ class Wildcat(nn.Module):
         """Scores and maps of normalised images.
 
         Args:
-            images: (N, 3, H, W), floating point, normalised with the trunk's mean and std.
+            images: (N, 3, H, W), floating point, normalised with the backbone's mean and std.
 
         Raises:
             NonFiniteMapsError: in training mode, if a class map holds NaN or infinity; a compiled graph does not look.
@@ -101,10 +105,10 @@ class Wildcat(nn.Module):
         scores = self.transfer(pooled[:, :, None, None]).flatten(1)  # (N, C)
         return WildcatOutput(_at_least_single(scores), class_maps, multi_maps)
 
-    def folded(self) -> "Wildcat":
-        """A model with the same scores and class maps whose M * C filters are folded into C; it shares the trunk."""
+    def merged(self) -> "Wildcat":
+        """A model with the same scores and class maps whose M * C filters are folded into C; it shares the backbone."""
         model = copy.copy(self)
-        model._modules = {**self._modules, "transfer": self.transfer.folded()}
+        model._modules = {**self._modules, "transfer": self.transfer.merged()}
         return model
 
 
@@ -152,9 +156,9 @@ def create_model(
     (torch.Size([1, 20]), torch.Size([1, 20, 2, 2]), torch.Size([1, 80, 2, 2]))
     """
     spatial = create_pooling(pooling, kmax, kmin, alpha)  # first: it is cheap and checks its arguments
-    trunk = create_backbone(backbone, pretrained=pretrained, weights=weights, output_stride=output_stride)
-    transfer = MultiMapTransfer(trunk.channels, num_classes, num_maps)
-    return Wildcat(trunk, transfer, spatial, architecture)
+    net = create_backbone(backbone, pretrained=pretrained, weights=weights, output_stride=output_stride)
+    transfer = MultiMapTransfer(net.channels, num_classes, num_maps)
+    return Wildcat(net, transfer, spatial, architecture)
 
 
 def imagenet_model(name: str = "lite0") -> tuple[Wildcat, tuple[str, ...]]:
@@ -174,3 +178,27 @@ def imagenet_model(name: str = "lite0") -> tuple[Wildcat, tuple[str, ...]]:
 def imagenet_classes() -> tuple[str, ...]:
     """The names of ImageNet's 1,000 classes, in the order that torchvision's and timm's classifiers share."""
     return tuple((Path(__file__).parent / "imagenet_classes.txt").read_text(encoding="utf-8").splitlines())
+
+
+def prepared(model: Wildcat, precision: Precision = "fp32") -> Wildcat:
+    """A model with the same head and a copy of the backbone for prediction, whose weights do not learn.
+
+    In single precision it computes the same but for the order of additions; in bf16 scores move by its rounding.
+
+    Args:
+        model: in evaluation mode; stays as it is.
+        precision: "auto" takes bf16 where :func:`bf16_pays`.
+
+    Raises:
+        ValueError: for another precision.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
+    backbone: nn.Module = with_folded_batchnorm(model.backbone)
+    if isinstance(backbone, Backbone):
+        fuse(backbone.net)
+    if precision == "bf16" or (precision == "auto" and bf16_pays(model.backbone)):
+        backbone = Bf16Backbone(backbone)
+    ready = copy.copy(model)
+    ready._modules = {**model._modules, "backbone": backbone.to(memory_format=torch.channels_last)}
+    return ready

@@ -22,7 +22,7 @@ class MultiMapTransfer(nn.Conv2d):
         self.num_classes = num_classes
         self.num_maps = num_maps
 
-    def folded(self) -> "MultiMapTransfer":
+    def merged(self) -> "MultiMapTransfer":
         """The one-map layer that gives the class maps directly.
 
         The mean over M of linear maps is the linear map with the mean weights and the mean bias, so at prediction time

@@ -1,4 +1,4 @@
-"""The report on a data set before training."""
+"""The report on a dataset before training."""
 
 from pathlib import Path
 
@@ -6,43 +6,44 @@ import numpy as np
 import pytest
 
 from tests import awkward
-from wildcat.data import Dataset, Sample, check_dataset, counted, label_doubts, open_dataset, sharing_doubts
+from wildcat.data import Dataset, Sample, check_dataset, counted, label_warnings, shared_image_warnings
+from wildcat.data.registry import open_dataset
 from wildcat.errors import WildcatError
 
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CSV over good and bad pictures, and one that is missing."""
+    """A CSV over good and bad images, and one that is missing."""
     base = tmp_path_factory.mktemp("mixed")
-    awkward.write_all(base / "pictures")
+    awkward.write_all(base / "images")
     names = [*awkward.GOOD, *awkward.BAD, "gone.jpg"]
-    rows = [f"pictures/{name},{'cat' if index % 2 else 'dog'}" for index, name in enumerate(names)]
-    (base / "my.csv").write_text("picture,tags\n" + "\n".join([*rows, "pictures/empty.jpg,ghost"]) + "\n")
+    rows = [f"images/{name},{'cat' if index % 2 else 'dog'}" for index, name in enumerate(names)]
+    (base / "my.csv").write_text("image,tags\n" + "\n".join([*rows, "images/empty.jpg,ghost"]) + "\n")
     return base
 
 
 def test_the_good_ones_are_used_and_the_bad_ones_named(mixed: Path) -> None:
     data = open_dataset(f"tags:{mixed / 'my.csv'}", "all")
     names = [sample.name for sample in data.samples]
-    data = data.subset([*range(len(data)), names.index("pictures/alpha.png"), names.index("pictures/empty.jpg")])
+    data = data.subset([*range(len(data)), names.index("images/alpha.png"), names.index("images/empty.jpg")])
     kept, report = check_dataset(data, on_bad_image="skip")
-    assert [sample.name for sample in kept.samples] == [f"pictures/{name}" for name in awkward.GOOD]
-    assert kept.classes == data.classes and len(data) == 17  # the caller's data set is as it was
+    assert [sample.name for sample in kept.samples] == [f"images/{name}" for name in awkward.GOOD]
+    assert kept.classes == data.classes and len(data) == 17  # the caller's dataset is as it was
     assert report.images == 17
-    assert report.missing == ("pictures/gone.jpg",)
+    assert report.missing == ("images/gone.jpg",)
     reasons = dict(report.unreadable)
-    assert sorted(reasons) == [f"pictures/{name}" for name in awkward.BAD]
-    assert reasons["pictures/empty.jpg"] == "the file is empty" and "truncated" in reasons["pictures/truncated.jpg"]
-    assert report.duplicate_names == ("pictures/alpha.png", "pictures/empty.jpg")
-    assert report.classes_without_positives == ("ghost",)  # its only picture is a bad one
+    assert sorted(reasons) == [f"images/{name}" for name in awkward.BAD]
+    assert reasons["images/empty.jpg"] == "the file is empty" and "truncated" in reasons["images/truncated.jpg"]
+    assert report.duplicate_names == ("images/alpha.png", "images/empty.jpg")
+    assert report.classes_without_positives == ("ghost",)  # its only image is a bad one
     text = str(report)
-    assert "17 images checked" in text and "1 file is missing: pictures/gone.jpg" in text
-    assert "pictures/text.png (not a picture in a format that can be read)" in text
+    assert "17 images checked" in text and "1 file is missing: images/gone.jpg" in text
+    assert "images/text.png (not an image in a format that can be read)" in text
     for index in range(len(kept)):
         kept.image(index)
 
 
-def test_bad_pictures_are_an_error_by_default(mixed: Path) -> None:
+def test_bad_images_are_an_error_by_default(mixed: Path) -> None:
     data = open_dataset(f"tags:{mixed / 'my.csv'}", "all")
     with pytest.raises(WildcatError, match=r"(?s)gone.jpg.*empty.jpg.*skip them with --on-bad-image skip"):
         check_dataset(data)
@@ -54,18 +55,18 @@ def test_headers_alone_miss_only_what_is_truncated(mixed: Path) -> None:
     data = open_dataset(f"tags:{mixed / 'my.csv'}", "all")
     _, report = check_dataset(data, on_bad_image="skip", decode=False)
     assert {name for name, _ in report.unreadable} == {
-        f"pictures/{name}" for name in ("empty.jpg", "huge.png", "text.png")
+        f"images/{name}" for name in ("empty.jpg", "huge.png", "text.png")
     }
 
 
 def test_nothing_good_is_an_error_either_way(tmp_path: Path) -> None:
-    (tmp_path / "my.csv").write_text("picture,tags\na.jpg,x\nb.jpg,x\n")
+    (tmp_path / "my.csv").write_text("image,tags\na.jpg,x\nb.jpg,x\n")
     data = open_dataset(f"tags:{tmp_path / 'my.csv'}", "all")
-    with pytest.raises(WildcatError, match=r"(?s)2 files are missing: a.jpg, b.jpg.*no picture is good"):
+    with pytest.raises(WildcatError, match=r"(?s)2 files are missing: a.jpg, b.jpg.*no image is good"):
         check_dataset(data, on_bad_image="skip")
 
 
-def test_files_shared_with_held_out_pictures_are_found_by_content(tmp_path: Path) -> None:
+def test_files_shared_with_held_out_images_are_found_by_content(tmp_path: Path) -> None:
     for split in ("train", "test"):
         (tmp_path / split / "a").mkdir(parents=True)
     shared = bytes((awkward.huge_png(tmp_path / "s.png", 100)).read_bytes())
@@ -75,11 +76,11 @@ def test_files_shared_with_held_out_pictures_are_found_by_content(tmp_path: Path
     awkward.huge_png(tmp_path / "train" / "a" / "5.png", 200)
     awkward.huge_png(tmp_path / "test" / "a" / "5.png", 300)  # same name, other content
     train, test = (open_dataset(f"folder:{tmp_path}", split) for split in ("train", "test"))
-    (told,) = sharing_doubts(train, test, "test")
-    assert told.startswith("1 of 2 test pictures were trained on") and told.endswith(": a/9.png = a/1.png")
+    (message,) = shared_image_warnings(train, test, "test")
+    assert message.startswith("1 of 2 test images were trained on") and message.endswith(": a/9.png = a/1.png")
 
 
-def test_pictures_that_are_drawn_need_no_files(capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_that_are_drawn_need_no_files(capsys: pytest.CaptureFixture[str]) -> None:
     data = open_dataset("synthetic:count=4", "train")
     kept, report = check_dataset(data)
     assert len(kept) == 4 and not report.has_bad_images
@@ -88,7 +89,7 @@ def test_pictures_that_are_drawn_need_no_files(capsys: pytest.CaptureFixture[str
 
 
 def test_the_first_names_and_the_count(tmp_path: Path) -> None:
-    (tmp_path / "my.csv").write_text("picture,tags\n" + "".join(f"{i}.jpg,x\n" for i in range(9)))
+    (tmp_path / "my.csv").write_text("image,tags\n" + "".join(f"{i}.jpg,x\n" for i in range(9)))
     with pytest.raises(WildcatError, match=r"9 files are missing: 0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg, \.\.\.\n"):
         check_dataset(open_dataset(f"tags:{tmp_path / 'my.csv'}", "all"))
 
@@ -97,7 +98,7 @@ def test_real_scenes_share_no_files(real_data: Path) -> None:
     train, test = (open_dataset(f"scene15:{real_data / '15-Scene'}", split) for split in ("train", "test"))
     kept, report = check_dataset(train.subset(range(0, 1500, 5)))
     assert len(kept) == 300 and not report.has_bad_images
-    assert report.classes_without_positives == () and sharing_doubts(kept, test, "test") == []
+    assert report.classes_without_positives == () and shared_image_warnings(kept, test, "test") == []
     assert str(report).endswith("300 images checked, all good")
 
 
@@ -106,15 +107,15 @@ def labelled(classes: tuple[str, ...], rows: list[list[int]]) -> Dataset:
     return Dataset("some", "train", classes, samples, multi_label=True)
 
 
-def test_pictures_of_each_class_are_counted() -> None:
+def test_images_of_each_class_are_counted() -> None:
     data = labelled(("cat", "dog"), [[1, -1], [1, 1], [1, 0]])
-    assert counted(data) == "3 pictures of 2 classes: cat 3, dog 1"
+    assert counted(data) == "3 images of 2 classes: cat 3, dog 1"
     many = labelled(tuple("abcdefghi"), [[1] * 9, [1] * 8 + [-1], [-1] * 7 + [1, -1]])
-    assert counted(many) == "3 pictures of 9 classes: h in most pictures, 3, i in fewest, 1"
+    assert counted(many) == "3 images of 9 classes: h in most images, 3, i in fewest, 1"
 
 
 def test_names_that_differ_in_case_alone_are_told() -> None:
     rows = [[1, -1, 1], [-1, 1, -1]]
-    (told,) = label_doubts(labelled(("Horse", "cat", "horse"), rows))
-    assert told == "classes whose names differ in their case alone are different classes: Horse = horse"
-    assert label_doubts(labelled(("Horse", "cat", "house"), rows)) == []
+    (message,) = label_warnings(labelled(("Horse", "cat", "horse"), rows))
+    assert message == "classes whose names differ in their case alone are different classes: Horse = horse"
+    assert label_warnings(labelled(("Horse", "cat", "house"), rows)) == []

@@ -9,7 +9,7 @@ import pytest
 import torchvision
 
 from tests.data import trees
-from wildcat.data import available_splits, default_splits, download_dataset, open_dataset
+from wildcat.data.registry import available_splits, default_splits, download_dataset, open_dataset
 from wildcat.errors import WildcatError
 
 
@@ -37,14 +37,14 @@ def test_masks_by_hand(tmp_path: Path) -> None:
     assert not data.mask(1).any() and not data.subset([2]).mask(0).any()
 
 
-def test_pictures_without_annotations_can_be_dropped(tmp_path: Path) -> None:
+def test_images_without_annotations_can_be_dropped(tmp_path: Path) -> None:
     trees.coco(tmp_path)
     assert len(open_dataset(f"coco:{tmp_path},empty=keep", "train")) == 3
     kept = open_dataset(f"coco:{tmp_path},empty=drop", "train")
     assert len(kept) == 2 and kept.mask(0).any()
 
 
-def test_pictures_of_one_name_in_several_folders(tmp_path: Path) -> None:
+def test_images_of_one_name_in_several_folders(tmp_path: Path) -> None:
     """Each keeps its own size, boxes and mask."""
     trees.coco(tmp_path)
     file = tmp_path / "annotations" / "instances_train2014.json"
@@ -52,7 +52,7 @@ def test_pictures_of_one_name_in_several_folders(tmp_path: Path) -> None:
     names = ["a/1.jpg", "b/1.jpg", "b/2.jpg"]
     for image, name, size in zip(content["images"], names, [(40, 30), (60, 50), (20, 10)], strict=True):
         image |= {"file_name": name, "width": size[0], "height": size[1]}
-        trees.picture(tmp_path / "train2014" / name, *size)
+        trees.image(tmp_path / "train2014" / name, *size)
     file.write_text(json.dumps(content))
 
     def check(expected: list[str]) -> None:
@@ -66,7 +66,7 @@ def test_pictures_of_one_name_in_several_folders(tmp_path: Path) -> None:
 
     check(["a/1", "b/1", "b/2"])
     content["images"][1]["file_name"] = "a/1.png"  # where folders do not tell them apart either
-    trees.picture(tmp_path / "train2014" / "a" / "1.png", 60, 50)
+    trees.image(tmp_path / "train2014" / "a" / "1.png", 60, 50)
     file.write_text(json.dumps(content))
     check(["a/1.jpg", "a/1.png", "b/2.jpg"])
 
@@ -169,16 +169,16 @@ def test_download_asks_for_the_known_checksums(tmp_path: Path, monkeypatch: pyte
         ({"size": [30, 40], "counts": [0.5, 1199.5]}, "run lengths"),
         ({"size": [30, 40], "counts": "\x00\xff"}, "run lengths"),
         ({"size": [30, 40], "counts": None}, "run lengths"),
-        ([[0, 0, 9, 0, 1e8, 9]], "a polygon leads far out of the picture of 30 x 40 pixels"),
+        ([[0, 0, 9, 0, 1e8, 9]], "a polygon leads far out of the image of 30 x 40 pixels"),
     ],
 )
-def test_shapes_that_do_not_fit_are_refused(tmp_path: Path, shape: object, told: str) -> None:
+def test_shapes_that_do_not_fit_are_refused(tmp_path: Path, shape: object, message: str) -> None:
     root = trees.coco(tmp_path)
     file = root / "annotations" / "instances_train2014.json"
     content = json.loads(file.read_text())
     content["annotations"][2]["segmentation"] = shape
     file.write_text(json.dumps(content))
-    with pytest.raises(WildcatError, match=told):
+    with pytest.raises(WildcatError, match=message):
         open_dataset(f"coco:{root}", "train")
 
 

@@ -1,4 +1,4 @@
-"""Specifications, and what all data sets share."""
+"""Specifications, and what all datasets share."""
 
 import subprocess
 import sys
@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 from tests.data import trees
-from wildcat.data import Dataset, Sample, available_splits, default_splits, download_dataset, open_dataset
-from wildcat.data.sample import pictures_below, shuffled
+from wildcat.data import Dataset, Sample
+from wildcat.data.images import image_files_below
+from wildcat.data.registry import available_splits, default_splits, download_dataset, open_dataset
+from wildcat.data.sample import shuffled
 from wildcat.errors import WildcatError
 
 
@@ -26,7 +28,7 @@ from wildcat.errors import WildcatError
         ("folder:x,seed=1,seed=2", "option 'seed' is given twice"),
         ("folder:x,seed=-1", "option seed=-1 is not allowed; it is a whole number from 0"),
         ("coco:x,year=2015", "option year=2015 is not allowed; it is one of 2014, 2017"),
-        ("synthetic:pictures", "'pictures' is no option; write synthetic:key=value"),
+        ("synthetic:images", "'images' is no option; write synthetic:key=value"),
     ],
 )
 def test_wrong_specifications(spec: str, message: str) -> None:
@@ -45,7 +47,7 @@ def test_a_path_without_kind_is_guessed(tmp_path: Path) -> None:
 
 def test_paths_with_commas_colons_and_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     odd = tmp_path / "a, b:c"
-    trees.picture(odd / "x" / "1.png")
+    trees.image(odd / "x" / "1.png")
     data = open_dataset(f"folder:{odd},seed=3,test=0.5", "all")
     assert len(data) == 1 and data.spec == f"folder:{odd},seed=3,test=0.5"
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -88,7 +90,7 @@ def test_masks_are_checked(tmp_path: Path) -> None:
         mask("gone.png")
 
 
-def test_pictures_turn_as_exif_says_unless_annotations_refer_to_stored_pixels(tmp_path: Path) -> None:
+def test_images_turn_as_exif_says_unless_annotations_refer_to_stored_pixels(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 8
     Image.new("RGB", (40, 30)).save(tmp_path / "a.jpg", exif=exif)
@@ -119,11 +121,11 @@ def test_shuffling_depends_on_seed_and_names_only() -> None:
     assert shuffled(names, 0)[:3] == ["8.jpg", "9.jpg", "23.jpg"]  # by b2sum
 
 
-def test_pictures_are_listed_sorted_with_slashes(tmp_path: Path) -> None:
+def test_images_are_listed_sorted_with_slashes(tmp_path: Path) -> None:
     for name in ("b.JPEG", "a/z.webp", "a/b/c.tif", "notes.txt", ".x.png", ".d/e.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert pictures_below(tmp_path) == ["a/b/c.tif", "a/z.webp", "b.JPEG"]
+    assert image_files_below(tmp_path) == ["a/b/c.tif", "a/z.webp", "b.JPEG"]
 
 
 def test_data_is_read_without_torch() -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from tests.data import trees
 from tests.data.test_scenes import mit67
-from wildcat.data import available_splits, download_dataset, open_dataset, scene_archives
+from wildcat.data import scenes
+from wildcat.data.registry import available_splits, download_dataset, open_dataset
 from wildcat.errors import WildcatError
 
 
@@ -38,12 +39,12 @@ def host(tmp_path: Path) -> Iterator[tuple[Path, str]]:
 def served_mit67(host: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder, address = host
     tree = mit67(tmp_path / "tree")
-    for name in scene_archives.MIT67_LISTS:
+    for name in scenes.MIT67_LISTS:
         (tree / name).rename(folder / name)
     archive = Path(make_archive(str(folder / "indoorCVPR_09"), "tar", tree))
-    monkeypatch.setattr(scene_archives, "MIT67_HOSTS", (address, address))
-    monkeypatch.setattr(scene_archives, "MIT67_SHA1", hashlib.sha1(archive.read_bytes()).hexdigest())
-    monkeypatch.setattr(scene_archives, "MIT67_LISTS", {"TrainImages.txt": 2, "TestImages.txt": 2})
+    monkeypatch.setattr(scenes, "MIT67_HOSTS", (address, address))
+    monkeypatch.setattr(scenes, "MIT67_SHA1", hashlib.sha1(archive.read_bytes()).hexdigest())
+    monkeypatch.setattr(scenes, "MIT67_LISTS", {"TrainImages.txt": 2, "TestImages.txt": 2})
     return folder
 
 
@@ -66,14 +67,14 @@ def test_mit67_of_another_archive_or_a_short_list_is_refused(
     served_mit67: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "new"
-    right = scene_archives.MIT67_SHA1
-    monkeypatch.setattr(scene_archives, "MIT67_SHA1", "0" * 40)
+    right = scenes.MIT67_SHA1
+    monkeypatch.setattr(scenes, "MIT67_SHA1", "0" * 40)
     with pytest.raises(WildcatError, match=f"download failed: indoorCVPR_09.tar has the SHA-1 {right}, not 0000"):
         download_dataset(f"mit67:{target}")
     assert not list(target.iterdir())
-    monkeypatch.setattr(scene_archives, "MIT67_SHA1", right)
+    monkeypatch.setattr(scenes, "MIT67_SHA1", right)
     trees.write(served_mit67 / "TestImages.txt", "zoo/d.jpg\n")
-    with pytest.raises(WildcatError, match=r"TestImages\.txt lists 1 pictures, not 2"):
+    with pytest.raises(WildcatError, match=r"TestImages\.txt lists 1 images, not 2"):
         download_dataset(f"mit67:{target}")
     with pytest.raises(WildcatError, match=r"TestImages\.txt: not found"):
         available_splits(f"mit67:{target}")
@@ -91,15 +92,15 @@ def test_scene15_from_the_first_host_that_answers(
         (tmp_path / "tree" / "coast").mkdir(parents=True, exist_ok=True)
         (tmp_path / "tree" / "coast" / f"image_{number:04}.jpg").touch()
     archive = Path(make_archive(str(folder / "scenes"), "zip", tmp_path / "tree"))
-    monkeypatch.setattr(scene_archives, "SCENE15_URLS", (f"{address}/gone.zip", f"{address}/scenes.zip"))
+    monkeypatch.setattr(scenes, "SCENE15_URLS", (f"{address}/gone.zip", f"{address}/scenes.zip"))
     spec = f"scene15:{tmp_path / 'new' / '15-Scene'}"
     with pytest.raises(WildcatError, match="the download failed: File not found or corrupted"):
         download_dataset(spec)
     assert not list((tmp_path / "new").iterdir())
-    monkeypatch.setattr(scene_archives, "SCENE15_MD5", hashlib.md5(archive.read_bytes()).hexdigest())
+    monkeypatch.setattr(scenes, "SCENE15_MD5", hashlib.md5(archive.read_bytes()).hexdigest())
     download_dataset(spec)
     assert len(open_dataset(spec, "test")) == 1
     assert [entry.name for entry in (tmp_path / "new").iterdir()] == ["15-Scene"]
-    monkeypatch.setattr(scene_archives, "SCENE15_URLS", (f"{address}/gone.zip",))
+    monkeypatch.setattr(scenes, "SCENE15_URLS", (f"{address}/gone.zip",))
     with pytest.raises(WildcatError, match="the download failed: HTTP Error 404"):
         download_dataset(f"scene15:{tmp_path / 'other'}")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.data import trees
-from wildcat.data import default_splits, open_dataset
+from wildcat.data.registry import default_splits, open_dataset
 from wildcat.errors import WildcatError
 
 
@@ -15,8 +15,8 @@ def mit67(path: Path) -> Path:
     for file, names in lists.items():
         trees.write(path / file, "\r\n".join(names) + "\r\n")
         for name in names:
-            trees.picture(path / "Images" / name)
-    trees.picture(path / "Images" / "kitchen" / "unlisted.jpg")
+            trees.image(path / "Images" / name)
+    trees.image(path / "Images" / "kitchen" / "unlisted.jpg")
     return path
 
 
@@ -38,7 +38,7 @@ def test_mit67_errors(tmp_path: Path) -> None:
     with pytest.raises(WildcatError, match="split 'val' is unknown; allowed: train, test"):
         open_dataset(f"mit67:{tmp_path}", "val")
     (tmp_path / "TestImages.txt").write_text("nothing.jpg\n")
-    with pytest.raises(WildcatError, match=r"'nothing.jpg' is not of the form class/picture.jpg"):
+    with pytest.raises(WildcatError, match=r"'nothing.jpg' is not of the form class/image.jpg"):
         open_dataset(f"mit67:{tmp_path}", "train")
     (tmp_path / "TestImages.txt").unlink()
     with pytest.raises(WildcatError, match=r"TestImages.txt: not found.*did you mean .*TrainImages.txt"):
@@ -50,7 +50,7 @@ def scenes(tmp_path: Path) -> Path:
     for label, count in (("coast", 130), ("office", 104)):
         for number in range(count):
             (tmp_path / label).mkdir(exist_ok=True)
-            (tmp_path / label / f"image_{number:04}.jpg").touch()  # lists are made without reading pictures
+            (tmp_path / label / f"image_{number:04}.jpg").touch()  # lists are made without reading images
     return tmp_path
 
 
@@ -66,7 +66,7 @@ def test_random_splits_of_scene15(scenes: Path) -> None:
     assert sum(name.startswith("coast/") for name in train) == 100
     assert names(f"{spec},seed=0", "train") == train != names(f"{spec},seed=1", "train")
     assert open_dataset(spec, "train").classes == ("coast", "office")
-    # About 100 / 130 of each split's training pictures are the same as in another: drawn at random.
+    # About 100 / 130 of each split's training images are the same as in another: drawn at random.
     common = {n for n in train if n.startswith("coast")} & set(names(f"{spec},seed=1", "train"))
     assert 66 <= len(common) <= 90
 
@@ -79,10 +79,10 @@ def test_lists_of_scene15_are_used_unless_a_seed_is_given(scenes: Path) -> None:
     assert len(names(f"scene15:{scenes},seed=0", "train")) == 200
 
 
-def test_too_few_pictures_for_a_random_split(scenes: Path) -> None:
+def test_too_few_images_for_a_random_split(scenes: Path) -> None:
     for number in range(10):
         (scenes / "office" / f"image_{number:04}.jpg").unlink()
-    with pytest.raises(WildcatError, match="office: holds 94 pictures; a random split needs more than 100"):
+    with pytest.raises(WildcatError, match="office: holds 94 images; a random split needs more than 100"):
         open_dataset(f"scene15:{scenes}", "train")
 
 

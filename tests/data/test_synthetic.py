@@ -1,4 +1,4 @@
-"""The synthetic pictures: the same anywhere, and labels, boxes and masks that agree with each other."""
+"""The synthetic images: the same anywhere, and labels, boxes and masks that agree with each other."""
 
 import hashlib
 import pickle
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wildcat.data import open_dataset
+from wildcat.data.registry import open_dataset
 from wildcat.data.synthetic import CLASSES, COUNTS, DIFFICULT_BELOW, Synthetic, synthetic
 from wildcat.errors import WildcatError
 
@@ -39,8 +39,8 @@ def test_default_counts_and_shape_of_a_sample() -> None:
     assert data.spec == "synthetic:size=32"
     assert (data.split, data.multi_label, data.has_boxes, data.has_masks) == ("val", True, True, True)
     assert data.classes == CLASSES and len(set(CLASSES)) == 8
-    picture, mask, sample = data.image(0), data.mask(0), data.samples[0]
-    assert isinstance(picture, Image.Image) and (picture.mode, picture.size) == ("RGB", (32, 32))
+    image, mask, sample = data.image(0), data.mask(0), data.samples[0]
+    assert isinstance(image, Image.Image) and (image.mode, image.size) == ("RGB", (32, 32))
     assert (mask.shape, mask.dtype) == ((32, 32), np.uint8)
     assert (sample.labels.shape, sample.labels.dtype) == ((8,), np.int8)
     assert sample.boxes is not None and sample.boxes.dtype == np.float32 and sample.boxes.shape[1] == 4
@@ -52,7 +52,7 @@ def test_default_counts_and_shape_of_a_sample() -> None:
 def test_another_process_draws_the_same() -> None:
     digest = hashlib.sha256()
     data = synthetic("val", count=3, seed=5, size=64)
-    for i in reversed(range(3)):  # the order in which pictures are asked for does not matter
+    for i in reversed(range(3)):  # the order in which images are asked for does not matter
         data.image(i)
     for i in range(3):
         assert data.samples[i].boxes is not None
@@ -61,7 +61,7 @@ def test_another_process_draws_the_same() -> None:
     assert other.stdout.strip() == digest.hexdigest()
 
 
-def test_count_adds_pictures_and_changes_none() -> None:
+def test_count_adds_images_and_changes_none() -> None:
     few, many = synthetic("test", count=2, size=48), synthetic("test", count=5, size=48)
     for i in range(2):
         np.testing.assert_array_equal(pixels(few, i), pixels(many, i))
@@ -73,7 +73,7 @@ def test_splits_and_seeds_differ() -> None:
     assert len({pixels(data, 0).tobytes() for data in sources}) == 6
 
 
-def test_subset_and_pickle_keep_their_pictures(scenes: Synthetic) -> None:
+def test_subset_and_pickle_keep_their_images(scenes: Synthetic) -> None:
     part = pickle.loads(pickle.dumps(scenes.subset([7, 3])))
     np.testing.assert_array_equal(pixels(part, 0), pixels(scenes, 7))
     np.testing.assert_array_equal(part.mask(1), scenes.mask(3))
@@ -139,9 +139,9 @@ def test_colour_alone_does_not_decide(scenes: Synthetic) -> None:
     """The mean colours of a class are spread as widely as those of all objects together."""
     colours: dict[int, list[np.ndarray]] = {}
     for i in range(60):
-        picture, mask = pixels(scenes, i).astype(float), scenes.mask(i)
+        image, mask = pixels(scenes, i).astype(float), scenes.mask(i)
         for label in set(np.unique(mask)) - {0}:
-            colours.setdefault(int(label), []).append(picture[mask == label].mean(0))
+            colours.setdefault(int(label), []).append(image[mask == label].mean(0))
     overall = np.concatenate([np.array(v) for v in colours.values()]).std(0)
     for values in colours.values():
         assert (np.array(values).std(0) > 0.5 * overall).all()
@@ -152,9 +152,9 @@ def test_mask_marks_what_is_painted() -> None:
     data = synthetic("train", count=20)
     contrast = []
     for i in range(20):
-        picture, mask = pixels(data, i).astype(float), data.mask(i) > 0
+        image, mask = pixels(data, i).astype(float), data.mask(i) > 0
         edge = mask[:, 4:] & ~mask[:, :-4]  # left rims: 4 pixels apart
-        contrast.append(np.abs(picture[:, 4:][edge] - picture[:, :-4][edge]).sum(1).mean())
+        contrast.append(np.abs(image[:, 4:][edge] - image[:, :-4][edge]).sum(1).mean())
     assert min(contrast) > 40
 
 

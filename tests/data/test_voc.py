@@ -8,10 +8,11 @@ import torchvision
 from PIL import Image
 
 from tests.data import trees
-from wildcat.data import available_splits, default_splits, download_dataset, open_dataset, voc
+from wildcat.data import voc
+from wildcat.data.registry import available_splits, default_splits, download_dataset, open_dataset
 from wildcat.data.voc import CLASSES, read_label_files
-from wildcat.data.voc_submission import write_actions, write_classification, write_masks
 from wildcat.errors import WildcatError
+from wildcat.evaluation.submission import write_actions, write_classification, write_masks
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def test_a_test_split_without_labels_is_marked(tmp_path: Path) -> None:
         default_splits(f"voc12:{tmp_path}")
 
 
-def test_pictures_stay_as_stored_because_boxes_refer_to_that(root: Path) -> None:
+def test_images_stay_as_stored_because_boxes_refer_to_that(root: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 30)).save(root / "JPEGImages" / "000001.jpg", exif=exif)
@@ -153,7 +154,7 @@ def test_action_instances_by_hand(tmp_path: Path) -> None:
     jumping, phoning, running = (data.classes.index(name) for name in ("jumping", "phoning", "running"))
     expected = np.full((3, 10), -1)
     expected[0, [phoning, running]], expected[1, jumping] = 1, 1
-    expected[0, jumping] = 0  # nobody looked for jumping in the pictures of 2010
+    expected[0, jumping] = 0  # nobody looked for jumping in the images of 2010
     assert np.array_equal(data.labels, expected)  # the third does something else: negative for all
     # Box 10...20, enlarged 1.5 times about 15: 7.5...22.5, rounded outwards; clipped in the second.
     assert data.image(0).size == (16, 16) and data.image(1).size == (40, 30)
@@ -263,7 +264,7 @@ def test_real_voc07(real_data: Path) -> None:
             for index in range(20):
                 difficult = sample.box_difficult[sample.box_classes == index]
                 assert sample.labels[index] == (-1 if not len(difficult) else 0 if difficult.all() else 1)
-        # Boxes lie inside the picture, and a mask has no class that its labels deny.
+        # Boxes lie inside the image, and a mask has no class that its labels deny.
         index = next(i for i, sample in enumerate(data.samples) if sample.mask_path)
         sample, mask = data.samples[index], data.mask(index)
         width, height = data.image(index).size

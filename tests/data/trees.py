@@ -1,4 +1,4 @@
-"""Minimal data sets in the true on-disk formats."""
+"""Minimal datasets in the true on-disk formats."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ ACTIONS = [
 ]
 
 
-def picture(path: Path, width: int = 40, height: int = 30, colour: tuple[int, int, int] = (90, 120, 30)) -> Path:
+def image(path: Path, width: int = 40, height: int = 30, colour: tuple[int, int, int] = (90, 120, 30)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (width, height), colour).save(path)
     return path
@@ -44,7 +44,7 @@ def voc_xml(root: Path, name: str, objects: list[tuple], size: tuple[int, int] =
 
 
 def voc(path: Path, year: int = 2007) -> Path:
-    """Three pictures in trainval, one in test, one mask; returns the folder VOC<year>."""
+    """Three images in trainval, one in test, one mask; returns the folder VOC<year>."""
     root = path / "VOCdevkit" / f"VOC{year}"
     objects = {
         "000001": [("dog", 0, 1, 1, 40, 30), ("person", 1, 5, 6, 10, 12)],
@@ -54,7 +54,7 @@ def voc(path: Path, year: int = 2007) -> Path:
     }
     splits = {"trainval": ["000001", "000002", "000003"], "test": ["000004"]}
     for name, items in objects.items():
-        picture(root / "JPEGImages" / f"{name}.jpg")
+        image(root / "JPEGImages" / f"{name}.jpg")
         voc_xml(root, name, items)
     for split, names in splits.items():
         write(root / "ImageSets" / "Main" / f"{split}.txt", "".join(f"{name}\n" for name in names))
@@ -69,15 +69,15 @@ def voc(path: Path, year: int = 2007) -> Path:
     mask = np.zeros((30, 40), dtype=np.uint8)
     mask[2:9, 1:8] = 15
     mask[0] = 255
-    image = Image.fromarray(mask)
-    image.putpalette(list(range(256)) * 3)
+    entry = Image.fromarray(mask)
+    entry.putpalette(list(range(256)) * 3)
     (root / "SegmentationClass").mkdir()
-    image.save(root / "SegmentationClass" / "000002.png")
+    entry.save(root / "SegmentationClass" / "000002.png")
     return root
 
 
 def unlabelled(root: Path) -> Path:
-    """The same folder VOC<year> without what is known of the test pictures, as VOC 2012 is published."""
+    """The same folder VOC<year> without what is known of the test images, as VOC 2012 is published."""
     for file in (root / "ImageSets" / "Main").glob("*_test.txt"):
         file.unlink()
     (root / "Annotations" / "000004.xml").unlink()
@@ -85,19 +85,19 @@ def unlabelled(root: Path) -> Path:
 
 
 def action(path: Path) -> Path:
-    """Three persons of two pictures in train, with no entry for "jumping" in the older one; one person in test."""
+    """Three persons of two images in train, with no entry for "jumping" in the older one; one person in test."""
     root = path / "VOCdevkit" / "VOC2012"
     for name in ("2010_000001", "2011_000002", "2011_000009"):
-        picture(root / "JPEGImages" / f"{name}.jpg")
+        image(root / "JPEGImages" / f"{name}.jpg")
     voc_xml(root, "2010_000001", [("dog", 0, 1, 1, 9, 9), ("person", 0, 11, 11, 20, 20)])
     voc_xml(root, "2011_000002", [("person", 0, 1, 1, 40, 30), ("person", 0, 31, 5, 38, 14)])
     voc_xml(root, "2011_000009", [("person", 0, 3, 3, 9, 9), ("dog", 0, 1, 1, 4, 4)])
     persons = {("2010_000001", 2): {"running", "phoning"}, ("2011_000002", 1): {"jumping"}, ("2011_000002", 2): set()}
     for label in ACTIONS:
         lines = [
-            f"{image}  {number} {1 if label in labels else -1:2d}\n"
-            for (image, number), labels in persons.items()
-            if label != "jumping" or image > "2011"
+            f"{entry}  {number} {1 if label in labels else -1:2d}\n"
+            for (entry, number), labels in persons.items()
+            if label != "jumping" or entry > "2011"
         ]
         write(root / "ImageSets" / "Action" / f"{label}_train.txt", "".join(lines))
     write(root / "ImageSets" / "Action" / "train.txt", "2010_000001\n2011_000002\n")
@@ -106,7 +106,7 @@ def action(path: Path) -> Path:
 
 
 def coco(path: Path, year: str = "2014") -> Path:
-    """Ids with gaps and out of order, a crowd by run lengths, a box without area, a picture without annotations."""
+    """Ids with gaps and out of order, a crowd by run lengths, a box without area, an image without annotations."""
     categories = [{"id": 90, "name": "toothbrush"}, {"id": 1, "name": "person"}, {"id": 18, "name": "dog"}]
     square = [[10, 5, 20, 5, 20, 15, 10, 15]]
     inner = [[0, 0, 1, 1], [12, 7, 16, 7, 16, 11, 12, 11]]  # the first one has too few corners
@@ -120,8 +120,8 @@ def coco(path: Path, year: str = "2014") -> Path:
     ]
     for split, ids in {"train": [7, 3, 5], "val": [5]}.items():
         images = [{"id": i, "file_name": f"COCO_{split}{year}_{i:012}.jpg", "width": 40, "height": 30} for i in ids]
-        for image in images:
-            picture(path / f"{split}{year}" / image["file_name"])
+        for entry in images:
+            image(path / f"{split}{year}" / entry["file_name"])
         content = {
             "info": {},
             "images": images,

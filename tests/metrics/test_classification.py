@@ -13,12 +13,7 @@ from sklearn.metrics import accuracy_score, average_precision_score, balanced_ac
 from torchmetrics.functional.classification import binary_average_precision
 
 from wildcat.errors import WildcatError
-from wildcat.metrics import (
-    average_precision,
-    classification_result,
-    multi_class_result,
-    precision_recall_curve,
-)
+from wildcat.metrics import average_precision, classification_result, multi_class_result, precision_recall_curve
 
 METHODS = ("area", "11point", "step")
 

@@ -110,7 +110,7 @@ class TestConfusionMatrix:
             ([0, 1], [True, False], "ground-truth mask of 000012 must hold integer labels, not bool"),
         ],
     )
-    def test_errors_name_the_picture_and_add_nothing(self, prediction, truth, message):
+    def test_errors_name_the_image_and_add_nothing(self, prediction, truth, message):
         confusion = ConfusionMatrix(3)
         with pytest.raises(ValueError, match=message):
             confusion.update(prediction, truth, name="000012")

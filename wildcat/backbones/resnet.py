@@ -1,10 +1,10 @@
-"""The residual networks of torchvision, of which ``resnet101`` is the paper's trunk."""
+"""The residual networks of torchvision, of which ``resnet101`` is the paper's backbone."""
 
 from typing import Any
 
 from torch import Tensor, nn
 
-from wildcat.backbones.trunk import Backbone
+from wildcat.backbones.backbone import Backbone
 from wildcat.backbones.weights import no_hub
 from wildcat.errors import WildcatError
 
@@ -14,7 +14,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def residual(name: str, pretrained: bool, output_stride: int | None) -> Backbone:
-    """The trunk of a network of the family."""
+    """The backbone of a network of the family."""
     import torchvision
 
     dilate = {None: (False, False, False), 32: (False, False, False), 16: (False, False, True), 8: (False, True, True)}

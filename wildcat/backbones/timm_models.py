@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wildcat.backbones.trunk import Backbone
+from wildcat.backbones.backbone import Backbone
 from wildcat.backbones.weights import no_hub
 from wildcat.errors import WildcatError, guess
 
@@ -13,14 +13,14 @@ TIMM_PREFIX = "timm:"
 
 
 def of_timm(name: str, pretrained: bool, output_stride: int | None) -> Backbone:
-    """The trunk of a model of timm, by its name there after the prefix."""
+    """The backbone of a model of timm, by its name there after the prefix."""
     import timm
 
     timm_name = name.removeprefix(TIMM_PREFIX)
     if not timm.is_model(timm_name):
         raise WildcatError(f"timm has no model {timm_name!r}{guess(timm_name, timm.list_models(), TIMM_PREFIX)}")
     # Transformers fit their position embedding and their grid of patches to the input at hand only when asked; the
-    # other families refuse these options.
+    # other families reject these options.
     any_size = {"dynamic_img_size": True}
     candidates: list[dict[str, Any]] = [{**any_size, "dynamic_img_pad": True}, any_size, {}]
     if output_stride is not None:
@@ -31,11 +31,11 @@ def of_timm(name: str, pretrained: bool, output_stride: int | None) -> Backbone:
             net = timm.create_model(timm_name, pretrained=pretrained, num_classes=0, **options)
             break
         except (TypeError, NotImplementedError, AssertionError) as error:
-            refused = error
+            rejected = error
         except Exception as error:  # timm passes on whatever its hub client raises
             raise no_hub(name, error) if pretrained else _not_built(name, error) from error
     if net is None:
-        raise _not_built(name, refused, output_stride) from refused
+        raise _not_built(name, rejected, output_stride) from rejected
     config = net.pretrained_cfg
     backbone = Backbone(
         name,
@@ -56,12 +56,12 @@ def of_timm(name: str, pretrained: bool, output_stride: int | None) -> Backbone:
 
 
 def _not_built(name: str, error: Exception, output_stride: int | None = None) -> WildcatError:
-    told = "" if output_stride is None else f" with output stride {output_stride}"
-    return WildcatError(f"{name} cannot be built{told}: {error}")
+    message = "" if output_stride is None else f" with output stride {output_stride}"
+    return WildcatError(f"{name} cannot be built{message}: {error}")
 
 
 def _measure(backbone: Backbone) -> None:
-    """Set the stride that a small picture shows, and stop the parameters that no feature depends on.
+    """Set the stride that a small image shows, and stop the parameters that no feature depends on.
 
     Such are the normalisations that belong to a head: training on several machines would wait for their gradient.
     """

@@ -1,4 +1,4 @@
-"""Weights of trunks from files, and what to say where a hub cannot be reached."""
+"""Weights of backbones from files, and what to say where a hub cannot be reached."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ from wildcat.errors import WildcatError
 
 
 def load_weights(net: nn.Module, file: Path) -> None:
-    """Load a state dict file into a trunk; a classifier's own entries are left out, anything else must fit.
+    """Load a state dict file into a backbone; a classifier's own entries are left out, anything else must fit.
 
     Raises:
-        WildcatError: if the file is missing, not a state dict, or holds other tensors than the trunk.
+        WildcatError: if the file is missing, not a state dict, or holds other tensors than the backbone.
     """
     if not file.is_file():
         raise WildcatError(f"weights file {file} does not exist")
@@ -36,8 +36,8 @@ def load_weights(net: nn.Module, file: Path) -> None:
     wrong = [key for key in own if key in state and state[key].shape != own[key].shape]
     if extra or missing or wrong:
         parts = [("missing", missing), ("unknown", extra), ("of another shape", wrong)]
-        told = "; ".join(f"{len(keys)} {what}, first {keys[0]}" for what, keys in parts if keys)
-        raise WildcatError(f"weights file {file} does not fit the backbone: {told}")
+        message = "; ".join(f"{len(keys)} {what}, first {keys[0]}" for what, keys in parts if keys)
+        raise WildcatError(f"weights file {file} does not fit the backbone: {message}")
     net.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)
 
 

@@ -1,4 +1,4 @@
-"""One report on a data set before hours are spent on it: what is missing, broken, doubled or cannot be learnt."""
+"""One report on a dataset before hours are spent on it: what is missing, broken, doubled or cannot be learnt."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from wildcat.data.sample import Dataset, Sample, check_choice
-from wildcat.errors import WildcatError
-from wildcat.images import image_size, load_image
+from wildcat.data.images import image_size, load_image
+from wildcat.data.sample import Dataset, Sample
+from wildcat.errors import WildcatError, check_choice
 
 _SHOWN = 5  # names of each kind in the printed report
 _LONGEST_SHOWN = 300  # characters of a name and what is said of it; longer ones are cut, line ends are escaped
@@ -29,7 +29,7 @@ class CheckReport:
     """What `check_dataset` found. `str(report)` is for people: counts and the first names.
 
     Attributes:
-        data: the data set in one line.
+        data: the dataset in one line.
         images: how many samples were checked.
         missing: names of samples whose file is not there.
         unreadable: (name, reason) of samples whose file cannot be read.
@@ -53,11 +53,11 @@ class CheckReport:
         """Return one line per kind of finding."""
         findings = [
             ("file is missing", "files are missing", self.missing),
-            ("picture cannot be read", "pictures cannot be read", [f"{n} ({reason})" for n, reason in self.unreadable]),
+            ("image cannot be read", "images cannot be read", [f"{n} ({reason})" for n, reason in self.unreadable]),
             ("name is there more than once", "names are there more than once", self.duplicate_names),
             (
-                "class has no positive picture",
-                "classes have no positive picture",
+                "class has no positive image",
+                "classes have no positive image",
                 self.classes_without_positives,
             ),
         ]
@@ -120,13 +120,13 @@ def _shared_files(here: Iterable[Sample], held_out: Iterable[Sample], progress: 
     return tuple((name, owner[d]) for d, (_, name) in zip(digests, ours, strict=False) if d in owner)
 
 
-def label_doubts(dataset: Dataset, known: Sequence[str] = ()) -> list[str]:
-    """Sentences, with numbers, about labels from which a class cannot be learnt: in no picture, or in every one, or
+def label_warnings(dataset: Dataset, known: Sequence[str] = ()) -> list[str]:
+    """Sentences, with numbers, about labels from which a class cannot be learnt: in no image, or in every one, or
     perhaps one class under two names.
 
     Args:
         dataset: what is to be trained on.
-        known: classes in no picture that have been told already.
+        known: classes in no image that have been told already.
     """
     positive = (dataset.labels == 1).sum(axis=0)
     folded: dict[str, list[str]] = {}
@@ -135,15 +135,15 @@ def label_doubts(dataset: Dataset, known: Sequence[str] = ()) -> list[str]:
     alike = [" = ".join(names) for names in folded.values() if len(names) > 1]
     absent = [name for name, count in zip(dataset.classes, positive, strict=True) if count == 0 and name not in known]
     everywhere = [name for name, count in zip(dataset.classes, positive, strict=True) if count == len(dataset)]
-    total, pictures = len(dataset.classes), f"the {len(dataset)} training pictures"
+    total, images = len(dataset.classes), f"the {len(dataset)} training images"
     doubts = []
     if absent:
         doubts.append(
-            f"{len(absent)} of {total} classes are in none of {pictures} and cannot be learnt: {_first(absent)}"
+            f"{len(absent)} of {total} classes are in none of {images} and cannot be learnt: {_first(absent)}"
         )
     if everywhere:
         doubts.append(
-            f"{len(everywhere)} of {total} classes are in every one of {pictures}, so that these labels say nothing: "
+            f"{len(everywhere)} of {total} classes are in every one of {images}, so that these labels say nothing: "
             f"{_first(everywhere)}"
         )
     if alike:
@@ -152,19 +152,19 @@ def label_doubts(dataset: Dataset, known: Sequence[str] = ()) -> list[str]:
 
 
 def counted(dataset: Dataset) -> str:
-    """How many pictures show each class, in a line: each of a few classes, the range of many."""
+    """How many images show each class, in a line: each of a few classes, the range of many."""
     positive = (dataset.labels == 1).sum(axis=0).tolist()
     found = sorted(zip(positive, dataset.classes, strict=True), key=lambda pair: -pair[0])
     if len(found) <= _FEW_CLASSES:
         shown = ", ".join(f"{name} {count}" for count, name in found)
     else:
         (most, first), (least, last) = found[0], found[-1]
-        shown = f"{first} in most pictures, {most}, {last} in fewest, {least}"
-    return f"{len(dataset)} pictures of {len(found)} classes: {shown}"
+        shown = f"{first} in most images, {most}, {last} in fewest, {least}"
+    return f"{len(dataset)} images of {len(found)} classes: {shown}"
 
 
-def sharing_doubts(dataset: Dataset, held_out: Dataset, what: str, *, progress: bool = False) -> list[str]:
-    """A sentence, with numbers, about training pictures that are also among the ``what`` ("validation") ones.
+def shared_image_warnings(dataset: Dataset, held_out: Dataset, what: str, *, progress: bool = False) -> list[str]:
+    """A sentence, with numbers, about training images that are also among the ``what`` ("validation") ones.
 
     Those of one split are told by their names, others by equal files.
     """
@@ -177,7 +177,7 @@ def sharing_doubts(dataset: Dataset, held_out: Dataset, what: str, *, progress: 
         return []
     names = [ours if ours == theirs else f"{ours} = {theirs}" for ours, theirs in pairs]
     return [
-        f"{len(pairs)} of {len(held_out)} {what} pictures were trained on (equal files), so that scores on them are "
+        f"{len(pairs)} of {len(held_out)} {what} images were trained on (equal files), so that scores on them are "
         f"too high: {_first(names)}"
     ]
 
@@ -189,21 +189,21 @@ def check_dataset(
     decode: bool = True,
     progress: bool = False,
 ) -> tuple[Dataset, CheckReport]:
-    """Look at every file once, and return the data set that can be used, with the report.
+    """Look at every file once, and return the dataset that can be used, with the report.
 
     Args:
         dataset: what is to be trained on or scored.
-        on_bad_image: what to do about missing or unreadable pictures and repeated names. "error": raise; "skip": leave
+        on_bad_image: what to do about missing or unreadable images and repeated names. "error": raise; "skip": leave
             them out (of a repeated name the first stays). Classes without positives are reported only.
-        decode: read the pictures' data, which finds truncated files; without it the headers only,
-            about five times faster on pictures of VOC's size (0.2 against 1.3 ms).
+        decode: read the images' data, which finds truncated files; without it the headers only,
+            about five times faster on images of VOC's size (0.2 against 1.3 ms).
         progress: show a bar.
 
     Raises:
-        WildcatError: with the report as its message: bad pictures and "error", or no good picture at all.
+        WildcatError: with the report as its message: bad images and "error", or no good image at all.
     """
     check_choice(on_bad_image, ("error", "skip"), "on_bad_image")
-    problems = _map(lambda sample: _problem(sample.path, decode), dataset.samples, "checking pictures", progress)
+    problems = _map(lambda sample: _problem(sample.path, decode), dataset.samples, "checking images", progress)
     named = list(zip((sample.name for sample in dataset.samples), problems, strict=True))
     good, seen = [], set()
     for index, (name, problem) in enumerate(named):
@@ -221,6 +221,6 @@ def check_dataset(
         classes_without_positives=tuple(c for c, found in zip(dataset.classes, positives, strict=True) if not found),
     )
     if not good or (report.has_bad_images and on_bad_image == "error"):
-        hint = "mend or remove them, or skip them with --on-bad-image skip" if good else "no picture is good"
+        hint = "mend or remove them, or skip them with --on-bad-image skip" if good else "no image is good"
         raise WildcatError(f"{report}\n  {hint}")
     return kept, report

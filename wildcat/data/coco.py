@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from wildcat.data.sample import FARTHEST, Dataset, Sample, check_choice, require_path
-from wildcat.errors import WildcatError
+from wildcat.data.sample import MAX_COORDINATE, Dataset, Sample, require_path
+from wildcat.errors import WildcatError, check_choice
 
 YEARS = ("2014", "2017")
 SPLITS = ("train", "val")
@@ -31,7 +31,7 @@ _MD5 = {
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and -FARTHEST < value < FARTHEST
+    return isinstance(value, int | float) and -MAX_COORDINATE < value < MAX_COORDINATE
 
 
 def _is_id(value: object) -> bool:
@@ -84,14 +84,14 @@ class _Segment(NamedTuple):
 
 
 class CocoDataset(Dataset):
-    """COCO pictures; masks are drawn from the instances when asked for."""
+    """COCO images; masks are drawn from the instances when asked for."""
 
     segments: dict[str, list[_Segment]]
     sizes: dict[str, tuple[int, int]]
 
     @property
     def has_masks(self) -> bool:
-        """Every picture has one."""
+        """Every image has one."""
         return bool(self.samples)
 
     def mask(self, index: int) -> npt.NDArray[np.uint8]:
@@ -130,13 +130,13 @@ def _year(path: Path, year: str | None) -> str:
 
 
 def splits(path: Path, *, year: str | None = None) -> tuple[str, ...]:
-    """Return the splits whose annotations and pictures are there."""
+    """Return the splits whose annotations and images are there."""
     year = _year(path, year)
     return tuple(s for s in SPLITS if _annotations(path, s, year).is_file() and (path / f"{s}{year}").is_dir())
 
 
 def download(path: Path, split: str, *, year: str | None = None) -> None:
-    """Fetch pictures and annotations of a split from the official host (2014: 13 and 6 GB), MD5 sums checked."""
+    """Fetch images and annotations of a split from the official host (2014: 13 and 6 GB), MD5 sums checked."""
     check_choice(split, SPLITS, "COCO: a split for download")
     from torchvision.datasets.utils import download_and_extract_archive
 
@@ -158,17 +158,17 @@ def _load(path: Path) -> dict[str, Any]:
         if not isinstance(content[kind], list):
             raise WildcatError(f"{path}: {kind} must be a list; got {type(content[kind]).__name__}")
         for number, item in enumerate(content[kind], start=1):
-            for key, (fits, told) in needed.items():
+            for key, (fits, message) in needed.items():
                 if not (isinstance(item, dict) and key in item and fits(item[key])):
                     found = reprlib.repr(item[key]) if isinstance(item, dict) and key in item else "nothing"
-                    raise WildcatError(f"{path}: {kind}: {key} of entry {number} must be {told}; got {found}")
+                    raise WildcatError(f"{path}: {kind}: {key} of entry {number} must be {message}; got {found}")
     for kind, keys in _UNIQUE.items():
         for key in keys:
             seen = set()
             for number, item in enumerate(content[kind], start=1):
                 if item[key] in seen:
-                    told = f"{key} of entry {number} must be no other entry's; got {reprlib.repr(item[key])}"
-                    raise WildcatError(f"{path}: {kind}: {told}")
+                    message = f"{key} of entry {number} must be no other entry's; got {reprlib.repr(item[key])}"
+                    raise WildcatError(f"{path}: {kind}: {message}")
                 seen.add(item[key])
     known = {item["id"] for item in content["categories"]}
     for number, item in enumerate(content["annotations"], start=1):
@@ -184,7 +184,7 @@ def _segment(item: dict[str, Any], label: int, height: int, width: int) -> _Segm
     """An instance; what its shape says is checked, since the tools that draw it do not.
 
     Raises:
-        ValueError: for run lengths of another size, and polygons that lead far out of the picture.
+        ValueError: for run lengths of another size, and polygons that lead far out of the image.
     """
     shape = item["segmentation"]
     drawn: list[npt.NDArray[np.float64]] | npt.NDArray[np.int64]
@@ -199,7 +199,7 @@ def _segment(item: dict[str, Any], label: int, height: int, width: int) -> _Segm
         # A polygon has three corners; the tools would take four numbers for a box.
         drawn = [np.array(polygon, dtype=np.float64) for polygon in shape if len(polygon) >= 6]
         if any(np.abs(polygon).max() > 10 * max(height, width) for polygon in drawn):
-            raise ValueError(f"a polygon leads far out of the picture of {height} x {width} pixels")
+            raise ValueError(f"a polygon leads far out of the image of {height} x {width} pixels")
     return _Segment(label, float(item["area"]), bool(item.get("iscrowd", 0)), drawn)
 
 
@@ -220,7 +220,7 @@ def _unpacked(text: str) -> list[int]:
 
 
 def _short_names(files: Sequence[str]) -> list[str]:
-    """What pictures are called, no two alike: by stems if these differ, else with their folders, else in full.
+    """What images are called, no two alike: by stems if these differ, else with their folders, else in full.
 
     >>> _short_names(["a/1.jpg", "a/2.jpg"]), _short_names(["a/1.jpg", "b/1.jpg"]), _short_names(["1.jpg", "1.png"])
     (['1', '2'], ['a/1', 'b/1'], ['1.jpg', '1.png'])
@@ -233,7 +233,7 @@ def _short_names(files: Sequence[str]) -> list[str]:
 def open_coco(spec: str, path: Path, split: str, *, year: str | None = None, empty: str = "keep") -> CocoDataset:
     """Official layout: annotations/instances_<split><year>.json and <split><year>/.
 
-    Classes are the categories in the order of their ids (80; the ids have gaps). A crowd counts as difficult: a picture
+    Classes are the categories in the order of their ids (80; the ids have gaps). A crowd counts as difficult: an image
     that has only a crowd of a class gets the label 0 for it. A sample is named by its file, without the suffix.
 
     Args:
@@ -241,7 +241,7 @@ def open_coco(spec: str, path: Path, split: str, *, year: str | None = None, emp
         path: the folder that holds annotations.
         split: train or val.
         year: "2014" or "2017"; by default the first of them that is there.
-        empty: "keep" takes pictures without any annotation as negatives of all classes, "drop" leaves them out.
+        empty: "keep" takes images without any annotation as negatives of all classes, "drop" leaves them out.
     """
     year = _year(path, year)
     check_choice(split, SPLITS, f"{spec}: split")

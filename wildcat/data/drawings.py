@@ -1,4 +1,4 @@
-"""The drawings of the synthetic data set: eight classes made of two parts each, and shapes that belong to no class.
+"""The drawings of the synthetic dataset: eight classes made of two parts each, and shapes that belong to no class.
 
 A drawing is a function of a random generator (proportions vary from one object to the next) that returns its parts
 back to front: what to fill each with, and a polygon (K, 2) in the drawing's own frame, [-1, 1] with y downwards.
@@ -132,10 +132,8 @@ def _house(rng: Rng) -> list[Part]:
 
 
 def _tree(rng: Rng) -> list[Part]:
-    trunk_width = rng.uniform(0.1, 0.16)
-    trunk = _polygon(
-        (-trunk_width * 0.8, 0), (trunk_width * 0.8, 0), (trunk_width * 1.3, 0.98), (-trunk_width * 1.3, 0.98)
-    )
+    stem_width = rng.uniform(0.1, 0.16)
+    stem = _polygon((-stem_width * 0.8, 0), (stem_width * 0.8, 0), (stem_width * 1.3, 0.98), (-stem_width * 1.3, 0.98))
     if rng.random() < 0.5:  # a fir: three tiers
         w = rng.uniform(0.56, 0.72)
         tiers = ((-0.98, -0.3, 0.62), (-0.66, 0.14, 0.82), (-0.28, 0.58, 1.0))
@@ -163,7 +161,7 @@ def _tree(rng: Rng) -> list[Part]:
             (MAIN_LIGHT, _ellipse(-0.42, -0.16, 0.1, 0.08)),
         ]
         crown += [(MAIN_DARK, _ellipse(0.3, 0.08, 0.16, 0.1))]
-    return [(ACCENT, trunk), *crown]
+    return [(ACCENT, stem), *crown]
 
 
 def _key(rng: Rng) -> list[Part]:

@@ -1,10 +1,9 @@
-"""What every data set is: a list of samples, and a way to their pictures and masks. Free of PyTorch."""
+"""What every dataset is: a list of samples, and a way to their images and masks. Free of PyTorch."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,30 +13,24 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from wildcat.data.images import load_image
 from wildcat.errors import WildcatError, guess
-from wildcat.images import load_image
 
 Self = TypeVar("Self", bound="Dataset")
 
-FARTHEST = 1e9  # pixels from a picture's corner; beyond it sums and float32 lose count
-PICTURE_SUFFIXES = frozenset(
-    [
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff"),
-        *(".webp", ".avif", ".heic", ".heif", ".jp2", ".ppm", ".pgm", ".qoi"),
-    ]
-)
+MAX_COORDINATE = 1e9  # pixels from an image's corner; beyond it sums and float32 lose count
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """One picture and what is known of it.
+    """One image and what is known of it.
 
     Attributes:
-        name: unique in data set and split: "000012", "cats/a.jpg".
-        path: the picture's file; None where it is drawn on demand.
+        name: unique in dataset and split: "000012", "cats/a.jpg".
+        path: the image's file; None where it is drawn on demand.
         labels: (C,) int8: 1 present, 0 only difficult ones (or unknown): ignored in scoring, -1 absent.
-        boxes: (B, 4) float32 (x1, y1, x2, y2), continuous pixel edges of the picture as `Dataset.image` gives it;
-            None where the data set has no boxes for it.
+        boxes: (B, 4) float32 (x1, y1, x2, y2), continuous pixel edges of the image as `Dataset.image` gives it;
+            None where the dataset has no boxes for it.
         box_classes: (B,) int64, indices of classes.
         box_difficult: (B,) bool.
         mask_path: file of the label map: 0 background, 1 ... C classes, 255 void.
@@ -59,9 +52,9 @@ class Dataset:
         spec: what `open_dataset` was given, "voc07:data".
         split: "train", "test", ...
         classes: names, in the order of the label columns.
-        samples: in the data set's own order.
-        multi_label: False where each picture has exactly one class.
-        upright: turn pictures as their EXIF orientation says; False where annotations refer to the pixels as stored.
+        samples: in the dataset's own order.
+        multi_label: False where each image has exactly one class.
+        upright: turn images as their EXIF orientation says; False where annotations refer to the pixels as stored.
         zeros_unknown: labels of 0 mean "nobody looked", not "only difficult ones": they must never be trained on.
     """
 
@@ -101,7 +94,7 @@ class Dataset:
 
     @property
     def has_boxes(self) -> bool:
-        """Whether any sample comes with boxes (perhaps none in its picture)."""
+        """Whether any sample comes with boxes (perhaps none in its image)."""
         return any(sample.boxes is not None for sample in self.samples)
 
     @property
@@ -110,7 +103,7 @@ class Dataset:
         return any(sample.mask_path is not None for sample in self.samples)
 
     def image(self, index: int, draft_size: int | None = None) -> Image.Image:
-        """RGB picture; with `draft_size`, a JPEG may come smaller, both sides >= `draft_size` (see `load_image`).
+        """RGB image; with `draft_size`, a JPEG may come smaller, both sides >= `draft_size` (see `load_image`).
 
         Raises:
             WildcatError: the file is missing or cannot be read; the message names it.
@@ -126,7 +119,7 @@ class Dataset:
         return None if path is None else read_mask(path, len(self.classes))
 
     def subset(self: Self, indices: Iterable[int]) -> Self:
-        """Return the same data set with only these samples, in this order."""
+        """Return the same dataset with only these samples, in this order."""
         part = copy.copy(self)
         part.samples = [self.samples[index] for index in indices]
         return part
@@ -148,19 +141,10 @@ def read_mask(path: Path, num_classes: int) -> npt.NDArray[np.uint8]:
 
 
 def one_label(index: int, num_classes: int) -> npt.NDArray[np.int8]:
-    """Label row of a picture with exactly one class."""
+    """Label row of an image with exactly one class."""
     row = np.full(num_classes, -1, dtype=np.int8)
     row[index] = 1
     return row
-
-
-def check_choice(value: str, allowed: Iterable[str], what: str) -> None:
-    """Raise a WildcatError that lists what is allowed, and guesses what was meant, unless `value` is among it."""
-    allowed = list(allowed)
-    if value in allowed:
-        return
-    told = f"{what} {value!r} is unknown; allowed: {', '.join(allowed) or 'none'}"
-    raise WildcatError(told + guess(value, allowed))
 
 
 def require_path(path: Path, what: str) -> None:
@@ -169,52 +153,6 @@ def require_path(path: Path, what: str) -> None:
         return
     beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     raise WildcatError(f"{path}: not found; {what}{guess(path.name, beside, before=str(path.parent / '_')[:-1])}")
-
-
-def pictures_below(folder: Path, without: Iterable[Path] = ()) -> list[str]:
-    """Paths, relative to `folder` and with "/", of all pictures at any depth, sorted.
-
-    Hidden ones are left out, and those below the folders `without`.
-    """
-    found = []
-    others = {os.path.realpath(path) for path in without}
-    for where, folders, files in os.walk(folder):
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".") and not (others and os.path.realpath(Path(where, name)) in others)
-        ]
-        inside = Path(where).relative_to(folder)
-        found += [
-            (inside / name).as_posix()
-            for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in PICTURE_SUFFIXES
-        ]
-    return sorted(found)
-
-
-def pictures_at(paths: Iterable[str | Path], without: Sequence[Path] = ()) -> list[Path]:
-    """Files as given, and the pictures below folders.
-
-    Args:
-        paths: of files and folders.
-        without: folders that are passed over where they lie inside of those given.
-
-    Raises:
-        WildcatError: for what does not exist, and for a folder without pictures.
-    """
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            inside = pictures_below(path, without)
-            if not inside:
-                raise WildcatError(f"{path} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
-            found += [path / name for name in inside]
-        elif path.exists():
-            found.append(path)
-        else:
-            raise WildcatError(f"{path} does not exist")
-    return found
 
 
 def shuffled(names: Iterable[str], seed: int) -> list[str]:

@@ -1,18 +1,22 @@
-"""Scene data sets of the paper: MIT Indoor 67 and 15-Scene. One folder a class, one class a picture."""
+"""Scene datasets of the paper: MIT Indoor 67 and 15-Scene. One folder a class, one class an image."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.error import URLError
 
-from wildcat.data.sample import Dataset, Sample, check_choice, one_label, pictures_below, require_path, shuffled
-from wildcat.errors import WildcatError
+from wildcat.data.images import image_files_below
+from wildcat.data.sample import Dataset, Sample, one_label, require_path, shuffled
+from wildcat.errors import WildcatError, check_choice
 
 SPLITS = ("train", "test")
 _MIT67_LISTS = {"train": "TrainImages.txt", "test": "TestImages.txt"}
 _MIT67_LAYOUT = "the folder must hold Images, TrainImages.txt and TestImages.txt"
 _SCENE15_LAYOUT = "give the folder with a folder per class"
-_PER_CLASS = 100  # training pictures a class of 15-Scene (Lazebnik et al. 2006)
+_PER_CLASS = 100  # training images a class of 15-Scene (Lazebnik et al. 2006)
 
 
 def _read_list(path: Path, needed: str) -> list[str]:
@@ -24,7 +28,7 @@ def _read_list(path: Path, needed: str) -> list[str]:
     names = [line.strip() for line in text.splitlines() if line.strip()]
     for name in names:
         if "/" not in name:
-            raise WildcatError(f"{path}: {name!r} is not of the form class/picture.jpg")
+            raise WildcatError(f"{path}: {name!r} is not of the form class/image.jpg")
     return names
 
 
@@ -63,10 +67,10 @@ def scene15_splits(path: Path) -> tuple[str, ...]:
 
 
 def open_scene15(spec: str, path: Path, split: str, *, seed: int | None = None) -> Dataset:
-    """15-Scene: a folder a class, 100 training pictures of each, the others for testing.
+    """15-Scene: a folder a class, 100 training images of each, the others for testing.
 
     Without `seed`, train.txt and test.txt are the lists where both exist; with it, or without lists, the training
-    pictures are drawn at random, by name, from all pictures (seed 0 if none is given).
+    images are drawn at random, by name, from all images (seed 0 if none is given).
     """
     require_path(path, _SCENE15_LAYOUT)
     check_choice(split, SPLITS, f"{spec}: split")
@@ -77,11 +81,96 @@ def open_scene15(spec: str, path: Path, split: str, *, seed: int | None = None) 
     classes = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     names = []
     for name in classes:
-        pictures = [f"{name}/{picture}" for picture in pictures_below(path / name)]
-        if len(pictures) <= _PER_CLASS:
+        images = [f"{name}/{image}" for image in image_files_below(path / name)]
+        if len(images) <= _PER_CLASS:
             raise WildcatError(
-                f"{path / name}: holds {len(pictures)} pictures; a random split needs more than {_PER_CLASS}"
+                f"{path / name}: holds {len(images)} images; a random split needs more than {_PER_CLASS}"
             )
-        mixed = shuffled(pictures, seed or 0)
+        mixed = shuffled(images, seed or 0)
         names += sorted(mixed[:_PER_CLASS] if split == "train" else mixed[_PER_CLASS:])
     return _dataset(spec, split, path, names, classes)
+
+
+MIT67_HOSTS = ("http://groups.csail.mit.edu/vision/LabelMe/NewImages", "http://web.mit.edu/torralba/www")
+
+
+MIT67_ARCHIVE = "indoorCVPR_09.tar"
+
+
+MIT67_SHA1 = "0b252516e746ba428b96af408d2e8162d9b08ac5"  # as visym/vipy has it
+
+
+MIT67_LISTS = {"TrainImages.txt": 67 * 80, "TestImages.txt": 67 * 20}  # images; no checksums are published
+
+
+SCENE15_URLS = (
+    "http://slazebni.cs.illinois.edu/research/scene_categories.zip",
+    "http://www-cvr.ai.uiuc.edu/ponce_grp/data/scene_categories/scene_categories.zip",
+)
+
+
+SCENE15_MD5 = "58828019197b2ad0a7efb472e7a85c2a"
+
+
+def download_mit67(path: Path, split: str) -> None:
+    """Fetch all images (2.4 GB) and both lists; the lists last, so that a folder that has them is complete.
+
+    Raises:
+        OSError: without network, or if a checksum or a list's length is not the known one.
+    """
+    check_choice(split, SPLITS, "MIT67: a split for download")
+    from torchvision.datasets.utils import download_url, extract_archive
+
+    path.mkdir(parents=True, exist_ok=True)
+    archive = path / MIT67_ARCHIVE
+    if not (path / "Images").is_dir() or archive.exists():  # it stays until it is unpacked
+        download_url(f"{MIT67_HOSTS[0]}/{MIT67_ARCHIVE}", str(path))
+        found = _sha1(archive)
+        if found != MIT67_SHA1:
+            archive.unlink()
+            raise OSError(f"{MIT67_ARCHIVE} has the SHA-1 {found}, not {MIT67_SHA1}")
+        extract_archive(str(archive), str(path), remove_finished=True)
+    for name, count in MIT67_LISTS.items():
+        part = path / f"{name}.part"
+        download_url(f"{MIT67_HOSTS[1]}/{name}", str(path), part.name)
+        lines = len(part.read_text(encoding="utf-8-sig").split())
+        if lines != count:
+            part.unlink()
+            raise OSError(f"{name} lists {lines} images, not {count}")
+        part.replace(path / name)
+
+
+def _sha1(file: Path) -> str:
+    digest = hashlib.sha1(usedforsecurity=False)
+    with file.open("rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def download_scene15(path: Path, split: str) -> None:
+    """Fetch all images (90 MB), MD5 sum checked; the folder gets its name when it is whole.
+
+    Raises:
+        OSError: without network, from either host.
+        RuntimeError: if the checksum is not the known one.
+    """
+    check_choice(split, SPLITS, "15-Scene: a split for download")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:
+        _fetch_first(SCENE15_URLS, Path(scratch), SCENE15_MD5)
+        (Path(scratch) / "images").rename(path)
+
+
+def _fetch_first(urls: Sequence[str], folder: Path, md5: str) -> None:
+    """Unpack the archive of the first host that answers into ``folder/images``."""
+    from torchvision.datasets.utils import download_and_extract_archive
+
+    for url in urls:
+        try:
+            download_and_extract_archive(url, str(folder), str(folder / "images"), md5=md5)
+        except URLError:
+            if url == urls[-1]:
+                raise
+        else:
+            return

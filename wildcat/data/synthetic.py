@@ -1,8 +1,8 @@
-"""Pictures drawn from a seed: no files, and every box and mask is known exactly.
+"""Images drawn from a seed: no files, and every box and mask is known exactly.
 
-Each picture shows one to four objects of eight classes on a textured ground, among smaller shapes that belong to no
+Each image shows one to four objects of eight classes on a textured ground, among smaller shapes that belong to no
 class. A class is a shape of two parts (cap and stem, hull and fins, ...); colours are drawn at random for every object,
-so that only the shape decides. Picture i of (seed, split) depends on these three alone: not on how many pictures there
+so that only the shape decides. Image i of (seed, split) depends on these three alone: not on how many images there
 are, nor on which were drawn before. The scene is laid out in fractions of the side, so it is the same at every size.
 """
 
@@ -15,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
-from wildcat.colours import Colour, as_colour, oklch
 from wildcat.data import drawings
 from wildcat.data.drawings import Drawing, Part, Points, Rng
 from wildcat.data.sample import Dataset, Sample
 from wildcat.errors import WildcatError
+from wildcat.render.colours import Colour, as_colour, oklch
 
 CLASSES = tuple(drawings.CLASSES)
-COUNTS = {"train": 480, "val": 120, "test": 240}  # pictures of each split
+COUNTS = {"train": 480, "val": 120, "test": 240}  # images of each split
 SIZES = (32, 2048)  # smallest and largest side, in pixels
 DIFFICULT_BELOW = 0.25  # an object of which less than this fraction is visible is "difficult"
 
@@ -32,7 +32,7 @@ _DISTRACTORS = (0.30, 0.35, 0.25, 0.10)  # of none, one, two, three
 _SUPERSAMPLING = 3
 _SHADOW: Colour = (24, 20, 40)
 _PLAIN: list[Colour] = [(0, 0, 0)] * 8  # for masks, where colours do not matter
-_SCENE, _PAINT = 0, 1  # two random streams for each picture: boxes and masks need no colours
+_SCENE, _PAINT = 0, 1  # two random streams for each image: boxes and masks need no colours
 
 
 # ---- The scene: what lies where -----------------------------------------------------------------------------------
@@ -40,7 +40,7 @@ _SCENE, _PAINT = 0, 1  # two random streams for each picture: boxes and masks ne
 
 @dataclass(frozen=True, slots=True)
 class _Thing:
-    """One drawing placed in the picture; ``label`` 0 belongs to no class. Lengths are fractions of the side."""
+    """One drawing placed in the image; ``label`` 0 belongs to no class. Lengths are fractions of the side."""
 
     label: int
     parts: list[Part]  # polygons in fractions of the side, around the thing's centre
@@ -107,7 +107,7 @@ def _scene(rng: Rng) -> list[_Thing]:
 
 
 def _rasterise(thing: _Thing, size: int, fills: list[Colour]) -> tuple[Image.Image, Image.Image, int, int]:
-    """One thing in pixels: its coverage (L), its colours (RGB), and where their corner lies in the picture.
+    """One thing in pixels: its coverage (L), its colours (RGB), and where their corner lies in the image.
 
     The colours are drawn over a canvas of the main colour, so that the rim has no fringe of another.
     """
@@ -208,38 +208,36 @@ def _relief(coverage: Image.Image, radius: float) -> npt.NDArray[np.floating]:
     return relief
 
 
-def _cast_shadow(picture: Image.Image, coverage: Image.Image, left: int, top: int, unit: float) -> None:
-    """Darken ``picture`` softly below and to the right of a shape of radius ``unit`` pixels."""
+def _cast_shadow(image: Image.Image, coverage: Image.Image, left: int, top: int, unit: float) -> None:
+    """Darken ``image`` softly below and to the right of a shape of radius ``unit`` pixels."""
     margin = math.ceil(0.3 * unit)
     shadow = Image.new("L", (coverage.width + 2 * margin, coverage.height + 2 * margin))
     shadow.paste(87, (margin, margin), coverage)  # 87 / 255: a third of full strength
     shadow = shadow.filter(ImageFilter.GaussianBlur(0.08 * unit))
-    picture.paste(_SHADOW, (left - margin + round(0.05 * unit), top - margin + round(0.09 * unit)), shadow)
+    image.paste(_SHADOW, (left - margin + round(0.05 * unit), top - margin + round(0.09 * unit)), shadow)
 
 
 def _paint(things: list[_Thing], size: int, rng: Rng) -> Image.Image:
-    picture, dark = _ground(size, rng)
+    image, dark = _ground(size, rng)
     for thing in things:
         fills = _fills(dark, rng)
         coverage, colours, left, top = _rasterise(thing, size, fills)
         unit = thing.radius * size
-        _cast_shadow(picture, coverage, left, top, unit)
+        _cast_shadow(image, coverage, left, top, unit)
         raised = np.asarray(colours, dtype=np.float32) + 40 * _relief(coverage, 0.07 * unit)[..., None]
-        picture.paste(Image.fromarray(np.clip(raised, 0, 255).astype(np.uint8)), (left, top), coverage)
+        image.paste(Image.fromarray(np.clip(raised, 0, 255).astype(np.uint8)), (left, top), coverage)
     # Light falls from above, a little unevenly; then the grain of paper.
     light = 1 + np.linspace(0.035, -0.035, size, dtype=np.float32)[:, None] + 0.035 * _noise(4, size, rng)
     grain = 2.2 * rng.standard_normal((size, size), dtype=np.float32)
-    planes = [
-        np.clip(np.asarray(p, dtype=np.float32) * light + grain, 0, 255).astype(np.uint8) for p in picture.split()
-    ]
+    planes = [np.clip(np.asarray(p, dtype=np.float32) * light + grain, 0, 255).astype(np.uint8) for p in image.split()]
     return Image.merge("RGB", [Image.fromarray(plane) for plane in planes])
 
 
-# ---- The data set -------------------------------------------------------------------------------------------------
+# ---- The dataset -------------------------------------------------------------------------------------------------
 
 
 class Synthetic(Dataset):
-    """Pictures drawn when asked for; see ``synthetic``."""
+    """Images drawn when asked for; see ``synthetic``."""
 
     def __init__(self, split: str, count: int, seed: int, size: int) -> None:
         """Lay out every scene, for its labels and boxes; paint none."""
@@ -254,7 +252,7 @@ class Synthetic(Dataset):
         return np.random.default_rng([self.seed, self._split_number, number, purpose])
 
     def _number(self, index: int) -> int:
-        return int(self.samples[index].name)  # the name, not the index: a subset shows the same pictures
+        return int(self.samples[index].name)  # the name, not the index: a subset shows the same images
 
     def _sample(self, number: int) -> Sample:
         things = _scene(self._stream(number, _SCENE))
@@ -281,11 +279,11 @@ class Synthetic(Dataset):
 
     @property
     def has_masks(self) -> bool:
-        """Every picture has its mask."""
+        """Every image has its mask."""
         return True
 
     def image(self, index: int, draft_size: int | None = None) -> Image.Image:
-        """RGB picture (size, size); ``draft_size`` has no effect."""
+        """RGB image (size, size); ``draft_size`` has no effect."""
         number = self._number(index)
         return _paint(_scene(self._stream(number, _SCENE)), self.size, self._stream(number, _PAINT))
 
@@ -297,17 +295,17 @@ class Synthetic(Dataset):
 
 
 def synthetic(split: str, count: int | None = None, seed: int = _SEED, size: int = _SIZE) -> Synthetic:
-    """The synthetic data set: drawn from a seed, multi-label, with boxes and masks.
+    """The synthetic dataset: drawn from a seed, multi-label, with boxes and masks.
 
     Labels, boxes and masks tell what stays visible. An object of which less than a quarter does is "difficult", one of
-    which nothing does is left out. The pictures repeat exactly with the same versions of NumPy and Pillow on the same
+    which nothing does is left out. The images repeat exactly with the same versions of NumPy and Pillow on the same
     kind of machine.
 
     Args:
-        split: "train", "val" or "test": other pictures each.
-        count: how many pictures; 480, 120 and 240 by default. More keep the ones there were and add to them.
-        seed: 0 or more; another seed, other pictures.
-        size: side of the square pictures in pixels, 32 to 2048. The scenes are the same at every size.
+        split: "train", "val" or "test": other images each.
+        count: how many images; 480, 120 and 240 by default. More keep the ones there were and add to them.
+        seed: 0 or more; another seed, other images.
+        size: side of the square images in pixels, 32 to 2048. The scenes are the same at every size.
 
     Raises:
         WildcatError: an unknown split, or a number outside its range.

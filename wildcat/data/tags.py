@@ -1,4 +1,4 @@
-"""A user's own pictures: a folder per class (`folder:`), or a CSV of pictures and tags (`tags:`)."""
+"""A user's own images: a folder per class (`folder:`), or a CSV of images and tags (`tags:`)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from wildcat.data.sample import Dataset, Sample, check_choice, one_label, pictures_below, require_path, shuffled
-from wildcat.errors import WildcatError
+from wildcat.data.images import image_files_below
+from wildcat.data.sample import Dataset, Sample, one_label, require_path, shuffled
+from wildcat.errors import WildcatError, check_choice
 
 _RANDOM_SPLITS = ("train", "test", "all")
 _SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_PICTURE_COLUMNS = ("picture", "image", "path", "file", "filename")
+_IMAGE_COLUMNS = ("picture", "image", "path", "file", "filename")
 _DELIMITERS = ",\t;"  # the last is what spreadsheets write where the comma is in numbers
 _TAG_COLUMNS = ("tags", "labels", "tag", "label")
 
@@ -49,7 +50,7 @@ def folder_splits(path: Path) -> tuple[str, ...]:
 
 
 def open_folder(spec: str, path: Path, split: str, *, test: float = 0.2, seed: int = 0) -> Dataset:
-    """A folder per class, pictures at any depth below it; one class a picture.
+    """A folder per class, images at any depth below it; one class an image.
 
     With train, val, test on top the split is the user's own, and classes are those of all of them; else a fraction
     `test` of each class is held out at random ("all" takes everything). A sample is named by its path below the folder,
@@ -60,29 +61,29 @@ def open_folder(spec: str, path: Path, split: str, *, test: float = 0.2, seed: i
     tops = list(own.values()) or [path]
     classes = sorted({folder.name for top in tops for folder in _subfolders(top)})
     if not classes:
-        raise WildcatError(f"{path}: holds no folder; each class needs a folder with its pictures")
+        raise WildcatError(f"{path}: holds no folder; each class needs a folder with its images")
     for top in tops:
-        stray = [name for name in pictures_below(top) if "/" not in name]
+        stray = [name for name in image_files_below(top) if "/" not in name]
         if stray:
             raise WildcatError(
-                f"{top}: {len(stray)} pictures lie outside the class folders, first of them {stray[0]};"
-                " each class needs a folder with its pictures"
+                f"{top}: {len(stray)} images lie outside the class folders, first of them {stray[0]};"
+                " each class needs a folder with its images"
             )
     root = own.get(split, path)
     samples = []
     for index, label in enumerate(classes):
-        pictures = [f"{label}/{name}" for name in pictures_below(root / label)]
+        images = [f"{label}/{name}" for name in image_files_below(root / label)]
         if not own:
-            pictures = _part(pictures, split, test, seed, spec) if pictures else []
-        samples += [Sample(name, root / name, one_label(index, len(classes))) for name in pictures]
+            images = _part(images, split, test, seed, spec) if images else []
+        samples += [Sample(name, root / name, one_label(index, len(classes))) for name in images]
     if not samples:
-        raise WildcatError(f"{root}: holds no pictures below its class folders")
+        raise WildcatError(f"{root}: holds no images below its class folders")
     return Dataset(spec, split, classes, samples, multi_label=False)
 
 
 def _read_table(path: Path) -> tuple[list[str], list[list[str]], str]:
     """(column names, rows, what separates the tags in a cell)."""
-    require_path(path, "give a CSV file with a picture column and a tags column, or one 0/1 column per class")
+    require_path(path, "give a CSV file with an image column and a tags column, or one 0/1 column per class")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             first = file.readline()
@@ -94,13 +95,13 @@ def _read_table(path: Path) -> tuple[list[str], list[list[str]], str]:
     header = [name.strip() for name in rows[0]] if rows else []
     if len(header) < 2:
         raise WildcatError(
-            f"{path}: the first line must name at least two columns, separated by comma, tab or semicolon: picture,tags"
+            f"{path}: the first line must name at least two columns, separated by comma, tab or semicolon: image,tags"
         )
     for number, row in enumerate(rows[1:], start=2):
         if row and len(row) != len(header):
-            told = f"{path}: line {number} has {len(row)} columns, the first line {len(header)}"
-            hint = "; several tags of a picture are separated by ;" if len(row) > len(header) else ""
-            raise WildcatError(told + hint)
+            message = f"{path}: line {number} has {len(row)} columns, the first line {len(header)}"
+            hint = "; several tags of an image are separated by ;" if len(row) > len(header) else ""
+            raise WildcatError(message + hint)
     twice = [name for name in header if header.count(name) > 1]
     if twice:
         raise WildcatError(f"{path}: the column {twice[0]!r} is there twice")
@@ -114,14 +115,14 @@ def _find(header: list[str], names: Sequence[str]) -> int | None:
     return next((lower.index(name) for name in names if name in lower), None)
 
 
-def _picture_column(path: Path, header: list[str]) -> int:
-    """Position of the column of pictures: the one that is called so, else the first that is neither split nor tags."""
-    named = _find(header, _PICTURE_COLUMNS)
+def _image_column(path: Path, header: list[str]) -> int:
+    """Position of the column of images: the one that is called so, else the first that is neither split nor tags."""
+    named = _find(header, _IMAGE_COLUMNS)
     if named is not None:
         return named
     others = set(range(len(header))) - {_find(header, ["split"]), _find(header, _TAG_COLUMNS)}
     if not others:
-        raise WildcatError(f"{path}: the first line names no column of pictures; it holds {', '.join(header)}")
+        raise WildcatError(f"{path}: the first line names no column of images; it holds {', '.join(header)}")
     return min(others)
 
 
@@ -133,14 +134,14 @@ def tags_splits(path: Path) -> tuple[str, ...]:
 
 
 def _tags_of_rows(
-    path: Path, header: list[str], rows: list[list[str]], separator: str, picture: int, split: int | None
+    path: Path, header: list[str], rows: list[list[str]], separator: str, image: int, split: int | None
 ) -> tuple[list[str], list[set[str]]]:
     """(classes, the tags of each row), from the tags column or from 0/1 columns."""
     column = _find(header, _TAG_COLUMNS)
     if column is not None:
         tags = [{tag.strip() for tag in row[column].split(separator)} - {""} for row in rows]
         return sorted(set().union(*tags)), tags
-    classes = {index: name for index, name in enumerate(header) if index not in (picture, split)}
+    classes = {index: name for index, name in enumerate(header) if index not in (image, split)}
     for index, name in classes.items():
         if not name:
             raise WildcatError(f"{path}: column {index + 1} has no name in the first line; it is that of a class")
@@ -148,7 +149,7 @@ def _tags_of_rows(
         for index, name in classes.items():
             if row[index] not in ("0", "1"):
                 raise WildcatError(
-                    f"{path}: {row[picture]}: column {name!r} holds {row[index]!r}; allowed are 0 and 1, or a column"
+                    f"{path}: {row[image]}: column {name!r} holds {row[index]!r}; allowed are 0 and 1, or a column"
                     f" named tags with tags separated by ; (the first line names the columns)"
                 )
     return list(classes.values()), [{name for index, name in classes.items() if row[index] == "1"} for row in rows]
@@ -157,14 +158,14 @@ def _tags_of_rows(
 def open_tags(
     spec: str, path: Path, split: str, *, test: float = 0.2, seed: int = 0, exclusive: bool = False
 ) -> Dataset:
-    """A CSV whose first line names its columns: picture and tags ("cat;dog"), or picture and one 0/1 column per class.
+    """A CSV whose first line names its columns: image and tags ("cat;dog"), or image and one 0/1 column per class.
 
-    Columns are separated by comma or tab; or by semicolon, and tags by comma. A picture in several lines has the tags
+    Columns are separated by comma or tab; or by semicolon, and tags by comma. An image in several lines has the tags
     of all of them.
 
-    The picture column is named picture, image, path, file or filename, else it is the first that is neither split nor
+    The image column is named image, image, path, file or filename, else it is the first that is neither split nor
     tags; paths are relative to the CSV's folder. A column `split` names the split of each row; without it a fraction
-    `test` is held out at random. A picture without tags is a negative for all classes. Classes are those of the whole
+    `test` is held out at random. An image without tags is a negative for all classes. Classes are those of the whole
     file, whatever the split.
 
     Args:
@@ -173,21 +174,21 @@ def open_tags(
         split: a value of the split column, or train, test, all.
         test: fraction to hold out where there is no split column.
         seed: of the random split.
-        exclusive: each picture has exactly one tag: train and score as one class out of C.
+        exclusive: each image has exactly one tag: train and score as one class out of C.
     """
     check_choice(split, tags_splits(path), f"{spec}: split")
     header, rows, separator = _read_table(path)
     split_column = _find(header, ["split"])
-    picture = _picture_column(path, header)
-    classes, tags = _tags_of_rows(path, header, rows, separator, picture, split_column)
+    image = _image_column(path, header)
+    classes, tags = _tags_of_rows(path, header, rows, separator, image, split_column)
     if not classes:
         raise WildcatError(f"{path}: no row has a tag")
     tags_of: dict[str, set[str]] = {}
     split_of: dict[str, str] = {}
     for row, found in zip(rows, tags, strict=True):
-        name = row[picture]
+        name = row[image]
         if not name:
-            raise WildcatError(f"{path}: a row has no picture: {', '.join(row)}")
+            raise WildcatError(f"{path}: a row has no image: {', '.join(row)}")
         tags_of.setdefault(name, set()).update(found)
         if split_column is not None and split_of.setdefault(name, row[split_column]) != row[split_column]:
             raise WildcatError(f"{path}: {name} is in two splits, {split_of[name]!r} and {row[split_column]!r}")

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from wildcat.data.sample import FARTHEST, Dataset, Sample, check_choice, require_path
-from wildcat.errors import WildcatError
+from wildcat.data.sample import MAX_COORDINATE, Dataset, Sample, require_path
+from wildcat.errors import WildcatError, check_choice
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -40,7 +40,7 @@ class _Object:
 
 
 class _NoDoctype(ElementTree.TreeBuilder):
-    """Entities can only be declared in a DOCTYPE; no VOC file has one, so a file that does is refused unread."""
+    """Entities can only be declared in a DOCTYPE; no VOC file has one, so a file that does is rejected unread."""
 
     def doctype(self, name: str, pubid: str | None, system: str | None) -> NoReturn:
         raise WildcatError("a DOCTYPE is not allowed")
@@ -63,7 +63,7 @@ def find_root(path: Path, year: int) -> Path:
 def download(path: Path, year: int, split: str) -> None:
     """Fetch and unpack a split below `path` through torchvision, which checks the archives' MD5 sums.
 
-    VOC 2012's test pictures need a log-in at the challenge's own server and cannot be fetched.
+    VOC 2012's test images need a log-in at the challenge's own server and cannot be fetched.
     """
     split = split.removeprefix("seg-")
     check_choice(split, SPLITS if year == 2007 else SPLITS[:3], f"VOC {year}: a split for download")
@@ -134,7 +134,7 @@ def _read_annotation(path: Path) -> tuple[tuple[int, int], list[_Object]]:
         for item in root.iterfind("object"):
             # Only the object's own box: its parts (head, hand, foot) have boxes too.
             x1, y1, x2, y2 = (float(item.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax"))
-            if not (-FARTHEST < x1 <= x2 < FARTHEST and -FARTHEST < y1 <= y2 < FARTHEST):
+            if not (-MAX_COORDINATE < x1 <= x2 < MAX_COORDINATE and -MAX_COORDINATE < y1 <= y2 < MAX_COORDINATE):
                 raise WildcatError(
                     f"{path}: a bndbox ends before it begins, or is out of range: xmin {x1:g}, ymin {y1:g}, "
                     f"xmax {x2:g}, ymax {y2:g}"
@@ -188,9 +188,9 @@ def open_voc(spec: str, path: Path, split: str, *, year: int) -> Dataset:
     masks = {file.stem: file for file in (root / "SegmentationClass").glob("*.png")}
     samples = []
     for number, name in enumerate(names):
-        picture, mask = root / "JPEGImages" / f"{name}.jpg", masks.get(name)
+        image, mask = root / "JPEGImages" / f"{name}.jpg", masks.get(name)
         if unlabelled:
-            samples.append(Sample(name, picture, np.zeros(len(CLASSES), dtype=np.int8), mask_path=mask))
+            samples.append(Sample(name, image, np.zeros(len(CLASSES), dtype=np.int8), mask_path=mask))
             continue
         annotation = _annotation(root, name)
         _, objects = _read_annotation(annotation)
@@ -199,7 +199,7 @@ def open_voc(spec: str, path: Path, split: str, *, year: int) -> Dataset:
         samples.append(
             Sample(
                 name,
-                picture,
+                image,
                 _labels_of(objects) if labels is None else labels[number],
                 boxes=np.array([item.box for item in objects], dtype=np.float32).reshape(-1, 4),
                 box_classes=np.array([CLASSES.index(item.name) for item in objects], dtype=np.int64),
@@ -216,15 +216,15 @@ def _annotation(root: Path, name: str) -> Path:
 
 
 class ActionDataset(Dataset):
-    """Persons of VOC 2012 Action: the unit is a person instance, "2010_006215_1", not a picture.
+    """Persons of VOC 2012 Action: the unit is a person instance, "2010_006215_1", not an image.
 
-    `crops` holds, per sample's name, the rectangle of the picture to be shown; samples that are not in it show all.
+    `crops` holds, per sample's name, the rectangle of the image to be shown; samples that are not in it show all.
     """
 
     crops: dict[str, tuple[int, int, int, int]]
 
     def image(self, index: int, draft_size: int | None = None) -> Image.Image:
-        """Return the person's crop, or the whole picture; `draft_size` is for whole pictures."""
+        """Return the person's crop, or the whole image; `draft_size` is for whole images."""
         crop = self.crops.get(self.samples[index].name)
         if crop is None:
             return super().image(index, draft_size)
@@ -270,7 +270,7 @@ def open_action(spec: str, path: Path, split: str, *, mode: str = "crop", contex
         path: as for VOC 2012.
         split: train, val, trainval, test (without labels).
         mode: "crop" shows the person's box, its sides enlarged by `context` about its centre and clipped to the
-            picture; "whole" shows the whole picture, the same one for each of its persons.
+            image; "whole" shows the whole image, the same one for each of its persons.
         context: 1 is the box itself.
 
     The person's box, in the pixels of what is shown, is given once for each action that applies.

@@ -1,131 +1,16 @@
 """Predictions in the formats that other tools read: docs/formats.md shows each."""
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
-from functools import partial
-from pathlib import Path
-
-from wildcat.data.sample import check_choice
-from wildcat.files import UNFINISHED, remove_leftovers
-from wildcat.formats.coco import CocoWriter
-from wildcat.formats.cvat import CvatWriter
-from wildcat.formats.label_studio import LOCAL_FILES, LabelStudioWriter
-from wildcat.formats.picture import Names, Picture, Writer
-from wildcat.formats.pictures import MaskWriter, OverlayWriter
-from wildcat.formats.tables import CsvWriter, JsonFile, JsonLines, Told
-from wildcat.formats.voc import VocWriter
-from wildcat.formats.yolo import YoloWriter
-from wildcat.predict import Failure
-from wildcat.prediction import Prediction, Threshold
+from wildcat.formats.base import Writer
+from wildcat.formats.tables import ConsoleWriter, JsonFile, JsonLines
+from wildcat.formats.write import FORMATS, check_formats, folders_of, write_predictions
 
 __all__ = [
     "FORMATS",
+    "ConsoleWriter",
     "JsonFile",
     "JsonLines",
-    "Told",
     "Writer",
     "check_formats",
     "folders_of",
     "write_predictions",
 ]
-
-_WRITERS: dict[str, Callable[[Path, tuple[str, ...]], Writer]] = {
-    "json": lambda out, classes: JsonFile(out / "predictions.jsonl"),
-    "csv": CsvWriter,
-    "overlay": OverlayWriter,
-    "mask": MaskWriter,
-    "coco": CocoWriter,
-    "yolo": YoloWriter,
-    "voc": VocWriter,
-    "label-studio": LabelStudioWriter,
-    "cvat": CvatWriter,
-}
-FORMATS = tuple(_WRITERS)
-
-
-def write_predictions(
-    predictions: Iterable[Prediction | Failure],
-    out: Path,
-    formats: Iterable[str],
-    classes: Sequence[str],
-    *,
-    root: Path | None = None,
-    threshold: Threshold = 0.5,
-    crf: bool = False,
-    image_prefix: str = LOCAL_FILES,
-    more: Sequence[Writer] = (),
-) -> list[Failure]:
-    """Write predictions as they come; memory does not grow with their number.
-
-    ======================  ===========================================================================================
-    ``json``                ``predictions.jsonl``, an object per picture
-    ``csv``                 ``scores.csv``, a row per picture, a column per class
-    ``overlay``             ``overlay/NAME.jpg``, the picture with a heatmap and a point for each predicted class
-    ``mask``                ``mask/NAME.png``, labels as in ``mask-labels.txt``; ``mask-overlay/NAME.jpg`` to look at
-    ``coco``                ``coco/``: a data set with regions of masks, and results for boxes, masks and points
-    ``yolo``                ``yolo/``: boxes of regions of masks
-    ``voc``                 ``voc/``: masks and XML with boxes, laid out as PASCAL VOC
-    ``label-studio``        ``label-studio/``: tasks with tags, points and brush masks
-    ``cvat``                ``cvat/``: tags, points and masks
-    ======================  ===========================================================================================
-
-    Files that hold all pictures get their name when they are whole; the others are written whole or not at all. What a
-    killed process of this machine has left half-written in the folder is removed.
-
-    Args:
-        predictions: from :meth:`wildcat.predict.Predictor.stream`.
-        out: folder, made if needed.
-        formats: out of :data:`FORMATS`.
-        classes: of the model.
-        root: folder that pictures are named from: ``root/a/cat.jpg`` gives ``overlay/a/cat.jpg``. Without it, and for
-            pictures elsewhere, the last part of the name counts; names given twice are numbered.
-        threshold: probability from which a class counts as predicted, for all classes or by class.
-        crf: refine masks with the dense CRF.
-        image_prefix: where ``label-studio`` says that pictures are: an address or a path, which names are added to.
-        more: writers of other places, which are given every picture as well.
-
-    Returns:
-        The pictures that could not be read.
-
-    Raises:
-        WildcatError: for an unknown format, or one whose package is not installed.
-    """
-    wanted = list(dict.fromkeys(formats))
-    check_formats(wanted)
-    if wanted:
-        below = (file for folder in folders_of(out) for file in folder.rglob(UNFINISHED))
-        remove_leftovers([*out.glob(UNFINISHED), *below])
-    makers = _WRITERS | {"label-studio": partial(LabelStudioWriter, image_prefix=image_prefix)}
-    names = Names(root)
-    failures: list[Failure] = []
-    writers: list[Writer] = []
-    with ExitStack() as held:  # each is discarded, whatever goes wrong in another one
-        for writer in more:
-            held.callback(writer.discard)
-        for name in wanted:
-            writer = makers[name](out, tuple(classes))
-            held.callback(writer.discard)
-            writers.append(writer)
-        writers += more  # last: files have their names before anything is told, perhaps to a reader that has gone
-        for prediction in predictions:
-            if isinstance(prediction, Failure):
-                failures.append(prediction)
-                continue
-            relative = names.relative(prediction.name)
-            picture = Picture(relative, names.stem(relative), prediction, threshold, crf)
-            for writer in writers:
-                writer.add(picture)
-        for writer in writers:
-            writer.finish()
-    return failures
-
-
-def folders_of(out: Path) -> list[Path]:
-    """The folders in ``out`` into which formats write, whether they are there or not."""
-    return [out / name for name in (*FORMATS, "mask-overlay")]
-
-
-def check_formats(formats: Iterable[str]) -> None:
-    """Raise a WildcatError for a name that is no format."""
-    for name in formats:
-        check_choice(name, FORMATS, "format")

@@ -1,4 +1,4 @@
-"""COCO's JSON: a data set whose annotations are the regions of masks, and result lists for ``COCO.loadRes``."""
+"""COCO's JSON: a dataset whose annotations are the regions of masks, and result lists for ``COCO.loadRes``."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from wildcat.errors import WildcatError
-from wildcat.formats.picture import Growing, JsonList, Picture
+from wildcat.formats.base import Growing, JsonList, PredictedImage
 
 
 class CocoWriter:
     """``coco/dataset.json`` and ``results-bbox.json``, ``results-segm.json``, ``results-keypoints.json`` beside it.
 
-    Pictures are numbered from 1 in the order they come, classes from 1 in the model's order. A box is that of a region
+    Images are numbered from 1 in the order they come, classes from 1 in the model's order. A box is that of a region
     of the mask, (x, y, width, height); a key point is the class's point, of which each predicted class has one.
     """
 
@@ -30,7 +30,7 @@ class CocoWriter:
             for number, name in enumerate(classes, start=1)
         ]
         folder = out / "coco"
-        # Pictures and annotations grow side by side; the annotations are put behind the pictures at the end.
+        # Images and annotations grow side by side; the annotations are put behind the images at the end.
         self._dataset, self._regions = Growing(folder / "dataset.json"), Growing(folder / "annotations.json")
         self._dataset.stream.write(f'{{"categories": {json.dumps(categories)},\n"images": ')
         self._results = [Growing(folder / f"results-{kind}.json") for kind in ("bbox", "segm", "keypoints")]
@@ -38,18 +38,18 @@ class CocoWriter:
         self._boxes, self._masks, self._points = (JsonList(file.stream) for file in self._results)
         self._image_id = self._annotation_id = 0
 
-    def add(self, picture: Picture) -> None:
-        """Write a picture's entries."""
+    def add(self, image: PredictedImage) -> None:
+        """Write an image's entries."""
         self._image_id += 1
-        width, height = picture.prediction.size
-        self._images.add({"id": self._image_id, "file_name": picture.name, "width": width, "height": height})
-        for region in picture.regions:
+        width, height = image.prediction.size
+        self._images.add({"id": self._image_id, "file_name": image.name, "width": width, "height": height})
+        for region in image.regions:
             self._annotation_id += 1
             x1, y1, x2, y2 = region.box
             mask = np.zeros((height, width), dtype=np.uint8, order="F")
             mask[y1:y2, x1:x2] = region.pixels
             runs = self._encode(mask)
-            found = self._found(picture, region.label)
+            found = self._found(image, region.label)
             box = {"bbox": [x1, y1, x2 - x1, y2 - y1]}
             segmentation = {"segmentation": {"size": [height, width], "counts": runs["counts"].decode("ascii")}}
             self._boxes.add(found | box)
@@ -57,15 +57,15 @@ class CocoWriter:
             self._annotations.add(
                 {"id": self._annotation_id, **found, **box, "area": region.area, "iscrowd": 0, **segmentation}
             )
-        for label in picture.present:
-            x, y = picture.point_of(label)
-            self._points.add(self._found(picture, label) | {"keypoints": [round(x, 2), round(y, 2), 2]})
+        for label in image.present:
+            x, y = image.point_of(label)
+            self._points.add(self._found(image, label) | {"keypoints": [round(x, 2), round(y, 2), 2]})
 
-    def _found(self, picture: Picture, label: int) -> dict[str, Any]:
-        return {"image_id": self._image_id, "category_id": 1 + label, "score": picture.score_of(label)}
+    def _found(self, image: PredictedImage, label: int) -> dict[str, Any]:
+        return {"image_id": self._image_id, "category_id": 1 + label, "score": image.score_of(label)}
 
     def finish(self) -> None:
-        """Put the data set together."""
+        """Put the dataset together."""
         for entries in (self._images, self._annotations, self._boxes, self._masks, self._points):
             entries.end()
         self._dataset.stream.write(',\n"annotations": ')

@@ -7,15 +7,15 @@ from xml.etree import ElementTree
 import numpy as np
 import numpy.typing as npt
 
-from wildcat.colours import class_colours
-from wildcat.files import write_atomically
-from wildcat.formats.picture import Growing, Picture, xml_text
+from wildcat.formats.base import Growing, PredictedImage, xml_text
+from wildcat.render.colours import class_colours
+from wildcat.system.files import write_atomically
 
 
 class CvatWriter:
-    """``cvat/annotations.xml``, to be uploaded to a task of the same pictures, and ``labels.json``, its labels.
+    """``cvat/annotations.xml``, to be uploaded to a task of the same images, and ``labels.json``, its labels.
 
-    A picture has a tag, a point and a mask for each predicted class.
+    An image has a tag, a point and a mask for each predicted class.
     """
 
     def __init__(self, out: Path, classes: tuple[str, ...]) -> None:
@@ -26,7 +26,7 @@ class CvatWriter:
             {"name": xml_text(name), "color": f"#{red:02x}{green:02x}{blue:02x}", "attributes": []}
             for name, (red, green, blue) in zip(classes, colours, strict=True)
         ]
-        self._pictures = 0
+        self._images = 0
         self._file.stream.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n')
         self._write(self._meta())
 
@@ -44,23 +44,23 @@ class CvatWriter:
         ElementTree.indent(element)
         self._file.stream.write(ElementTree.tostring(element, encoding="unicode") + "\n")
 
-    def add(self, picture: Picture) -> None:
-        """Write a picture's element."""
-        width, height = picture.prediction.size
-        image = ElementTree.Element(
-            "image", id=str(self._pictures), name=xml_text(picture.name), width=str(width), height=str(height)
+    def add(self, image: PredictedImage) -> None:
+        """Write an image's element."""
+        width, height = image.prediction.size
+        element = ElementTree.Element(
+            "image", id=str(self._images), name=xml_text(image.name), width=str(width), height=str(height)
         )
-        self._pictures += 1
+        self._images += 1
         shape = {"source": "auto", "occluded": "0", "z_order": "0"}
-        for label in picture.present:
-            name = {"label": xml_text(picture.class_of(label))}
-            ElementTree.SubElement(image, "tag", {**name, "source": "auto"})
-            x, y = picture.point_of(label)
-            ElementTree.SubElement(image, "points", {**name, **shape, "points": f"{x:.2f},{y:.2f}"})
-            inside = picture.inside(label)
+        for label in image.present:
+            name = {"label": xml_text(image.class_of(label))}
+            ElementTree.SubElement(element, "tag", {**name, "source": "auto"})
+            x, y = image.point_of(label)
+            ElementTree.SubElement(element, "points", {**name, **shape, "points": f"{x:.2f},{y:.2f}"})
+            inside = image.inside(label)
             if inside.any():
-                ElementTree.SubElement(image, "mask", {**name, **shape, **_cut_out(inside)})
-        self._write(image)
+                ElementTree.SubElement(element, "mask", {**name, **shape, **_cut_out(inside)})
+        self._write(element)
 
     def finish(self) -> None:
         """Write the labels and close the annotations."""

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from wildcat._version import __version__
-from wildcat.colours import class_colours
-from wildcat.files import write_atomically
-from wildcat.formats.picture import Growing, JsonList, Picture, xml_text
+from wildcat.formats.base import Growing, JsonList, PredictedImage, xml_text
+from wildcat.render.colours import class_colours
+from wildcat.system.files import write_atomically
 
 LOCAL_FILES = "/data/local-files/?d="  # where Label Studio serves files of its machine
 _RUN_BITS = (3, 6, 10, 16)  # a run's length less one is written with the smallest of these
@@ -23,8 +23,8 @@ _WORD_BITS = 8
 class LabelStudioWriter:
     """``label-studio/tasks.json``, to be imported, and ``labels.xml``, the labelling interface that it fits.
 
-    A task has one prediction: a choice of tags, a key point and a brush mask for each predicted class. Its picture's
-    address is the prefix with the picture's name behind.
+    A task has one prediction: a choice of tags, a key point and a brush mask for each predicted class. Its image's
+    address is the prefix with the image's name behind.
     """
 
     def __init__(self, out: Path, classes: tuple[str, ...], image_prefix: str = LOCAL_FILES) -> None:
@@ -34,12 +34,12 @@ class LabelStudioWriter:
         self._tasks = JsonList(self._file.stream)
         self._classes = classes
 
-    def add(self, picture: Picture) -> None:
+    def add(self, image: PredictedImage) -> None:
         """Write a task."""
-        url = self._prefix + quote(picture.name, errors="surrogateescape")
-        prediction: dict[str, Any] = {"model_version": f"wildcat {__version__}", "result": _result(picture)}
-        if picture.present:
-            prediction["score"] = picture.score_of(picture.present[0])
+        url = self._prefix + quote(image.name, errors="surrogateescape")
+        prediction: dict[str, Any] = {"model_version": f"wildcat {__version__}", "result": _result(image)}
+        if image.present:
+            prediction["score"] = image.score_of(image.present[0])
         self._tasks.add({"data": {"image": url}, "predictions": [prediction]})
 
     def finish(self) -> None:
@@ -54,23 +54,23 @@ class LabelStudioWriter:
         self._file.discard()
 
 
-def _result(picture: Picture) -> list[dict[str, Any]]:
-    width, height = picture.prediction.size
+def _result(image: PredictedImage) -> list[dict[str, Any]]:
+    width, height = image.prediction.size
     frame = {"to_name": "image", "original_width": width, "original_height": height, "image_rotation": 0}
     result: list[dict[str, Any]] = []
 
     def add(kind: str, from_name: str, value: dict[str, Any], **more: Any) -> None:
         result.append({"id": f"r{len(result)}", "type": kind, "from_name": from_name, **frame, **more, "value": value})
 
-    names = [picture.class_of(label) for label in picture.present]
+    names = [image.class_of(label) for label in image.present]
     if names:
         add("choices", "tags", {"choices": names})
-    for label, name in zip(picture.present, names, strict=True):
-        score = picture.score_of(label)
-        x, y = picture.point_of(label)
+    for label, name in zip(image.present, names, strict=True):
+        score = image.score_of(label)
+        x, y = image.point_of(label)
         place = {"x": round(100 * x / width, 4), "y": round(100 * y / height, 4), "width": 1}
         add("keypointlabels", "points", {**place, "keypointlabels": [name]}, score=score)
-        inside = picture.inside(label)
+        inside = image.inside(label)
         if inside.any():
             value = {"format": "rle", "rle": brush_rle(inside), "brushlabels": [name]}
             add("brushlabels", "masks", value, score=score)

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import IO
 
-from wildcat.formats.picture import Growing, Picture
+from wildcat.formats.base import Growing, PredictedImage
 
 
 class JsonLines:
@@ -14,9 +14,9 @@ class JsonLines:
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
 
-    def add(self, picture: Picture) -> None:
+    def add(self, image: PredictedImage) -> None:
         """Write a line."""
-        print(json.dumps(picture.prediction.to_dict(picture.threshold)), file=self._stream, flush=True)
+        print(json.dumps(image.prediction.to_dict(image.threshold)), file=self._stream, flush=True)
 
     def finish(self) -> None:
         """The stream is its owner's."""
@@ -25,37 +25,37 @@ class JsonLines:
         """What was written has been read."""
 
 
-class Told:
-    """What is found, in words, of the first pictures: ``cat.jpg: tabby 64 % at (120, 88)``; printed at the end."""
+class ConsoleWriter:
+    """What is found, in words, of the first images: ``cat.jpg: tabby 64 % at (120, 88)``; printed at the end."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._lines: list[str] = []
         self._count = 0
 
-    def add(self, picture: Picture) -> None:
+    def add(self, image: PredictedImage) -> None:
         """Note a line."""
         self._count += 1
         if len(self._lines) < self._most:
             found = [
-                f"{_told(picture, c)} at ({x:.0f}, {y:.0f})" for c in picture.present for x, y in [picture.point_of(c)]
+                f"{_message(image, c)} at ({x:.0f}, {y:.0f})" for c in image.present for x, y in [image.point_of(c)]
             ]
-            best = picture.prediction.candidates(picture.threshold)[0]
-            told = ", ".join(found) or f"nothing; most likely {_told(picture, best)}"
-            self._lines.append(f"{' '.join(picture.name.split())}: {told}")
+            best = image.prediction.candidates(image.threshold)[0]
+            message = ", ".join(found) or f"nothing; most likely {_message(image, best)}"
+            self._lines.append(f"{' '.join(image.name.split())}: {message}")
 
     def finish(self) -> None:
         """Print the lines."""
         if self._count > len(self._lines):
             self._lines.append(f"... and {self._count - len(self._lines):,} more")
-        print("\n".join(self._lines) if self._lines else "no picture could be read")
+        print("\n".join(self._lines) if self._lines else "no image could be read")
 
     def discard(self) -> None:
         """Nothing was written."""
 
 
-def _told(picture: Picture, label: int) -> str:
-    return f"{picture.class_of(label)} {100 * picture.score_of(label):.0f} %"
+def _message(image: PredictedImage, label: int) -> str:
+    return f"{image.class_of(label)} {100 * image.score_of(label):.0f} %"
 
 
 class JsonFile:
@@ -75,7 +75,7 @@ class CsvWriter:
         self._csv.writerow(["file", *classes])
         self.finish, self.discard = self._rows.finish, self._rows.discard
 
-    def add(self, picture: Picture) -> None:
+    def add(self, image: PredictedImage) -> None:
         """Write a row."""
-        prediction = picture.prediction
+        prediction = image.prediction
         self._csv.writerow([prediction.name, *(f"{100 * float(p):.3f}" for p in prediction.probabilities)])

@@ -5,14 +5,14 @@ from xml.etree import ElementTree
 
 from wildcat import render
 from wildcat.errors import WildcatError
-from wildcat.files import write_atomically
-from wildcat.formats.picture import Growing, Picture, label_names, xml_text
-from wildcat.formats.pictures import save_picture
-from wildcat.prediction import MOST_LABELS
+from wildcat.formats.base import Growing, PredictedImage, label_names, xml_text
+from wildcat.formats.images import save_image
+from wildcat.prediction.result import MAX_BYTE_LABELS
+from wildcat.system.files import write_atomically
 
 
 class VocWriter:
-    """``voc/``: what VOCdevkit's folder of a year holds, except the pictures.
+    """``voc/``: what VOCdevkit's folder of a year holds, except the images.
 
     ``SegmentationClass/NAME.png`` are masks with VOC's palette, ``Annotations/NAME.xml`` boxes of regions of masks
     (pixels counted from 1, both ends included), ``ImageSets/Main/train.txt`` and ``ImageSets/Segmentation/train.txt``
@@ -20,22 +20,24 @@ class VocWriter:
     """
 
     def __init__(self, out: Path, classes: tuple[str, ...]) -> None:
-        if len(classes) > MOST_LABELS:
-            raise WildcatError(f"masks of PASCAL VOC hold up to {MOST_LABELS} classes; the model has {len(classes)}")
+        if len(classes) > MAX_BYTE_LABELS:
+            raise WildcatError(
+                f"masks of PASCAL VOC hold up to {MAX_BYTE_LABELS} classes; the model has {len(classes)}"
+            )
         self._folder = out / "voc"
         self._lists = [Growing(self._folder / "ImageSets" / task / "train.txt") for task in ("Main", "Segmentation")]
         self._classes = classes
 
-    def add(self, picture: Picture) -> None:
-        """Write a picture's mask and XML."""
-        save_picture(render.mask_png(picture.mask), self._folder / "SegmentationClass" / f"{picture.stem}.png")
-        file = self._folder / "Annotations" / f"{picture.stem}.xml"
+    def add(self, image: PredictedImage) -> None:
+        """Write an image's mask and XML."""
+        save_image(render.mask_png(image.mask), self._folder / "SegmentationClass" / f"{image.stem}.png")
+        file = self._folder / "Annotations" / f"{image.stem}.xml"
         file.parent.mkdir(parents=True, exist_ok=True)
-        root = _annotation(picture)
+        root = _annotation(image)
         ElementTree.indent(root, "\t")
         write_atomically(file, ElementTree.tostring(root, encoding="unicode").encode() + b"\n")
         for names in self._lists:
-            names.stream.write(picture.stem + "\n")
+            names.stream.write(image.stem + "\n")
 
     def finish(self) -> None:
         """Write the lists."""
@@ -49,20 +51,20 @@ class VocWriter:
             file.discard()
 
 
-def _annotation(picture: Picture) -> ElementTree.Element:
-    width, height = picture.prediction.size
+def _annotation(image: PredictedImage) -> ElementTree.Element:
+    width, height = image.prediction.size
     root = ElementTree.Element("annotation")
-    folder, _, file = picture.name.rpartition("/")
+    folder, _, file = image.name.rpartition("/")
     _add(root, "folder", folder)
     _add(root, "filename", file)
     size = ElementTree.SubElement(root, "size")
     for name, value in (("width", width), ("height", height), ("depth", 3)):
         _add(size, name, value)
-    _add(root, "segmented", int(bool(picture.mask.any())))
-    for region in picture.regions:
+    _add(root, "segmented", int(bool(image.mask.any())))
+    for region in image.regions:
         found = ElementTree.SubElement(root, "object")
         x1, y1, x2, y2 = region.box
-        _add(found, "name", picture.class_of(region.label))
+        _add(found, "name", image.class_of(region.label))
         _add(found, "pose", "Unspecified")
         _add(found, "truncated", 0)
         _add(found, "difficult", 0)

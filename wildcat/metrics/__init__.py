@@ -1,4 +1,4 @@
-"""Metrics: arrays in, result objects out; no model and no data set.
+"""Metrics: arrays in, result objects out; no model and no dataset.
 
 Functions and result fields hold proportions in [0, 1]; `to_dict` and `table` of a result give per cent.
 """
@@ -12,19 +12,8 @@ from wildcat.metrics.classification import (
     multi_class_result,
     precision_recall_curve,
 )
-from wildcat.metrics.pointing import (
-    PointingResult,
-    pointing_average_precision,
-    pointing_result,
-    points_in_boxes,
-)
-from wildcat.metrics.segmentation import (
-    ConfusionMatrix,
-    SegmentationResult,
-    class_iou,
-    mean_iou,
-    segmentation_result,
-)
+from wildcat.metrics.pointing import PointingResult, pointing_average_precision, pointing_result, points_in_boxes
+from wildcat.metrics.segmentation import ConfusionMatrix, SegmentationResult, class_iou, mean_iou, segmentation_result
 
 __all__ = [
     "ClassificationResult",

@@ -130,7 +130,7 @@ def average_precision(scores: Any, labels: Any, method: Method = "area") -> Any:
 
 @dataclass(frozen=True, eq=False)
 class ClassificationResult:
-    """Average precision of a multi-label data set; arrays (C,) in [0, 1], NaN for a class without positives."""
+    """Average precision of a multi-label dataset; arrays (C,) in [0, 1], NaN for a class without positives."""
 
     classes: tuple[str, ...]
     images: int

@@ -63,7 +63,7 @@ def points_in_boxes(points: Any, boxes: Any, tolerance: float = 0.0) -> BoolArra
 
 @dataclass(frozen=True, eq=False)
 class PointingResult:
-    """Pointwise localisation of a data set; per-class arrays (C,), proportions in [0, 1], NaN without positives."""
+    """Pointwise localisation of a dataset; per-class arrays (C,), proportions in [0, 1], NaN without positives."""
 
     classes: tuple[str, ...]
     tolerance: float
@@ -163,7 +163,7 @@ def pointing_result(
     """Score one point per image and class against the boxes of N images.
 
     Args:
-        points: (N, C, 2) x, y in pixels of the original picture; finite.
+        points: (N, C, 2) x, y in pixels of the original image; finite.
         scores: (N, C) the pooled class scores; finite.
         boxes: N arrays (B, 4) x1, y1, x2, y2 in the same pixels; B differs and may be 0.
         box_classes: N arrays (B,) of class numbers 0 ... C - 1.

@@ -1,4 +1,4 @@
-"""Intersection over union from one confusion matrix over the whole data set (never a mean over images)."""
+"""Intersection over union from one confusion matrix over the whole dataset (never a mean over images)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,15 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wildcat.errors import WildcatError
-from wildcat.metrics._common import (
-    FloatArray,
-    IntArray,
-    check_classes,
-    format_table,
-    mean_defined,
-    percent,
-    to_numpy,
-)
+from wildcat.metrics._common import FloatArray, IntArray, check_classes, format_table, mean_defined, percent, to_numpy
 
 
 class ConfusionMatrix:
@@ -51,7 +43,7 @@ class ConfusionMatrix:
         Args:
             prediction: integers of any shape, usually (H, W); 0 ... K - 1 wherever `truth` is not void.
             truth: integers of the same shape; 0 ... K - 1 or void.
-            name: the picture, for error messages.
+            name: the image, for error messages.
 
         Raises:
             ValueError: shapes differ, values are not integers, or a value is not a label. Nothing was added then.
@@ -87,7 +79,7 @@ class ConfusionMatrix:
 
 @dataclass(frozen=True, eq=False)
 class SegmentationResult:
-    """Intersection over union of a data set; proportions in [0, 1]."""
+    """Intersection over union of a dataset; proportions in [0, 1]."""
 
     classes: tuple[str, ...]
     """K names, background included."""
@@ -166,7 +158,7 @@ def mean_iou(confusion: Any) -> float:
 
 
 def segmentation_result(confusion: Any, classes: Sequence[str]) -> SegmentationResult:
-    """Per-class IoU, both means and pixel accuracy of a whole data set.
+    """Per-class IoU, both means and pixel accuracy of a whole dataset.
 
     Args:
         confusion: a `ConfusionMatrix`, or counts (K, K) with true classes in rows.
@@ -187,4 +179,4 @@ def _counts(confusion: Any) -> IntArray:
             f"a confusion matrix is a square of pixel counts (K, K), not {counts.dtype} of shape {counts.shape}"
             f"{' with negative values' if counts.size and (counts < 0).any() else ''}"
         )
-    return counts.astype(np.int64)  # a copy: the result must not change when the accumulator goes on
+    return counts.astype(np.int64)  # a copy: the result must not change when the accumulator resumes

@@ -1,5 +1,0 @@
-"""Write the page."""
-
-from tests.bad_input import PAGE, page
-
-PAGE.write_text(page(), encoding="utf-8")

@@ -1,0 +1,70 @@
+"""The lattice against loops, and what must not depend on how it is built."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.crf.slow_lattice import kernel
+from wildcat.crf import lattice
+from wildcat.crf.lattice import Lattice, Readout
+
+
+def dense(features: torch.Tensor) -> np.ndarray:
+    """K' (N, N) of Lattice: what it makes of each unit vector."""
+    built = Lattice(features)
+    pixels = features.shape[1]
+    return Readout([built], [1.0])(built.filter(torch.eye(pixels)), slice(0, pixels)).numpy()
+
+
+def features_of(seed: int, dims: int, pixels: int, spread: float) -> torch.Tensor:
+    return torch.randn(dims, pixels, generator=torch.Generator().manual_seed(seed)) * spread
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 10**6), dims=st.integers(1, 5), pixels=st.integers(1, 60), spread=st.sampled_from([0.2, 2, 20])
+)
+def test_any_features_equal_the_loops(seed, dims, pixels, spread) -> None:
+    features = features_of(seed, dims, pixels, spread)
+    np.testing.assert_allclose(dense(features), kernel(features.T.double().numpy()), atol=2e-4)
+
+
+def test_a_smooth_kernel_is_nearly_gaussian() -> None:
+    # 40 x 40 pixels at 4 pixels a sigma: the middle row against exp(-r^2 / 2), both normalised to their maximum
+    side, sigma = 40, 4.0
+    y, x = torch.meshgrid(torch.arange(side) / sigma, torch.arange(side) / sigma, indexing="ij")
+    built = Lattice(torch.stack([x.flatten(), y.flatten()]))
+    impulse = torch.zeros(side * side, 1)
+    impulse[side // 2 * side + side // 2] = 1
+    found = Readout([built], [1.0])(built.filter(impulse), slice(0, side * side)).view(side, side)
+    distance = (x - x[side // 2, side // 2]) ** 2 + (y - y[side // 2, side // 2]) ** 2
+    assert torch.allclose(found / found.max(), torch.exp(-distance / 2), atol=0.12)  # linear interpolation twice
+
+
+def test_six_sigmas_apart_is_apart() -> None:
+    rng = torch.Generator().manual_seed(1)
+    for dims in (2, 5):
+        directions = torch.nn.functional.normalize(torch.randn(150, dims, generator=rng), dim=1)
+        for start, direction in zip(torch.randn(150, dims, generator=rng), directions, strict=True):
+            assert dense(torch.stack([start, start + 6 * direction], 1))[0, 1] == 0
+
+
+def test_the_size_of_chunks_does_not_matter(monkeypatch) -> None:
+    features = features_of(2, 5, 1000, 2)
+    whole = dense(features)
+    monkeypatch.setattr(lattice, "_CHUNK", 64)
+    np.testing.assert_allclose(dense(features), whole, atol=1e-6)
+
+
+def test_long_keys_are_numbered_and_longer_ones_refused() -> None:
+    # Two clusters so far apart that keys need more bits than a pixel's number leaves free.
+    near = features_of(3, 5, 50, 1)
+    far = torch.cat([near, near + 1000], 1)
+    assert lattice._KeyLayout(far).bits + int(math.log2(lattice._CHUNK)) > 63
+    np.testing.assert_allclose(dense(far), kernel(far.T.double().numpy()), atol=5e-3)  # float32 at 1000 sigmas
+    with pytest.raises(ValueError, match=r"sigmas are too small for an image of this size.* 63 "):
+        Lattice(near * 1e5)

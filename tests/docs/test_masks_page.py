@@ -1,0 +1,37 @@
+"""Commands and Python of docs/masks.md, run as they stand, only smaller."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests import awkward
+from tests.conftest import REPOSITORY
+from tests.tiny_runs import tiny
+from wildcat.cli import main
+from wildcat.training.launch import train
+
+TEXT = (REPOSITORY / "docs" / "masks.md").read_text()
+DATA = "synthetic:count=8,size=64"
+
+
+def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(tiny(data=DATA, epochs=1), tmp_path / "runs" / "voc12")
+    (tmp_path / "images").mkdir()
+    for path in (tmp_path / "dog.jpg", tmp_path / "images" / "dog.jpg"):
+        Image.fromarray(awkward.photo()).save(path)
+    monkeypatch.chdir(tmp_path)
+    (commands,) = re.findall(r"```bash\n(.*?)```", TEXT, re.S)
+    for command in commands.splitlines():
+        assert main(shlex.split(command.replace("voc12:DIR", DATA))[1:]) == 0, command
+    assert (tmp_path / "found" / "mask" / "dog.png").is_file()
+    assert (tmp_path / "found" / "mask-overlay" / "dog.jpg").is_file()
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+    subprocess.run([sys.executable, "-c", code.replace('{"dog"', '{"fish"')], cwd=tmp_path, check=True)
+    assert (tmp_path / "dog-mask.jpg").is_file()
+    for image in re.findall(r"\(images/(.*?)\)", TEXT):
+        assert (REPOSITORY / "docs" / "images" / image).is_file()

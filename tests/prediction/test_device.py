@@ -1,0 +1,116 @@
+"""Where the network computes: which device "auto" is, and that nothing is left on the CPU by mistake.
+
+There need not be a GPU: PyTorch's fake tensors know on which device they are, reject to meet those of another as real
+ones do, and hold no values.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import wildcat
+from tests.tiny_runs import tiny
+from wildcat import runtimes
+from wildcat.cli import main
+from wildcat.errors import WildcatError
+from wildcat.losses import multi_label_loss
+from wildcat.model import create_model
+from wildcat.multiscale import ObjectBank
+from wildcat.prediction.multiscale import CombinedPredictor
+from wildcat.prediction.predictor import Predictor
+from wildcat.runs.settings import InferenceSettings
+from wildcat.system.devices import Precision, device_of
+from wildcat.training.launch import train
+
+GPU = torch.device("cuda", 0)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tiny(epochs=1), tmp_path_factory.mktemp("runs") / "run")
+
+
+def test_auto_is_the_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert device_of("auto").type == "cuda"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device_of("auto") == torch.device("cpu") == device_of("cpu") == device_of(torch.device("cpu"))
+
+
+def test_a_device_that_there_is_not(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("tpu", "cuda:99", "cuda:x"):
+        with pytest.raises(WildcatError, match=f"device '{name}' cannot be used: .*; auto takes what there is"):
+            wildcat.load(run, name)
+    for command in (["predict", str(run), "cat.png"], ["evaluate", str(run)], ["report", str(run)]):
+        (tmp_path / "cat.png").write_bytes(b"")
+        command = [str(tmp_path / word) if word == "cat.png" else word for word in command]
+        assert main([*command, "--device", "tpu"]) == 2
+        assert "device 'tpu' cannot be used" in capsys.readouterr().err
+
+
+def test_other_runtimes_compute_on_the_processor(run: Path) -> None:
+    with pytest.raises(WildcatError, match="the runtime onnx computes on the CPU, not on cuda"):
+        runtimes.load(run, runtime="onnx", device="cuda")
+    with pytest.raises(WildcatError, match=r"the exported file .*model\.onnx computes on the CPU, not on cuda:1"):
+        runtimes.load(run / "model.onnx", device="cuda:1")
+
+
+def put_on_gpu(model: nn.Module) -> None:
+    """Replace parameters and buffers by fake ones; what a module holds besides stays on the CPU, and is found."""
+    for module in model.modules():
+        for held in (module._parameters, module._buffers):
+            for name, tensor in held.items():
+                if tensor is not None:
+                    fake = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=GPU)
+                    held[name] = nn.Parameter(fake, tensor.requires_grad) if held is module._parameters else fake
+
+
+def pixels(*sizes: int) -> dict[int, torch.Tensor]:
+    return {size: torch.empty(2, size, size, 3, dtype=torch.uint8, device=GPU).permute(0, 3, 1, 2) for size in sizes}
+
+
+def predictor(backbone: str, *sizes: int, precision: Precision = "fp32", multi_label: bool = True) -> Predictor:
+    model = create_model(backbone, num_classes=3, num_maps=2, kmax=0.2, pretrained=False)
+    return Predictor(
+        model, InferenceSettings(("a", "b", "c"), multi_label, sizes, sizes[-1:], mirror=True), precision=precision
+    )
+
+
+@pytest.mark.parametrize("backbone", ["lite0", "resnet18", "timm:test_resnet"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_gpu_reads_images(backbone: str, precision: Precision) -> None:
+    reads = predictor(backbone, 64, 96, precision=precision)
+    ready = reads._ready
+    with FakeTensorMode(), torch.inference_mode():
+        put_on_gpu(ready)
+        found = reads.reader()(pixels(64, 96))["model"]
+        assert found.probabilities.device == found.class_maps.device == GPU
+        assert found.multi_maps.shape == (2, 6, 3, 3)
+
+
+def test_a_gpu_reads_at_several_scales() -> None:
+    members = {str(size): predictor("resnet18", size, multi_label=False) for size in (64, 96)}
+    bank = ObjectBank(torch.zeros(3, 6, dtype=torch.float64), torch.zeros(3, dtype=torch.float64))
+    ready = [member._ready for member in members.values()]
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
+        for model in ready:
+            put_on_gpu(model)
+        readings = CombinedPredictor(members, bank=bank).reader()(pixels(64, 96))
+        assert {reading.probabilities.device for reading in readings.values()} == {GPU}
+        assert readings["object_bank"].class_maps.shape == (2, 3, 3, 3)
+
+
+@pytest.mark.parametrize("backbone", ["lite0", "resnet18"])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_gpu_trains(backbone: str, frozen: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wildcat.model._check_finite", lambda maps: None)  # fake maps have no values
+    model = create_model(backbone, num_classes=3, num_maps=2, kmax=0.2, pretrained=False)
+    model.backbone.freeze(1, frozen, frozen)
+    with FakeTensorMode():
+        put_on_gpu(model.train())
+        scores = model(model.normalize(pixels(64)[64])).scores
+        loss = multi_label_loss(scores, torch.empty(2, 3, dtype=torch.int8, device=GPU))
+        assert loss.device == GPU and loss.requires_grad  # going back wants a real one

@@ -1,0 +1,131 @@
+"""What a case is, and how bad files are made."""
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from tests import awkward
+
+Make = Callable[[Path], object]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One mistake.
+
+    Attributes:
+        name: unique, for the test.
+        what: the mistake in a few words, for the page.
+        make: makes it, in a folder that holds a run (``run``) and an image (``cat.png``).
+        typed: the command, without "wildcat".
+        told: all that is told, word for word; "..." stands for words of the library that read the file.
+        skipped: the command resumes to the next image, and ends with exit code 1.
+    """
+
+    name: str
+    what: str
+    make: Make
+    typed: str
+    message: str
+    skipped: bool = False
+
+    @property
+    def shown(self) -> str:
+        """What is typed, as it stands on the page."""
+        return f"wildcat {self.typed}"
+
+
+def nothing(folder: Path) -> None:
+    """There is nothing to make."""
+
+
+def text(name: str, content: str | bytes) -> Make:
+    """A file of this content."""
+
+    def make(folder: Path) -> None:
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
+
+    return make
+
+
+def cut(name: str, share: float) -> Make:
+    """Only the first part of a file is left."""
+
+    def make(folder: Path) -> None:
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: int(len(content) * share)])
+
+    return make
+
+
+def flipped(name: str) -> Make:
+    """One bit of a file's last byte but a hundred is another one."""
+
+    def make(folder: Path) -> None:
+        content = bytearray((folder / name).read_bytes())
+        content[-100] ^= 1
+        (folder / name).write_bytes(content)
+
+    return make
+
+
+def entries(name: str, **changes: Any) -> Make:
+    """A JSON file with other values; ``None`` removes an entry."""
+
+    def make(folder: Path) -> None:
+        values = json.loads((folder / name).read_text())
+        for key, value in changes.items():
+            at = values
+            *path, last = key.split("__")
+            for part in path:
+                at = at[int(part) if part.isdigit() else part]
+            at[last] = value
+            if value is None:
+                del at[last]
+        (folder / name).write_text(json.dumps(values))
+
+    return make
+
+
+def in_order(*steps: Make) -> Make:
+    """One after the other."""
+
+    def make(folder: Path) -> None:
+        for step in steps:
+            step(folder)
+
+    return make
+
+
+def png(width: int, height: int) -> bytes:
+    """Signature and header of a PNG, and no image behind them."""
+    return b"\x89PNG\r\n\x1a\n" + awkward._chunk(
+        b"IHDR", width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x02\x00\x00\x00"
+    )
+
+
+def encoded(kind: str, share: float = 1.0) -> bytes:
+    """The first part of a good image."""
+    buffer = io.BytesIO()
+    Image.fromarray(awkward.photo(200, 150)).save(buffer, kind)
+    return buffer.getvalue()[: int(len(buffer.getvalue()) * share)]
+
+
+class Command:
+    """Pickled, it makes a file when it is unpickled by a reader that executes what it reads."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, ("executed", "w")
+
+
+def pickled(name: str) -> Make:
+    """A PyTorch file with code in it."""
+    return lambda folder: torch.save({"state_dict": Command()}, folder / name)

@@ -1,0 +1,200 @@
+# ruff: noqa: E501 - what is told stands in one line
+"""Requests to the web page, as a browser or a program sends them."""
+
+import html
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests import awkward
+from tests.robustness.bad_input.case import Make, encoded, nothing, text
+from wildcat.apps.serve.server import MAX_FILE_BYTES
+
+
+@dataclass(frozen=True)
+class Request:
+    """One mistake.
+
+    Attributes:
+        name: unique, for the test.
+        what: the mistake in a few words, for the page.
+        make: makes a file, in a folder that holds an image (``cat.png``).
+        done: what is done, for the page.
+        send: does it, and gives what is told.
+        told: all that is told, word for word; "..." stands for words of the library.
+    """
+
+    name: str
+    what: str
+    make: Make
+    done: str
+    send: Callable[["Site", Path], str]
+    message: str
+
+
+class Site:
+    """A page without a browser: what its controls call, and its addresses.
+
+    Args:
+        app: from :func:`wildcat.apps.serve.server.create_app`.
+        page: the page's own object, of the same model.
+    """
+
+    look = ("point", 50, 70, False)  # task, threshold, opacity, CRF: how the page starts
+
+    def __init__(self, app: Any, page: Any) -> None:
+        self.app, self.page = app, page
+
+    def drop(self, *files: Path) -> str:
+        """Files are dropped on the page."""
+        notice = self.page._add([str(file) for file in files], [], *self.look)[3]
+        return "\n".join(map(html.unescape, re.findall("<p>(.*?)</p>", notice["value"])))
+
+    def predict(self, file: Path | None, threshold: Any) -> str:
+        """A program asks for a prediction of a file that it uploads; what the error says."""
+        with self._client() as client:
+            image = None
+            if file is not None:
+                (path,) = client.post("/gradio_api/upload", files={"files": (file.name, file.read_bytes())}).json()
+                image = {"path": path, "orig_name": file.name, "meta": {"_type": "gradio.FileData"}}
+            return self._answer(client, [image, threshold])
+
+    def get(self, path: str) -> str:
+        """A browser asks for an address."""
+        with self._client() as client:
+            return str(client.get(path).status_code)
+
+    def call(self, data: list[Any]) -> str:
+        """A program sends data of its own making to the end point; what the error says."""
+        with self._client() as client:
+            return self._answer(client, data)
+
+    def _answer(self, client: Any, data: list[Any]) -> str:
+        event = client.post("/gradio_api/call/predict", json={"data": data}).json()
+        answer = client.get(f"/gradio_api/call/predict/{event['event_id']}").text
+        assert answer.startswith("event: error\n"), answer
+        return str(json.loads(answer.splitlines()[1].removeprefix("data: "))["error"] or "an error, no more")
+
+    def upload(self, content: bytes) -> str:
+        """A browser uploads a file."""
+        with self._client() as client:
+            answer = client.post("/gradio_api/upload", files={"files": ("a.jpg", content)})
+            return f"{answer.status_code}: {answer.text}"
+
+    def _client(self) -> Any:
+        from starlette.testclient import TestClient
+
+        return TestClient(self.app)
+
+
+def dropped(name: str, what: str, file: str, content: bytes | Make, message: str) -> Request:
+    """A file that is no image."""
+    make = text(file, content) if isinstance(content, bytes) else content
+    return Request(name, what, make, f"{file} is dropped", lambda site, folder: site.drop(folder / file), message)
+
+
+def asked(
+    name: str, what: str, done: str, send: Callable[["Site", Path], str], message: str, make: Make = nothing
+) -> Request:
+    """A program's mistake."""
+    return Request(name, what, make, done, send, message)
+
+
+FOREIGN = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
+
+REQUESTS = [
+    dropped("drop-empty", "an empty file", "a.jpg", b"", "a.jpg: the file is empty"),
+    dropped(
+        "drop-text", "a text file named .jpg", "a.jpg", b"hello\n", "a.jpg: not an image in a format that can be read"
+    ),
+    dropped("drop-cut", "a JPEG that was cut", "a.jpg", encoded("JPEG", 0.7), "a.jpg: cannot be read: ..."),
+    dropped(
+        "drop-huge",
+        "900 million pixels in a small file",
+        "a.png",
+        lambda folder: awkward.huge_png(folder / "a.png", 30_000),
+        "a.png: too large: Image size (900000000 pixels) exceeds limit of 178956970 pixels, could be decompression bomb DOS attack.",
+    ),
+    dropped(
+        "drop-script",
+        "a name with markup",
+        "<img src=x onerror=alert(1)>.jpg",
+        b"",
+        "<img src=x onerror=alert(1)>.jpg: the file is empty",
+    ),
+    asked(
+        "drop-many",
+        "101 images",
+        "101 images are dropped",
+        lambda site, folder: site.drop(*(folder / f"{number}.png" for number in range(101))),
+        "a page holds 100 images; for more there is the command wildcat predict",
+        lambda folder: [(folder / f"{number}.png").symlink_to("cat.png") for number in range(101)],
+    ),
+    asked(
+        "large-upload",
+        "a file of more than 64 MB",
+        "it is dropped",
+        lambda site, folder: site.upload(bytes(MAX_FILE_BYTES + 1)),
+        "413: File size exceeded maximum allowed size of 67108864 bytes.",
+    ),
+    asked(
+        "no-image-sent",
+        "no image",
+        "/predict without one",
+        lambda site, folder: site.predict(None, 0.5),
+        "an image is missing",
+    ),
+    asked(
+        "text-sent",
+        "a text for an image",
+        "/predict with a.txt",
+        lambda site, folder: site.predict(folder / "a.txt", 0.5),
+        "a.txt: not an image in a format that can be read",
+        text("a.txt", "hello"),
+    ),
+    asked(
+        "threshold-7",
+        "a threshold of 7",
+        "/predict with cat.png, 7",
+        lambda site, folder: site.predict(folder / "cat.png", 7),
+        "a threshold is a probability, from 0 to 1; got 7",
+    ),
+    asked(
+        "threshold-word",
+        "a word for the threshold",
+        '/predict with cat.png, "high"',
+        lambda site, folder: site.predict(folder / "cat.png", "high"),
+        "a threshold is a probability, from 0 to 1; got 'high'",
+    ),
+    asked(
+        "threshold-none",
+        "no threshold",
+        "/predict with cat.png, null",
+        lambda site, folder: site.predict(folder / "cat.png", None),
+        "a threshold is a probability, from 0 to 1; got None",
+    ),
+    asked(
+        "foreign-path",
+        "the path of a file of the server",
+        "/predict with /etc/passwd",
+        lambda site, folder: site.call([FOREIGN, 0.5]),
+        "an error, no more",
+    ),
+    asked(
+        "foreign-address",
+        "the address of a file of the server",
+        "GET /gradio_api/file=/etc/passwd",
+        lambda site, folder: site.get("/gradio_api/file=/etc/passwd"),
+        "403",
+    ),
+    asked(
+        "up-address",
+        "an address that climbs",
+        "GET /gradio_api/file=../../etc/passwd",
+        lambda site, folder: site.get("/gradio_api/file=../../etc/passwd"),
+        "404",
+    ),
+]

@@ -1,0 +1,93 @@
+"""Bad input: what users are told, as docs/robustness.md says."""
+
+import asyncio
+import gc
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.data import trees
+from tests.robustness import bad_input
+from tests.robustness.bad_input import CASES, REQUESTS, Case
+from tests.robustness.bad_input.web import Request, Site
+from tests.tiny_runs import flags, tiny
+from wildcat.apps.serve import server as app
+from wildcat.apps.serve.page import Page
+from wildcat.apps.serve.viewer import Viewer
+from wildcat.cli import main
+from wildcat.prediction.loading import load
+from wildcat.training.launch import train
+
+ALL = [case for cases in CASES.values() for case in cases]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What every case starts from: a finished run and an image."""
+    folder = tmp_path_factory.mktemp("base")
+    train(tiny(epochs=1), folder / "run")
+    trees.image(folder / "cat.png")
+    return folder
+
+
+def words(typed: str) -> list[str]:
+    """A command, of which a training has small settings."""
+    command, *rest = shlex.split(typed)
+    return [command, *(flags(epochs=1) if command == "train" and "--resume" not in rest else []), *rest]
+
+
+@pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
+def test_what_is_told(
+    case: Case, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "here"
+    shutil.copytree(base, folder, ignore=shutil.ignore_patterns("tensorboard"))
+    monkeypatch.chdir(folder)
+    case.make(folder)
+    capsys.readouterr()
+    assert main(words(case.typed)) == (1 if case.skipped else 2)
+    message = capsys.readouterr().err
+    if not case.skipped:  # before an error stands at most the report on the data
+        message = message[message.index("wildcat: error: ") + len("wildcat: error: ") :]
+    pattern = ".*".join(map(re.escape, case.message.split("...")))
+    assert re.fullmatch(pattern, message.strip(), re.DOTALL), message
+    assert len(message.splitlines()) == len(case.message.splitlines())
+    assert "Traceback" not in message
+    assert not (folder / "executed").exists() and not (folder / "new" / "config.json").exists()
+
+
+@pytest.fixture(scope="module")
+def site(base: Path) -> Iterator[Site]:
+    """The web page of the run."""
+    pytest.importorskip("gradio")
+    viewer = Viewer(load(base / "run"))
+
+    async def opened() -> Site:  # where no event loop runs, gradio makes some and leaves them open
+        return Site(app.create_app(viewer, "run"), Page(app._gradio(), viewer, "run"))
+
+    with app.upload_folder():
+        yield asyncio.run(opened())
+    gc.collect()  # what gradio has left open is told here, where warnings are allowed, and not in another file's test
+
+
+@pytest.mark.filterwarnings("default")  # those of gradio are its own
+@pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: request.name)
+def test_what_the_web_page_tells(request_: Request, site: Site, base: Path, tmp_path: Path) -> None:
+    shutil.copy(base / "cat.png", tmp_path / "cat.png")
+    request_.make(tmp_path)
+    message = request_.send(site, tmp_path)
+    assert re.fullmatch(".*".join(map(re.escape, request_.message.split("..."))), message), message
+    assert site.drop(tmp_path / "cat.png") == ""  # it resumes
+
+
+def test_no_case_is_there_twice() -> None:
+    names = [case.name for case in (*ALL, *REQUESTS)]
+    assert len(names) == len(set(names))
+
+
+def test_the_page_is_made_of_the_cases() -> None:
+    assert bad_input.PAGE.read_text(encoding="utf-8") == bad_input.page()

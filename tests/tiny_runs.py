@@ -1,0 +1,98 @@
+"""Tiny runs, in this process and in processes of their own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from wildcat.config import TrainConfig
+from wildcat.model import WildcatOutput
+
+TINY: dict[str, Any] = {
+    "data": "synthetic:count=24,size=64",
+    "backbone": "timm:test_resnet",
+    "pretrained": False,
+    "num_maps": 2,
+    "image_size": 64,
+    "epochs": 2,
+    "batch_size": 4,
+    "lr": 0.1,
+    "workers": 0,
+    "precision": "fp32",
+}
+
+
+def tiny(**changes: Any) -> TrainConfig:
+    return TrainConfig(**{**TINY, **changes})
+
+
+def flags(**changes: Any) -> list[str]:
+    """The same settings as options of the command line."""
+    words = []
+    for name, value in {**TINY, **changes}.items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            words += [f"--{option}", str(value)]
+    return words
+
+
+def start(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
+    """A `wildcat` process."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "wildcat", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A `wildcat` process, to its end."""
+    process = start(*arguments, **environment)
+    out, err = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+class ColourModel(nn.Module):
+    """Stands in for Wildcat where the answer must be known: class c is colour c of RGB, its map the mean of each cell.
+
+    The score is the map's maximum minus 0.5, times 10. Its two maps per class are the class map plus and minus 1.
+    """
+
+    cell = 32
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Identity()
+        self.batches: list[tuple[int, ...]] = []  # shapes of what it was given
+
+    def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels / 255
+
+    def merged(self) -> "ColourModel":
+        return self
+
+    def forward(self, images: torch.Tensor) -> WildcatOutput:
+        self.batches.append(tuple(images.shape))
+        class_maps = nn.functional.avg_pool2d(images, self.cell)
+        scores = 10 * (class_maps.amax(dim=(2, 3)) - 0.5)
+        multi_maps = torch.stack([class_maps + 1, class_maps - 1], dim=2).flatten(1, 2)
+        return WildcatOutput(scores, class_maps, multi_maps)
+
+
+def spots(width: int, height: int, places: dict[int, tuple[float, float]], spread: float = 0.08) -> np.ndarray:
+    """A black image, brightest in colour c at each place (x, y); uint8 (height, width, 3)."""
+    image = np.zeros((height, width, 3), np.uint8)
+    y, x = np.mgrid[:height, :width] + 0.5
+    for colour, (cx, cy) in places.items():
+        away = ((x - cx) / width) ** 2 + ((y - cy) / height) ** 2
+        image[..., colour] = 255 * np.exp(-away / (2 * spread**2))
+    return image

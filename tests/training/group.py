@@ -1,0 +1,104 @@
+"""Groups of processes that train together, forked from one that has everything imported already: seconds, not minutes.
+
+    python -m tests.training.group JOBS
+
+JOBS is a JSON list of {"count", "config", "out", "resume", "disturb"}, done one after the other. "disturb" is [signal,
+rank, epochs]: the signal goes to that process once metrics.csv has that many epochs. With "call", "MODULE:FUNCTION",
+each process calls that with its job instead of training. Prints a line of JSON for each group: exit codes by rank, and
+the seconds between the signal and the last end.
+"""
+
+import importlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+def run_groups(jobs: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
+    """In a process of their own; what each group came to, and stderr."""
+    command = [sys.executable, "-W", "ignore", "-m", "tests.training.group", json.dumps(jobs)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")], done.stderr
+
+
+def _member(rank: int, count: int, port: int, job: dict[str, Any]) -> None:
+    from wildcat.config import TrainConfig
+    from wildcat.errors import WildcatError
+    from wildcat.training.launch import train
+
+    if count > 1:
+        group = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+        os.environ |= {key: str(value) for key, value in {**group, "MASTER_PORT": port}.items()}
+        os.environ["MASTER_ADDR"] = "127.0.0.1"
+    code = 1
+    try:
+        if "call" in job:
+            module, name = job["call"].split(":")
+            getattr(importlib.import_module(module), name)(job)
+        else:
+            train(TrainConfig(**job["config"]), job["out"], resume=job.get("resume", False))
+        code = 0
+    except WildcatError as error:
+        print(f"rank {rank}: {error}", file=sys.stderr)
+        code = 2
+    except SystemExit as error:
+        code = int(error.code or 0)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _epochs(folder: str) -> int:
+    file = Path(folder) / "metrics.csv"
+    return len(file.read_text().splitlines()) - 1 if file.exists() else 0
+
+
+def _run(job: dict[str, Any]) -> dict[str, Any]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    members: dict[int, int] = {}  # process -> rank
+    for rank in range(job["count"]):
+        process = os.fork()
+        if process == 0:
+            _member(rank, job["count"], port, job)
+        members[process] = rank
+    number, victim, epochs = job.get("disturb") or (0, 0, 0)
+    codes: dict[int, int] = {}
+    disturbed = 0.0
+    while len(codes) < job["count"]:
+        process, status = os.waitpid(-1, os.WNOHANG)
+        if process:
+            codes[members[process]] = os.waitstatus_to_exitcode(status)
+            continue
+        if number and not disturbed and _epochs(job["out"]) >= epochs:
+            os.kill(next(process for process, rank in members.items() if rank == victim), number)
+            disturbed = time.monotonic()
+        if disturbed and time.monotonic() - disturbed > 120:
+            for process, rank in members.items():
+                if rank not in codes:
+                    os.kill(process, signal.SIGKILL)
+        time.sleep(0.02)
+    seconds = time.monotonic() - disturbed if disturbed else 0.0
+    return {"codes": [codes[rank] for rank in range(job["count"])], "seconds": seconds}
+
+
+if __name__ == "__main__":
+    asked = json.loads(sys.argv[1])
+    sharded = any(each.get("config", {"shard": True})["shard"] for each in asked)
+    for needed in ["wildcat.training.launch", *(["torch.distributed.fsdp", "torch._dynamo"] if sharded else [])]:
+        importlib.import_module(needed)  # once, before the forks
+    for each in asked:
+        print(json.dumps(_run(each)), flush=True)

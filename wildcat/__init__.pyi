@@ -1,0 +1,17 @@
+from . import crf as crf
+from . import masks as masks
+from . import metrics as metrics
+from . import pooling as pooling
+from . import render as render
+from ._version import __version__ as __version__
+from .config import TrainConfig as TrainConfig
+from .data import open_dataset as open_dataset
+from .errors import WildcatError as WildcatError
+from .evaluation.scoring import evaluate as evaluate
+from .model import Wildcat as Wildcat
+from .model import WildcatOutput as WildcatOutput
+from .model import create_model as create_model
+from .prediction.loading import load as load
+from .prediction.predictor import Predictor as Predictor
+from .prediction.result import Prediction as Prediction
+from .training.launch import train as train

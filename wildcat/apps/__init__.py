@@ -1,0 +1,1 @@
+"""Programs built on the library: report, web page, batch engine, the paper's experiments, quick start."""

@@ -1,0 +1,1 @@
+from .driver import predict_all as predict_all

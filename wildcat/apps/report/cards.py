@@ -1,0 +1,119 @@
+"""Images of the page, as JPEGs inside it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageDraw
+
+from wildcat import render
+from wildcat.apps.report.selection import Choice
+from wildcat.data import Sample
+from wildcat.prediction.result import Prediction
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+CARD_SIDE, MAP_SIDE = 360, 200  # longer sides in pixels
+_QUALITY = 80
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An image of the page.
+
+    Attributes:
+        uri: the JPEG itself.
+        width, height: in pixels.
+        alt: what is to be seen, in words.
+        caption: below it.
+        kind: of the choice it belongs to, or "".
+        score: probability in per cent, or None.
+    """
+
+    uri: str
+    width: int
+    height: int
+    alt: str
+    caption: str
+    kind: str = ""
+    score: float | None = None
+
+
+def card(choice: Choice, prediction: Prediction, sample: Sample) -> Shown:
+    """The image with the class's heatmap, its true boxes and the model's point."""
+    name = prediction.settings.classes[choice.label]
+    view = _smaller(prediction.image, CARD_SIDE)
+    scale = (view.width / prediction.size[0], view.height / prediction.size[1])
+    x, y = prediction.point_array[choice.label]
+    evidence = prediction.class_maps[choice.label]
+    image = render.heatmap_overlay(view, evidence, opacity=0.7, vmin=render.undecided(evidence))
+    boxes = 0
+    if sample.boxes is not None and sample.box_classes is not None:
+        for x1, y1, x2, y2 in sample.boxes[sample.box_classes == choice.label].tolist():
+            _draw_box(image, (x1 * scale[0], y1 * scale[1], x2 * scale[0], y2 * scale[1]))
+            boxes += 1
+    image = render.draw_points(image, [(x * scale[0], y * scale[1])])
+    caption = f"{_name(prediction)}: heatmap of {name}, its point at {x:.0f}, {y:.0f}"
+    caption += f", and {boxes} true box{'es' if boxes > 1 else ''}" if boxes else ""
+    return _shown(image, caption, _name(prediction), choice.kind, 100 * choice.score)
+
+
+def _name(prediction: Prediction) -> str:
+    """The image's name in its dataset, without folders of this machine: reports are sent."""
+    path = Path(prediction.name)
+    return path.name if path.is_absolute() else prediction.name
+
+
+def map_strip(choice: Choice, prediction: Prediction) -> list[Shown]:
+    """The image, then what each of the class's M maps looks at, all on one scale.
+
+    The scale starts at 0, where a map speaks neither for nor against the class, so that a map that is nowhere for it
+    shows no heat.
+    """
+    if prediction.multi_maps is None:
+        raise ValueError("the prediction was made without its M maps")
+    name = prediction.settings.classes[choice.label]
+    count = len(prediction.multi_maps) // len(prediction.class_maps)
+    maps: npt.NDArray[np.float32] = prediction.multi_maps[choice.label * count : (choice.label + 1) * count]
+    view = _smaller(prediction.image, MAP_SIDE)
+    strip = [_shown(view, f"{_name(prediction)}, as it is", "image")]
+    highest = max(float(maps.max()), 1e-6)
+    for number, values in enumerate(maps, start=1):
+        image = render.heatmap_overlay(view, values, vmin=0.0, vmax=highest)
+        caption = f"{_name(prediction)}: map {number} of the {count} maps of {name}, highest value {values.max():.2f}"
+        strip.append(_shown(image, caption, f"map {number}"))
+    return strip
+
+
+def _smaller(image: Image.Image, side: int) -> Image.Image:
+    view = image.copy()
+    view.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return view
+
+
+def _draw_box(image: Image.Image, box: tuple[float, float, float, float]) -> None:
+    """A dashed outline would vanish in a JPEG: white between two dark lines shows on any ground."""
+    draw = ImageDraw.Draw(image)
+    x1, y1, x2, y2 = box
+    for colour, width, grow in (((20, 20, 28), 4, 1), ((255, 255, 255), 2, 0)):
+        edges = (
+            max(x1 - grow, 0),
+            max(y1 - grow, 0),
+            min(x2 - 1 + grow, image.width - 1),
+            min(y2 - 1 + grow, image.height - 1),
+        )
+        if edges[2] > edges[0] and edges[3] > edges[1]:
+            draw.rectangle(edges, outline=colour, width=width)
+
+
+def _shown(image: Image.Image, alt: str, caption: str, kind: str = "", score: float | None = None) -> Shown:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=_QUALITY, optimize=True, progressive=False)
+    uri = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return Shown(uri, image.width, image.height, alt, caption, kind, score)

@@ -1,0 +1,5 @@
+"""The command line: one file per command, which only parses; ``dispatch`` finds the command."""
+
+from wildcat.cli.dispatch import COMMANDS, main
+
+__all__ = ["COMMANDS", "main"]

@@ -1,0 +1,53 @@
+"""``wildcat batch``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from wildcat.cli.parser import add_reading, add_runtime, command_parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command."""
+    parser = command_parser(
+        "batch",
+        "Predict millions of images, on one machine or many (Ray). The same command again resumes where it stopped.",
+        """
+wildcat batch runs/mine images/ --out found
+wildcat batch runs/mine list.txt --out found --workers 4 --runtime openvino
+wildcat batch runs/mine s3://bucket/images/ --out /shared/found --address auto
+wildcat batch runs/mine shard-000.tar shard-001.tar table.parquet --out found
+""",
+    )
+    parser.add_argument("run", metavar="RUN", help='a run\'s folder, a hub name, "imagenet", or an exported file')
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="images, folders, lists (.txt, a path or URL per line), .parquet (paths or images), shards (.tar); "
+        "paths, or URLs such as s3://",
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results, seen by all machines")
+    parser.add_argument("--address", help="a Ray cluster, auto for this machine's (default: this machine alone)")
+    parser.add_argument("--workers", type=int, help="models at work (default: one per GPU, else per CPU)")
+    parser.add_argument("--part-size", type=int, default=1000, help="images per file of the results (default: 1000)")
+    add_reading(parser)
+    add_runtime(parser)
+    arguments = parser.parse_args(argv)
+
+    from wildcat.apps.batch.driver import predict_all
+
+    done = predict_all(
+        arguments.run,
+        arguments.inputs,
+        Path(arguments.out),
+        address=arguments.address,
+        workers=arguments.workers,
+        part_size=arguments.part_size,
+        batch_size=arguments.batch_size,
+        threshold=arguments.threshold,
+        precision=arguments.precision,
+        runtime=arguments.runtime,
+    )
+    failed = f"; {done.failed} could not be read, see {arguments.out}/errors" if done.failed else ""
+    print(f"{done.predicted} images: {arguments.out}/predictions{failed}")
+    return 1 if done.failed else 0

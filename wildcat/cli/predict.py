@@ -1,0 +1,100 @@
+"""``wildcat predict``."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from wildcat.cli.parser import add_device, add_reading, add_runtime, command_parser
+from wildcat.errors import WildcatError
+
+
+def _root(paths: Sequence[str]) -> Path | None:
+    """The deepest folder that holds all that was given: results are named from there."""
+    folders = [os.path.abspath(path if Path(path).is_dir() else Path(path).parent) for path in paths]  # noqa: PTH100
+    try:
+        return Path(os.path.commonpath(folders))
+    except ValueError:  # on several drives
+        return None
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command."""
+    parser = command_parser(
+        "predict",
+        "Classify images, point at what is in them, and segment them. Without --out it only says what it finds.",
+        """
+wildcat predict imagenet cat.jpg
+wildcat predict imagenet images/ --out found
+wildcat predict runs/mine images/ --out found --formats json,mask --crf
+wildcat predict runs/mine images/ --out found --formats coco,label-studio,cvat
+wildcat predict runs/mine images/ --out found --threshold cat=0.3,dog=0.6
+wildcat predict runs/mine images/ --json - | jq -c '[.file, .predicted[].class]'
+""",
+    )
+    parser.add_argument("run", metavar="RUN", help='a run\'s folder, a hub name, "imagenet", or an exported file')
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="image files, or folders of them (but not what is in --out)"
+    )
+    parser.add_argument("--out", metavar="DIR", help="folder for the results")
+    known = "json, csv, overlay, mask, coco, yolo, voc, label-studio, cvat"  # formats.FORMATS, which needs PyTorch
+    parser.add_argument(
+        "--formats", metavar="NAME,...", help=f"what is written to the folder: {known} (default: json,overlay)"
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", help="where to write JSON lines, an image each; - prints them, and nothing else"
+    )
+    add_reading(parser)
+    parser.add_argument("--crf", action="store_true", help="refine masks with the dense CRF")
+    parser.add_argument(
+        "--image-prefix",
+        metavar="URL-OR-PATH",
+        help="where Label Studio finds the images: their names are added to it (default: /data/local-files/?d=)",
+    )
+    add_runtime(parser)
+    add_device(parser)
+    arguments = parser.parse_args(argv)
+    if arguments.out is None and (arguments.formats or arguments.crf):
+        raise WildcatError("give a folder for what --formats and --crf write: --out DIR")
+    formats = (arguments.formats or "json,overlay").split(",") if arguments.out else []
+    if arguments.image_prefix is not None and "label-studio" not in formats:
+        raise WildcatError("--image-prefix is for --formats label-studio, and no other format names addresses")
+
+    from wildcat.data.images import image_files_at
+    from wildcat.formats import ConsoleWriter, JsonFile, JsonLines, Writer
+    from wildcat.formats.label_studio import LOCAL_FILES
+    from wildcat.formats.write import check_formats, folders_of, write_predictions
+    from wildcat.prediction.items import image_items
+    from wildcat.prediction.loading import load
+
+    check_formats(formats)
+    from tqdm import tqdm
+
+    out = Path(arguments.out or "")
+    # What was written before is not read, also where it lies among the images.
+    images = image_files_at(arguments.images, [out, *folders_of(out)] if arguments.out else [])
+    predictor = load(arguments.run, device=arguments.device, precision=arguments.precision, runtime=arguments.runtime)
+    stream = predictor.stream(image_items(images), batch_size=arguments.batch_size, on_error="yield", multi_maps=False)
+    shown = tqdm(stream, "predicting", len(images), unit=" images", disable=None)
+    most = 10 if arguments.out or arguments.json else len(images)
+    more: list[Writer] = [JsonLines(sys.stdout) if arguments.json == "-" else ConsoleWriter(most)]
+    if arguments.json and arguments.json != "-":
+        more.append(JsonFile(Path(arguments.json)))
+    failures = write_predictions(
+        shown,
+        out,
+        formats,
+        predictor.settings.classes,
+        root=_root(arguments.images),
+        threshold=arguments.threshold,
+        crf=arguments.crf,
+        image_prefix=arguments.image_prefix or LOCAL_FILES,
+        more=more,
+    )
+    for failure in failures:
+        print(f"skipped: {failure.message}", file=sys.stderr)
+    where = ", ".join(place for place in (arguments.out, arguments.json) if place and place != "-")
+    if where:
+        summary_file = sys.stderr if arguments.json == "-" else sys.stdout
+        print(f"{len(images) - len(failures)} of {len(images)} images: {where}", file=summary_file)
+    return 1 if failures else 0

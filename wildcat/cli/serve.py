@@ -1,0 +1,33 @@
+"""``wildcat serve``."""
+
+from collections.abc import Sequence
+
+from wildcat.cli.parser import add_device, command_parser
+from wildcat.errors import WildcatError
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command."""
+    parser = command_parser(
+        "serve",
+        "Show a web page: drop images, see what is in them and where, take masks and points away.",
+        """
+wildcat serve imagenet
+wildcat serve runs/mine --port 8000
+wildcat serve runs/mine --host 0.0.0.0
+""",
+    )
+    parser.add_argument("run", metavar="RUN", help='a run\'s folder, a hub name, or "imagenet"')
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 lets other machines in (default: 127.0.0.1)"
+    )
+    parser.add_argument("--port", type=int, metavar="N", help="the first free one from 7860 unless given")
+    add_device(parser)
+    arguments = parser.parse_args(argv)
+    if arguments.port is not None and not 0 <= arguments.port <= 65535:
+        raise WildcatError(f"--port is a number from 0 to 65535; got {arguments.port}")
+
+    from wildcat.apps.serve.server import serve
+
+    serve(arguments.run, device=arguments.device, host=arguments.host, port=arguments.port)
+    return 0

@@ -1,1 +1,0 @@
-"""The commands, a file each: parsing only. Each imports what it needs when it runs."""

@@ -1,0 +1,129 @@
+"""Results in the format of the VOC 2012 evaluation server, where test labels are not public.
+
+Source: the VOC 2012 development kit document, "Submission of results". The competitions that allow pre-training on
+other data are comp2 (classification), comp6 (segmentation) and comp10 (actions). Pack the folder `results`, upload it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from tqdm import tqdm
+
+from wildcat.errors import WildcatError
+from wildcat.evaluation.results import TASKS
+from wildcat.evaluation.scoring import need_maps, open_scored
+from wildcat.prediction.items import dataset_items
+from wildcat.prediction.predictor import Predictor
+from wildcat.render.overlays import voc_palette
+
+SERVED = {"voc12": ("classification", "segmentation"), "action12": ("classification",)}  # tasks of the server
+
+
+def write_submission(
+    predictor: Predictor, data: str, out: Path, *, split: str = "test", tasks: Sequence[str] = TASKS, crf: bool = False
+) -> list[Path]:
+    """Write the folder ``results`` that the server takes, packed; labels are not looked at.
+
+    Args:
+        predictor: from :func:`wildcat.load`.
+        data: ``voc12:`` or ``action12:``.
+        out: what is to hold ``results``.
+        split: any; the server scores "test". Masks want a split of segmentation, "seg-test".
+        tasks: of these, those that the server has for the data are written.
+        crf: refine masks with the dense CRF.
+
+    Returns:
+        The folders written, one per task.
+
+    Raises:
+        WildcatError: for other data, other classes than the model's, or no task that the server has.
+    """
+    kind = data.partition(":")[0]
+    if kind not in SERVED:
+        raise WildcatError(f"the evaluation server takes results on {', '.join(SERVED)}; got data {data!r}")
+    asked = [task for task in SERVED[kind] if task in tasks]
+    if not asked:
+        raise WildcatError(f"the server has no {', '.join(tasks)} for {kind}; it has {', '.join(SERVED[kind])}")
+    dataset = open_scored(data, split, predictor.settings.classes)
+    part = split.removeprefix("seg-")
+    probabilities = np.empty((len(dataset), len(dataset.classes)), dtype=np.float32)
+    folders = []
+    stream = predictor.stream(dataset_items(dataset), multi_maps=False, maps=need_maps(asked))
+    for index, prediction in enumerate(tqdm(stream, f"reading {split}", len(dataset), unit=" images", disable=None)):
+        probabilities[index] = prediction.probabilities
+        if "segmentation" in asked:
+            folders = [write_masks(out, [(prediction.name, prediction.mask(crf=crf))], part)]
+    if "classification" in asked:
+        write = write_actions if kind == "action12" else write_classification
+        folders.append(write(out, [sample.name for sample in dataset.samples], probabilities, dataset.classes, part))
+    return folders
+
+
+def write_classification(
+    folder: Path, names: Sequence[str], scores: npt.NDArray[np.floating], classes: Sequence[str], split: str = "test"
+) -> Path:
+    """Write results/VOC2012/Main/comp2_cls_<split>_<class>.txt below `folder`: "image score" a line; return Main."""
+    return _write_scores(folder / "results" / "VOC2012" / "Main", f"comp2_cls_{split}", names, scores, classes)
+
+
+def write_actions(
+    folder: Path, names: Sequence[str], scores: npt.NDArray[np.floating], classes: Sequence[str], split: str = "test"
+) -> Path:
+    """Write results/VOC2012/Action/comp10_action_<split>_<class>.txt: "image object score" a line; return Action.
+
+    `names` are those of the dataset `action12:`, image and object number joined by "_".
+    """
+    names = [" ".join(name.rsplit("_", 1)) for name in names]
+    return _write_scores(folder / "results" / "VOC2012" / "Action", f"comp10_action_{split}", names, scores, classes)
+
+
+def write_masks(
+    folder: Path, masks: Iterable[tuple[str, npt.NDArray[np.unsignedinteger[Any]]]], split: str = "test"
+) -> Path:
+    """Write results/VOC2012/Segmentation/comp6_<split>_cls/<image>.png: palette PNGs with VOC's colours; return it.
+
+    Args:
+        folder: what is to hold `results`.
+        masks: (image identifier, label map (H, W) at the image's size, 0 background, 1 ... 20); taken one by one.
+        split: "test" for the server.
+    """
+    out = folder / "results" / "VOC2012" / "Segmentation" / f"comp6_{split}_cls"
+    out.mkdir(parents=True, exist_ok=True)
+    palette = voc_palette().tobytes()
+    for name, mask in masks:
+        if mask.ndim != 2 or mask.dtype != np.uint8:
+            raise ValueError(f"{name}: a mask is uint8 (H, W), not {mask.dtype} {mask.shape}")
+        image = Image.fromarray(mask)
+        image.putpalette(palette)
+        image.save(out / f"{_plain(name)}.png")
+    return out
+
+
+def _write_scores(
+    folder: Path, stem: str, names: Sequence[str], scores: npt.NDArray[np.floating], classes: Sequence[str]
+) -> Path:
+    if scores.shape != (len(names), len(classes)):
+        raise ValueError(f"{len(names)} names and {len(classes)} classes do not fit scores of shape {scores.shape}")
+    if not np.isfinite(scores).all():
+        raise ValueError("scores must be finite: the server cannot rank NaN or infinity")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, column in zip(classes, scores.T, strict=True):
+        # 9 digits tell every two float32 apart, so the server's ranking is the model's own.
+        lines = [f"{image} {score:.9g}\n" for image, score in zip(names, column.tolist(), strict=True)]
+        with (folder / f"{stem}_{_plain(name)}.txt").open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(lines)
+    return folder
+
+
+def _plain(name: str) -> str:
+    """A name from data, if a file in the folder that is written to can have it: the server wants these very names."""
+    if name in ("", ".", "..") or re.search(r"[/\\\x00-\x1f]", name):
+        raise WildcatError(f"{name!r} is no name for a file")
+    return name

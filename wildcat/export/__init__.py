@@ -1,0 +1,5 @@
+"""Exported networks: writing them, and running them in ONNX Runtime and OpenVINO."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

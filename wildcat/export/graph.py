@@ -1,0 +1,134 @@
+"""The model in operations that a graph for any batch and any size can hold."""
+
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wildcat.backbones.batchnorm_folding import with_folded_batchnorm
+from wildcat.backbones.efficientnet_lite import SameConv2d
+from wildcat.losses import probabilities
+from wildcat.model import Wildcat
+from wildcat.pooling import LogSumExpPool, Regions, SpatialPool
+
+OUTPUTS = ("scores", "probabilities", "class_maps", "points")
+
+
+class Exportable(nn.Module):
+    """The folded model with its four outputs, in operations that leave batch and size open.
+
+    It restates pooling, whose k depends on the size, as a sort and a mask of ranks.
+    """
+
+    def __init__(self, model: Wildcat, multi_label: bool) -> None:
+        super().__init__()
+        self.backbone = with_folded_batchnorm(model.backbone)
+        self.transfer = model.transfer.merged().requires_grad_(False)
+        self.pooling = model.pooling
+        self.architecture = model.architecture
+        self.multi_label = multi_label
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Normalised (N, 3, H, W) to scores, probabilities (N, C), class maps (N, C, h, w), points (N, C, 2)."""
+        features = self.backbone(images)
+        class_maps = self.transfer(features)
+        if self.architecture == "a":
+            scores = _pool(class_maps, self.pooling)
+        else:
+            scores = self.transfer(_pool(features, self.pooling)[:, :, None, None]).flatten(1)
+        return scores, probabilities(scores, self.multi_label), class_maps, _points(class_maps)
+
+
+def _pool(maps: Tensor, pooling: SpatialPool | LogSumExpPool) -> Tensor:
+    regions = maps.flatten(2)  # (N, C, n)
+    if isinstance(pooling, LogSumExpPool):
+        highest = regions.amax(dim=2, keepdim=True)
+        mean = ((regions - highest) * pooling.sharpness).exp().mean(dim=2)
+        return highest[:, :, 0] + mean.log() / pooling.sharpness
+    kmin: Regions = pooling.kmin if pooling.alpha != 0 else 0
+    if any(k not in (0, 1, "all") for k in (pooling.kmax, kmin)):
+        regions = regions.sort(dim=2, descending=True).values  # once for both
+    terms = []
+    if pooling.kmax != 0:
+        terms.append(_mean_of_selected(regions, pooling.kmax, largest=True))
+    if kmin != 0:
+        terms.append(pooling.alpha * _mean_of_selected(regions, kmin, largest=False))
+    return terms[0] if len(terms) == 1 else terms[0] + terms[1]
+
+
+def _mean_of_selected(regions: Tensor, k: Regions, largest: bool) -> Tensor:
+    """Of (N, C, n), which must be in descending order unless k is 1 or "all"."""
+    if k == "all":
+        return regions.mean(dim=2)
+    if k == 1:
+        return regions.amax(dim=2) if largest else regions.amin(dim=2)
+    # In double precision, as Python counts: 0.1 * 245 must be rounded as it is there.
+    one = torch.ones_like(regions[0, 0], dtype=torch.float64)  # (n,)
+    total, place = one.sum(), one.cumsum(0)  # 1 to n
+    count = torch.round(k * total).clamp(min=1) if isinstance(k, float) else total.clamp(max=k)
+    chosen = place <= count if largest else place > total - count
+    return (regions * chosen).sum(dim=2) / count.to(regions.dtype)
+
+
+def _points(class_maps: Tensor) -> Tensor:
+    """Centre of the highest cell of each map, (N, C, 2): x and y as shares of the image's width and height."""
+    height = torch.ones_like(class_maps[0, 0, :, 0], dtype=torch.float64).sum()
+    width = torch.ones_like(class_maps[0, 0, 0], dtype=torch.float64).sum()
+    cell = class_maps.flatten(2).argmax(dim=2).double()
+    row = torch.floor(cell / width)
+    return torch.stack([(cell - row * width + 0.5) / width, (row + 0.5) / height], dim=2).float()
+
+
+class OnnxSameConv(nn.Module):
+    """ONNX's own convolution with TensorFlow's padding, in place of one that computes its padding from the size."""
+
+    def __init__(self, conv: Any) -> None:
+        super().__init__()
+        self.conv = conv
+        self.attributes = {
+            "auto_pad": "SAME_UPPER",
+            "strides": list(conv.stride),
+            "dilations": list(conv.dilation),
+            "group": conv.groups,
+        }
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, D, h, w) -> (N, E, ceil(h / stride), ceil(w / stride)); a placeholder, it computes nothing."""
+        height, width = ((side - 1) // stride + 1 for side, stride in zip(x.shape[2:], self.conv.stride, strict=True))
+        shape = (x.shape[0], self.conv.out_channels, height, width)
+        inputs = [x, self.conv.weight, *([] if self.conv.bias is None else [self.conv.bias])]
+        return torch.onnx.ops.symbolic("Conv", inputs, self.attributes, dtype=x.dtype, shape=shape)
+
+
+class EvenSameConv(nn.Module):
+    """The same for sides that are multiples of its stride alone, where the padding is constant."""
+
+    def __init__(self, conv: Any) -> None:
+        super().__init__()
+        self.conv = conv
+        self.padding: list[int] = []
+        for axis in (1, 0):  # the last axis first
+            reach = (conv.kernel_size[axis] - 1) * conv.dilation[axis] + 1
+            total = max(reach - conv.stride[axis], 0)
+            self.padding += [total // 2, total - total // 2]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, D, h, w) -> (N, E, h / stride, w / stride)."""
+        conv = self.conv
+        x = nn.functional.pad(x, self.padding)
+        return nn.functional.conv2d(x, conv.weight, conv.bias, conv.stride, 0, conv.dilation, conv.groups)
+
+
+def replace_same_convs(net: nn.Module, kind: type[OnnxSameConv] | type[EvenSameConv]) -> int:
+    """Replace the convolutions that are padded as TensorFlow pads; their number."""
+    kinds: tuple[type[nn.Module], ...] = (SameConv2d,)
+    if "timm" in sys.modules:
+        from timm.layers.conv2d_same import Conv2dSame
+
+        kinds += (Conv2dSame,)
+    names = [name for name, module in net.named_modules() if isinstance(module, kinds)]
+    for name in names:
+        parent, _, leaf = name.rpartition(".")
+        setattr(net.get_submodule(parent), leaf, kind(net.get_submodule(name)))
+    return len(names)

@@ -1,0 +1,73 @@
+"""Which runtime opens an exported file, and in which precision."""
+
+import hashlib
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from torch import nn
+
+from wildcat._version import __version__
+from wildcat.errors import WildcatError
+from wildcat.export.network import ExportedNetwork
+from wildcat.export.onnx_runtime import OnnxNetwork
+from wildcat.export.openvino_runtime import OpenVinoNetwork
+from wildcat.system.devices import Precision, cpu_has_matrix_units
+
+SUFFIXES = {"onnx": (".onnx",), "openvino": (".xml", ".onnx")}  # runtime -> what it opens
+PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
+
+
+def precision_in(runtime: str, precision: Precision) -> Literal["fp32", "bf16"]:
+    """The precision that is meant by a name in a runtime, "onnx" or "openvino"; "auto" is bf16 where that is faster.
+
+    Raises:
+        WildcatError: if the runtime does not have it.
+    """
+    if precision == "auto":
+        return "bf16" if runtime == "openvino" and cpu_has_matrix_units() else "fp32"
+    if runtime == "onnx" and precision == "bf16":
+        raise WildcatError("the runtime onnx computes in single precision; bf16 is PyTorch's and OpenVINO's")
+    return precision
+
+
+def open_network(file: Path, runtime: str, precision: Precision = "fp32") -> ExportedNetwork:
+    """An exported file in a runtime, "onnx" or "openvino".
+
+    Raises:
+        WildcatError: if the runtime is not installed or does not have the precision, or the file is missing, damaged,
+            or not one of this project's.
+    """
+    known = precision_in(runtime, precision)
+    if file.suffix not in SUFFIXES[runtime]:
+        raise WildcatError(f"the runtime {runtime} opens {' and '.join(SUFFIXES[runtime])} files; got {file}")
+    if not file.is_file():
+        raise WildcatError(f"{file} does not exist")
+    try:
+        return OnnxNetwork(file) if runtime == "onnx" else OpenVinoNetwork(file, known)
+    except ImportError as error:
+        raise missing(runtime) from error
+    except WildcatError:
+        raise
+    except Exception as error:  # the runtimes raise types of their own
+        raise WildcatError(f"{file} cannot be opened by {runtime}: {str(error).splitlines()[0]}") from error
+
+
+def fingerprint(model: nn.Module, settings: object) -> str:
+    """Identifies what an exported file is made from: weights, structure, how images are read, this package."""
+    digest = hashlib.sha256(f"{__version__} {model!r} {settings!r}".encode())
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def missing(runtime: str) -> WildcatError:
+    """What to say where a runtime's package is not installed."""
+    message = f"the runtime {runtime} needs the package {PACKAGES[runtime]}: pip install 'wildcat-wsl[export]'"
+    return WildcatError(message)
+
+
+Runtime: TypeAlias = Literal["torch", "onnx", "openvino", "auto"]
+
+
+RUNTIMES: tuple[Runtime, ...] = ("torch", "onnx", "openvino", "auto")

@@ -1,0 +1,287 @@
+"""A model as a file for other programs: ONNX, OpenVINO, torch.export. Each file is run and compared before it is kept.
+
+The graph has any batch and any size, the M maps folded into one, BatchNorm in its convolutions, and four outputs:
+scores, probabilities, class maps and points. What a reader must know besides is in the file's metadata.
+"""
+
+import importlib.util
+import itertools
+import json
+import logging
+import math
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wildcat._version import __version__
+from wildcat.data.images import Source, load_image
+from wildcat.data.registry import open_dataset
+from wildcat.data.transforms import warp
+from wildcat.errors import WildcatError
+from wildcat.export.graph import OUTPUTS, EvenSameConv, Exportable, OnnxSameConv, replace_same_convs
+from wildcat.export.network import METADATA
+from wildcat.export.open import fingerprint, open_network
+from wildcat.losses import probabilities
+from wildcat.model import Wildcat
+from wildcat.runs.settings import InferenceSettings
+from wildcat.system.signal_stack import keep_signal_stack
+
+Format: TypeAlias = Literal["onnx", "openvino", "torch"]
+NEEDED: dict[Format, tuple[str, ...]] = {
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
+    "torch": (),
+}
+SUFFIX: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
+TOLERANCE = 1e-4  # largest difference from PyTorch, in units of the largest value, or of 1 where that is smaller
+BATCH = 4  # images per pass of a comparison
+TORCH_METADATA = f"{METADATA}.json"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written.
+
+    Attributes:
+        file: where.
+        differences: the largest difference of each output from PyTorch's, in units of the largest such value, or of 1
+            where that is smaller; of points, of the class maps' values there.
+    """
+
+    file: Path
+    differences: dict[str, float]
+
+    @property
+    def difference(self) -> float:
+        """The largest of them."""
+        return max(self.differences.values())
+
+
+def export(
+    model: Wildcat, settings: InferenceSettings, file: Path, form: Format = "onnx", images: Sequence[Source] = ()
+) -> Exported:
+    """Write a model's file, run it on synthetic images, and keep it if it computes what the model does.
+
+    Args:
+        model: in evaluation mode, on the CPU.
+        settings: how it is applied to images; they go into the metadata.
+        file: ``.onnx``, ``.xml`` (OpenVINO, with a ``.bin`` beside it) or ``.pt2``, as the format asks.
+        form: the format.
+        images: to compare on as well.
+
+    Raises:
+        WildcatError: if the suffix is another, a package is missing, the model cannot be exported, or the file computes
+            something else.
+    """
+    if file.suffix != SUFFIX[form]:
+        raise WildcatError(f"a file of format {form} ends in {SUFFIX[form]}; got {file}")
+    if not isinstance(model, Wildcat):
+        raise WildcatError("an exported file cannot be exported again: export the run")
+    device = next(model.parameters()).device
+    if device.type != "cpu":
+        raise WildcatError(f"export a model that is on the CPU; this one is on {device}")
+    for package in NEEDED[form]:
+        if importlib.util.find_spec(package) is None:
+            raise WildcatError(f"an export as {form} needs the package {package}: pip install 'wildcat-wsl[export]'")
+    net = Exportable(model, settings.multi_label).eval()
+    padded = replace_same_convs(net, EvenSameConv if form == "torch" else OnnxSameConv)
+    # Some backbones have one graph for all sizes, others for the multiples of their stride alone.
+    stride = model.backbone.stride
+    multiples = [stride] if form == "torch" and padded else [1, stride]
+    for multiple in multiples:
+        about = _about(model, settings, multiple)
+        try:
+            _check_sizes(about, f"{model.backbone.name} as {form}")
+            write = WRITERS[form](_program(net, form, multiple))
+            return Exported(file, _kept(model, write, file, form, about, images))
+        except WildcatError:
+            if multiple == multiples[-1]:
+                raise
+    raise AssertionError("no multiple was tried")
+
+
+def _about(model: Wildcat, settings: InferenceSettings, multiple: int) -> dict[str, Any]:
+    """The metadata."""
+    return {
+        "format": 1,
+        "wildcat": __version__,
+        **asdict(settings),
+        "mean": list(model.backbone.mean),
+        "std": list(model.backbone.std),
+        "size_multiple": multiple,
+        "fingerprint": fingerprint(model, settings),
+    }
+
+
+def _check_sizes(about: dict[str, Any], what: str) -> None:
+    multiple = about["size_multiple"]
+    for size in (*about["score_sizes"], *about["map_sizes"]):
+        if size % multiple:
+            raise WildcatError(f"{what} reads sides that are multiples of {multiple}; the run reads {size}")
+
+
+Write: TypeAlias = Callable[[Path, dict[str, Any]], None]  # a file and its metadata
+
+
+def _kept(
+    model: Wildcat, write: Write, file: Path, form: Format, about: dict[str, Any], images: Sequence[Source]
+) -> dict[str, float]:
+    """Write the file, run it, and keep it if it computes what the model does; its differences from the model."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # Made in a folder of its own, so that nothing half-written or wrong ever has the file's name.
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".export-") as scratch:
+        first, second = (Path(scratch) / name for name in ("first", "second"))
+        first.mkdir()
+        second.mkdir()
+        write(first / file.name, about)
+        views = itertools.chain(_views(model, about), _views_of(images, model, about))
+        differences = _differences(model, _runner(first / file.name, form), about["multi_label"], views)
+        difference = max(differences.values())
+        if not difference <= TOLERANCE:
+            raise WildcatError(
+                f"the {form} file computes something else than the model (difference {difference:.1e}, allowed "
+                f"{TOLERANCE:.0e}): it was not kept"
+            )
+        write(second / file.name, about | {"difference": difference})
+        file.unlink(missing_ok=True)  # an .xml must never stand beside another's .bin
+        for part in sorted(second.iterdir()):  # .bin before .xml
+            part.replace(file.parent / part.name)
+    return differences
+
+
+def _program(net: Exportable, form: Format, multiple: int) -> Any:
+    """The graph, as torch.export or its ONNX exporter give it."""
+    most = 8192 // multiple
+    sides = [torch.export.Dim(name, min=1 if multiple > 1 else 2, max=most) for name in ("h", "w")]
+    height, width = sides if multiple == 1 else (multiple * side for side in sides)
+    shapes = ({0: torch.export.Dim("n", min=1, max=4096), 2: height, 3: width},)
+    step = max(multiple, 32)
+    example = (torch.zeros(2, 3, 3 * step, 4 * step),)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporters' talk of their own deprecations
+        try:
+            if form == "torch":
+                return torch.export.export(net, example, dynamic_shapes=shapes, strict=False)
+            logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+            return torch.onnx.export(
+                net,
+                example,
+                dynamo=True,
+                input_names=["images"],
+                output_names=list(OUTPUTS),
+                dynamic_shapes=shapes,
+                opset_version=18,
+                verbose=False,
+            )
+        except Exception as error:  # the tracers raise many types, and tell the reason in their causes
+            raise WildcatError(f"the model cannot be exported as {form}: {_first_line(error)}") from error
+
+
+def _write_onnx(program: Any) -> Write:
+    def write(file: Path, about: dict[str, Any]) -> None:
+        program.model.metadata_props[METADATA] = json.dumps(about)
+        program.save(file, external_data=False)
+
+    return write
+
+
+def _write_openvino(program: Any) -> Write:
+    def write(file: Path, about: dict[str, Any]) -> None:
+        import openvino
+
+        with tempfile.TemporaryDirectory() as scratch:
+            program.save(Path(scratch) / "model.onnx", external_data=False)
+            with keep_signal_stack():
+                model = openvino.Core().read_model(Path(scratch) / "model.onnx")
+            model.set_rt_info(json.dumps(about), [METADATA])
+            openvino.save_model(model, file, compress_to_fp16=False)
+
+    return write
+
+
+def _write_torch(program: Any) -> Write:
+    def write(file: Path, about: dict[str, Any]) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.export.save(program, file, extra_files={TORCH_METADATA: json.dumps(about)})
+
+    return write
+
+
+WRITERS: dict[Format, Callable[[Any], Write]] = {
+    "onnx": _write_onnx,
+    "openvino": _write_openvino,
+    "torch": _write_torch,
+}
+
+Run: TypeAlias = Callable[[Tensor], tuple[Tensor, ...]]  # normalised images to the four outputs
+
+
+def _runner(file: Path, form: Format) -> Run:
+    """The file in its runtime."""
+    if form == "torch":
+        module = torch.export.load(file).module()
+        return lambda images: module(images)
+    network = open_network(file, form)
+    return lambda images: tuple(torch.from_numpy(array) for array in network.outputs(images.numpy(), OUTPUTS))
+
+
+def _differences(model: Wildcat, run: Run, multi_label: bool, views: Iterable[Tensor]) -> dict[str, float]:
+    """The largest of each output over batches of images."""
+    worst = dict.fromkeys(OUTPUTS, 0.0)
+    for images in views:
+        with torch.inference_mode():
+            output = model(images)
+            found = dict(zip(OUTPUTS, run(images), strict=True))
+        expected = {
+            "scores": output.scores,
+            "probabilities": probabilities(output.scores, multi_label),
+            "class_maps": output.class_maps,
+        }
+        for name, ours in expected.items():
+            if ours.shape != found[name].shape:
+                return dict.fromkeys(OUTPUTS, float("inf"))
+            worst[name] = max(worst[name], _relative(ours, found[name]))
+        # Of two cells that are equal but for rounding either may be the point: compare the heights of the cells.
+        height, width = output.class_maps.shape[2:]
+        column, row = (found["points"][..., axis].mul(side).long() for axis, side in ((0, width), (1, height)))
+        chosen = output.class_maps.flatten(2).gather(2, (row * width + column)[..., None])[..., 0]
+        worst["points"] = max(worst["points"], _relative(output.class_maps.flatten(2).amax(dim=2), chosen) / 2)
+    return worst
+
+
+def _relative(expected: Tensor, found: Tensor) -> float:
+    difference = float((expected - found).abs().max() / expected.abs().max().clamp(min=1))
+    return difference if math.isfinite(difference) else math.inf  # NaN would be passed over by max
+
+
+def _views(model: Wildcat, about: dict[str, Any]) -> Iterator[Tensor]:
+    """Normalised images: two at each size that the model reads, and one of no round size."""
+    drawn = open_dataset("synthetic:count=2", "test")
+    for images in _views_of([drawn.image(index) for index in range(2)], model, about):
+        yield images
+    more = 13 if about["size_multiple"] == 1 else about["size_multiple"]
+    yield nn.functional.pad(images[:1], (0, more, 0, 0), mode="replicate")
+
+
+def _views_of(images: Sequence[Source], model: Wildcat, about: dict[str, Any]) -> Iterator[Tensor]:
+    """Normalised batches of images, at each size that the model reads."""
+    sizes = sorted({*about["score_sizes"], *about["map_sizes"]})
+    for start in range(0, len(images), BATCH):
+        loaded = [load_image(source, draft_size=max(sizes)) for source in images[start : start + BATCH]]
+        for size in sizes:
+            pixels = np.stack([warp(image, size) for image in loaded])
+            yield model.normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2)).contiguous()
+
+
+def _first_line(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,5 @@
+"""From images to scores, points and maps in pixels of the original image."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

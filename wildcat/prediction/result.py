@@ -1,0 +1,207 @@
+"""What a model says of one image, and how models read images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from wildcat import render
+from wildcat.crf.mean_field import dense_crf
+from wildcat.data.transforms import cell_centres
+from wildcat.errors import WildcatError, guess
+from wildcat.masks import label_map, pixel_probabilities, strengths
+from wildcat.render import sheets
+from wildcat.runs.settings import InferenceSettings
+
+Threshold: TypeAlias = float | Mapping[str, float]
+"""From which probability a class counts as present: one for all, or by class; 0.5 for those that are not named."""
+
+Labels: TypeAlias = npt.NDArray[np.unsignedinteger[Any]]
+"""A mask (H, W), uint8, or uint16 above :data:`MAX_BYTE_LABELS` classes."""
+
+MAX_BYTE_LABELS = 254
+"""Classes that a mask of bytes can number: 0 is the background and 255 void."""
+
+
+def numbered(places: Labels, chosen: Sequence[int], num_classes: int) -> Labels:
+    """The mask (H, W) of 1 + class, from one of 1 + place among the chosen classes."""
+    values = [0, *(1 + c for c in chosen)]
+    table: Labels = np.array(values, np.uint8) if num_classes <= MAX_BYTE_LABELS else np.array(values, np.uint16)
+    return table[places]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one image.
+
+    Attributes:
+        name: of the image, as it was given.
+        size: (width, height) of the upright original.
+        settings: of the model.
+        probabilities: (C,) in [0, 1].
+        class_maps: (C, h, w), unbounded.
+        multi_maps: (C * M, h, w), class-major; None where a stream was not asked for them.
+        background_map: (h, w), unbounded; None unless the model has a background class.
+    """
+
+    name: str
+    size: tuple[int, int]
+    settings: InferenceSettings
+    probabilities: npt.NDArray[np.float32]
+    class_maps: npt.NDArray[np.float32]
+    multi_maps: npt.NDArray[np.float32] | None
+    _source: Callable[[], Image.Image]
+    background_map: npt.NDArray[np.float32] | None = None
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Class -> probability, the highest first."""
+        return {self.settings.classes[c]: float(self.probabilities[c]) for c in self._ranked()}
+
+    @property
+    def point_array(self) -> npt.NDArray[np.float64]:
+        """(C, 2): (x, y) of the maximum of each class map, a cell's centre, in pixels of the original."""
+        _, height, width = self.class_maps.shape
+        cells = np.stack(np.unravel_index(self.class_maps.reshape(-1, height * width).argmax(axis=1), (height, width)))
+        return cell_centres(cells.T, (height, width), self.size)
+
+    @property
+    def points(self) -> dict[str, tuple[float, float]]:
+        """Class -> (x, y) in pixels of the original, in the order of :attr:`scores`."""
+        points = self.point_array
+        return {self.settings.classes[c]: (float(points[c, 0]), float(points[c, 1])) for c in self._ranked()}
+
+    @property
+    def mask_maps(self) -> torch.Tensor:
+        """What masks are made of: (C, h, w), or (C + 1, h, w) with the map of a background class last."""
+        maps = torch.from_numpy(self.class_maps)
+        return maps if self.background_map is None else torch.cat([maps, torch.from_numpy(self.background_map)[None]])
+
+    @property
+    def image(self) -> Image.Image:
+        """The upright RGB image, read again."""
+        return self._source()
+
+    def present(self, threshold: Threshold = 0.5) -> list[int]:
+        """Indices of the classes the image is said to hold, the most probable first.
+
+        Where an image has exactly one class this is the most probable one, whatever the threshold.
+
+        Raises:
+            WildcatError: for a threshold of a class that the model does not have.
+        """
+        classes, ranked = self.settings.classes, self._ranked()
+        by_class = dict.fromkeys(classes, threshold) if isinstance(threshold, float | int) else threshold
+        if unknown := set(by_class) - set(classes):
+            message = f"a threshold is given for {min(unknown)!r}, which is not a class of the model"
+            raise WildcatError(message + guess(min(unknown), classes))
+        if not self.settings.multi_label:
+            return ranked[:1]
+        return [c for c in ranked if self.probabilities[c] >= by_class.get(classes[c], 0.5)]
+
+    def candidates(self, threshold: Threshold = 0.5) -> list[int]:
+        """The classes present, or the most probable one where none is."""
+        return self.present(threshold) or self._ranked()[:1]
+
+    def mask(self, *, crf: bool = False, threshold: Threshold = 0.5, allowed: Sequence[int] | None = None) -> Labels:
+        """Label map (H, W) of the original image: 0 background, 1 + class otherwise; uint16 above 254 classes.
+
+        Args:
+            crf: refine with the dense CRF, which reads the image again.
+            threshold: probability from which a class may appear; the most probable one may where none reaches it.
+            allowed: indices of the classes that may appear, instead.
+        """
+        if allowed is None:
+            allowed = self.candidates(threshold)
+        width, height = self.size
+        strength = strengths(self.mask_maps, allowed, (height, width), self.settings.background)
+        if crf:
+            strength = dense_crf(pixel_probabilities(strength), np.array(self.image))
+        if len(self.settings.classes) <= MAX_BYTE_LABELS:
+            return label_map(strength, allowed)
+        return numbered(label_map(strength, range(len(allowed))), allowed, len(self.settings.classes))
+
+    def reduced(self, side: int) -> Prediction:
+        """The same prediction of the image reduced to ``side`` pixels at most and kept in memory.
+
+        Points, masks and overlays then refer to the reduced image, and are made in less time.
+        """
+        image = self.image
+        image.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=3.0)
+        return replace(self, size=image.size, _source=image.copy)
+
+    def only(self, chosen: Sequence[int]) -> Prediction:
+        """The same prediction of a model that knows no other classes than these, in this order."""
+        rows = list(chosen)
+        multi = self.multi_maps
+        if multi is not None:
+            multi = multi.reshape(len(self.settings.classes), -1, *multi.shape[1:])[rows].reshape(-1, *multi.shape[1:])
+        return replace(
+            self,
+            settings=replace(self.settings, classes=tuple(self.settings.classes[c] for c in rows)),
+            probabilities=self.probabilities[rows],
+            class_maps=self.class_maps[rows],
+            multi_maps=multi,
+        )
+
+    def mask_overlay(self, mask: Labels) -> Image.Image:
+        """The image with a mask from :meth:`mask` over it, and a legend."""
+        classes = self.settings.classes
+        if len(classes) > MAX_BYTE_LABELS:  # colours are those of the classes that are there
+            present = np.unique(mask[mask > 0])
+            mask = np.where(mask > 0, 1 + np.searchsorted(present, mask), 0).astype(np.uint16)
+            classes = tuple(classes[label - 1] for label in present)
+        return render.mask_overlay(self.image, mask, classes)
+
+    def overlay(self, threshold: Threshold = 0.5) -> Image.Image:
+        """The image, then a panel with heatmap, point and score for each class present (else for the best one)."""
+        points = self.point_array
+        entries = [
+            sheets.Entry(
+                self.settings.classes[c],
+                float(self.probabilities[c]),
+                self.class_maps[c],
+                (float(points[c, 0]), float(points[c, 1])),
+            )
+            for c in self.candidates(threshold)
+        ]
+        return sheets.prediction_overlay(self.image, entries, title=Path(self.name).name)
+
+    def show(self) -> None:
+        """Open :meth:`overlay` in the system's image viewer."""
+        self.overlay().show()
+
+    def to_dict(self, threshold: Threshold = 0.5, *, allowed: Sequence[int] | None = None) -> dict[str, Any]:
+        """Plain values for JSON; scores in per cent, points in pixels of the original.
+
+        Args:
+            threshold: probability from which a class counts as predicted.
+            allowed: indices of the classes that count as predicted, instead.
+        """
+        points = self.point_array
+        if allowed is None:
+            allowed = self.present(threshold)
+        return {
+            "file": self.name,
+            "width": self.size[0],
+            "height": self.size[1],
+            "predicted": [
+                {
+                    "class": self.settings.classes[c],
+                    "score": round(100 * float(self.probabilities[c]), 3),
+                    "point": [round(float(v), 2) for v in points[c]],
+                }
+                for c in allowed
+            ],
+            "scores": {name: round(100 * score, 3) for name, score in self.scores.items()},
+        }
+
+    def _ranked(self) -> list[int]:
+        return [int(c) for c in np.argsort(-self.probabilities, kind="stable")]

@@ -1,0 +1,29 @@
+"""Which images a run was trained on."""
+
+import numpy as np
+
+from wildcat.config import TrainConfig
+from wildcat.data import Dataset, check_dataset
+from wildcat.data.registry import default_splits, open_dataset
+from wildcat.errors import WildcatError
+
+
+def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Divide a dataset at random, by its seed, into (rest, held out)."""
+    held = round(fraction * len(dataset))
+    if not 0 < held < len(dataset):
+        raise WildcatError(f"val_fraction {fraction} of {len(dataset)} images leaves one part empty")
+    order = np.random.default_rng(seed).permutation(len(dataset))
+    return dataset.subset(sorted(order[held:].tolist())), dataset.subset(sorted(order[:held].tolist()))
+
+
+def learnt_from(config: TrainConfig) -> Dataset:
+    """The images that a run of these settings was trained on, without a word about them.
+
+    Raises:
+        WildcatError: if they are no longer there.
+    """
+    dataset = open_dataset(config.data, config.train_split or default_splits(config.data)[0])
+    if config.on_bad_image == "skip":
+        dataset, _ = check_dataset(dataset, on_bad_image="skip")
+    return split_off(dataset, config.val_fraction, config.seed)[0] if config.val_fraction else dataset
