@@ -4,8 +4,8 @@
     python -m benchmarks.compiled --full     ResNet-50: about 4 minutes; wants a compiler of C++
 
 A step is forward and backward in bf16 with the recipes' pooling, on images that are in memory; the whole backbone
-learns, as with recipe voc07. The first compiled step's seconds must be paid back; where a step gains, the note says within how
-many steps they are. Lite backbones are left out: compiling one was stopped before it ended.
+learns, as with recipe voc07. The first compiled step's seconds must be paid back; where a step gains, the note
+says within how many steps they are. Lite backbones are left out: compiling one was stopped before it ended.
 """
 
 from __future__ import annotations

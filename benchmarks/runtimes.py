@@ -5,7 +5,8 @@ python -m benchmarks.runtimes --full     lite0 and ResNet-50 at 320 and 448 px
 
 Ours goes from 8-bit pixels of decoded and resized images to probabilities, class maps and points: normalisation,
 backbone, head, pooling and what a predictor does with them. The peer is the backbone alone, cut out of the same
-exported file, in the same runtime with the same threads and precision, for one size of input, on inputs normalised beforehand.
+exported file, in the same runtime with the same threads and precision, for one size of input, on inputs normalised
+beforehand.
 """
 
 from __future__ import annotations

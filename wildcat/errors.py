@@ -1,9 +1,9 @@
-"""The one exception type for mistakes that a user can make and mend, and how its messages guess what was meant."""
+"""The exception for mistakes that a user can make and correct, and helpers that write its messages."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class WildcatError(ValueError):
@@ -31,3 +31,22 @@ def check_choice(value: str, allowed: Iterable[str], what: str) -> None:
         return
     message = f"{what} {value!r} is unknown; allowed: {', '.join(allowed) or 'none'}"
     raise WildcatError(message + guess(value, allowed))
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; the name of its type if the message is empty.
+
+    >>> first_line(ValueError("no such size\\nsee the log")), first_line(MemoryError())
+    ('no such size', 'MemoryError')
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def shorten(names: Sequence[str], limit: int = 3) -> str:
+    """The first names of a list, and how many more there are; "none" for an empty list.
+
+    >>> shorten(["a", "b", "c", "d", "e"]), shorten([])
+    ('a, b, c and 2 more', 'none')
+    """
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more if names else "none"

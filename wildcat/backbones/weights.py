@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from wildcat.errors import WildcatError
+from wildcat.errors import WildcatError, first_line
 
 
 def load_weights(net: nn.Module, file: Path) -> None:
@@ -43,7 +43,7 @@ def load_weights(net: nn.Module, file: Path) -> None:
 
 def no_hub(name: str, error: Exception) -> WildcatError:
     """Weights that could not be downloaded, and what else there is."""
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    reason = first_line(error)
     return WildcatError(
         f"the ImageNet weights of {name} could not be downloaded ({reason}); "
         "give a local file with --weights, or use --backbone lite0, whose weights are installed"

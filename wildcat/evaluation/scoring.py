@@ -14,7 +14,7 @@ from wildcat import metrics
 from wildcat._version import __version__
 from wildcat.data import Dataset, check_dataset
 from wildcat.data.registry import default_splits, open_dataset
-from wildcat.errors import WildcatError, check_choice
+from wildcat.errors import WildcatError, check_choice, shorten
 from wildcat.evaluation.results import TASKS
 from wildcat.masks import Background
 from wildcat.prediction.items import dataset_items
@@ -56,13 +56,8 @@ def with_classes(dataset: Dataset, classes: Sequence[str]) -> Dataset:
         message = f"{dataset.spec} has other classes than the model: "
         if not missing and not unknown:
             raise WildcatError(f"{message}the order differs")
-        raise WildcatError(f"{message}the dataset lacks {_first(missing)}, the model lacks {_first(unknown)}")
+        raise WildcatError(f"{message}the dataset lacks {shorten(missing)}, the model lacks {shorten(unknown)}")
     return dataset
-
-
-def _first(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more if names else "none"
 
 
 def open_scored(data: str, split: str, classes: Sequence[str], on_bad_image: str = "error") -> Dataset:

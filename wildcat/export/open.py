@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 from torch import nn
 
 from wildcat._version import __version__
-from wildcat.errors import WildcatError
+from wildcat.errors import WildcatError, first_line
 from wildcat.export.network import ExportedNetwork
 from wildcat.export.onnx_runtime import OnnxNetwork
 from wildcat.export.openvino_runtime import OpenVinoNetwork
@@ -49,7 +49,7 @@ def open_network(file: Path, runtime: str, precision: Precision = "fp32") -> Exp
     except WildcatError:
         raise
     except Exception as error:  # the runtimes raise types of their own
-        raise WildcatError(f"{file} cannot be opened by {runtime}: {str(error).splitlines()[0]}") from error
+        raise WildcatError(f"{file} cannot be opened by {runtime}: {first_line(error)}") from error
 
 
 def fingerprint(model: nn.Module, settings: object) -> str:

@@ -24,7 +24,7 @@ from wildcat._version import __version__
 from wildcat.data.images import Source, load_image
 from wildcat.data.registry import open_dataset
 from wildcat.data.transforms import warp
-from wildcat.errors import WildcatError
+from wildcat.errors import WildcatError, first_line
 from wildcat.export.graph import OUTPUTS, EvenSameConv, Exportable, OnnxSameConv, replace_same_convs
 from wildcat.export.network import METADATA
 from wildcat.export.open import fingerprint, open_network
@@ -181,7 +181,7 @@ def _program(net: Exportable, form: Format, multiple: int) -> Any:
                 verbose=False,
             )
         except Exception as error:  # the tracers raise many types, and tell the reason in their causes
-            raise WildcatError(f"the model cannot be exported as {form}: {_first_line(error)}") from error
+            raise WildcatError(f"the model cannot be exported as {form}: {first_line(_root_cause(error))}") from error
 
 
 def _write_onnx(program: Any) -> Write:
@@ -281,7 +281,7 @@ def _views_of(images: Sequence[Source], model: Wildcat, about: dict[str, Any]) -
             yield model.normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2)).contiguous()
 
 
-def _first_line(error: BaseException) -> str:
+def _root_cause(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return error

@@ -9,7 +9,7 @@ from typing import cast
 
 import torch
 
-from wildcat.errors import WildcatError
+from wildcat.errors import WildcatError, first_line
 from wildcat.export.network import ExportedNetwork
 from wildcat.export.open import PACKAGES, RUNTIMES, SUFFIXES, Runtime, fingerprint, missing, open_network, precision_in
 from wildcat.masks import Background
@@ -100,8 +100,9 @@ def _from_hub(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
     except Exception as error:  # the hub client raises many types
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WildcatError(f"there is no folder {name}, and no model of that name on the hub: {reason}") from error
+        raise WildcatError(
+            f"there is no folder {name}, and no model of that name on the hub: {first_line(error)}"
+        ) from error
 
 
 EXPORTED = "model.onnx"  # both runtimes open this file

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wildcat.data.registry import without_path
-from wildcat.errors import WildcatError
+from wildcat.errors import WildcatError, first_line
 from wildcat.runs.folder import BACKGROUND, CONFIG, WEIGHTS, Run, read_run
 from wildcat.system.files import read_json, write_atomically, write_json
 
@@ -100,7 +100,7 @@ def push_to_hub(
             address = api.create_repo(repo_id, private=private, exist_ok=True)
             api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload a wildcat model")
         except Exception as error:  # the hub's client raises many types
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             raise WildcatError(f"{repo_id} could not be uploaded: {reason}") from error
     return str(address)
 

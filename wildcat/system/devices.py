@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 import torch
 
-from wildcat.errors import WildcatError
+from wildcat.errors import WildcatError, first_line
 
 Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
 
@@ -28,8 +28,9 @@ def device_of(name: str | torch.device) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:  # an assertion is how a PyTorch without CUDA says so
-        reason = str(error).strip().splitlines()[0]
-        raise WildcatError(f"device {str(name)!r} cannot be used: {reason}; auto takes what there is") from error
+        raise WildcatError(
+            f"device {str(name)!r} cannot be used: {first_line(error)}; auto takes what there is"
+        ) from error
 
 
 @cache

@@ -2,19 +2,13 @@
 
 import statistics
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
+from wildcat.errors import first_line
 from wildcat.model import NonFiniteMapsError, Wildcat
-
-_SHOWN = 5  # names in a message
-
-
-def shown(names: Sequence[str]) -> str:
-    """The first few names of a list."""
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def first_bad_values(named: Iterable[tuple[str, Tensor]]) -> str | None:
@@ -128,7 +122,7 @@ def explained(error: BaseException, device: torch.device, accumulate: int) -> st
     if "DataLoader worker" in text:
         return (
             "a process that reads images was killed, most likely because memory ran out; lower workers "
-            f"({text.splitlines()[0]})"
+            f"({first_line(error)})"
         )
     # DistError is NCCL's and the store's; gloo raises plain errors.
     if isinstance(error, torch.distributed.DistError) or "gloo" in text or "Connection closed by peer" in text:

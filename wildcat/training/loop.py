@@ -17,11 +17,11 @@ from tqdm import tqdm
 
 from wildcat.config import TrainConfig
 from wildcat.data import Dataset
-from wildcat.errors import WildcatError
+from wildcat.errors import WildcatError, shorten
 from wildcat.model import NonFiniteMapsError, Wildcat
 from wildcat.runs import folder as checkpoint
 from wildcat.training.data import EpochSampler, ShardedBatchSampler, TrainDataset, end_workers
-from wildcat.training.diagnostics import LossWatch, first_bad_layer, first_bad_values, shown
+from wildcat.training.diagnostics import LossWatch, first_bad_layer, first_bad_values
 from wildcat.training.distributed import Processes
 from wildcat.training.history import History, Row, describe
 from wildcat.training.sharding import gather_full_state, shard_model, shard_optimizer_state
@@ -149,7 +149,7 @@ class Loop:
         kept = (self.folder / checkpoint.STATE).exists()
         return WildcatError(
             f"{what} in epoch {epoch + 1}, step {step + 1} (learning rate {rate:.3g}; a lower one may help), first in "
-            f"{where}; images: {shown(images or self.names(step))}; "
+            f"{where}; images: {shorten(images or self.names(step), 5)}; "
             + (f"the last saved state is kept in {self.folder}" if kept else "no state was saved yet")
         )
 

@@ -1,8 +1,8 @@
 """A model sharded over the processes: each keeps a part of the parameters, the gradients and the momentum.
 
 PyTorch's ``fully_shard`` (FSDP2) does the work. Block by block of the backbone is put together from all processes when
-it is computed, in either direction, and freed behind it, so a process needs memory for its part and one or two blocks. A
-state is gathered to be saved, and sharded again when it is loaded: it is the same file whatever wrote it.
+it is computed, in either direction, and freed behind it, so a process needs memory for its part and one or two blocks.
+A state is gathered to be saved, and sharded again when it is loaded: it is the same file whatever wrote it.
 """
 
 import warnings

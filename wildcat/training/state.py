@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from wildcat.errors import WildcatError
+from wildcat.errors import WildcatError, first_line
 from wildcat.runs.folder import PREVIOUS_STATE, STATE
 from wildcat.system.files import write_atomically
 
@@ -42,10 +42,10 @@ def load_state(folder: Path) -> dict[str, Any] | None:
         except FileNotFoundError:
             continue
         except Exception as error:  # whatever a damaged archive makes of its reader
-            reason = str(error).strip() or type(error).__name__
+            reason = first_line(error)
             if isinstance(error, pickle.UnpicklingError):  # PyTorch advises to execute it
                 reason = "it holds more than tensors and plain values"
-            damaged.append(f"{file} is damaged: {reason.splitlines()[0]}")
+            damaged.append(f"{file} is damaged: {reason}")
             continue
         if damaged:
             print(f"{damaged[0]}; going on from the state before it, {file.name}", file=sys.stderr)

@@ -27,7 +27,7 @@ import torch
 
 from wildcat.apps.batch.attempts import Attempts
 from wildcat.apps.batch.inputs import Part, parts_of
-from wildcat.errors import WildcatError
+from wildcat.errors import WildcatError, first_line
 from wildcat.export.network import ExportedNetwork
 from wildcat.export.open import Runtime, fingerprint
 from wildcat.model import Wildcat
@@ -331,7 +331,7 @@ def _connected(ray: Any, address: str | None, workers: int | None) -> Iterator[N
             ray.init(address=address, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
         where = f"no Ray cluster at {address}" if address else "Ray cannot be started"
-        raise WildcatError(f"{where}: {str(error).strip().splitlines()[0]}") from error
+        raise WildcatError(f"{where}: {first_line(error)}") from error
     try:
         yield
     finally:
@@ -370,4 +370,4 @@ def _run(ray: Any, parts: Sequence[Part], work: Work, workers: int | None) -> No
                     raise WildcatError(f"{row['error']} ({goes_on})")
                 shown.update(row["images"])
     except ray.exceptions.RayError as error:
-        raise WildcatError(f"Ray gave up: {str(error).strip().splitlines()[0]} ({goes_on})") from error
+        raise WildcatError(f"Ray gave up: {first_line(error)} ({goes_on})") from error

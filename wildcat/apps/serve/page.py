@@ -12,7 +12,7 @@ from typing import Any
 from wildcat import render
 from wildcat.apps.serve.viewer import Task, Viewer
 from wildcat.data.photographs import sample_photographs
-from wildcat.errors import WildcatError
+from wildcat.errors import WildcatError, shorten
 from wildcat.runs.settings import InferenceSettings
 
 MAX_IMAGES = 100  # on one page
@@ -268,7 +268,7 @@ def _per_cent(probability: float) -> str:
 
 def _head(name: str, settings: InferenceSettings) -> str:
     classes = settings.classes
-    known = ", ".join(classes[:6]) + (f" and {len(classes) - 6} more" if len(classes) > 6 else "")
+    known = shorten(classes, 6)
     return (
         "<h1>What is in your images, and where?</h1>"
         f"<p>The model <b>{html.escape(name)}</b> knows {html.escape(known)}"
