@@ -51,7 +51,10 @@ def _dispatch(argv: list[str]) -> int:
         return 0
     if argv[0] not in COMMANDS:
         raise WildcatError(f"unknown command {argv[0]!r}{guess(argv[0], COMMANDS)} (known: {', '.join(COMMANDS)})")
-    exit_code: int = import_module(f"wildcat.cli.{argv[0]}").main(argv[1:])
+    from wildcat.cli.logs import logs_shown
+
+    with logs_shown(debug="--debug" in argv):
+        exit_code: int = import_module(f"wildcat.cli.{argv[0]}").main(argv[1:])
     return exit_code
 
 
