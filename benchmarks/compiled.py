@@ -1,11 +1,11 @@
-"""Whether `torch.compile` pays back within a training: a step as it is against the same step compiled.
+"""Whether `torch.compile` pays off within a training: a training step without and with compilation.
 
-    python -m benchmarks.compiled            a small backbone, compiled without a compiler of C++; nothing written
-    python -m benchmarks.compiled --full     ResNet-50: about 4 minutes; wants a compiler of C++
+    python -m benchmarks.compiled            a small backbone, compiled without a C++ compiler; nothing written
+    python -m benchmarks.compiled --full     ResNet-50: about 4 minutes; needs a C++ compiler
 
-A step is forward and backward in bf16 with the recipes' pooling, on images that are in memory; the whole backbone
-learns, as with recipe voc07. The first compiled step's seconds must be paid back; where a step gains, the note
-says within how many steps they are. Lite backbones are left out: compiling one was stopped before it ended.
+A step is forward and backward in bf16 with the recipes' pooling, on images in memory; the whole backbone is trained, as
+in recipe voc07. The time of the first compiled step has to be regained: where a compiled step is faster, the note gives
+the number of steps that this takes. Lite backbones are left out: compiling one was stopped before it ended.
 """
 
 from __future__ import annotations

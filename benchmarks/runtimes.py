@@ -1,12 +1,11 @@
-"""What stands around the backbone in the other runtimes: ours from pixels to predictions, against the bare backbone.
+"""The cost of everything around the backbone in the other runtimes: a whole prediction against the bare backbone.
 
 python -m benchmarks.runtimes            a small backbone and small images, nothing written
 python -m benchmarks.runtimes --full     lite0 and ResNet-50 at 320 and 448 px
 
-Ours goes from 8-bit pixels of decoded and resized images to probabilities, class maps and points: normalisation,
-backbone, head, pooling and what a predictor does with them. The peer is the backbone alone, cut out of the same
-exported file, in the same runtime with the same threads and precision, for one size of input, on inputs normalised
-beforehand.
+Ours starts at 8-bit pixels of decoded and resized images and ends at probabilities, class maps and points:
+normalisation, backbone, head, pooling and the predictor's part. The peer is the backbone alone, extracted from the same
+exported file, in the same runtime with the same threads and precision, for one input size, on normalised inputs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Make the images of README and docs, from synthetic images and free photographs: python -m docs.sample_images RUN.
 
-RUN is a model trained on the synthetic data, such as runs/quickstart/run. The photographs are some that come
-with scikit-image (pip install scikit-image) and scikit-learn, read by the embedded ImageNet classifier.
+RUN is a model trained on the synthetic data, such as runs/quickstart/run. The photographs come with scikit-image
+(pip install scikit-image) and scikit-learn; the embedded ImageNet classifier predicts them.
 """
 
 import sys
@@ -16,16 +16,16 @@ from wildcat.evaluation.background import fit_masks
 from wildcat.prediction.items import dataset_items
 from wildcat.render.sheets import contact_sheet
 
-IMAGES = Path(__file__).parent / "images"
-SHOWN = 4  # images
-SIDE = 300  # pixels, of each part of an image with masks
-LOW = 0.2  # probability from which overlays show a class; quickstart trains for a minute or two
+FOLDER = Path(__file__).parent / "images"
+SHOWN = 4  # number of images
+SIDE = 300  # pixels, of each panel
+LOW = 0.2  # least probability of a class that an overlay shows; the model of quickstart trains for a minute or two
 
 
 def overlays(run: str) -> Image.Image:
-    """Synthetic images of two classes, with heatmaps and points."""
+    """Overlays of synthetic images that show two classes: heatmaps and points."""
     predictor = load(run)
-    # A seed of its own: none of these images was trained on or scored.
+    # Another seed than the training's: none of these images was used for training or scoring.
     dataset = open_dataset("synthetic:count=24,seed=7,size=384", "test")
     pairs = [i for i, sample in enumerate(dataset.samples) if (sample.labels == 1).sum() == 2][:SHOWN]
     predictions = list(predictor.stream(dataset_items(dataset.subset(pairs))))
@@ -33,8 +33,8 @@ def overlays(run: str) -> Image.Image:
     return contact_sheet(sheets, columns=2, side=600)
 
 
-def drawn_masks(run: str) -> Image.Image:
-    """Synthetic images: true mask, mask, mask refined by the CRF; the background fitted on other synthetic images."""
+def synthetic_masks(run: str) -> Image.Image:
+    """Synthetic images with true mask, mask and mask with CRF; the background is fitted on other synthetic images."""
     predictor = load(run)
     background, _ = fit_masks(predictor, "synthetic:count=100", "train", "threshold")
     predictor.settings = replace(predictor.settings, background=background)
@@ -48,7 +48,7 @@ def drawn_masks(run: str) -> Image.Image:
 
 
 def photograph_masks() -> Image.Image:
-    """Free photographs: mask of the most probable of ImageNet's 1,000 classes, and refined by the CRF."""
+    """Free photographs with the mask of the most probable of ImageNet's 1,000 classes, without and with CRF."""
     from skimage import data
     from sklearn.datasets import load_sample_images
 
@@ -62,15 +62,15 @@ def photograph_masks() -> Image.Image:
 
 IMAGES: dict[str, Callable[[str], Image.Image]] = {
     "overlay": overlays,
-    "masks-drawn": drawn_masks,
+    "masks-synthetic": synthetic_masks,
     "masks-photographs": lambda run: photograph_masks(),
 }
 
 
 def main(run: str) -> None:
-    IMAGES.mkdir(exist_ok=True)
+    FOLDER.mkdir(exist_ok=True)
     for name, make in IMAGES.items():
-        make(run).save(IMAGES / f"{name}.jpg", quality=85)
+        make(run).save(FOLDER / f"{name}.jpg", quality=85)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from wildcat.cli.parser import CommandParser, parser_of
 from wildcat.evaluation.scoring import TASKS
 from wildcat.formats.write import FORMATS
 
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 HEADS = [*sorted((REPOSITORY / "wildcat" / "recipes").glob("*.yaml")), *sorted((REPOSITORY / "examples").glob("*.py"))]
 OTHERS = {  # options of other programs that the pages name
     *("--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdzv-endpoint", "--rdzv-id", "--num_processes"),

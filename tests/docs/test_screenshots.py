@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from docs import images, screenshots
+from docs import sample_images, screenshots
 from tests.conftest import REPOSITORY
 from tests.tiny_runs import tiny
 from wildcat.training.launch import train
@@ -29,9 +29,9 @@ def test_screenshots(tmp_path: Path) -> None:
 
 
 def test_every_image_is_shown_and_has_its_program() -> None:
-    pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
+    pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")]
     shown = {name for page in pages for name in re.findall(r"\((?:docs/)?images/(.*?)\)", page.read_text())}
     there = {file.name for file in (REPOSITORY / "docs" / "images").iterdir()}
-    made = {*screenshots.REPORT, *screenshots.PAGE, *(f"{name}.jpg" for name in images.IMAGES)}
+    made = {*screenshots.REPORT, *screenshots.PAGE, *(f"{name}.jpg" for name in sample_images.IMAGES)}
     assert shown == there
-    assert {name for name in there if name.endswith(".jpg")} == made  # figures are drawn by benchmarks
+    assert {name for name in there if name.endswith(".jpg")} == made  # benchmarks plot the SVG files

@@ -1,4 +1,4 @@
-"""Bad input: what users are told, as docs/robustness.md says."""
+"""Bad input: every message of tests/robustness/TABLE.md."""
 
 import asyncio
 import gc

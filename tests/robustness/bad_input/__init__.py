@@ -1,6 +1,6 @@
-"""What users get wrong, case by case: how to make it, what they type, and what they are told.
+"""Mistakes of users, case by case: how to produce the situation, the command, and the expected message.
 
-``python -m tests.robustness.bad_input`` writes docs/robustness.md from these; test_robustness.py tries each of them.
+``python -m tests.robustness.bad_input`` writes tests/robustness/TABLE.md from these; test_robustness.py runs each.
 """
 
 import html
@@ -15,7 +15,7 @@ from tests.robustness.bad_input.runs import RUNS
 from tests.robustness.bad_input.tables import TABLES
 from tests.robustness.bad_input.web import REQUESTS
 
-PAGE = REPOSITORY / "docs" / "robustness.md"
+PAGE = REPOSITORY / "tests" / "robustness" / "TABLE.md"
 
 CASES: dict[str, list[Case]] = {
     "Command lines": COMMANDS,
@@ -32,15 +32,15 @@ HEAD = """\
 
 <!-- Written by `python -m tests.robustness.bad_input`: change the cases there, not this. -->
 
-What is told about {count} mistakes in commands, files, settings and requests. Each line is tried by a test, word for
-word; "..." stands for the words of the library that read the file. Every command ends with exit code 2 and one
-sentence (`wildcat train` tells all it has found in the images), no traceback, and leaves no run behind. An image
-that cannot be predicted is skipped: the others are predicted, and the exit code is 1. The web page resumes after each
-request.
+The messages for {count} mistakes in commands, files, settings and requests. A test runs each line and compares the
+message word for word; "..." stands for text of the library that opened the file. Every command ends with exit code 2
+and one sentence (`wildcat train` lists every problem of the images), without a traceback, and leaves no run behind. An
+image that cannot be predicted is skipped: the others are predicted, and the exit code is 1. The web page keeps working
+after each request.
 
-- Nothing in a file is executed: checkpoints are read as tensors and plain values alone, YAML and JSON as plain values,
+- Nothing in a file is executed: checkpoints are read as tensors and plain values only, YAML and JSON as plain values,
   and XML that declares entities is rejected.
-- Names from data (images, classes) never lead out of the folder that is written to.
+- Names from data (images, classes) cannot lead outside the output folder.
 """
 
 
@@ -49,11 +49,11 @@ def _cell(content: str) -> str:
 
 
 def page() -> str:
-    """docs/robustness.md."""
+    """The content of tests/robustness/TABLE.md."""
     parts = [HEAD.format(count=sum(map(len, CASES.values())) + len(REQUESTS))]
     for kind, cases in CASES.items():
-        parts.append(f"\n## {kind}\n\n| What is wrong | Typed | ConsoleWriter |\n| --- | --- | --- |\n")
-        parts += [f"| {_cell(c.what)} | <code>{_cell(c.shown)}</code> | {_cell(c.told)} |\n" for c in cases]
-    parts.append("\n## Requests to the web page\n\n| What is wrong | Done | ConsoleWriter |\n| --- | --- | --- |\n")
-    parts += [f"| {_cell(r.what)} | {_cell(r.done)} | {_cell(r.told)} |\n" for r in REQUESTS]
+        parts.append(f"\n## {kind}\n\n| Mistake | Command | Message |\n| --- | --- | --- |\n")
+        parts += [f"| {_cell(c.what)} | <code>{_cell(c.shown)}</code> | {_cell(c.message)} |\n" for c in cases]
+    parts.append("\n## Requests to the web page\n\n| Mistake | Request | Message |\n| --- | --- | --- |\n")
+    parts += [f"| {_cell(r.what)} | {_cell(r.done)} | {_cell(r.message)} |\n" for r in REQUESTS]
     return "".join(parts)

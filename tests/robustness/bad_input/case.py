@@ -1,4 +1,4 @@
-"""What a case is, and how bad files are made."""
+"""The description of a case, and functions that make bad files."""
 
 import io
 import json
@@ -22,10 +22,10 @@ class Case:
     Attributes:
         name: unique, for the test.
         what: the mistake in a few words, for the page.
-        make: makes it, in a folder that holds a run (``run``) and an image (``cat.png``).
+        make: produces the situation in a folder that holds a run (``run``) and an image (``cat.png``).
         typed: the command, without "wildcat".
-        told: all that is told, word for word; "..." stands for words of the library that read the file.
-        skipped: the command resumes to the next image, and ends with exit code 1.
+        message: the expected message, word for word; "..." stands for text of the library that opened the file.
+        skipped: the command continues with the next image, and ends with exit code 1.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Case:
 
     @property
     def shown(self) -> str:
-        """What is typed, as it stands on the page."""
+        """The command as the page shows it."""
         return f"wildcat {self.typed}"
 
 

@@ -22,9 +22,9 @@ class Request:
         name: unique, for the test.
         what: the mistake in a few words, for the page.
         make: makes a file, in a folder that holds an image (``cat.png``).
-        done: what is done, for the page.
-        send: does it, and gives what is told.
-        told: all that is told, word for word; "..." stands for words of the library.
+        done: the request in words, for the page.
+        send: makes the request and returns the message.
+        message: the expected message, word for word; "..." stands for text of the library.
     """
 
     name: str
