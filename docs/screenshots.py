@@ -53,10 +53,10 @@ def shoot_report(browser: Any, run: Path, out: Path, title: str, images: int) ->
 def served(run: str) -> Iterator[str]:
     """The address of a run's page."""
     command = [sys.executable, "-u", "-m", "wildcat", "serve", run, "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
         try:
-            yield server.stdout.readline().split()[1]
+            yield server.stderr.readline().split()[1]
         finally:
             server.terminate()
 

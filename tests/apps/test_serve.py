@@ -1,4 +1,4 @@
-"""The web page, as a user meets it: served by a process of its own, in a real browser, and by many at once."""
+"""The web page in a real browser, served by its own process, and under concurrent requests."""
 
 import io
 import json
@@ -51,14 +51,14 @@ def server(place: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
 def serving(run: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     process = start("serve", run, "--port", "0", PYTHONUNBUFFERED="1")
     assert process.stdout is not None and process.stderr is not None
-    message = process.stdout.readline()
+    message = process.stderr.readline()
     assert message.startswith("open http://127.0.0.1:"), message + process.stderr.read()
     try:
         yield message.split()[1], process
     finally:
         process.terminate()
         out, err = process.communicate(timeout=60)
-    # gradio prints the one of the file that it rejects, see below
+    # gradio prints a traceback for the file that it rejects, see test_only_uploaded_files_are_served
     assert "Warning" not in out + err, out + err
     assert (out + err).count("Traceback") == (out + err).count("it was not uploaded by a user"), out + err
 
@@ -70,24 +70,24 @@ def browser() -> Iterator[Any]:
 
 
 def upload(tab: Any, *files: Path) -> None:
-    tab.set_input_files("#drop input[type=file]", [str(file) for file in files])
+    tab.set_input_files("#upload input[type=file]", [str(file) for file in files])
 
 
 def opened(file: Any) -> Image.Image:
-    """An image, and no open file behind it."""
+    """The image of a file, which is closed again."""
     with Image.open(file) as image:
         image.load()
         return image
 
 
 def shown(tab: Any) -> Image.Image:
-    """The image that is on the page now."""
+    """The image shown on the page."""
     tab.wait_for_selector("#image img")
     return opened(io.BytesIO(tab.request.get(tab.get_attribute("#image img", "src")).body()))
 
 
 def changed(tab: Any, before: str | None) -> None:
-    """Wait for another image than that of an address."""
+    """Wait until the page shows another image than that of the given address."""
     tab.wait_for_function("before => document.querySelector('#image img')?.src != before", arg=before)
 
 
@@ -111,22 +111,22 @@ def test_from_images_to_mask(
         assert message[1] == "notes.jpg: not an image in a format that can be read"
         assert not tab.is_visible("#welcome")
 
-        # The good one is there: its classes, those ticked that are sure, and marks on it.
+        # The readable image is shown, with its classes, those above the threshold ticked, and points.
         prediction = load(place / "run")(place / "china.jpg")
         ticked = prediction.candidates()
-        labels = tab.locator("#found label").all_inner_texts()
+        labels = tab.locator("#classes label").all_inner_texts()
         assert (
             labels[0]
             == f"{next(iter(prediction.scores))} {100 * prediction.probabilities.max():.0f}\N{NO-BREAK SPACE}%"
         )
-        assert tab.locator("#found input:checked").count() == len(ticked)
-        marked = tab.get_attribute("#image img", "src")
+        assert tab.locator("#classes input:checked").count() == len(ticked)
+        with_points = tab.get_attribute("#image img", "src")
         image, plain = (np.asarray(shown, int) for shown in (shown(tab), opened(place / "china.jpg")))
-        assert image.shape == plain.shape and np.abs(image - plain).max() > 100  # the mark
+        assert image.shape == plain.shape and np.abs(image - plain).max() > 100  # the marker
 
-        # Which pixels, and what is saved of them.
+        # The mask, and the files that are saved.
         tab.click("#task label >> nth=2")
-        changed(tab, marked)
+        changed(tab, with_points)
         mask = opened(saved(tab, "mask", tmp_path))
         assert mask.mode == "P"
         np.testing.assert_array_equal(np.asarray(mask), prediction.mask(allowed=ticked))
@@ -139,13 +139,13 @@ def test_from_images_to_mask(
         overlay = opened(saved(tab, "image", tmp_path))
         assert overlay.width == 640 and overlay.height >= 427
 
-        # What each of its two maps looks at.
-        tab.click("#closer button >> nth=0")
+        # The two maps of the class.
+        tab.click("#maps-panel button >> nth=0")
         tab.wait_for_selector("#maps img >> nth=1")
         assert tab.inner_text("#maps .caption-label >> nth=1") == "map 2 of 2"
 
-        # Sliders and ticks draw anew; another image joins the first.
-        for click in ("#task label >> nth=1", "#found label >> nth=-1"):
+        # Other tasks and classes change the image; a second image is added to the thumbnails.
+        for click in ("#task label >> nth=1", "#classes label >> nth=-1"):
             before = tab.get_attribute("#image img", "src")
             tab.click(click)
             changed(tab, before)
@@ -167,7 +167,7 @@ def test_on_a_phone_with_sample_photographs(server: tuple[str, subprocess.Popen[
 
 
 @pytest.mark.parametrize(("size", "dark"), [(DESKTOP, False), (PHONE, True)])
-def test_names_and_the_button_are_on_the_images(
+def test_file_names_and_the_full_screen_button_lie_on_the_images(
     server: tuple[str, subprocess.Popen[str]],
     browser: Any,
     place: Path,
@@ -198,16 +198,16 @@ def test_names_and_the_button_are_on_the_images(
         assert tab.errors == []
 
 
-def test_one_map_a_class_is_not_compared_with_others(browser: Any, tmp_path: Path) -> None:
+def test_the_panel_of_maps_is_hidden_for_models_with_one_map_per_class(browser: Any, tmp_path: Path) -> None:
     with serving(train(tiny(epochs=1, num_maps=1), tmp_path / "run")) as (address, _), page(browser) as tab:
         tab.goto(address)
         tab.click("#sample")
         shown(tab)
-        assert tab.is_visible("#found") and not tab.is_visible("#closer")
+        assert tab.is_visible("#classes") and not tab.is_visible("#maps-panel")
         assert tab.errors == []
 
 
-def test_many_at_once_and_memory_stays_flat(
+def test_concurrent_requests_are_answered_in_constant_memory(
     server: tuple[str, subprocess.Popen[str]], place: Path, request: pytest.FixtureRequest
 ) -> None:
     from gradio_client import Client, handle_file
@@ -230,12 +230,12 @@ def test_many_at_once_and_memory_stays_flat(
 
     with pytest.raises(Exception, match=r"notes\.jpg: not an image"):
         client.predict(handle_file(place / "notes.jpg"), 0.5, api_name="/predict")
-    with pytest.raises(Exception, match="an image is missing"):
+    with pytest.raises(Exception, match="no image was sent"):
         client.predict(None, 0.5, api_name="/predict")
     assert client.predict(handle_file(place / "china.jpg"), 0.5, api_name="/predict")["file"] == "china.jpg"
 
 
-def test_files_that_nobody_uploaded_stay_where_they_are(server: tuple[str, subprocess.Popen[str]], place: Path) -> None:
+def test_only_uploaded_files_are_served(server: tuple[str, subprocess.Popen[str]], place: Path) -> None:
     foreign = {"data": [{"path": str(place / "china.jpg"), "meta": {"_type": "gradio.FileData"}}, 0.5]}
     headers = {"Content-Type": "application/json"}
     end_point = f"{server[0]}/gradio_api/call/predict"
@@ -250,7 +250,9 @@ def test_files_that_nobody_uploaded_stay_where_they_are(server: tuple[str, subpr
     assert rejected.value.code in (403, 404)
 
 
-def test_mistakes(server: tuple[str, subprocess.Popen[str]], place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_of_the_command_line(
+    server: tuple[str, subprocess.Popen[str]], place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     taken = server[0].rpartition(":")[2]
     for arguments, message in (
         (["--port", taken], f"cannot listen on 127.0.0.1 port {taken}: Address already in use"),

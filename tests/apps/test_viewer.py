@@ -1,4 +1,4 @@
-"""Images of the page without the page: each read once, kept within bounds, drawn as the settings say."""
+"""The images of the web page: each predicted once, cached up to a limit, drawn according to the settings."""
 
 import json
 import threading
@@ -12,10 +12,11 @@ from PIL import Image
 
 from tests.tiny_runs import ColourModel, spots
 from wildcat.apps.serve import viewer as viewing
-from wildcat.apps.serve.viewer import VIEW_SIDE, Kept, Viewer
+from wildcat.apps.serve.viewer import VIEW_SIDE, LeastRecentlyUsed, Viewer
 from wildcat.errors import WildcatError
 from wildcat.model import WildcatOutput
-from wildcat.prediction.predictor import InferenceSettings, Predictor
+from wildcat.prediction.predictor import Predictor
+from wildcat.runs.settings import InferenceSettings
 
 CLASSES = ("red", "green", "blue")
 
@@ -34,7 +35,7 @@ def image(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_the_network_runs_once_for_a_image(image: str) -> None:
+def test_the_network_runs_once_per_image(image: str) -> None:
     viewer, model = viewer_of()
     with ThreadPoolExecutor(4) as pool:  # at once
         list(pool.map(viewer.view, [image] * 8))
@@ -47,7 +48,7 @@ def test_the_network_runs_once_for_a_image(image: str) -> None:
     assert len(model.batches) == 1
 
 
-def test_what_is_shown_is_small_and_what_is_saved_is_not(image: str) -> None:
+def test_shown_images_are_reduced_and_saved_masks_have_the_original_size(image: str) -> None:
     viewer, _ = viewer_of()
     assert viewer.prediction(image).size == (1600, 800)
     assert viewer.view(image).size == (VIEW_SIDE, VIEW_SIDE // 2)
@@ -60,7 +61,7 @@ def test_what_is_shown_is_small_and_what_is_saved_is_not(image: str) -> None:
     assert set(np.unique(viewer.mask(image, [2]))) == {0, 3}
 
 
-def test_drawing_leaves_what_is_kept_alone(image: str) -> None:
+def test_drawing_does_not_change_cached_images(image: str) -> None:
     viewer, _ = viewer_of()
     before = np.array(viewer.view(image).image)
     for _ in range(2):
@@ -71,7 +72,7 @@ def test_drawing_leaves_what_is_kept_alone(image: str) -> None:
     np.testing.assert_array_equal(before, viewer.view(image).image)
 
 
-def test_heat_lies_on_the_chosen_classes_alone(image: str) -> None:
+def test_the_heatmap_shows_only_the_chosen_classes(image: str) -> None:
     viewer, _ = viewer_of()
     plain = np.asarray(viewer.draw(image, "classify", [], 0.8), dtype=int)
     changed = {
@@ -86,13 +87,13 @@ def test_heat_lies_on_the_chosen_classes_alone(image: str) -> None:
     np.testing.assert_array_equal(nothing, plain)
 
 
-def test_ground_that_speaks_neither_for_nor_against_a_class_is_cold() -> None:
+def test_neutral_evidence_is_not_coloured() -> None:
     maps = np.array([[[-8, 0, 2]], [[1, 3, 2]]], np.float32)
     np.testing.assert_array_equal(viewing._evidence(maps[:1]), [[0, 0, 1]])
     np.testing.assert_array_equal(viewing._evidence(maps), [[0, 1, 1]])
 
 
-def test_json_holds_what_is_ticked(image: str) -> None:
+def test_json_lists_the_chosen_classes_as_predicted(image: str) -> None:
     viewer, _ = viewer_of()
     values = json.loads(viewer.to_json(image, [2]))
     assert [entry["class"] for entry in values["predicted"]] == ["blue"]
@@ -111,7 +112,7 @@ class ManyColours(ColourModel):
         )
 
 
-def test_a_model_of_many_classes_has_masks_of_those_ticked(image: str) -> None:
+def test_masks_of_a_model_with_many_classes_number_the_chosen_ones(image: str) -> None:
     settings = InferenceSettings(tuple(f"class {c}" for c in range(300)), True, (256,), (256,))
     viewer = Viewer(Predictor(ManyColours(), settings))  # type: ignore[arg-type]
     mask = viewer.mask(image, [290, 270])  # blue, red
@@ -121,34 +122,34 @@ def test_a_model_of_many_classes_has_masks_of_those_ticked(image: str) -> None:
     assert viewer.draw(image, "segment", [290, 270], 0.5).width == VIEW_SIDE
 
 
-def test_files_that_cannot_be_read_are_named_without_their_folder(tmp_path: Path) -> None:
+def test_error_messages_have_the_file_name_without_the_folder(tmp_path: Path) -> None:
     viewer, _ = viewer_of(max_pixels=10_000)
     broken, large = tmp_path / "broken.jpg", tmp_path / "large.png"
     broken.write_bytes(b"\xff\xd8\xff\xe0 no image")
     Image.new("RGB", (200, 51)).save(large)
     for path, message in ((broken, "broken.jpg: "), (large, "large.png: too large: 200 x 51 pixels")):
-        for look in (viewer.thumbnail, viewer.view):
+        for method in (viewer.thumbnail, viewer.view):
             with pytest.raises(WildcatError) as caught:
-                look(str(path))
+                method(str(path))
             assert str(caught.value).startswith(message) and str(tmp_path) not in str(caught.value)
     broken.unlink()
-    Image.new("RGB", (20, 20)).save(broken, "png")  # an error was not kept
+    Image.new("RGB", (20, 20)).save(broken, "png")  # errors are not cached
     assert viewer.view(str(broken)).size == (20, 20)
 
 
-def test_only_the_last_images_are_kept(tmp_path: Path) -> None:
-    viewer, model = viewer_of(kept=2)
+def test_only_the_last_predictions_are_cached(tmp_path: Path) -> None:
+    viewer, model = viewer_of(cached=2)
     paths = []
     for number in range(3):
         paths.append(str(tmp_path / f"{number}.png"))
         Image.new("RGB", (32, 32)).save(paths[-1])
     for path in [*paths, *paths[1:], paths[0]]:
         viewer.view(path)
-    assert len(model.batches) == 4  # the first one again, once
+    assert len(model.batches) == 4  # the first image is predicted again, once
 
 
-def test_kept_values_are_made_once_and_bounded() -> None:
-    kept, made = Kept(3), []
+def test_the_cache_makes_each_value_once_and_is_bounded() -> None:
+    cache, made = LeastRecentlyUsed(3), []
     begun = threading.Barrier(4)
 
     def make(key: int) -> int:
@@ -157,11 +158,11 @@ def test_kept_values_are_made_once_and_bounded() -> None:
 
     def ask(_: int) -> list[int]:
         begun.wait()
-        return [kept.get(key, lambda key=key: make(key)) for key in (1, 2, 3)]  # type: ignore[misc]
+        return [cache.get(key, lambda key=key: make(key)) for key in (1, 2, 3)]  # type: ignore[misc]
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(ask, range(4))) == [[1, 4, 9]] * 4
     assert sorted(made) == [1, 2, 3]
     for key in range(4, 50):
-        kept.get(key, lambda key=key: make(key))  # type: ignore[misc]
-    assert len(kept) == 3
+        cache.get(key, lambda key=key: make(key))  # type: ignore[misc]
+    assert len(cache) == 3

@@ -1,4 +1,4 @@
-"""Images of results: shapes, palettes, what is drawn where, inputs untouched, bad input named."""
+"""Images of results: sizes, palettes, positions, unmodified inputs, errors."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from wildcat.render import overlays as render
-from wildcat.render import sheets
+from wildcat import render
 from wildcat.render.canvas import as_pil
 from wildcat.render.colours import class_colours, heat_palette, oklch
 
@@ -68,7 +67,7 @@ def test_voc_palette_known_values() -> None:
     assert len({tuple(c) for c in palette}) == 256
 
 
-def test_voc_palette_is_that_of_real_masks(real_data) -> None:
+def test_voc_palette_equals_that_of_real_masks(real_data) -> None:
     folder = real_data / "voc07-mini" / "VOCdevkit" / "VOC2007" / "SegmentationClass"
     with Image.open(sorted(folder.glob("*.png"))[0]) as mask:
         stored = np.array(mask.getpalette()).reshape(-1, 3)
@@ -78,7 +77,7 @@ def test_voc_palette_is_that_of_real_masks(real_data) -> None:
 # ---- Heatmaps -----------------------------------------------------------------------------------------------------
 
 
-def test_heatmap_keeps_size_and_shows_the_image_where_it_is_low() -> None:
+def test_heatmap_keeps_the_size_and_is_transparent_where_it_is_low() -> None:
     overlay = render.heatmap_overlay(GREY, ramp())
     assert (overlay.mode, overlay.size) == ("RGB", (90, 60))
     shown = np.asarray(overlay)
@@ -95,15 +94,15 @@ def test_heatmap_peak_lies_at_the_centre_of_its_cell() -> None:
     assert (x.mean() + 0.5, y.mean() + 0.5) == pytest.approx((70, 30), abs=1.0)  # (3 + 0.5) * 20, (1 + 0.5) * 20
 
 
-def test_heat_begins_where_the_model_is_undecided() -> None:
+def test_heatmaps_start_where_the_model_is_undecided() -> None:
     for values, floor in (([[-4, 0, 2]], 0), ([[1, 2, 3]], 1), ([[-3, -2, 0]], -3), ([[0, 0, 0]], 0)):
         assert render.undecided(np.array(values)) == floor
     image = np.full((100, 300, 3), 128, np.uint8)
-    below, none = (
-        np.asarray(sheets.prediction_overlay(image, [sheets.Entry("cat", 0.9, np.array([[low, 0.0, 2.0]]))]))
+    with_negative, without = (
+        np.asarray(render.prediction_overlay(image, [render.Entry("cat", 0.9, np.array([[low, 0.0, 2.0]]))]))
         for low in (-4.0, 0.0)
     )
-    np.testing.assert_array_equal(below, none)  # how much speaks against the class does not warm the rest
+    np.testing.assert_array_equal(with_negative, without)  # negative evidence does not colour neutral regions
 
 
 def test_heatmap_common_range() -> None:
@@ -115,7 +114,7 @@ def test_heatmap_common_range() -> None:
 
 
 @pytest.mark.parametrize("values", [np.full((4, 4), 3.0), np.zeros((1, 1))])
-def test_a_flat_map_leaves_the_image(values: np.ndarray) -> None:
+def test_a_constant_map_does_not_change_the_image(values: np.ndarray) -> None:
     np.testing.assert_array_equal(np.asarray(render.heatmap_overlay(GREY, values)), GREY)
 
 
@@ -125,7 +124,7 @@ def test_a_flat_map_leaves_the_image(values: np.ndarray) -> None:
         np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.floats(-1e6, 1e6, width=32)
     )
 )
-def test_any_finite_map_is_drawn(values: np.ndarray) -> None:
+def test_any_finite_map_is_accepted(values: np.ndarray) -> None:
     assert render.heatmap_overlay(GREY, values).size == (90, 60)
 
 
@@ -138,7 +137,7 @@ def test_any_finite_map_is_drawn(values: np.ndarray) -> None:
         (np.array([[0.0, 1.0]]), {"opacity": 1.5}, "opacity.*1.5"),
     ],
 )
-def test_bad_heatmaps_are_named(values: np.ndarray, options: dict[str, float], message: str) -> None:
+def test_bad_heatmaps_are_rejected(values: np.ndarray, options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         render.heatmap_overlay(GREY, values, **options)
 
@@ -147,7 +146,7 @@ def test_bad_heatmaps_are_named(values: np.ndarray, options: dict[str, float], m
 
 
 @pytest.mark.parametrize("background", [0, 64, 128, 192, 255])
-def test_a_point_shows_on_any_background_and_is_centred(background: int) -> None:
+def test_a_point_is_visible_on_any_background_and_centred(background: int) -> None:
     plain = np.full((120, 160, 3), background, np.uint8)
     shown = luminance(render.draw_points(plain, [(70.5, 40.5)]))
     changed = np.abs(shown - background) > 60
@@ -163,16 +162,16 @@ def test_points_anywhere_and_none_at_all() -> None:
     assert render.draw_points(GREY, [(0, 0), (90, 60), (-50, 300)], ["a", "b", "c"]).size == (90, 60)
 
 
-def test_tags_lie_within_the_image_and_apart() -> None:
+def test_labels_lie_within_the_image_and_do_not_overlap() -> None:
     plain = np.zeros((300, 400, 3), np.uint8)
     shown = render.draw_points(plain, [(395, 150), (5, 150)], ["dog 97 %", "cat 12 %"])
-    tags = np.asarray(shown).min(2) > 200
-    assert tags[:, :200].sum() == pytest.approx(tags[:, 200:].sum(), rel=0.2)  # one on either side, whole
+    labels = np.asarray(shown).min(2) > 200
+    assert labels[:, :200].sum() == pytest.approx(labels[:, 200:].sum(), rel=0.2)  # one on either side, complete
     together = np.asarray(render.draw_points(plain, [(200, 150), (204, 150)], ["dog 97 %", "cat 12 %"])).min(2) > 200
-    assert together.sum() > 0.9 * tags.sum()  # none covers the other
+    assert together.sum() > 0.9 * labels.sum()  # they do not overlap
 
 
-def test_a_tag_too_large_for_the_image_is_left_out() -> None:
+def test_a_label_too_large_for_the_image_is_omitted() -> None:
     tiny = np.zeros((16, 16, 3), np.uint8)
     assert render.draw_points(tiny, [(8, 8)], ["a long name"]) == render.draw_points(tiny, [(8, 8)])
 
@@ -183,12 +182,50 @@ def test_a_tag_too_large_for_the_image_is_left_out() -> None:
         ([1.0, 2.0], None, r"\(K, 2\), not \(2,\)"),
         ([[1.0, 2.0, 3.0]], None, r"\(1, 3\)"),
         ([[np.nan, 2.0]], None, "not finite"),
-        ([[1.0, 2.0]], ["a", "b"], "1 points.*2"),
+        ([[1.0, 2.0]], ["a", "b"], r"one per point, 1; got 2"),
     ],
 )
-def test_bad_points_are_named(points: list, labels: list[str] | None, message: str) -> None:
+def test_bad_points_are_rejected(points: list, labels: list[str] | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         render.draw_points(GREY, points, labels)
+
+
+def test_boxes_are_outlined_at_their_edges() -> None:
+    shown = np.asarray(render.draw_boxes(GREY, [(20, 10, 60, 40)]))
+    white = (shown == 255).all(axis=2)
+    y, x = np.nonzero(white)
+    assert (x.min(), y.min(), x.max() + 1, y.max() + 1) == (20, 10, 60, 40)
+    np.testing.assert_array_equal(shown[15:35, 25:55], GREY[15:35, 25:55])  # the inside
+    with pytest.raises(ValueError, match=r"\(B, 4\), not \(1, 2\)"):
+        render.draw_boxes(GREY, [(1, 2)])
+
+
+@pytest.mark.parametrize("factor", [1, 2, 5])
+def test_class_overlay_scales_boxes_and_points_of_the_original(factor: int) -> None:
+    """Positions in a larger original give the same overlay of the same view."""
+    values = ramp()
+    expected = render.heatmap_overlay(GREY, values, vmin=0.0)
+    expected = render.draw_points(render.draw_boxes(expected, [(20, 10, 60, 40)]), [(30.0, 20.0)])
+    boxes = np.array([(20, 10, 60, 40)]) * factor
+    size = (90 * factor, 60 * factor)
+    assert expected == render.class_overlay(GREY, values, size=size, boxes=boxes, points=[(30 * factor, 20 * factor)])
+    assert render.class_overlay(GREY, values, size=size) == render.heatmap_overlay(GREY, values, vmin=0.0)
+
+
+@pytest.mark.parametrize(
+    ("size", "bounds", "expected"),
+    [
+        ((400, 300), (200, 1), (200, 150)),
+        ((300, 400), (200, 1), (150, 200)),
+        ((40, 30), (200, 1), (40, 30)),
+        ((40, 30), (200, 80), (80, 60)),
+        ((1000, 1), (100, 1), (100, 1)),
+    ],
+)
+def test_scaled(size: tuple[int, int], bounds: tuple[int, int], expected: tuple[int, int]) -> None:
+    image = Image.new("RGB", size)
+    view = render.scaled(image, bounds[0], smallest=bounds[1])
+    assert view.size == expected and view is not image
 
 
 # ---- Masks --------------------------------------------------------------------------------------------------------
@@ -214,12 +251,12 @@ def test_mask_png_round_trip(tmp_path_factory: pytest.TempPathFactory, labels: n
         (np.array([[-1]]), "-1"),
     ],
 )
-def test_bad_label_maps_are_named(labels: np.ndarray, message: str) -> None:
+def test_bad_label_maps_are_rejected(labels: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         render.mask_png(labels)
 
 
-def test_mask_overlay_tints_outlines_and_names() -> None:
+def test_mask_overlay_has_tint_outline_and_legend() -> None:
     labels = np.zeros((300, 400), np.int64)
     labels[100:200, 100:300] = 2
     grey = np.full((300, 400, 3), 128, np.uint8)
@@ -228,20 +265,20 @@ def test_mask_overlay_tints_outlines_and_names() -> None:
     assert shown.shape[1] == 400 and shown.shape[0] > 300  # the legend lies below
     np.testing.assert_allclose(shown[150, 200], (128 + colour) / 2, atol=2)
     np.testing.assert_array_equal(shown[50, 50], [128, 128, 128])
-    np.testing.assert_allclose(shown[100, 200], colour, atol=12)  # on the rim
-    assert (np.abs(shown[300:] - colour).sum(2) < 6).any()  # a chip of the class that is there
+    np.testing.assert_allclose(shown[100, 200], colour, atol=12)  # the outline
+    assert (np.abs(shown[300:] - colour).sum(2) < 6).any()  # the chip of the class in the mask
     assert not (np.abs(shown[300:] - class_colours(2)[0]).sum(2) < 6).any()
 
 
 def test_mask_overlay_without_objects_or_with_void() -> None:
     grey = np.full((330, 330, 3), 128, np.uint8)
     np.testing.assert_array_equal(np.asarray(render.mask_overlay(grey, np.zeros((330, 330), int), ["cat"])), grey)
-    veiled = np.asarray(render.mask_overlay(grey, np.full((330, 330), 255), ["cat"]))
-    assert veiled.shape == grey.shape and (veiled > 150).all()
+    tinted = np.asarray(render.mask_overlay(grey, np.full((330, 330), 255), ["cat"]))
+    assert tinted.shape == grey.shape and (tinted > 150).all()
 
 
 @pytest.mark.parametrize(("side", "shown"), [(32, 320), (500, 500), (2000, render.LARGEST_SIDE)])
-def test_mask_overlay_size_of_the_view(side: int, shown: int) -> None:
+def test_mask_overlay_scales_the_image(side: int, shown: int) -> None:
     labels = np.ones((side // 2, side), np.uint8)
     overlay = render.mask_overlay(np.zeros((side // 2, side, 3), np.uint8), labels, ["cat"])
     assert overlay.width == shown and overlay.height > shown // 2
@@ -259,16 +296,16 @@ def test_mask_overlay_with_many_and_long_names() -> None:
     ("labels", "message"),
     [(np.zeros((60, 91), int), r"\(60, 91\).*\(60, 90\)"), (np.full((60, 90), 2), "label 2.*1 classes")],
 )
-def test_bad_mask_overlays_are_named(labels: np.ndarray, message: str) -> None:
+def test_bad_mask_overlays_are_rejected(labels: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         render.mask_overlay(GREY, labels, ["cat"])
 
 
-# ---- All of them --------------------------------------------------------------------------------------------------
+# ---- All functions --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["array", "image"])
-def test_inputs_are_untouched(kind: str) -> None:
+def test_inputs_are_not_modified(kind: str) -> None:
     array = np.full((340, 360, 3), 77, np.uint8)
     image = array if kind == "array" else Image.fromarray(array)
     values, labels = np.arange(12.0).reshape(3, 4), np.ones((340, 360), np.uint8)
@@ -276,8 +313,8 @@ def test_inputs_are_untouched(kind: str) -> None:
     render.heatmap_overlay(image, values)
     render.draw_points(image, points, ["dog"])
     render.mask_overlay(image, labels, ["dog"])
-    sheets.prediction_overlay(image, [sheets.Entry("dog", 0.5, values, (30, 20))])
-    sheets.contact_sheet([image], 1, ["dog"], side=360)
+    render.prediction_overlay(image, [render.Entry("dog", 0.5, values, (30, 20))])
+    render.contact_sheet([image], 1, ["dog"], side=360)
     mask = render.mask_png(labels)
     mask.putpixel((0, 0), 9)
     assert (np.asarray(image) == 77).all()
@@ -290,6 +327,6 @@ def test_images_of_any_mode(mode: str) -> None:
 
 
 @pytest.mark.parametrize("array", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3))])
-def test_bad_images_are_named(array: np.ndarray) -> None:
+def test_bad_images_are_rejected(array: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"uint8 array \(H, W, 3\), not"):
         as_pil(array)

@@ -1,4 +1,4 @@
-"""Sheets of a prediction and contact sheets: sizes, what is on them, bad input named."""
+"""Overlays of predictions and contact sheets: sizes, contents, errors."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_prediction_overlay_has_the_same_size_for_small_and_huge_images() -> Non
     assert len(sizes) == 1
 
 
-def test_prediction_overlay_marks_the_point_in_pixels_of_the_image() -> None:
+def test_prediction_overlay_takes_the_point_in_pixels_of_the_image() -> None:
     """Twice the image and twice the point give the same sheet."""
     small = Image.new("RGB", (200, 150), (90, 90, 90))
     large = small.resize((400, 300))
@@ -49,13 +49,13 @@ def test_prediction_overlay_shows_name_and_score() -> None:
 
 
 @pytest.mark.parametrize("size", [(500, 332), (500, 375), (375, 500), (640, 360), (1600, 900)])
-def test_two_classes_stand_in_one_row_with_the_image(size: tuple[int, int]) -> None:
+def test_image_and_two_classes_stand_in_one_row(size: tuple[int, int]) -> None:
     one, two = (prediction_overlay(Image.new("RGB", size), entries(count, *size)) for count in (1, 2))
     assert two.height == one.height
     assert two.width / one.width == pytest.approx(3 / 2, abs=0.02)
 
 
-def test_rows_are_as_high_and_columns_as_wide_as_what_is_in_them() -> None:
+def test_rows_and_columns_fit_their_largest_image() -> None:
     flat, high, narrow = (Image.new("RGB", size, (90, 90, 90)) for size in ((400, 50), (400, 300), (200, 50)))
     sheet = np.asarray(contact_sheet([flat, narrow, high, narrow], 2, side=None))
     ink = (sheet == 90).all(axis=2)
@@ -75,7 +75,7 @@ def test_contact_sheet() -> None:
     assert contact_sheet(images[:1], 5).size == contact_sheet(images[:1], 1).size
 
 
-def test_captions_begin_where_their_images_do() -> None:
+def test_captions_are_aligned_with_their_images() -> None:
     narrow, wide = Image.new("RGB", (100, 200)), Image.new("RGB", (200, 100))
     plain, named = (
         np.asarray(contact_sheet([narrow, wide], 1, captions, side=200), int) for captions in (["", ""], ["H", "H"])
@@ -85,10 +85,10 @@ def test_captions_begin_where_their_images_do() -> None:
     assert text[0] == pytest.approx(12 + 50, abs=3) and text[1] == pytest.approx(12, abs=3)
 
 
-def test_bad_contact_sheets_are_named() -> None:
+def test_bad_contact_sheets_are_rejected() -> None:
     with pytest.raises(ValueError, match="at least one image"):
         contact_sheet([], 2)
     with pytest.raises(ValueError, match=r"columns.*0"):
         contact_sheet([GREY], 0)
-    with pytest.raises(ValueError, match=r"1 images.*2"):
+    with pytest.raises(ValueError, match=r"one per image, 1; got 2"):
         contact_sheet([GREY], 1, ["a", "b"])

@@ -1,4 +1,4 @@
-"""Letters of all the world in captions: drawn as they are where a font has them, and never as boxes."""
+"""Captions in all scripts: drawn with a font that has the letters, and never as boxes."""
 
 import unicodedata
 from collections.abc import Iterator
@@ -10,31 +10,31 @@ import pytest
 from matplotlib import font_manager
 from PIL import Image, ImageDraw
 
-from wildcat.render import text as lettering
-from wildcat.render.overlays import mask_overlay
+from wildcat.render import text as text_module
+from wildcat.render.masks import mask_overlay
 from wildcat.render.sheets import prediction_overlay
 from wildcat.render.text import font_of, one_line
 
-IN_NO_FONT = "\U0010fffd"  # of those for private use
+IN_NO_FONT = "\U0010fffd"  # a private-use character
 
 
 @pytest.fixture(autouse=True)
 def system(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[SimpleNamespace]]:
-    """The fonts that the system has besides: none, unless a test adds some."""
+    """The system's fonts: none, unless a test adds some."""
     fonts: list[SimpleNamespace] = []
     monkeypatch.setattr(font_manager, "fontManager", SimpleNamespace(ttflist=fonts))
 
-    def forget() -> None:
-        for kept in (lettering._first_with, lettering._has, lettering._system):
-            kept.cache_clear()
+    def clear_caches() -> None:
+        for cached in (text_module._first_with, text_module._has, text_module._system):
+            cached.cache_clear()
 
-    forget()
+    clear_caches()
     yield fonts
-    forget()
+    clear_caches()
 
 
-def drawn(text: str) -> bytes:
-    """What a line looks like."""
+def pixels(text: str) -> bytes:
+    """The pixels of a line of text."""
     line, font = one_line(text, 24)
     image = Image.new("L", (round(font.getlength(line)) + 8, 40))
     ImageDraw.Draw(image).text((4, 20), line, 255, font, anchor="lm")
@@ -42,7 +42,7 @@ def drawn(text: str) -> bytes:
 
 
 def write_font(file: Path, letters: str) -> str:
-    """A font in which each letter is a bar of its own height."""
+    """Write a font in which each letter is a bar of a different height."""
     from fontTools.fontBuilder import FontBuilder
     from fontTools.pens.ttGlyphPen import TTGlyphPen
 
@@ -74,31 +74,31 @@ def font(file: str, name: str = "Bars Sans", weight: int = 400, style: str = "no
 
 @pytest.mark.parametrize("pair", ["üö", "ñń", "ßẞ", "жш", "λμ", "€£", "אב", "بت", "ễế"])
 def test_letters_differ(pair: str) -> None:
-    """As boxes they would not."""
-    looks = [drawn(f"a {letter} b") for letter in pair]
-    assert looks[0] != looks[1]
-    assert drawn("a ? b") not in looks and one_line(pair, 24)[0] == pair
+    """Two letters that a font does not have look the same."""
+    lines = [pixels(f"a {letter} b") for letter in pair]
+    assert lines[0] != lines[1]
+    assert pixels("a ? b") not in lines and one_line(pair, 24)[0] == pair
 
 
 def test_the_same_text_in_two_encodings_looks_the_same() -> None:
     decomposed = unicodedata.normalize("NFD", "Hund über Zaun.jpg")
-    assert decomposed != "Hund über Zaun.jpg" and drawn(decomposed) == drawn("Hund über Zaun.jpg")
+    assert decomposed != "Hund über Zaun.jpg" and pixels(decomposed) == pixels("Hund über Zaun.jpg")
 
 
 @pytest.mark.parametrize(
     "letter", [IN_NO_FONT, "日", "\udcfc", "\x07"]
-)  # one of a file's name that is not UTF-8; a bell
-def test_what_no_font_has_is_a_question_mark(letter: str) -> None:
+)  # an undecodable byte of a file name; the bell character
+def test_a_letter_that_no_font_has_becomes_a_question_mark(letter: str) -> None:
     assert one_line(f"dog {letter} é.jpg", 24)[0] == "dog ? é.jpg"
-    assert drawn(f"dog {letter}") != drawn("dog")
+    assert pixels(f"dog {letter}") != pixels("dog")
 
 
-def test_ascii_keeps_its_font() -> None:
+def test_ascii_uses_the_font_of_pillow() -> None:
     assert one_line("dog 1.jpg", 24)[1].getname() == font_of(24).getname()
     assert one_line(" dog\n1.jpg\t", 24)[0] == "dog 1.jpg"
 
 
-def test_fonts_of_the_system_are_used_where_they_have_more(system: list[SimpleNamespace], tmp_path: Path) -> None:
+def test_system_fonts_are_used_for_letters_that_dejavu_lacks(system: list[SimpleNamespace], tmp_path: Path) -> None:
     file = write_font(tmp_path / "bars.ttf", "猫日é…")
     bold = write_font(tmp_path / "bold.ttf", "猫日é…")
     system += [
@@ -107,18 +107,18 @@ def test_fonts_of_the_system_are_used_where_they_have_more(system: list[SimpleNa
         font(bold, weight=700),
         font(file),
     ]
-    line, taken = one_line("日é猫", 24)
-    assert line == "日é猫" and taken.path == file
-    assert drawn("日") != drawn("猫")
-    assert one_line("日ж", 24)[0] == "日?"  # a text has one font
+    line, chosen = one_line("日é猫", 24)
+    assert line == "日é猫" and chosen.path == file
+    assert pixels("日") != pixels("猫")
+    assert one_line("日ж", 24)[0] == "日?"  # a text is drawn in one font
     assert one_line(IN_NO_FONT, 24)[0] == "?"
     assert one_line("é", 24)[1].path != file
 
 
 @pytest.mark.parametrize("text", ["x" * 400, "ü" * 400, "日ü" * 200])
 def test_long_texts_end_in_an_ellipsis(text: str) -> None:
-    line, taken = one_line(text, 16, 200)
-    assert line.endswith("…") and 170 < taken.getlength(line) <= 200
+    line, chosen = one_line(text, 16, 200)
+    assert line.endswith("…") and 170 < chosen.getlength(line) <= 200
     assert one_line("ü", 16, 200)[0] == "ü"
 
 

@@ -66,22 +66,22 @@ def site(base: Path) -> Iterator[Site]:
     pytest.importorskip("gradio")
     viewer = Viewer(load(base / "run"))
 
-    async def opened() -> Site:  # where no event loop runs, gradio makes some and leaves them open
+    async def opened() -> Site:  # without a running event loop gradio creates its own and does not close them
         return Site(app.create_app(viewer, "run"), Page(app._gradio(), viewer, "run"))
 
     with app.upload_folder():
         yield asyncio.run(opened())
-    gc.collect()  # what gradio has left open is told here, where warnings are allowed, and not in another file's test
+    gc.collect()  # warnings about objects that gradio leaves open appear here, where they are allowed
 
 
-@pytest.mark.filterwarnings("default")  # those of gradio are its own
+@pytest.mark.filterwarnings("default")  # gradio raises warnings of its own
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: request.name)
-def test_what_the_web_page_tells(request_: Request, site: Site, base: Path, tmp_path: Path) -> None:
+def test_messages_of_the_web_page(request_: Request, site: Site, base: Path, tmp_path: Path) -> None:
     shutil.copy(base / "cat.png", tmp_path / "cat.png")
     request_.make(tmp_path)
     message = request_.send(site, tmp_path)
     assert re.fullmatch(".*".join(map(re.escape, request_.message.split("..."))), message), message
-    assert site.drop(tmp_path / "cat.png") == ""  # it resumes
+    assert site.add_files(tmp_path / "cat.png") == ""  # the page still works
 
 
 def test_no_case_is_there_twice() -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from wildcat.cli.parser import add_device, command_parser
+from wildcat.cli.parser import add_device, add_runtime, command_parser
 from wildcat.errors import WildcatError
 
 
@@ -10,18 +10,23 @@ def main(argv: Sequence[str]) -> int:
     """Run the command."""
     parser = command_parser(
         "serve",
-        "Show a web page: drop images, see what is in them and where, take masks and points away.",
+        "Serve a web page that classifies, localizes and segments uploaded images; masks and points can be downloaded.",
         """
 wildcat serve imagenet
 wildcat serve runs/mine --port 8000
 wildcat serve runs/mine --host 0.0.0.0
 """,
     )
-    parser.add_argument("run", metavar="RUN", help='a run\'s folder, a hub name, or "imagenet"')
+    parser.add_argument("run", metavar="RUN", help='run directory, hub name, "imagenet" or exported file')
     parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 lets other machines in (default: 127.0.0.1)"
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; 0.0.0.0 accepts connections from other machines (default: 127.0.0.1)",
     )
-    parser.add_argument("--port", type=int, metavar="N", help="the first free one from 7860 unless given")
+    parser.add_argument(
+        "--port", type=int, metavar="N", help="port to listen on (default: the first free one from 7860)"
+    )
+    add_runtime(parser)
     add_device(parser)
     arguments = parser.parse_args(argv)
     if arguments.port is not None and not 0 <= arguments.port <= 65535:
@@ -29,5 +34,11 @@ wildcat serve runs/mine --host 0.0.0.0
 
     from wildcat.apps.serve.server import serve
 
-    serve(arguments.run, device=arguments.device, host=arguments.host, port=arguments.port)
+    serve(
+        arguments.run,
+        device=arguments.device,
+        runtime=arguments.runtime,
+        host=arguments.host,
+        port=arguments.port,
+    )
     return 0

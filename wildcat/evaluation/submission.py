@@ -21,7 +21,7 @@ from wildcat.evaluation.results import TASKS
 from wildcat.evaluation.scoring import need_maps, open_scored
 from wildcat.prediction.items import dataset_items
 from wildcat.prediction.predictor import Predictor
-from wildcat.render.overlays import voc_palette
+from wildcat.render.masks import voc_palette
 
 SERVED = {"voc12": ("classification", "segmentation"), "action12": ("classification",)}  # tasks of the server
 

@@ -133,8 +133,7 @@ class Prediction:
 
         Points, masks and overlays then refer to the reduced image, and are made in less time.
         """
-        image = self.image
-        image.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=3.0)
+        image = render.scaled(self.image, side)
         return replace(self, size=image.size, _source=image.copy)
 
     def only(self, chosen: Sequence[int]) -> Prediction:

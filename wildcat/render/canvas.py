@@ -1,4 +1,4 @@
-"""What all drawing needs: images of any kind as one, sizes, soft shapes."""
+"""Helpers of all drawings: input images as RGB, scaling, rounded shapes, colours of text and paper."""
 
 from typing import TypeAlias
 
@@ -12,12 +12,12 @@ ImageLike: TypeAlias = Image.Image | npt.NDArray[np.uint8]
 
 PAPER: Colour = (250, 249, 247)
 TEXT: Colour = (44, 46, 54)
-QUIET: Colour = (134, 136, 146)
-SUPERSAMPLING = 4  # soft edges are drawn so many times larger, then reduced
+MUTED_TEXT: Colour = (134, 136, 146)
+SUPERSAMPLING = 4  # shapes are drawn this many times larger and then reduced, which smooths their edges
 
 
 def as_pil(image: ImageLike) -> Image.Image:
-    """A new RGB PIL image of a PIL image or of a uint8 array (H, W, 3).
+    """A new RGB image from a PIL image or a uint8 array (H, W, 3).
 
     Raises:
         ValueError: an array of another shape or type.
@@ -29,20 +29,35 @@ def as_pil(image: ImageLike) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(image))
 
 
-def fitted(size: tuple[int, int], smallest: int, largest: int) -> tuple[int, int]:
-    """The size with its longer side brought between two bounds; the shape is kept."""
-    longer = max(size)
+def scaled(image: ImageLike, largest: int, *, smallest: int = 1) -> Image.Image:
+    """The image scaled so that its longer side lies between two bounds, as a new RGB image.
+
+    The aspect ratio is kept; no side becomes shorter than 1 pixel.
+
+    Args:
+        image: PIL image of any mode, or uint8 array (H, W, 3).
+        largest: upper bound of the longer side in pixels; larger images are reduced to it.
+        smallest: lower bound of the longer side in pixels; smaller images are enlarged to it.
+
+    Raises:
+        ValueError: an array of another shape or type.
+
+    >>> scaled(Image.new("L", (400, 300)), 200).size, scaled(Image.new("L", (40, 30)), 200, smallest=80).size
+    ((200, 150), (80, 60))
+    """
+    image = image if isinstance(image, Image.Image) and image.mode == "RGB" else as_pil(image)
+    longer = max(image.size)
     scale = min(max(longer, smallest), largest) / longer
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+    return resized(image, (max(1, round(image.width * scale)), max(1, round(image.height * scale))))
 
 
 def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The image at another size."""
-    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    """A copy of the image at a size (width, height)."""
+    return image.copy() if image.size == size else image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
 def rounded(size: tuple[int, int], radius: float) -> Image.Image:
-    """Coverage (L) of a rectangle with rounded corners."""
+    """A mask (mode L) of a rectangle with rounded corners; 255 inside."""
     big = Image.new("L", (size[0] * SUPERSAMPLING, size[1] * SUPERSAMPLING))
     ImageDraw.Draw(big).rounded_rectangle((0, 0, big.width - 1, big.height - 1), radius * SUPERSAMPLING, fill=255)
     return big.reduce(SUPERSAMPLING)

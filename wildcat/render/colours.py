@@ -1,4 +1,4 @@
-"""Colours for images: perceptual coordinates, the palette of heatmaps, and one colour for each class."""
+"""Colours: OKLCH coordinates, the palette of heatmaps, one colour per class."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ Colour = tuple[int, int, int]  # red, green, blue, 0 to 255
 
 
 def oklch(lightness: npt.ArrayLike, chroma: npt.ArrayLike, hue: npt.ArrayLike) -> npt.NDArray[np.uint8]:
-    """sRGB colours (..., 3) of OKLCH coordinates, which broadcast; colours outside sRGB are clipped.
+    """Convert OKLCH coordinates to sRGB. Equal steps of lightness look equal.
 
-    Equal steps of lightness look equal (Ottosson 2020, "A perceptual color space for image processing", whose matrices
-    these are).
+    Source: Ottosson 2020, *A perceptual color space for image processing*, including the two matrices.
 
     Args:
         lightness: 0 (black) to 1 (white).
         chroma: 0 (grey) to about 0.3.
-        hue: degrees; 30 is red, 110 yellow, 145 green, 260 blue.
+        hue: degrees; 30 is red, 110 yellow, 145 green, 260 blue. The three arguments broadcast.
+
+    Returns:
+        (..., 3) uint8; colours outside sRGB are clipped.
+
+    >>> oklch([0.0, 1.0], 0.0, 0.0).tolist()
+    [[0, 0, 0], [255, 255, 255]]
     """
     light, chroma, hue = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (lightness, chroma, hue)))
     a, b = chroma * np.cos(np.radians(hue)), chroma * np.sin(np.radians(hue))
@@ -44,10 +49,10 @@ _CONE_TO_RGB = np.array(
 
 @cache
 def heat_palette() -> npt.NDArray[np.uint8]:
-    """The 256 colours of a heatmap (256, 4), RGBA: violet, rose, amber, pale yellow.
+    """The 256 colours of a heatmap, (256, 4) uint8 RGBA: violet, rose, amber, pale yellow.
 
-    Lightness rises evenly, so the order of values shows even without colour; opacity rises with the value, so that the
-    photograph stays visible wherever the map is low.
+    Lightness rises evenly, so the order of values is visible without colour vision. Opacity rises with the value, so
+    that the image stays visible where the map is low.
     """
     t = np.linspace(0, 1, 256)
     stops = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -66,14 +71,14 @@ def _smooth_step(t: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def class_colours(count: int) -> npt.NDArray[np.uint8]:
-    """``count`` colours (count, 3) that stay apart on a photograph and side by side, in a fixed order.
+    """``count`` distinguishable colours, (count, 3) uint8, in a fixed order.
 
-    The hue advances by the golden angle, so that any first few lie far apart; lightness alternates.
+    The hue advances by the golden angle, so that the first few are always far apart; three lightnesses alternate.
     """
     index = np.arange(count)
     return oklch(0.78 - 0.12 * (index % 3), 0.15, 25 + 137.508 * index)
 
 
 def as_colour(rgb: npt.NDArray[np.uint8]) -> Colour:
-    """One row (3,) of the arrays above as Pillow takes it."""
+    """A colour (3,) as a tuple of integers, as Pillow expects it."""
     return int(rgb[0]), int(rgb[1]), int(rgb[2])

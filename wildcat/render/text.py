@@ -1,7 +1,7 @@
-"""Which font draws a text, and what of the text it can draw.
+"""Fonts for captions: the first one that has all letters of a text.
 
-ASCII is drawn in the font that comes with Pillow, which holds little more. Other letters are looked for in DejaVu Sans,
-which comes with matplotlib (Latin, Greek, Cyrillic, Arabic and more), and then in the system's fonts (Chinese, say).
+ASCII is drawn in Pillow's own font, which has few other letters. Other texts are drawn in DejaVu Sans, which comes with
+matplotlib (Latin, Greek, Cyrillic, Arabic and more), or in a font of the system (for Chinese, for example).
 """
 
 import bisect
@@ -12,20 +12,26 @@ from pathlib import Path
 
 from PIL import ImageFont
 
-NO_GLYPH = "?"  # is drawn for a letter that no font has
-_LONGEST = 10_000  # letters: no image is so wide, and Pillow rejects much longer texts
+NO_GLYPH = "?"  # replaces letters that no font has
+_MAX_LETTERS = 10_000  # more than fits into any image; Pillow rejects much longer texts
 
 
 def one_line(text: str, size: int, width: float = math.inf) -> tuple[str, ImageFont.FreeTypeFont]:
-    """A text as it can be drawn on one line, and the font to draw it in.
+    """A text on one line, and the font for it.
 
     Args:
-        text: any letters, spaces and line breaks.
+        text: any letters; spaces and line breaks become single spaces.
         size: height of the font in pixels.
-        width: in pixels; of a wider text the beginning is left, and an ellipsis.
+        width: largest width in pixels; a longer text is cut and ends with an ellipsis.
+
+    Returns:
+        The text, in which letters that no font has are replaced by "?", and the font.
+
+    >>> one_line("two\\nlines", 16)[0]
+    'two lines'
     """
-    # Composed, because macOS writes the ü of a file's name as two letters.
-    text = unicodedata.normalize("NFC", " ".join(text.split())[:_LONGEST])
+    # NFC, because macOS stores the ü of a file name as two characters.
+    text = unicodedata.normalize("NFC", " ".join(text.split())[:_MAX_LETTERS])
     file = None
     if not (text.isascii() and text.isprintable()):
         file = max(map(_first_with, set(text)))[1]
@@ -39,7 +45,7 @@ def one_line(text: str, size: int, width: float = math.inf) -> tuple[str, ImageF
 
 @cache
 def font_of(size: int, file: str | None = None) -> ImageFont.FreeTypeFont:
-    """The font of a file, or else Pillow's own, at a height in pixels."""
+    """A font at a height in pixels: that of a file, or Pillow's own for None."""
     font = ImageFont.truetype(file, size) if file else ImageFont.load_default(size)
     if not isinstance(font, ImageFont.FreeTypeFont):
         raise RuntimeError("Pillow was built without FreeType, so it has no scalable font; install a build with it")
@@ -48,11 +54,11 @@ def font_of(size: int, file: str | None = None) -> ImageFont.FreeTypeFont:
 
 @cache
 def _first_with(letter: str) -> tuple[int, str]:
-    """The first of the fonts that has a letter, with its place among them; the first of all where none has it."""
+    """Index and file of the first font that has a letter; index 0 and DejaVu Sans if no font has it."""
     dejavu = _dejavu()
-    if _has(dejavu, letter):  # and the system is not searched
+    if _has(dejavu, letter):  # usually, which saves the search of the system's fonts
         return 0, dejavu
-    return next(((place, file) for place, file in enumerate(_system(), start=1) if _has(file, letter)), (0, dejavu))
+    return next(((index, file) for index, file in enumerate(_system(), start=1) if _has(file, letter)), (0, dejavu))
 
 
 @cache
@@ -61,7 +67,7 @@ def _has(file: str, letter: str) -> bool:
 
     try:
         return FT2Font(file).get_char_index(ord(letter)) > 0
-    except (OSError, RuntimeError):  # removed since the fonts were listed, or damaged
+    except (OSError, RuntimeError):  # the file was removed since the fonts were listed, or is damaged
         return False
 
 
@@ -74,7 +80,7 @@ def _dejavu() -> str:
 
 @cache
 def _system() -> tuple[str, ...]:
-    """The system's fonts, the plain ones first; without Last Resort, whose glyphs are all of them boxes."""
+    """The system's font files, regular sans-serif ones first; without Last Resort, whose glyphs are all boxes."""
     from matplotlib.font_manager import fontManager
 
     fonts = [font for font in fontManager.ttflist if "lastresort" not in font.name.replace(" ", "").lower()]

@@ -1,5 +1,5 @@
-# ruff: noqa: E501 - what is told stands in one line
-"""Requests to the web page, as a browser or a program sends them."""
+# ruff: noqa: E501 - each message stands on one line
+"""Bad requests to the web page, as a browser or a program sends them."""
 
 import html
 import json
@@ -20,11 +20,11 @@ class Request:
 
     Attributes:
         name: unique, for the test.
-        what: the mistake in a few words, for the page.
+        what: the mistake in a few words, for the table.
         make: makes a file, in a folder that holds an image (``cat.png``).
-        done: the request in words, for the page.
-        send: makes the request and returns the message.
-        message: the expected message, word for word; "..." stands for text of the library.
+        done: the request in a few words, for the table.
+        send: sends the request and returns the message.
+        message: the whole message; "..." stands for the words of a library.
     """
 
     name: str
@@ -36,25 +36,25 @@ class Request:
 
 
 class Site:
-    """A page without a browser: what its controls call, and its addresses.
+    """The page without a browser: the event handlers of its controls, and its addresses.
 
     Args:
         app: from :func:`wildcat.apps.serve.server.create_app`.
         page: the page's own object, of the same model.
     """
 
-    look = ("point", 50, 70, False)  # task, threshold, opacity, CRF: how the page starts
+    settings = ("point", 50, 70, False)  # task, threshold, opacity, CRF: the initial values
 
     def __init__(self, app: Any, page: Any) -> None:
         self.app, self.page = app, page
 
-    def drop(self, *files: Path) -> str:
-        """Files are dropped on the page."""
-        notice = self.page._add([str(file) for file in files], [], *self.look)[3]
+    def add_files(self, *files: Path) -> str:
+        """Upload files through the page; returns its messages."""
+        notice = self.page._add([str(file) for file in files], [], *self.settings)[3]
         return "\n".join(map(html.unescape, re.findall("<p>(.*?)</p>", notice["value"])))
 
     def predict(self, file: Path | None, threshold: Any) -> str:
-        """A program asks for a prediction of a file that it uploads; what the error says."""
+        """Upload a file and request its prediction as a program does; returns the error message."""
         with self._client() as client:
             image = None
             if file is not None:
@@ -63,12 +63,12 @@ class Site:
             return self._answer(client, [image, threshold])
 
     def get(self, path: str) -> str:
-        """A browser asks for an address."""
+        """Request an address as a browser does; returns the status code."""
         with self._client() as client:
             return str(client.get(path).status_code)
 
     def call(self, data: list[Any]) -> str:
-        """A program sends data of its own making to the end point; what the error says."""
+        """Send arbitrary data to the end point; returns the error message."""
         with self._client() as client:
             return self._answer(client, data)
 
@@ -76,10 +76,10 @@ class Site:
         event = client.post("/gradio_api/call/predict", json={"data": data}).json()
         answer = client.get(f"/gradio_api/call/predict/{event['event_id']}").text
         assert answer.startswith("event: error\n"), answer
-        return str(json.loads(answer.splitlines()[1].removeprefix("data: "))["error"] or "an error, no more")
+        return str(json.loads(answer.splitlines()[1].removeprefix("data: "))["error"] or "an error without a message")
 
     def upload(self, content: bytes) -> str:
-        """A browser uploads a file."""
+        """Upload a file as a browser does; returns status code and text."""
         with self._client() as client:
             answer = client.post("/gradio_api/upload", files={"files": ("a.jpg", content)})
             return f"{answer.status_code}: {answer.text}"
@@ -90,64 +90,64 @@ class Site:
         return TestClient(self.app)
 
 
-def dropped(name: str, what: str, file: str, content: bytes | Make, message: str) -> Request:
-    """A file that is no image."""
+def bad_file(name: str, what: str, file: str, content: bytes | Make, message: str) -> Request:
+    """The upload of a file that is not an image."""
     make = text(file, content) if isinstance(content, bytes) else content
-    return Request(name, what, make, f"{file} is dropped", lambda site, folder: site.drop(folder / file), message)
+    return Request(name, what, make, f"{file} is uploaded", lambda site, folder: site.add_files(folder / file), message)
 
 
-def asked(
+def bad_request(
     name: str, what: str, done: str, send: Callable[["Site", Path], str], message: str, make: Make = nothing
 ) -> Request:
-    """A program's mistake."""
+    """Another bad request."""
     return Request(name, what, make, done, send, message)
 
 
 FOREIGN = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
 
 REQUESTS = [
-    dropped("drop-empty", "an empty file", "a.jpg", b"", "a.jpg: the file is empty"),
-    dropped(
+    bad_file("drop-empty", "an empty file", "a.jpg", b"", "a.jpg: the file is empty"),
+    bad_file(
         "drop-text", "a text file named .jpg", "a.jpg", b"hello\n", "a.jpg: not an image in a format that can be read"
     ),
-    dropped("drop-cut", "a JPEG that was cut", "a.jpg", encoded("JPEG", 0.7), "a.jpg: cannot be read: ..."),
-    dropped(
+    bad_file("drop-cut", "a JPEG that was cut", "a.jpg", encoded("JPEG", 0.7), "a.jpg: cannot be read: ..."),
+    bad_file(
         "drop-huge",
         "900 million pixels in a small file",
         "a.png",
         lambda folder: awkward.huge_png(folder / "a.png", 30_000),
         "a.png: too large: Image size (900000000 pixels) exceeds limit of 178956970 pixels, could be decompression bomb DOS attack.",
     ),
-    dropped(
+    bad_file(
         "drop-script",
         "a name with markup",
         "<img src=x onerror=alert(1)>.jpg",
         b"",
         "<img src=x onerror=alert(1)>.jpg: the file is empty",
     ),
-    asked(
+    bad_request(
         "drop-many",
         "101 images",
-        "101 images are dropped",
-        lambda site, folder: site.drop(*(folder / f"{number}.png" for number in range(101))),
-        "a page holds 100 images; for more there is the command wildcat predict",
+        "101 images are uploaded",
+        lambda site, folder: site.add_files(*(folder / f"{number}.png" for number in range(101))),
+        "the page holds at most 100 images; use the command wildcat predict for more",
         lambda folder: [(folder / f"{number}.png").symlink_to("cat.png") for number in range(101)],
     ),
-    asked(
+    bad_request(
         "large-upload",
         "a file of more than 64 MB",
-        "it is dropped",
+        "it is uploaded",
         lambda site, folder: site.upload(bytes(MAX_FILE_BYTES + 1)),
         "413: File size exceeded maximum allowed size of 67108864 bytes.",
     ),
-    asked(
+    bad_request(
         "no-image-sent",
         "no image",
         "/predict without one",
         lambda site, folder: site.predict(None, 0.5),
-        "an image is missing",
+        "no image was sent",
     ),
-    asked(
+    bad_request(
         "text-sent",
         "a text for an image",
         "/predict with a.txt",
@@ -155,42 +155,42 @@ REQUESTS = [
         "a.txt: not an image in a format that can be read",
         text("a.txt", "hello"),
     ),
-    asked(
+    bad_request(
         "threshold-7",
         "a threshold of 7",
         "/predict with cat.png, 7",
         lambda site, folder: site.predict(folder / "cat.png", 7),
-        "a threshold is a probability, from 0 to 1; got 7",
+        "the threshold must be a probability from 0 to 1; got 7",
     ),
-    asked(
+    bad_request(
         "threshold-word",
         "a word for the threshold",
         '/predict with cat.png, "high"',
         lambda site, folder: site.predict(folder / "cat.png", "high"),
-        "a threshold is a probability, from 0 to 1; got 'high'",
+        "the threshold must be a probability from 0 to 1; got 'high'",
     ),
-    asked(
+    bad_request(
         "threshold-none",
         "no threshold",
         "/predict with cat.png, null",
         lambda site, folder: site.predict(folder / "cat.png", None),
-        "a threshold is a probability, from 0 to 1; got None",
+        "the threshold must be a probability from 0 to 1; got None",
     ),
-    asked(
+    bad_request(
         "foreign-path",
         "the path of a file of the server",
         "/predict with /etc/passwd",
         lambda site, folder: site.call([FOREIGN, 0.5]),
-        "an error, no more",
+        "an error without a message",
     ),
-    asked(
+    bad_request(
         "foreign-address",
         "the address of a file of the server",
         "GET /gradio_api/file=/etc/passwd",
         lambda site, folder: site.get("/gradio_api/file=/etc/passwd"),
         "403",
     ),
-    asked(
+    bad_request(
         "up-address",
         "an address that climbs",
         "GET /gradio_api/file=../../etc/passwd",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from wildcat import render
 from wildcat.apps.report.selection import Choice
@@ -48,19 +48,20 @@ class Shown:
 def card(choice: Choice, prediction: Prediction, sample: Sample) -> Shown:
     """The image with the class's heatmap, its true boxes and the model's point."""
     name = prediction.settings.classes[choice.label]
-    view = _smaller(prediction.image, CARD_SIDE)
-    scale = (view.width / prediction.size[0], view.height / prediction.size[1])
     x, y = prediction.point_array[choice.label]
-    evidence = prediction.class_maps[choice.label]
-    image = render.heatmap_overlay(view, evidence, opacity=0.7, vmin=render.undecided(evidence))
-    boxes = 0
+    boxes: npt.NDArray[np.float32] | tuple[()] = ()
     if sample.boxes is not None and sample.box_classes is not None:
-        for x1, y1, x2, y2 in sample.boxes[sample.box_classes == choice.label].tolist():
-            _draw_box(image, (x1 * scale[0], y1 * scale[1], x2 * scale[0], y2 * scale[1]))
-            boxes += 1
-    image = render.draw_points(image, [(x * scale[0], y * scale[1])])
+        boxes = sample.boxes[sample.box_classes == choice.label]
+    image = render.class_overlay(
+        render.scaled(prediction.image, CARD_SIDE),
+        prediction.class_maps[choice.label],
+        size=prediction.size,
+        boxes=boxes,
+        points=[(x, y)],
+        opacity=0.7,
+    )
     caption = f"{_name(prediction)}: heatmap of {name}, its point at {x:.0f}, {y:.0f}"
-    caption += f", and {boxes} true box{'es' if boxes > 1 else ''}" if boxes else ""
+    caption += f", and {len(boxes)} true box{'es' if len(boxes) > 1 else ''}" if len(boxes) else ""
     return _shown(image, caption, _name(prediction), choice.kind, 100 * choice.score)
 
 
@@ -81,7 +82,7 @@ def map_strip(choice: Choice, prediction: Prediction) -> list[Shown]:
     name = prediction.settings.classes[choice.label]
     count = len(prediction.multi_maps) // len(prediction.class_maps)
     maps: npt.NDArray[np.float32] = prediction.multi_maps[choice.label * count : (choice.label + 1) * count]
-    view = _smaller(prediction.image, MAP_SIDE)
+    view = render.scaled(prediction.image, MAP_SIDE)
     strip = [_shown(view, f"{_name(prediction)}, as it is", "image")]
     highest = max(float(maps.max()), 1e-6)
     for number, values in enumerate(maps, start=1):
@@ -89,27 +90,6 @@ def map_strip(choice: Choice, prediction: Prediction) -> list[Shown]:
         caption = f"{_name(prediction)}: map {number} of the {count} maps of {name}, highest value {values.max():.2f}"
         strip.append(_shown(image, caption, f"map {number}"))
     return strip
-
-
-def _smaller(image: Image.Image, side: int) -> Image.Image:
-    view = image.copy()
-    view.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return view
-
-
-def _draw_box(image: Image.Image, box: tuple[float, float, float, float]) -> None:
-    """A dashed outline would vanish in a JPEG: white between two dark lines shows on any ground."""
-    draw = ImageDraw.Draw(image)
-    x1, y1, x2, y2 = box
-    for colour, width, grow in (((20, 20, 28), 4, 1), ((255, 255, 255), 2, 0)):
-        edges = (
-            max(x1 - grow, 0),
-            max(y1 - grow, 0),
-            min(x2 - 1 + grow, image.width - 1),
-            min(y2 - 1 + grow, image.height - 1),
-        )
-        if edges[2] > edges[0] and edges[3] > edges[1]:
-            draw.rectangle(edges, outline=colour, width=width)
 
 
 def _shown(image: Image.Image, alt: str, caption: str, kind: str = "", score: float | None = None) -> Shown:

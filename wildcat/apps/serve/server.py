@@ -1,5 +1,6 @@
-"""``wildcat serve``: the server of the web page, and where uploads are kept while it runs."""
+"""The server of the web page, and the temporary folder of its uploads."""
 
+import logging
 import os
 import socket
 import tempfile
@@ -12,39 +13,50 @@ from typing import Any
 from wildcat.apps.serve.page import Page
 from wildcat.apps.serve.viewer import Viewer
 from wildcat.errors import WildcatError
+from wildcat.export.open import Runtime
 from wildcat.prediction.loading import load
 from wildcat.system.devices import AUTO
 
-PORTS = range(7860, 7960)  # tried in turn where none is given
+logger = logging.getLogger(__name__)
+
+PORTS = range(7860, 7960)  # tried in this order if no port is given
 MAX_FILE_BYTES = 64 * 2**20
 
 
-def serve(run: str | Path, *, device: str = AUTO, host: str = "127.0.0.1", port: int | None = None) -> None:
-    """Show the page until Ctrl+C.
+def serve(
+    run: str | Path,
+    *,
+    device: str = AUTO,
+    runtime: Runtime = "torch",
+    host: str = "127.0.0.1",
+    port: int | None = None,
+) -> None:
+    """Serve the web page until Ctrl+C. Its address is logged at level INFO.
 
     Args:
-        run: a run's folder, a hub name, or "imagenet".
-        device: where the network computes, as for :func:`wildcat.load`.
-        host: address to listen on: 127.0.0.1 answers this machine alone, 0.0.0.0 every machine that reaches it.
-        port: the first free one of :data:`PORTS` unless given.
+        run: run directory, hub name, "imagenet" or exported file.
+        device: device of the network, as for :func:`wildcat.load`.
+        runtime: runtime of the network, as for :func:`wildcat.load`.
+        host: address to listen on; 127.0.0.1 accepts connections from this machine only, 0.0.0.0 from all machines.
+        port: port to listen on; None takes the first free one of :data:`PORTS`.
 
     Raises:
-        WildcatError: if gradio is not installed, the run cannot be read, or the port is taken.
+        WildcatError: if gradio is not installed, the run cannot be read, or the port is in use.
     """
     _gradio()
-    viewer = Viewer(load(run, device=device))
+    viewer = Viewer(load(run, device=device, runtime=runtime))
     import uvicorn
 
     with _listening(host, port) as listener, upload_folder():
         config = uvicorn.Config(create_app(viewer, Path(run).name), log_level="critical", timeout_graceful_shutdown=1)
         shown = "127.0.0.1" if host == "0.0.0.0" else host
-        print(f"open http://{shown}:{listener.getsockname()[1]} in a browser; Ctrl+C ends it", flush=True)
+        logger.info("open http://%s:%d in a browser; Ctrl+C stops the server", shown, listener.getsockname()[1])
         uvicorn.Server(config).run([listener])
 
 
 @contextmanager
 def _listening(host: str, port: int | None) -> Iterator[socket.socket]:
-    """A socket of the address; it is bound before the page is made, so that two servers cannot meet."""
+    """A socket bound to the address, before the page is built, so that two servers never share a port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for candidate in PORTS if port is None else (port,):
         with socket.socket(family) as listener:
@@ -62,7 +74,7 @@ def _listening(host: str, port: int | None) -> Iterator[socket.socket]:
 
 @contextmanager
 def upload_folder() -> Iterator[Path]:
-    """A temporary folder for what is uploaded and made; it goes with the page."""
+    """A temporary folder for uploads and downloads, removed at the end."""
     before = os.environ.get("GRADIO_TEMP_DIR")
     with tempfile.TemporaryDirectory(prefix="wildcat-page-", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
@@ -76,17 +88,17 @@ def upload_folder() -> Iterator[Path]:
 
 
 def create_app(viewer: Viewer, name: str) -> Any:
-    """The page as an ASGI application. Nothing is asked of other machines: no fonts, no statistics.
+    """The page as an ASGI application. It makes no requests to other machines: no fonts, no statistics.
 
     Args:
-        viewer: of the model's predictions.
-        name: of the model, for the title.
+        viewer: makes predictions and draws them.
+        name: name of the model, for the title.
     """
     gradio = _gradio()
     import fastapi
 
     page = Page(gradio, viewer, name).blocks
-    page.has_launched = True  # else gradio takes any path of this machine for an uploaded file's
+    page.has_launched = True  # otherwise gradio accepts any path of this machine as an uploaded file
     return gradio.mount_gradio_app(
         fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
         page,
@@ -102,7 +114,7 @@ def create_app(viewer: Viewer, name: str) -> Any:
 
 
 def _gradio() -> Any:
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before the import, which asks for a newer version
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before the import, which looks for updates
     try:
         import gradio
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""The images of the web page: read once by the network, then drawn as often as someone moves a slider."""
+"""Predictions and drawings for the web page: each image is predicted once and redrawn for every change of a setting."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from wildcat.prediction.result import MAX_BYTE_LABELS, Labels, Prediction
 Task = Literal["classify", "point", "segment"]
 Value = TypeVar("Value")
 
-MAX_PIXELS = 50_000_000  # of an image: 150 MB of RGB
-VIEW_SIDE = 1024  # the longer side of what is shown
-MAP_SIDE = 480
+MAX_PIXELS = 50_000_000  # of an image; 150 MB as RGB
+VIEW_SIDE = 1024  # longer side of the image that is shown, in pixels
+MAP_SIDE = 480  # of each of the M maps
 THUMBNAIL_SIDE = 192
-KEPT_IMAGES = 48  # predictions with their reduced images, 2 MB each
-KEPT_MASKS = 96  # 1 MB at most each
+CACHED_PREDICTIONS = 48  # with their reduced images, about 2 MB each
+CACHED_MASKS = 96  # at most 1 MB each
 
 
-class Kept:
-    """The values used last, at most ``size`` of them; each is made once, also when several threads ask for it."""
+class LeastRecentlyUsed:
+    """A cache of at most ``size`` values. Threads that ask for the same key at once share one computation."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -44,7 +44,7 @@ class Kept:
         return len(self._values)
 
     def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
-        """The value of a key, made now if it is not there; an error while making it is raised and not kept."""
+        """The value of a key, made by ``make`` if it is not cached. An error of ``make`` is raised and not cached."""
         with self._lock:
             making = self._making.setdefault(key, threading.Lock())
         try:
@@ -65,75 +65,74 @@ class Kept:
 
 
 class Viewer:
-    """What a page shows of images, which are named by their files' paths.
+    """Predicts images and draws their predictions. Images are identified by their paths.
 
-    A path must always hold the same image, as it does where files are stored under the digest of their content.
+    The file at a path must not change: predictions are cached by path. (gradio stores uploads under the hash of their
+    content.)
 
     Args:
         predictor: from :func:`wildcat.load`.
-        max_pixels: images with more are rejected.
-        kept: images whose predictions are kept.
+        max_pixels: images with more pixels are rejected.
+        cached: number of images whose predictions are cached.
     """
 
-    def __init__(self, predictor: Predictor, *, max_pixels: int = MAX_PIXELS, kept: int = KEPT_IMAGES) -> None:
+    def __init__(self, predictor: Predictor, *, max_pixels: int = MAX_PIXELS, cached: int = CACHED_PREDICTIONS) -> None:
         self.predictor = predictor
         self.max_pixels = max_pixels
-        self._network = threading.Lock()  # one image at a time: a pass uses all cores
-        self._predictions = Kept(kept)
-        self._masks = Kept(KEPT_MASKS)
+        self._network = threading.Lock()  # one image at a time: a forward pass uses all cores
+        self._predictions = LeastRecentlyUsed(cached)
+        self._masks = LeastRecentlyUsed(CACHED_MASKS)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names in the order of the scores."""
+        """Class names, in the order of the scores."""
         return self.predictor.settings.classes
 
     def prediction(self, path: str) -> Prediction:
         """The prediction, in pixels of the original image.
 
         Raises:
-            WildcatError: naming the file, without its folder, if it cannot be read or is too large.
+            WildcatError: if the file cannot be read or is too large; the message has its name without the folder.
         """
-        return self._looked(path)[0]
+        return self._predict(path)[0]
 
     def view(self, path: str) -> Prediction:
-        """The prediction of the image as it is shown: at most ``VIEW_SIDE`` pixels."""
-        return self._looked(path)[1]
+        """The prediction for the image as shown, whose longer side is at most ``VIEW_SIDE`` pixels."""
+        return self._predict(path)[1]
 
-    def _looked(self, path: str) -> tuple[Prediction, Prediction]:
-        def look() -> tuple[Prediction, Prediction]:
+    def _predict(self, path: str) -> tuple[Prediction, Prediction]:
+        def make() -> tuple[Prediction, Prediction]:
             item = Item(Path(path).name, lambda draft_size: self._load(path, draft_size))
             with self._network:
                 (full,) = self.predictor.stream([item])
             return full, full.reduced(VIEW_SIDE)
 
-        return self._predictions.get(path, look)
+        return self._predictions.get(path, make)
 
     def _load(self, path: str, draft_size: int | None) -> Image.Image:
         try:
             return load_image(path, max_pixels=self.max_pixels, draft_size=draft_size)
-        except WildcatError as error:  # the folder is the server's, and says nothing to who reads the message
+        except WildcatError as error:  # the server's folder means nothing to the user
             raise WildcatError(str(error).replace(path, Path(path).name)) from error
 
     def thumbnail(self, path: str) -> Image.Image:
-        """The image reduced to ``THUMBNAIL_SIDE`` pixels; the file is read to its end, the network is not asked.
+        """The image with a longer side of at most ``THUMBNAIL_SIDE`` pixels. Decodes the whole file; predicts nothing.
 
         Raises:
-            WildcatError: as :meth:`prediction`.
+            WildcatError: as for :meth:`prediction`.
         """
-        image = self._load(path, THUMBNAIL_SIDE)
-        image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-        return image
+        return render.scaled(self._load(path, THUMBNAIL_SIDE), THUMBNAIL_SIDE)
 
     def draw(self, path: str, task: Task, chosen: Sequence[int], opacity: float, crf: bool = False) -> Image.Image:
-        """The image with what the model says of the chosen classes.
+        """The image with the prediction for the chosen classes drawn over it.
 
         Args:
-            path: of the image.
-            task: "classify": heat where the evidence for the classes is; "point": a mark and a tag for each as well;
-                "segment": the regions of their mask, above a legend.
+            path: path of the image.
+            task: "classify": heatmap of the evidence for the classes; "point": heatmap, points and probabilities;
+                "segment": mask, with a legend below.
             chosen: indices of the classes.
-            opacity: of heat or regions, 0 to 1.
-            crf: refine the mask.
+            opacity: of the heatmap or mask, 0 to 1.
+            crf: refine the mask with the dense CRF.
         """
         view = self.view(path)
         if not chosen:
@@ -149,27 +148,31 @@ class Viewer:
         return render.draw_points(image, view.point_array[list(chosen)], tags)
 
     def num_maps(self, path: str) -> int:
-        """M: how many maps each class has."""
+        """M, the number of maps of each class."""
         view = self.view(path)
         return 1 if view.multi_maps is None else len(view.multi_maps) // len(view.class_maps)
 
-    def maps(self, path: str, c: int) -> list[Image.Image]:
-        """The M maps of a class over the image, in one scale of colours."""
-        view = self.view(path).only([c]).reduced(MAP_SIDE)
+    def maps(self, path: str, label: int) -> list[Image.Image]:
+        """The M maps of a class as heatmaps over the image, on a common scale of colours."""
+        view = self.view(path).only([label]).reduced(MAP_SIDE)
         maps = view.class_maps if view.multi_maps is None else view.multi_maps
         low, high = render.undecided(maps), float(maps.max())
         return [render.heatmap_overlay(view.image, one, vmin=low, vmax=high) for one in maps]
 
     def mask(self, path: str, chosen: Sequence[int], crf: bool = False) -> Labels:
-        """The mask of the original image, see :meth:`wildcat.prediction.predictor.Prediction.mask`.
+        """The mask (H, W) of the original image, see :meth:`wildcat.prediction.result.Prediction.mask`.
 
-        Labels are 1 + class; of models with more than 254 classes, 1 + place among those chosen.
+        Labels are 1 + class index; for models with more than 254 classes, 1 + index among the chosen classes.
         """
         prediction, allowed = _maskable(self.prediction(path), chosen)
         return prediction.mask(allowed=allowed, crf=crf)
 
     def to_json(self, path: str, chosen: Sequence[int]) -> str:
-        """The prediction as ``wildcat predict`` writes it, the chosen classes as those predicted; and mask labels."""
+        """The prediction as JSON.
+
+        The format is that of ``wildcat predict``, with the chosen classes as the predicted ones and, in addition, the
+        mask's labels.
+        """
         prediction = self.prediction(path)
         shown, allowed = _maskable(prediction, chosen)
         labels = {1 + c: shown.settings.classes[c] for c in allowed}
@@ -185,14 +188,14 @@ class Viewer:
 
 
 def _maskable(prediction: Prediction, chosen: Sequence[int]) -> tuple[Prediction, Sequence[int]]:
-    """A prediction whose classes fit into a mask, and the chosen classes in it."""
+    """A prediction with at most 254 classes, so that an 8-bit mask can hold them, and the chosen classes in it."""
     if len(prediction.settings.classes) <= MAX_BYTE_LABELS:
         return prediction, chosen
     return prediction.only(chosen[:MAX_BYTE_LABELS]), range(len(chosen[:MAX_BYTE_LABELS]))
 
 
 def _evidence(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The strongest of several maps (K, h, w) at each cell, each on its own scale from 0, undecided, to 1."""
+    """The cell-wise maximum (h, w) of maps (K, h, w), each scaled to [0, 1] between undecided and its maximum."""
     low = np.array([render.undecided(one) for one in maps], np.float32)[:, None, None]
     high = maps.max(axis=(1, 2), keepdims=True)
     scaled: npt.NDArray[np.float32] = ((maps - low) / np.maximum(high - low, np.finfo(np.float32).tiny)).max(axis=0)
