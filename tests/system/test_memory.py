@@ -10,7 +10,7 @@ from wildcat.system.memory import keep_freed_memory
 
 FAULTS = """
 import resource, torch
-from wildcat.memory import keep_freed_memory
+from wildcat.system.memory import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -9,7 +9,7 @@ CODE = """
 import gc, signal, subprocess, sys
 import openvino
 from openvino import opset13 as ops
-from wildcat.signal_stack import keep_signal_stack
+from wildcat.system.signal_stack import keep_signal_stack
 
 signal.signal(signal.SIGCHLD, lambda *_: None)  # as PyTorch's loaders do
 data = ops.parameter([1, 3, 8, 8])

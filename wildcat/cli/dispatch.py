@@ -4,6 +4,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib import import_module
 
 from wildcat._version import __version__
@@ -52,8 +53,11 @@ def _dispatch(argv: list[str]) -> int:
     if argv[0] not in COMMANDS:
         raise WildcatError(f"unknown command {argv[0]!r}{guess(argv[0], COMMANDS)} (known: {', '.join(COMMANDS)})")
     from wildcat.cli.logs import logs_shown
+    from wildcat.system.memory import keep_freed_memory
 
-    with logs_shown(debug="--debug" in argv):
+    # `serve` waits for most of its time: it gives memory back.
+    memory = nullcontext() if argv[0] == "serve" else keep_freed_memory()
+    with logs_shown(debug="--debug" in argv), memory:
         exit_code: int = import_module(f"wildcat.cli.{argv[0]}").main(argv[1:])
     return exit_code
 

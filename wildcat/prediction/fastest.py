@@ -16,7 +16,6 @@ from wildcat.export.open import PACKAGES, Runtime, fingerprint
 from wildcat.model import Wildcat, prepared
 from wildcat.prediction.predictor import Predictor
 from wildcat.system.files import read_json, write_json
-from wildcat.system.memory import keep_freed_memory
 
 CHOICE = "fastest.json"
 
@@ -48,7 +47,7 @@ def measure(networks: Mapping[str, Wildcat | ExportedNetwork], size: int) -> dic
     """Median seconds of each network for 4 images, of three runs, taken turn by turn after one to warm up."""
     pixels = torch.zeros(4, size, size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)  # as images come
     taken: dict[str, list[float]] = {name: [] for name in networks}
-    with torch.inference_mode(), keep_freed_memory():  # as in streams
+    with torch.inference_mode():
         for _ in range(1 + 3):
             for name, network in networks.items():
                 start = time.perf_counter()

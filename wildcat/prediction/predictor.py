@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import itertools
 from collections import deque
@@ -26,7 +25,6 @@ from wildcat.prediction.items import Failure, Item, image_items
 from wildcat.prediction.result import Prediction
 from wildcat.runs.settings import InferenceSettings
 from wildcat.system.devices import Precision
-from wildcat.system.memory import keep_freed_memory
 
 READERS = 2  # threads that decode ahead of the network
 
@@ -196,10 +194,8 @@ class Predictor:
                 return Failure(item.name, str(error))
             return item, original_size(image), {size: warp(image, size) for size in sizes}
 
-        with ThreadPoolExecutor(READERS) as pool, contextlib.ExitStack() as kept:
-            for number, batch in enumerate(_batched(_ahead(pool, prepare, items, 2 * batch_size), batch_size)):
-                if number == 1:  # for one batch, giving the memory back would cost more than keeping it saves
-                    kept.enter_context(keep_freed_memory())
+        with ThreadPoolExecutor(READERS) as pool:
+            for batch in _batched(_ahead(pool, prepare, items, 2 * batch_size), batch_size):
                 good = [entry for entry in batch if not isinstance(entry, Failure)]
                 predictions = iter(self._predict(reader, good, multi_maps, parts) if good else [])
                 for entry in batch:

@@ -1,8 +1,11 @@
-"""Keep freed memory for the next step instead of giving it back to the system.
+"""Keep freed memory in the process instead of giving it back to the operating system.
 
-glibc takes each large block from the system and gives it back when it is freed, so every feature map of every step is
-first filled with zeros by the kernel, page by page. That costs a tenth of a training step on a CPU, and more of a
-prediction in half precision.
+glibc takes each large block from the kernel and gives it back when it is freed, so the kernel fills every feature map
+of every step with zeros first, page by page. That costs a tenth of a training step on a CPU, and more of a prediction
+in half precision.
+
+The setting belongs to the whole process. Only the command line and the applications change it: a program that uses the
+library keeps its allocator as it is, and may call :func:`keep_freed_memory` itself.
 """
 
 import ctypes
@@ -11,48 +14,51 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Parameters of mallopt, and glibc's own values of them (malloc.h, mallopt(3)).
+# Parameters of mallopt(3), and glibc's default values (malloc.h).
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _KEEP = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1}
-_USUAL = {_MMAP_MAX: 65536, _TRIM_THRESHOLD: 128 * 1024}
+_DEFAULT = {_MMAP_MAX: 65536, _TRIM_THRESHOLD: 128 * 1024}
 
 _lock = threading.Lock()
-_users = 0
+_active = 0  # contexts that are open
 
 
 @contextmanager
 def keep_freed_memory() -> Iterator[None]:
-    """Within, blocks that are freed stay with the process; afterwards all is given back. May be nested.
+    """Keep freed blocks in the process while the context is active; afterwards give all of them back.
 
-    Does nothing where the allocator is not glibc's.
+    Contexts may be nested and may overlap in several threads. Does nothing where the allocator is not glibc's.
+
+    >>> with keep_freed_memory():
+    ...     pass
     """
-    global _users
+    global _active
     with _lock:
-        _users += 1
-        if _users == 1:
-            _set(_KEEP)
+        _active += 1
+        if _active == 1:
+            _set_options(_KEEP)
     try:
         yield
     finally:
         with _lock:
-            _users -= 1
-            if _users == 0:
-                _set(_USUAL)
-                _give_back()
+            _active -= 1
+            if _active == 0:
+                _set_options(_DEFAULT)
+                _trim()
 
 
 def _glibc() -> ctypes.CDLL | None:
     return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
 
-def _set(values: dict[int, int]) -> None:
+def _set_options(values: dict[int, int]) -> None:
     library = _glibc()
     if library is not None:
         for parameter, value in values.items():
             library.mallopt(parameter, value)
 
 
-def _give_back() -> None:
+def _trim() -> None:
     library = _glibc()
     if library is not None:
         library.malloc_trim(0)

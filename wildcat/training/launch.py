@@ -17,7 +17,6 @@ from wildcat.runs import folder as checkpoint
 from wildcat.runs.folder import Run
 from wildcat.system.files import UNFINISHED, is_unfinished
 from wildcat.system.lock import LOCK, locked
-from wildcat.system.memory import keep_freed_memory
 from wildcat.training.data import open_training_data
 from wildcat.training.diagnostics import explained
 from wildcat.training.distributed import Processes, create_accelerator
@@ -137,8 +136,7 @@ def _train(
     if state is not None:
         loop.load(state)
         state = None  # it holds the weights once more
-    with keep_freed_memory():
-        loop.run(validation)
+    loop.run(validation)
 
 
 def _what_is_there(folder: Path, config: TrainConfig, resume: bool) -> tuple[Run | None, bool]:

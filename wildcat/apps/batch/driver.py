@@ -39,6 +39,7 @@ from wildcat.prediction.result import Prediction, Threshold
 from wildcat.system.devices import Precision
 from wildcat.system.files import UNFINISHED, is_unfinished, write_atomically, write_json
 from wildcat.system.lock import locked
+from wildcat.system.memory import keep_freed_memory
 
 PREDICTIONS = "predictions"
 ERRORS = "errors"
@@ -115,7 +116,8 @@ class Reader:
         """
         (note,) = batch["part"]
         try:
-            return {"images": [self._read(Part.from_json(str(note)))], "error": [""]}
+            with keep_freed_memory():
+                return {"images": [self._read(Part.from_json(str(note)))], "error": [""]}
         except (WildcatError, OSError) as error:
             return {"images": [0], "error": [str(error)]}
 
