@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types tests docs screenshots bench format clean
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
+
+.PHONY: demo test test-fast lint types tests docs minimum bare dist screenshots bench format clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -23,9 +25,37 @@ lint: $(VENV)/installed
 types: $(VENV)/installed
 	$(BIN)/mypy
 
-# One thread in each of several processes: threads of several processes on the same cores slow each other down.
+# PYTEST: one thread in each of several processes, because threads of several processes on the same cores slow each
+# other down.
 tests: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
+	$(PYTEST)
+
+# The developer's loop: no tests that start a process, a browser, Ray or an export.
+test-fast: $(VENV)/installed
+	$(PYTEST) -m "not slow"
+
+# The oldest versions that pyproject.toml allows, without the optional packages. Warnings of old versions are no errors.
+minimum:
+	$(PYTHON) -m venv --clear build/minimum
+	build/minimum/bin/pip install --quiet uv
+	build/minimum/bin/uv pip install --quiet --python build/minimum --resolution lowest-direct --editable '.[test,coco]'
+	touch build/minimum/installed
+	PYTEST_ADDOPTS="-W default" $(MAKE) test-fast VENV=build/minimum
+
+# The package without the optional packages, as a user installs it. PACKAGE=FILE.whl checks a built wheel.
+PACKAGE := .
+bare:
+	$(PYTHON) -m venv --clear build/bare
+	build/bare/bin/pip install --quiet $(PACKAGE)
+	.ci/smoke build/bare
+
+# The source distribution and the wheel, in dist/.
+dist:
+	rm -rf dist
+	$(PYTHON) -m venv --clear build/packaging
+	build/packaging/bin/pip install --quiet build twine
+	build/packaging/bin/python -m build --outdir dist
+	build/packaging/bin/twine check --strict dist/*
 
 # Warnings are errors (mkdocs.yml); the pages are in build/site.
 docs: $(VENV)/installed
