@@ -23,7 +23,7 @@ def check_regions(k: object, name: str = "k") -> None:
     allowed = 'an int >= 1 (a count), a float between 0 and 1 (a proportion), "all", or 0 (term off)'
     if k == "all" and isinstance(k, str):
         return
-    if isinstance(k, bool) or not isinstance(k, int | float):
+    if isinstance(k, bool) or not isinstance(k, (int, float)):  # a tuple: PyTorch 2.6 cannot compile int | float
         raise TypeError(f"{name} must be {allowed}; got {k!r}")
     if k == 1 and isinstance(k, float):
         raise ValueError(f'{name}=1.0 is ambiguous: write 1 for one region or "all" for every region')

@@ -78,6 +78,26 @@ def test_other_types_are_computed_in_steps() -> None:
     assert torch.autograd.gradcheck(lambda *leaves: conv_relu6(*leaves, *geometry), doubles)
 
 
+@pytest.mark.parametrize("learns", [False, True])
+def test_half_precision_is_computed_in_steps_where_onednn_cannot(learns: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with PyTorch 2.6 on a CPU without AVX-512: the fused operator takes single precision only."""
+    fused = torch.ops.mkldnn._convolution_pointwise
+
+    def single_only(x: torch.Tensor, *others: Any) -> torch.Tensor:
+        assert x.dtype == torch.float32, "bf16 needs AVX-512"
+        return fused(x, *others)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.ops.mkldnn, "_convolution_pointwise", single_only)
+    tensors, geometry = case("pointwise")
+    leaves = [tensor.clone().requires_grad_(learns) for tensor in tensors]
+    with torch.autocast("cpu", torch.bfloat16):
+        y = conv_relu6(*leaves, *geometry)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), in_steps(*tensors, *geometry), rtol=0.05, atol=0.1)
+    conv_relu6(*tensors, *geometry)  # in single precision it is fused as before
+
+
 def test_a_lite_backbone_whose_norms_learn_keeps_slow_gradients_in_single_precision() -> None:
     backbone = create_backbone("lite0", pretrained=False).train()
     kinds: dict[str, torch.dtype] = {}

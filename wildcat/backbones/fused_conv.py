@@ -68,12 +68,12 @@ def conv_relu6(
 ) -> Tensor:
     """relu6 of a convolution, with its gradient; half precision where autocast asks for it and it is not slower."""
     geometry = (stride, padding, dilation, groups)
-    if not _can_run(x):
-        return functional.relu6(functional.conv2d(x, weight, bias, *geometry), inplace=not _learns(x, weight))
+    dtype = x.dtype
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.float32 if half_is_slow(x, weight, stride) else torch.get_autocast_dtype("cpu")
-        x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
-    y: Tensor = _ConvRelu6.apply(x, weight, bias, geometry)
+    if not _can_run(x.device, dtype):
+        return functional.relu6(functional.conv2d(x, weight, bias, *geometry), inplace=not _learns(x, weight))
+    y: Tensor = _ConvRelu6.apply(x.to(dtype), weight.to(dtype), bias.to(dtype), geometry)
     return y
 
 
@@ -123,16 +123,17 @@ def _prepared(conv: Any, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
 
 
 def _can_fuse(x: Tensor) -> bool:
-    return _can_run(x) and not torch.is_grad_enabled()
+    return _can_run(x.device, x.dtype) and not torch.is_grad_enabled()
 
 
-def _can_run(x: Tensor) -> bool:
+def _can_run(device: torch.device, dtype: torch.dtype) -> bool:
     return (
-        x.device.type == "cpu"
-        and x.dtype in (torch.float32, torch.bfloat16)
+        device.type == "cpu"
         and not torch.compiler.is_compiling()
         and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+        # PyTorch 2.6 raises for bf16 where the CPU has no AVX-512.
+        and (dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()))
     )
 
 
