@@ -1,0 +1,181 @@
+"""Resuming: a run that stopped anywhere ends as an uninterrupted one, with its own settings and data."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.data import trees
+from tests.tiny_runs import flags, run, tiny
+from tests.training.runs import Stop, killed, reached, rows, tensorboard, untimed, weights
+from wildcat.cli import main
+from wildcat.errors import WildcatError
+from wildcat.runs import folder as checkpoint
+from wildcat.runs.folder import load_run
+from wildcat.training import loop
+from wildcat.training.launch import train
+
+
+def test_a_run_killed_again_and_again_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
+    settings = {"data": "synthetic:count=40,size=64", "backbone": "timm:test_efficientnet", "epochs": 3}
+    settings |= {"val_fraction": 0.2, "save_minutes": 1e-9, "warmup_epochs": 0.5}
+    whole = tmp_path / "whole"
+    finished = run("train", "--out", whole, *flags(**settings))
+    assert finished.returncode == 0, finished.stderr
+
+    broken = tmp_path / "broken"
+    first = ["--out", broken, *flags(**settings, **{"workers": 1})]  # and with a worker process: the same images
+    again = ["--out", broken, "--resume"]
+    left = [
+        killed(broken, first, reached(0, 2)),  # within an epoch of 8 steps
+        killed(broken, again, reached(1, 0)),  # about its end
+        killed(broken, again, reached(2, 1)),
+    ]
+    assert (0, 2) <= left[0] < left[1] < left[2] < (3, 0) and any(0 < step < 8 for _, step in left)
+    with pytest.raises(WildcatError, match=r"has no model\.safetensors; .* --resume"):
+        load_run(broken)
+    finished = run("train", *again)
+    assert finished.returncode == 0, finished.stderr
+
+    assert weights(broken) == weights(whole)
+    assert untimed(broken) == untimed(whole)
+    assert [row["epoch"] for row in rows(broken)] == ["1", "2", "3"]
+    assert not list(broken.glob(".*"))  # nothing half-written stays
+    assert len(list((broken / "tensorboard").iterdir())) <= 4  # one for each process that came to the end of an epoch
+    scalars = tensorboard(broken)
+    assert {name: [event.step for event in events] for name, events in scalars.items()} == {
+        name: [1, 2, 3] for name in rows(broken)[0] if name != "epoch"
+    }
+
+
+def test_a_run_that_stops_after_every_saved_state(tmp_path: Path, plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run"
+    save = loop.save_state
+    stops = []
+
+    def save_and_stop(where: Path, state: dict) -> None:
+        save(where, state)
+        stops.append((state["progress"]["epoch"], state["progress"]["step"]))
+        raise Stop
+
+    monkeypatch.setattr(loop, "save_state", save_and_stop)
+    config = tiny(save_minutes=1e-9)
+    for _ in range(20):
+        try:
+            train(config, folder, resume=True)
+        except Stop:
+            continue
+        break
+    assert stops == [*((0, step) for step in range(1, 7)), (1, 0), *((1, step) for step in range(1, 7)), (2, 0)]
+    assert weights(folder) == weights(plain)
+    assert untimed(folder) == untimed(plain)
+
+
+def test_a_finished_run_stays_as_it_is(tmp_path: Path) -> None:
+    data = tmp_path / "images"
+    for label in "ab":
+        for number in range(3):
+            trees.image(data / label / f"{number}.png", colour=(40 * number, 90, 30))
+    config = tiny(data=f"folder:{data}", train_split="all", epochs=1, batch_size=2)
+    folder = train(config, tmp_path / "run")
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir() if path.is_file()}
+    data.rename(tmp_path / "elsewhere")  # what is finished needs no data
+
+    def check(but: str = "") -> None:
+        assert train(config, folder, resume=True) == folder
+        files = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir() if path.is_file()}
+        assert files == {path: content for path, content in before.items() if not path.name.startswith(but or "none")}
+
+    check()
+    for state in folder.glob("state*.pt"):  # nor its state, damaged or deleted
+        state.write_bytes(b"half")
+        before[state] = (state.stat().st_mtime_ns, b"half")
+    check()
+    for state in folder.glob("state*.pt"):
+        state.unlink()
+    check(but="state")
+
+
+def test_a_run_killed_between_its_last_state_and_its_weights(
+    tmp_path: Path, plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: object) -> None:
+        raise Stop
+
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(checkpoint, "save_weights", crash)
+        train(tiny(), folder)
+    assert not (folder / "model.safetensors").exists()
+    train(tiny(), folder, resume=True)
+    assert weights(folder) == weights(plain)
+    assert untimed(folder) == untimed(plain)
+
+
+def test_a_run_that_stopped_before_its_first_state(
+    tmp_path: Path, plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: object) -> None:
+        raise Stop
+
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(loop, "save_state", crash)
+        train(tiny(), tmp_path / "run")
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "metrics.csv", "tensorboard"}
+    assert weights(train(tiny(), tmp_path / "run", resume=True)) == weights(plain)
+    assert untimed(tmp_path / "run") == untimed(plain)
+
+
+def test_resume_without_a_run_starts_one(tmp_path: Path, plain: Path) -> None:
+    assert weights(train(tiny(), tmp_path / "run", resume=True)) == weights(plain)
+
+
+def test_a_continued_run_removes_its_own_leftovers_alone(tmp_path: Path, plain: Path) -> None:
+    folder = Path(shutil.copytree(plain, tmp_path / "run"))
+    for name in (".mine.tmp", ".state.pt.4711-0123abcd.tmp"):
+        (folder / name).write_text("half")
+    train(tiny(), folder, resume=True)
+    assert [path.name for path in folder.glob(".*")] == [".mine.tmp"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("lr", 0.2), ("epochs", 3), ("num_maps", 4), ("seed", 1), ("backbone", "lite0")]
+)
+def test_a_continued_run_keeps_its_settings(
+    plain: Path, name: str, value: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(WildcatError, match=rf"keeps its settings; {name} is .* not {value!r}"):
+        train(tiny(**{name: value}), plain, resume=True)
+    assert main(["train", "--out", str(plain), "--resume", f"--{name.replace('_', '-')}", str(value)]) == 2
+    assert f"keeps its settings; {name} is" in capsys.readouterr().err
+
+
+def test_automatic_settings_of_a_continued_run_are_its_own(plain: Path) -> None:
+    before = weights(plain)
+    train(tiny(precision="auto", workers=None), plain, resume=True)
+    assert main(["train", "--out", str(plain), "--resume"]) == 0
+    assert weights(plain) == before
+
+
+def test_a_continued_run_sees_that_its_data_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tmp_path / "images"
+    for label in "ab":
+        for number in range(3):
+            trees.image(data / label / f"{number}.png", colour=(40 * number, 90, 30))
+    config = tiny(data=f"folder:{data}", train_split="all", epochs=2, batch_size=2)
+    folder = tmp_path / "run"
+
+    def save_and_stop(where: Path, state: dict) -> None:
+        save(where, state)
+        raise Stop
+
+    save = loop.save_state
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(loop, "save_state", save_and_stop)
+        train(config, folder)
+    trees.image(data / "b" / "more.png")
+    with pytest.raises(WildcatError, match=r"has changed since .*: 7 usable training images of 2 classes instead of 6"):
+        train(config, folder, resume=True)
+    (data / "b" / "more.png").unlink()
+    train(config, folder, resume=True)
+    assert len(rows(folder)) == 2
