@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pydensecrf.densecrf as densecrf
 import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
@@ -67,6 +66,8 @@ def smooth_probabilities(labels: int, size: tuple[int, int], seed: int) -> Float
 
 
 def run_pydensecrf(probabilities: Floats, image: Bytes, settings: CRFSettings) -> Floats:
+    from pydensecrf import densecrf
+
     labels, height, width = probabilities.shape
     model = densecrf.DenseCRF2D(width, height, labels)
     model.setUnaryEnergy(-np.log(np.clip(probabilities, 1e-5, 1)).reshape(labels, -1))

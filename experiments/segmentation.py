@@ -12,8 +12,8 @@ with and without CRF and on every dataset. The runs' folders are only read.
 
 Grad-CAM is of the pooled score with respect to the backbone's features. The package keeps the positive part and
 stretches it to [0, 1] for each size and mirror image, before these are averaged; maps of the other methods are averaged
-first. Behind the features the network is linear but for the pooling, and the gradient's mean over positions is the class's
-filter times a constant: so Grad-CAM's map is the class map without its bias, whatever the pooling.
+first. Behind the features the network is linear but for the pooling, and the gradient's mean over positions is the
+class's filter times a constant: so Grad-CAM's map is the class map without its bias, whatever the pooling.
 
 Each finished row goes to segmentation.csv at once, and is not computed again; segmentation.md is made from it, and
 `python -m experiments.ledger` puts it into README.md of this folder.

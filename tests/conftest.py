@@ -1,5 +1,6 @@
 """Fixtures that every test may use, and what of their surroundings tests must not depend on."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -14,6 +15,14 @@ for name in ("LINES", "FORCE_COLOR", "PYTHON_COLORS"):
 # The same examples each time: what fails once fails again. A busy machine is no error.
 settings.register_profile("tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
+
+# Modules of tests that cannot be imported without an optional package, and are left out without it (`make minimum`).
+NEEDED_PACKAGES = {
+    "benchmarks/test_benchmarks.py": "onnx",
+    "experiments/test_segmentation_table.py": "pytorch_grad_cam",
+    "export/test_write.py": "onnx",
+}
+collect_ignore = [file for file, name in NEEDED_PACKAGES.items() if importlib.util.find_spec(name) is None]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

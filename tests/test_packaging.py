@@ -12,7 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import wildcat
-from tests.conftest import REPOSITORY
+from tests.conftest import NEEDED_PACKAGES, REPOSITORY
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -51,9 +51,7 @@ def test_the_version_is_the_same_everywhere() -> None:
 
 
 def test_the_citation_names_the_paper() -> None:
-    citation = read(REPOSITORY / "CITATION.cff")
-    paper = citation["preferred-citation"]
-    assert citation["references"] == [paper]
+    paper = read(REPOSITORY / "CITATION.cff")["preferred-citation"]
     assert [author["family-names"] for author in paper["authors"]] == ["Durand", "Mordan", "Thome", "Cord"]
     bibtex = re.search(r"```bibtex\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
     assert bibtex is not None
@@ -152,6 +150,10 @@ def test_named_commands_exist() -> None:
     text = (REPOSITORY / "CONTRIBUTING.md").read_text()
     called = {target for words in re.findall(r"`make ([a-z -]+)", text) for target in words.split()}
     assert {"test", "test-fast", "minimum", "bare", "dist"} <= called <= TARGETS
+
+
+def test_modules_that_are_left_out_without_a_package_exist() -> None:
+    assert [file for file in NEEDED_PACKAGES if not (REPOSITORY / "tests" / file).is_file()] == []
 
 
 # The release

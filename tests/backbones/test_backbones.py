@@ -129,6 +129,7 @@ def test_freezing_goes_from_the_input_on_and_ends_with_everything(backbone: Back
 
 
 def test_a_network_of_one_input_size_is_measured_at_that_size() -> None:
+    pytest.importorskip("timm", minversion="1.0.31", reason="older Cait do not declare their prefix tokens")
     backbone = create_backbone("timm:cait_xxs24_224", pretrained=False)
     assert (backbone.stride, backbone.native_size, backbone.channels) == (16, 224, 192)
     with torch.no_grad():
