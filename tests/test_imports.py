@@ -123,7 +123,7 @@ def test_every_public_name_can_be_had(name: str) -> None:
 
 
 def test_other_names_cannot_be_had() -> None:
-    with pytest.raises(AttributeError, match="attribute.*absent"):
+    with pytest.raises(AttributeError, match=r"attribute.*absent"):
         _ = wildcat.absent
 
 

@@ -115,7 +115,7 @@ def test_parquet(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ("absent", "absent does not exist"),
         ("empty", "empty holds no images"),

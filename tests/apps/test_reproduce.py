@@ -371,7 +371,7 @@ def test_dry_run_lists_the_runs(capsys: pytest.CaptureFixture[str], tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["table1"], "no experiment 'table1' (known: table2, "),
         (["table5", "--seeds", "a"], "--seeds must be numbers separated by commas, such as 0,1; got 'a'"),

@@ -124,7 +124,7 @@ def test_ratios_are_medians_over_turns_and_files_hold_every_turn(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("goal", "value", "told"),
+    ("goal", "value", "message"),
     [
         (">= 2", "2", ">= 2: met"),
         (">= 2", "1.9", ">= 2: missed"),

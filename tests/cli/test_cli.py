@@ -116,7 +116,7 @@ TRAIN = ["train", "--out", "new", *flags(epochs=1)]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["trian"], "did you mean train?"),
         (["segment"], "known: quickstart, train, evaluate, "),

@@ -161,7 +161,7 @@ def test_download_asks_for_the_known_checksums(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    ("shape", "told"),
+    ("shape", "message"),
     [
         ({"size": [30, 41], "counts": [0, 1200]}, "run lengths must be those of 30 x 40 pixels"),
         ({"size": [30, 40], "counts": [0, 1201]}, "run lengths"),

@@ -290,7 +290,7 @@ def test_auto_without_any_runtime_is_pytorch(run: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    ("file", "runtime", "told"),
+    ("file", "runtime", "message"),
     [
         ("none.onnx", "onnx", r"none\.onnx does not exist"),
         ("bad.onnx", "onnx", r"bad\.onnx cannot be opened by onnx"),

@@ -127,7 +127,7 @@ class Danger:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ({"state_dict": {"a": Danger()}}, "cannot be read as a checkpoint of tensors and plain values alone"),
         ({"epoch": 3, "state_dict": {"a": 1}}, "holds no state dict"),

@@ -292,7 +292,7 @@ def test_damage_is_named(folder: Path, file: str, content: str | None, message: 
 
 
 @pytest.mark.parametrize(
-    ("combination", "told"),
+    ("combination", "message"),
     [
         ({"chosen": "best"}, "mean or object_bank; got 'best'"),
         ({"chosen": ["mean"]}, "mean or object_bank; got ['mean']"),
