@@ -12,6 +12,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+# What training imports when it is needed, imported before the forks: it takes longer than a short training.
+import timm  # noqa: F401
+import torch._dynamo
+import torch.utils.tensorboard  # noqa: F401
+
 from benchmarks.crf import environment
 from wildcat.cli import main as wildcat
 

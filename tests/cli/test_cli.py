@@ -220,8 +220,12 @@ def test_mistakes_in_a_process_of_its_own(place: Path) -> None:
     ended = run("train", "--out", place / "new", *flags(freeze_stages=99))
     assert ended.returncode == 2 and "Traceback" not in ended.stderr
     assert ended.stderr.splitlines()[-1].startswith("wildcat: error: freeze_stages")
-    ended = run("train", "--out", place / "new", *flags(freeze_stages=99), "--debug")
-    assert ended.returncode == 2 and "Traceback" in ended.stderr and "freeze_stages" in ended.stderr
+
+
+def test_debug_shows_the_traceback_of_a_training(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--out", str(place / "new"), *flags(freeze_stages=99), "--debug"]) == 2
+    message = capfd.readouterr().err
+    assert "Traceback" in message and "freeze_stages" in message
 
 
 def test_debug_shows_the_traceback(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -377,28 +381,32 @@ def test_imagenet_from_process_start(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out" / "overlay").iterdir()] == ["china.jpg"]
 
 
-def test_json_to_standard_output_is_all_that_is_there(place: Path) -> None:
-    ended = run("evaluate", place / "run", "--data", "synthetic:count=8,size=64", "--json", "-")
-    assert ended.returncode == 0, ended.stderr
-    assert json.loads(ended.stdout)["images"] == 8
-    assert "classification: mAP" in ended.stderr
+def test_json_to_standard_output_is_all_that_is_there(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(place / "run"), "--data", "synthetic:count=8,size=64", "--json", "-"]) == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out)["images"] == 8
+    assert "classification: mAP" in err
 
 
-def test_json_lines_to_standard_output_are_all_that_is_there(place: Path, tmp_path: Path) -> None:
-    ended = run("predict", place / "run", place / "file", place / "cat.png", "--json", "-", "--threshold", "0")
-    assert ended.returncode == 1 and "skipped: " in ended.stderr
-    (line,) = ended.stdout.splitlines()
+def test_json_lines_to_standard_output_are_all_that_is_there(
+    place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    predict, image = ["predict", str(place / "run")], str(place / "cat.png")
+    assert main([*predict, str(place / "file"), image, "--json", "-", "--threshold", "0"]) == 1
+    out, err = capfd.readouterr()
+    assert "skipped: " in err
+    (line,) = out.splitlines()
     printed = json.loads(line)
     assert printed["file"] == str(place / "cat.png") and len(printed["predicted"]) == len(printed["scores"])
     # As a file, and beside a folder: the same lines.
     for target in ("-", str(tmp_path / "lines.jsonl")):
-        out = tmp_path / f"out{target == '-'}"
-        words = ["--json", target, "--out", out, "--formats", "json,overlay", "--threshold", "0"]
-        ended = run("predict", place / "run", place / "cat.png", *words)
-        assert ended.returncode == 0, ended.stderr
-        text = ended.stdout if target == "-" else Path(target).read_text()
-        assert json.loads(text) == json.loads((out / "predictions.jsonl").read_text()) == printed
-        assert "1 of 1 images" in (ended.stderr if target == "-" else ended.stdout)
+        folder = tmp_path / f"out{target == '-'}"
+        words = ["--json", target, "--out", str(folder), "--formats", "json,overlay", "--threshold", "0"]
+        assert main([*predict, image, *words]) == 0
+        out, err = capfd.readouterr()
+        text = out if target == "-" else Path(target).read_text()
+        assert json.loads(text) == json.loads((folder / "predictions.jsonl").read_text()) == printed
+        assert "1 of 1 images" in (err if target == "-" else out)
 
 
 def test_predict_says_what_it_found(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -420,14 +428,16 @@ def test_predict_says_what_it_found(place: Path, tmp_path: Path, capsys: pytest.
 
 
 @pytest.mark.parametrize("arguments", [["predict"], ["evaluate"]])
-def test_no_bar_and_no_colour_in_a_pipe(place: Path, tmp_path: Path, arguments: list[str]) -> None:
+def test_no_bar_and_no_colour_in_a_pipe(
+    place: Path, tmp_path: Path, arguments: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
     rest = {
-        "predict": [place / "cat.png", "--out", tmp_path],
-        "evaluate": ["--data", "synthetic:count=8,size=64", "--json", tmp_path / "r.json"],
+        "predict": [str(place / "cat.png"), "--out", str(tmp_path)],
+        "evaluate": ["--data", "synthetic:count=8,size=64", "--json", str(tmp_path / "r.json")],
     }
-    ended = run(*arguments, place / "run", *rest[arguments[0]])
-    assert ended.returncode == 0, ended.stderr
-    assert not re.search(r"[\r\x1b]|%\|", ended.stdout + ended.stderr)
+    assert main([*arguments, str(place / "run"), *rest[arguments[0]]]) == 0
+    out, err = capfd.readouterr()  # files, as pipes are: no terminal
+    assert out and not re.search(r"[\r\x1b]|%\|", out + err)
 
 
 # Completion

@@ -59,6 +59,20 @@ def predictor_of(**changes: object) -> Predictor:
     return Predictor(model, InferenceSettings(CLASSES, True, (64,), (64,)))
 
 
+@pytest.fixture
+def graph_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a test that writes one model several times: its graph, which takes most of the time, is made once."""
+    graphs: dict[tuple[str, int], Any] = {}
+    make = exporting._program
+
+    def program(net: Exportable, form: exporting.Format, multiple: int) -> Any:
+        if (form, multiple) not in graphs:
+            graphs[form, multiple] = make(net, form, multiple)
+        return graphs[form, multiple]
+
+    monkeypatch.setattr(exporting, "_program", program)
+
+
 def photographs(model: Wildcat, count: int, height: int, width: int) -> torch.Tensor:
     """Normalised parts of photographs, (count, 3, height, width)."""
     images = [warp(np.ascontiguousarray(load_sample_images().images[i % 2]), 256 + 16 * i) for i in range(count)]
@@ -194,6 +208,7 @@ def test_compared_on_given_images(run: Path, tmp_path: Path, capsys: pytest.Capt
     assert all(0 <= float(text.rpartition(" ")[2]) <= 1e-4 for text in differences)
 
 
+@pytest.mark.usefixtures("graph_made_once")
 def test_a_difference_on_a_given_image_alone_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_file = exporting._runner
 

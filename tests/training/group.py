@@ -22,7 +22,7 @@ from typing import Any
 
 def run_groups(jobs: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
     """In a process of their own; what each group came to, and stderr."""
-    command = [sys.executable, "-W", "ignore", "-m", "tests.training.group", json.dumps(jobs)]
+    command = [sys.executable, "-W", "error", "-m", "tests.training.group", json.dumps(jobs)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")], done.stderr
@@ -98,7 +98,9 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
 if __name__ == "__main__":
     asked = json.loads(sys.argv[1])
     sharded = any(each.get("config", {"shard": True})["shard"] for each in asked)
-    for needed in ["wildcat.training.launch", *(["torch.distributed.fsdp", "torch._dynamo"] if sharded else [])]:
-        importlib.import_module(needed)  # once, before the forks
+    # Once, before the forks, what training imports when it is needed: it takes longer than the training itself.
+    lazy = ["timm", "torch.utils.tensorboard", "torch._dynamo", *(["torch.distributed.fsdp"] if sharded else [])]
+    for needed in ["wildcat.training.launch", *lazy]:
+        importlib.import_module(needed)
     for each in asked:
         print(json.dumps(_run(each)), flush=True)

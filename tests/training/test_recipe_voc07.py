@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from tests.data import trees
-from tests.tiny_runs import run
 from tests.training.runs import killed, reached, rows, tensors
 from wildcat.cli import main
 from wildcat.config import TrainConfig, read_recipe
@@ -42,7 +41,9 @@ def torch_home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.nn
     return home, net
 
 
-def test_recipe_voc07_trains_a_few_steps_and_continues(devkit: str, torch_home, tmp_path: Path) -> None:
+def test_recipe_voc07_trains_a_few_steps_and_continues(
+    devkit: str, torch_home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home, net = torch_home
     folder = tmp_path / "run"
     changed = {"image-size": 96, "batch-size": 2, "epochs": 2, "workers": 0, "precision": "fp32"}
@@ -51,8 +52,8 @@ def test_recipe_voc07_trains_a_few_steps_and_continues(devkit: str, torch_home, 
     assert killed(folder, arguments, reached(1, 0), TORCH_HOME=str(home)) == (1, 0)
     config = read_run(folder).config
     assert (config.backbone, config.num_maps, config.kmax, config.alpha) == ("resnet101", 8, 0.2, 0.7)
-    finished = run("train", "--out", folder, "--resume", TORCH_HOME=str(tmp_path))  # what resumes has its weights
-    assert finished.returncode == 0, finished.stderr
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # what resumes has its weights
+    assert main(["train", "--out", str(folder), "--resume"]) == 0
     assert [row["epoch"] for row in rows(folder)] == ["1", "2"]
     # It started from the file: random weights of another seed would have nothing in common with these.
     after = tensors(folder)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.data import trees
-from tests.tiny_runs import flags, run, tiny
+from tests.tiny_runs import flags, tiny
 from tests.training.runs import Stop, killed, reached, rows, tensorboard, untimed, weights
 from wildcat.cli import main
 from wildcat.errors import WildcatError
@@ -20,8 +20,7 @@ def test_a_run_killed_again_and_again_ends_as_an_uninterrupted_one(tmp_path: Pat
     settings = {"data": "synthetic:count=40,size=64", "backbone": "timm:test_efficientnet", "epochs": 3}
     settings |= {"val_fraction": 0.2, "save_minutes": 1e-9, "warmup_epochs": 0.5}
     whole = tmp_path / "whole"
-    finished = run("train", "--out", whole, *flags(**settings))
-    assert finished.returncode == 0, finished.stderr
+    assert main(["train", "--out", str(whole), *flags(**settings)]) == 0
 
     broken = tmp_path / "broken"
     first = ["--out", broken, *flags(**settings, **{"workers": 1})]  # and with a worker process: the same images
@@ -34,8 +33,7 @@ def test_a_run_killed_again_and_again_ends_as_an_uninterrupted_one(tmp_path: Pat
     assert (0, 2) <= left[0] < left[1] < left[2] < (3, 0) and any(0 < step < 8 for _, step in left)
     with pytest.raises(WildcatError, match=r"has no model\.safetensors; .* --resume"):
         load_run(broken)
-    finished = run("train", *again)
-    assert finished.returncode == 0, finished.stderr
+    assert main(["train", *map(str, again)]) == 0
 
     assert weights(broken) == weights(whole)
     assert untimed(broken) == untimed(whole)
