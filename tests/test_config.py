@@ -219,6 +219,7 @@ def test_a_json_object_is_read(tmp_path: Path) -> None:
     assert read_json(tmp_path / "a.json") == {"a": 1}
 
 
+@pytest.mark.slow
 def test_settings_are_read_without_pytorch() -> None:
     code = "import sys, wildcat.config as c; c.read_recipe(c.recipe_names()[0]); print('torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

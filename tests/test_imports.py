@@ -133,11 +133,13 @@ def run(code: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_import_wildcat_loads_nothing_heavy() -> None:
     loaded = set(run("import sys, wildcat; print(*{name.partition('.')[0] for name in sys.modules})").split())
     assert "wildcat" in loaded and not loaded & HEAVY
 
 
+@pytest.mark.slow
 def test_the_model_loads_no_optional_package() -> None:
     """In a process of its own: other tests have loaded them here."""
     code = "import sys, wildcat; wildcat.create_model; print(*{name.partition('.')[0] for name in sys.modules})"
@@ -145,6 +147,7 @@ def test_the_model_loads_no_optional_package() -> None:
     assert "torch" in loaded and not loaded & (OPTIONAL | {"accelerate", "matplotlib", "sklearn", "tensorboard"})
 
 
+@pytest.mark.slow
 def test_import_wildcat_takes_less_than_three_tenths_of_a_second() -> None:
     """CPU time, best of three fresh processes; PyTorch is loaded with the first name that needs it."""
     code = "import time; start = time.process_time(); import sys, wildcat; "

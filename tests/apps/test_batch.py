@@ -26,7 +26,7 @@ from wildcat.errors import WildcatError
 from wildcat.system.files import unfinished
 from wildcat.training.launch import train
 
-pytestmark = pytest.mark.filterwarnings("default")  # those of Ray are its own
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # those of Ray are its own
 
 COUNT = 12
 

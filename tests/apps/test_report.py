@@ -220,6 +220,7 @@ def test_ticks_enclose_the_values(low: float, high: float) -> None:
     assert np.allclose(np.diff(ticks), ticks[1] - ticks[0])
 
 
+@pytest.mark.slow
 def test_in_a_browser(text: str, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
     file.write_text(text, encoding="utf-8")

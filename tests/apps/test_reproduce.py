@@ -388,6 +388,7 @@ def kept_times(folder: Path) -> dict[Path, int]:
     return {file: file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()}
 
 
+@pytest.mark.slow
 def test_a_killed_process_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     words = ["reproduce", "table5", "--out", out, "--seeds", "0", *flags(epochs=3, save_minutes=1e-9)]
@@ -425,6 +426,7 @@ def test_a_killed_process_goes_on_where_it_was(tmp_path: Path, capsys: pytest.Ca
     assert "2 runs, 2 of them finished" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_figure_6_shows_images_maps_and_masks(tmp_path: Path) -> None:
     """And what was scored for one experiment stays when its run is scored for another."""
     recipe = tiny(data="synthetic:count=8,size=64", epochs=1)

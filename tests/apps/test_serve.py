@@ -25,6 +25,8 @@ from wildcat.errors import WildcatError
 from wildcat.prediction.loading import load
 from wildcat.training.launch import train
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("gradio")
 
 

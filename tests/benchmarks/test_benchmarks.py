@@ -1,8 +1,7 @@
 """Benchmarks run at their smoke size, peers compute what this project computes, and the page says what was measured."""
 
-import subprocess
-import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -22,21 +21,18 @@ from benchmarks import (
     tables,
     train,
 )
-from tests.conftest import REPOSITORY
 from wildcat.losses import multi_label_loss
 from wildcat.model import create_model
 
 pytestmark = pytest.mark.filterwarnings("default")  # warnings of the peers are theirs
 
 
-@pytest.mark.parametrize("page", ["tables", "planning"])
-def test_the_page_is_up_to_date(page: str) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{page}", "check"], cwd=REPOSITORY, capture_output=True, text=True
-    )
-    assert ended.returncode == 0, ended.stderr
+@pytest.mark.parametrize("page", [tables, planning], ids=lambda page: page.__name__)
+def test_the_page_is_up_to_date(page: ModuleType) -> None:
+    assert page.main(["check"]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "script", [train, compiled, predict, maps, pooling, growth, runtimes, startup], ids=lambda s: s.__name__
 )
@@ -48,6 +44,7 @@ def test_it_runs_without_data(script, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "wildcat" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_batch_with_a_killed_worker(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("ray.data", reason="needs Ray: pip install 'wildcat-wsl[ray]'")
     from benchmarks import batch

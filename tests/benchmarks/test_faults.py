@@ -7,6 +7,8 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("harness", "count"), [("faults", 6), ("prediction_faults", 3)])
 def test_faults_smoke(harness: str, count: int) -> None:

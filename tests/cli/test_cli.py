@@ -76,6 +76,7 @@ def test_help_in_any_terminal(
     assert end.value.code == 0 and "--num-maps" in message and "\n  wildcat train " in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])
 def test_a_reader_that_leaves_early(arguments: list[str]) -> None:
     """As in `wildcat train --help | head`."""
@@ -95,6 +96,7 @@ def test_every_setting_has_an_option(capsys: pytest.CaptureFixture[str]) -> None
         assert f"--{name.replace('_', '-')}" in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["train", "--help"], ["evaluate", "--help"], ["predict", "--nonsense"]]
 )
@@ -216,6 +218,7 @@ def test_a_mistake_is_one_clear_line(
     assert all("images checked" in other or other.startswith(("  ", "training on ")) for other in report), report
 
 
+@pytest.mark.slow
 def test_mistakes_in_a_process_of_its_own(place: Path) -> None:
     ended = run("train", "--out", place / "new", *flags(freeze_stages=99))
     assert ended.returncode == 2 and "Traceback" not in ended.stderr
@@ -370,6 +373,7 @@ def test_predict_goes_on_after_a_bad_image(place: Path, tmp_path: Path, capsys: 
     assert [path.name for path in (tmp_path / "overlay").iterdir()] == ["cat.jpg"]
 
 
+@pytest.mark.slow
 def test_imagenet_from_process_start(tmp_path: Path) -> None:
     from sklearn.datasets import load_sample_image
 
@@ -450,6 +454,7 @@ def completed(script: str, *words: str) -> list[str]:
     return ended.stdout.split()
 
 
+@pytest.mark.slow
 def test_completion(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", "bash"]) == 0
     script = capsys.readouterr().out

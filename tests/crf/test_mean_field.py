@@ -407,6 +407,7 @@ def test_memory_of_a_image_with_all_classes_of_voc() -> None:
     assert benchmark.measure_memory("wildcat", 21, image, PRESETS["krahenbuhl"], threads=1) < 300
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs() -> None:
     pytest.importorskip("pydensecrf.densecrf")
     done = subprocess.run(

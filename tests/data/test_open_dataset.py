@@ -128,6 +128,7 @@ def test_images_are_listed_sorted_with_slashes(tmp_path: Path) -> None:
     assert image_files_below(tmp_path) == ["a/b/c.tif", "a/z.webp", "b.JPEG"]
 
 
+@pytest.mark.slow
 def test_data_is_read_without_torch() -> None:
     code = "import sys, wildcat.data; sys.exit('torch' in sys.modules or 'pycocotools' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

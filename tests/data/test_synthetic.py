@@ -49,6 +49,7 @@ def test_default_counts_and_shape_of_a_sample() -> None:
     assert len({s.name for s in data.samples}) == 120
 
 
+@pytest.mark.slow
 def test_another_process_draws_the_same() -> None:
     digest = hashlib.sha256()
     data = synthetic("val", count=3, seed=5, size=64)

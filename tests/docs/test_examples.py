@@ -13,6 +13,8 @@ from tests.tiny_runs import tiny
 from wildcat.data.registry import open_dataset
 from wildcat.training.launch import train
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--epochs", "1", "--image-size", "64"]
 
 

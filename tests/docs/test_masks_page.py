@@ -13,6 +13,8 @@ from tests.tiny_runs import tiny
 from wildcat.cli import main
 from wildcat.training.launch import train
 
+pytestmark = pytest.mark.slow
+
 TEXT = (REPOSITORY / "docs" / "masks.md").read_text()
 DATA = "synthetic:count=8,size=64"
 

@@ -44,6 +44,7 @@ def test_code_stands_by_line_20() -> None:
     assert TEXT.splitlines().index("```python") < 20
 
 
+@pytest.mark.slow
 def test_commands(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     for command in COMMANDS:
@@ -59,6 +60,7 @@ def test_commands(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert main(words[1:]) == 0, command
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(PYTHON)))
 def test_python(number: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = PYTHON[number]

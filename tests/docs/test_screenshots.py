@@ -13,6 +13,7 @@ from tests.tiny_runs import tiny
 from wildcat.training.launch import train
 
 
+@pytest.mark.slow
 def test_screenshots(tmp_path: Path) -> None:
     pytest.importorskip("gradio")
     run = train(tiny(epochs=1, data="synthetic:count=24,size=96"), tmp_path / "run")

@@ -18,6 +18,7 @@ from wildcat.prediction.predictor import Predictor
 from wildcat.training.launch import train
 
 
+@pytest.mark.slow
 def test_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def once(predictor: Predictor, file: Path, form: Format, images: Sequence[Path]) -> Exported:
         """The one file that is scored; tests/export/test_write.py has all formats."""

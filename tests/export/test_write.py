@@ -97,6 +97,7 @@ def check(model: Wildcat, outputs: list[np.ndarray], images: torch.Tensor, multi
 # The formats
 
 
+@pytest.mark.slow
 def test_onnx(run: Path, onnx_file: Path) -> None:
     predictor = load(run)
     session = onnxruntime.InferenceSession(onnx_file)
@@ -111,6 +112,7 @@ def test_onnx(run: Path, onnx_file: Path) -> None:
     assert 0 <= about["difference"] <= 1e-4 and about["size_multiple"] in (1, 32)
 
 
+@pytest.mark.slow
 def test_the_graph_is_lean(onnx_file: Path, run: Path) -> None:
     graph = onnx.load(onnx_file)
     onnx.checker.check_model(graph, full_check=True)
@@ -121,6 +123,7 @@ def test_the_graph_is_lean(onnx_file: Path, run: Path) -> None:
     assert not onnx_file.with_suffix(".onnx.data").exists()
 
 
+@pytest.mark.slow
 def test_openvino(tmp_path: Path) -> None:
     predictor = predictor_of(num_maps=3)
     made = write(predictor, tmp_path / "a.xml", "openvino")
@@ -137,6 +140,7 @@ def test_openvino(tmp_path: Path) -> None:
     assert about["classes"] == list(CLASSES)
 
 
+@pytest.mark.slow
 def test_torch(tmp_path: Path) -> None:
     predictor = predictor_of(kmax=3, kmin=0)
     write(predictor, tmp_path / "a.pt2", "torch")
@@ -149,6 +153,7 @@ def test_torch(tmp_path: Path) -> None:
     assert json.loads(extra["wildcat.json"])["classes"] == list(CLASSES)
 
 
+@pytest.mark.slow
 def test_the_default_backbone_reads_any_size(tmp_path: Path) -> None:
     """Its convolutions are padded as TensorFlow pads, which depends on the size."""
     predictor = predictor_of(backbone="lite0")
@@ -195,6 +200,7 @@ def test_models_of_every_kind(changes: dict, multi_label: bool) -> None:
         check(model, [v.numpy() for v in Exportable(model, multi_label)(images)], images, multi_label)
 
 
+@pytest.mark.slow
 def test_compared_on_given_images(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(5):
         Image.fromarray(awkward.photo(60 + 9 * number, 50, seed=number)).save(tmp_path / f"{number}.png")
@@ -208,6 +214,7 @@ def test_compared_on_given_images(run: Path, tmp_path: Path, capsys: pytest.Capt
     assert all(0 <= float(text.rpartition(" ")[2]) <= 1e-4 for text in differences)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("graph_made_once")
 def test_a_difference_on_a_given_image_alone_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_file = exporting._runner
@@ -231,6 +238,7 @@ def test_a_difference_on_a_given_image_alone_is_enough(tmp_path: Path, monkeypat
 # What goes wrong
 
 
+@pytest.mark.slow
 def test_a_wrong_file_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.pt2").write_text("old")
     monkeypatch.setattr("wildcat.export.graph._pool", lambda maps, pooling: maps.flatten(2).amax(dim=2) + 0.001)
@@ -251,6 +259,7 @@ def test_a_package_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         write(predictor_of(), tmp_path / "a.onnx")
 
 
+@pytest.mark.slow
 def test_sizes_that_the_graph_cannot_read(tmp_path: Path) -> None:
     predictor = predictor_of()
     predictor.settings = InferenceSettings(CLASSES, True, (64,), (100,))

@@ -35,6 +35,8 @@ from wildcat.runs.settings import InferenceSettings
 from wildcat.system.devices import Precision
 from wildcat.training.launch import train
 
+pytestmark = pytest.mark.slow
+
 FORMAT_OF: dict[str, Format] = {form: name for name, form in SUFFIX.items()}
 IMAGES = [awkward.photo(90 + 10 * i, 60, seed=i) for i in range(3)]
 

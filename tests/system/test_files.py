@@ -36,6 +36,7 @@ def test_a_place_that_cannot_be_written(tmp_path: Path, where: str) -> None:
         write_json(tmp_path / where, {})
 
 
+@pytest.mark.slow
 def test_a_writer_killed_at_any_time_leaves_a_whole_file(tmp_path: Path) -> None:
     """A process that writes 4 MB of zeros or ones, again and again, is killed: the file is all zeros or all ones."""
     code = (
@@ -56,6 +57,7 @@ def test_a_writer_killed_at_any_time_leaves_a_whole_file(tmp_path: Path) -> None
     assert content.count(content[:1]) == 4_000_000
 
 
+@pytest.mark.slow
 def test_leftovers_of_processes_that_are_no_more(tmp_path: Path) -> None:
     mine = unfinished(tmp_path / "a.jpg")
     assert mine.parent == tmp_path and mine.name.startswith(".a.jpg.") and mine.suffix == ".tmp"
@@ -71,6 +73,7 @@ def test_leftovers_of_processes_that_are_no_more(tmp_path: Path) -> None:
     assert set(tmp_path.iterdir()) == {mine, elsewhere, *others}
 
 
+@pytest.mark.slow
 def test_what_a_killed_prediction_left_goes_with_the_next_one(tmp_path: Path) -> None:
     """The process is killed in the moment before an image's file gets its name."""
     run = train(tiny(epochs=1), tmp_path / "run")

@@ -8,6 +8,8 @@ import pytest
 
 from wildcat.system.memory import keep_freed_memory
 
+pytestmark = pytest.mark.slow
+
 FAULTS = """
 import resource, torch
 from wildcat.system.memory import keep_freed_memory

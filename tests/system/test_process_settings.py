@@ -9,6 +9,8 @@ import pytest
 
 from tests.tiny_runs import TINY, flags
 
+pytestmark = pytest.mark.slow
+
 CALLS = """
 import json, os, sys, warnings
 import accelerate, numpy, sklearn.svm, timm, torch, torchvision  # importing these may add filters of their own

@@ -17,24 +17,25 @@ from wildcat.errors import WildcatError
 from wildcat.runs.folder import read_run
 from wildcat.training import data as loading
 from wildcat.training import launch as training
+from wildcat.training.data import EpochSampler, ShardedBatchSampler, TrainDataset
 from wildcat.training.launch import train
 
 
 def test_images_depend_on_seed_epoch_and_index_alone() -> None:
     config = tiny(crop_area=0.3)
     dataset, _ = loading.open_training_data(config)
-    images = loading.TrainDataset(dataset, config)
+    images = TrainDataset(dataset, config)
     pixels, labels = images[0, 5]
     assert pixels.shape == (64, 64, 3) and pixels.dtype == torch.uint8
     assert torch.equal(labels, torch.from_numpy(dataset.labels[5]))
     images[3, 1]
     assert torch.equal(images[0, 5][0], pixels)
-    assert torch.equal(loading.TrainDataset(dataset, config)[0, 5][0], pixels)
+    assert torch.equal(TrainDataset(dataset, config)[0, 5][0], pixels)
     assert not torch.equal(images[1, 5][0], pixels)
 
 
 def test_an_epoch_is_a_permutation_that_may_start_in_its_middle() -> None:
-    sampler = loading.EpochSampler(total=10, used=8, seed=3)
+    sampler = EpochSampler(total=10, used=8, seed=3)
     whole = list(sampler)
     assert len(whole) == len(sampler) == 8 and len({index for _, index in whole}) == 8
     sampler.start = 5
@@ -42,6 +43,25 @@ def test_an_epoch_is_a_permutation_that_may_start_in_its_middle() -> None:
     sampler.epoch, sampler.start = 1, 0
     other = list(sampler)
     assert {epoch for epoch, _ in other} == {1} and [i for _, i in other] != [i for _, i in whole]
+
+
+@pytest.mark.parametrize(("batch_size", "processes", "accumulate"), [(12, 1, 1), (12, 4, 1), (10, 3, 2), (7, 7, 1)])
+def test_the_parts_of_all_processes_are_the_batches_of_one(batch_size: int, processes: int, accumulate: int) -> None:
+    sampler = EpochSampler(total=50, used=50 // batch_size * batch_size, seed=4)
+    sampler.start = batch_size
+    whole = list(sampler)
+    shares = [list(ShardedBatchSampler(sampler, batch_size, rank, processes, accumulate)) for rank in range(processes)]
+    assert all(len(share) == len(shares[0]) == len(whole) // batch_size * accumulate for share in shares)
+    for step in range(len(whole) // batch_size):
+        parts = [share[step * accumulate : (step + 1) * accumulate] for share in shares]
+        assert [key for rank in parts for part in rank for key in part] == whole[step * batch_size :][:batch_size]
+        sizes = [len(part) for rank in parts for part in rank]
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_batch_that_cannot_be_divided() -> None:
+    with pytest.raises(WildcatError, match=r"a batch of 4 images cannot be divided over 3 processes x 2 parts"):
+        ShardedBatchSampler(EpochSampler(8, 8, 0), 4, 0, 3, 2)
 
 
 def test_a_held_out_fraction_is_not_trained_on(tmp_path: Path) -> None:
@@ -71,7 +91,7 @@ def test_bad_images_of_the_validation_split_are_named(tmp_path: Path, capsys: py
     assert "a/broken.png" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_image_that_vanishes_while_training_is_named(
     tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +125,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder", "tags"])
 def test_awkward_images(mixed: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     data = f"folder:{mixed}" if kind == "folder" else f"tags:{mixed / 'tags.csv'}"

@@ -13,8 +13,8 @@ import pytest
 
 from tests.tiny_runs import flags, tiny
 from tests.training.group import run_groups
-from wildcat.errors import WildcatError
-from wildcat.training.data import EpochSampler, ShardedBatchSampler
+
+pytestmark = pytest.mark.slow
 
 # 20 epochs of one step of 10 images, so that a row is a step; 8 images are held out.
 STEPS = {"data": "synthetic:count=18,size=64", "val_fraction": 0.45, "batch_size": 10, "epochs": 20, "lr": 0.05}
@@ -113,22 +113,3 @@ def test_torchrun_ends_all_when_one_is_killed(tmp_path: Path) -> None:
     assert agent.returncode == 1
     assert "SIGKILL" in errors
     assert (tmp_path / "run" / "state.pt").exists()
-
-
-@pytest.mark.parametrize(("batch_size", "processes", "accumulate"), [(12, 1, 1), (12, 4, 1), (10, 3, 2), (7, 7, 1)])
-def test_the_parts_of_all_processes_are_the_batches_of_one(batch_size: int, processes: int, accumulate: int) -> None:
-    sampler = EpochSampler(total=50, used=50 // batch_size * batch_size, seed=4)
-    sampler.start = batch_size
-    whole = list(sampler)
-    shares = [list(ShardedBatchSampler(sampler, batch_size, rank, processes, accumulate)) for rank in range(processes)]
-    assert all(len(share) == len(shares[0]) == len(whole) // batch_size * accumulate for share in shares)
-    for step in range(len(whole) // batch_size):
-        parts = [share[step * accumulate : (step + 1) * accumulate] for share in shares]
-        assert [key for rank in parts for part in rank for key in part] == whole[step * batch_size :][:batch_size]
-        sizes = [len(part) for rank in parts for part in rank]
-        assert max(sizes) - min(sizes) <= 1
-
-
-def test_a_batch_that_cannot_be_divided() -> None:
-    with pytest.raises(WildcatError, match=r"a batch of 4 images cannot be divided over 3 processes x 2 parts"):
-        ShardedBatchSampler(EpochSampler(8, 8, 0), 4, 0, 3, 2)

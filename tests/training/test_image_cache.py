@@ -34,6 +34,7 @@ def test_what_is_put_is_got_until_the_budget_is_used_up() -> None:
         cache.get(2)[0] = 1
 
 
+@pytest.mark.slow
 def test_forked_processes_share_it() -> None:
     cache = ImageCache(2, budget=100)
     process = multiprocessing.get_context("fork").Process(target=cache.put, args=(1, image(5)))
@@ -59,7 +60,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("crop_area", [1.0, 0.3])
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_images_are_the_same_with_and_without(photographs: str, crop_area: float, workers: int) -> None:
     dataset = open_dataset(photographs, "all")
     read = {}

@@ -114,6 +114,7 @@ def test_measuring_the_precision_leaves_the_model_as_it_was() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+@pytest.mark.slow
 def test_precision_is_measured_and_kept(tmp_path: Path) -> None:
     folder = train(tiny(precision="auto", workers=None, epochs=1), tmp_path / "run")
     config = read_run(folder).config

@@ -13,6 +13,8 @@ from wildcat.errors import WildcatError
 from wildcat.runs.folder import read_run
 from wildcat.training.launch import train
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def devkit(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:

@@ -16,6 +16,7 @@ from wildcat.training import loop
 from wildcat.training.launch import train
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
     settings = {"data": "synthetic:count=40,size=64", "backbone": "timm:test_efficientnet", "epochs": 3}
     settings |= {"val_fraction": 0.2, "save_minutes": 1e-9, "warmup_epochs": 0.5}
@@ -46,6 +47,7 @@ def test_a_run_killed_again_and_again_ends_as_an_uninterrupted_one(tmp_path: Pat
     }
 
 
+@pytest.mark.slow
 def test_a_run_that_stops_after_every_saved_state(tmp_path: Path, plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "run"
     save = loop.save_state

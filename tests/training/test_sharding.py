@@ -30,6 +30,8 @@ from wildcat.training.sharding import gather_full_state, shard_model, shard_opti
 from wildcat.training.state import load_state
 from wildcat.transfer import MultiMapTransfer
 
+pytestmark = pytest.mark.slow
+
 # 20 steps of 4 images. The 4 images held out are one batch: one process has none to score.
 STEPS = {"data": "synthetic:count=84,size=64", "val_fraction": 4 / 84, "batch_size": 4, "epochs": 1}
 # All cells count: the plain grounds of synthetic images give equal ones, of which rounding would choose the highest.
