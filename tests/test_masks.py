@@ -1,4 +1,4 @@
-"""Class maps to masks against per-pixel loops and cases made by hand."""
+"""Class maps to masks: against loops over pixels, and cases computed by hand."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from wildcat.metrics import ConfusionMatrix, mean_iou
 
 
 def bilinear(grid, height, width):
-    """Sample a grid at the centres of a finer one, edges repeated: the textbook loop."""
+    """Bilinear upsampling with repeated edges, one pixel at a time."""
     rows, columns = grid.shape
     out = np.empty((height, width))
     for i in range(height):
@@ -44,12 +44,12 @@ def loop_mask(class_maps, allowed, height, width, background):
         for j in range(width):
             scores = [maps[c][i, j] for c in allowed]
             if background.mode == "threshold":
-                behind = background.constant
+                base = background.constant
             elif background.mode == "power":
-                behind = (1 - max(scores)) ** background.constant
+                base = (1 - max(scores)) ** background.constant
             else:
-                behind = background.constant * maps[len(class_maps) - 1][i, j]
-            if max(scores) > behind:
+                base = background.constant * maps[len(class_maps) - 1][i, j]
+            if max(scores) > base:
                 mask[i, j] = 1 + allowed[int(np.argmax(scores))]
     return mask
 
@@ -61,22 +61,22 @@ def test_masks_equal_the_loop(mode, shape, size):
     class_maps = rng.normal(size=(5, *shape))
     background = Background(mode, 0.45)
     strength = strengths(torch.from_numpy(class_maps).float(), [3, 1], size, background)
-    found = label_map(strength, [3, 1])
+    predicted = label_map(strength, [3, 1])
     expected = loop_mask(class_maps, [3, 1], *size, background)
     best, second = strength.topk(2, dim=0).values.numpy()
     clear = best - second > 1e-5
-    assert found.dtype == np.uint8
-    assert np.array_equal(found[clear], expected[clear])
+    assert predicted.dtype == np.uint8
+    assert np.array_equal(predicted[clear], expected[clear])
     assert clear.mean() > 0.7
 
 
-def test_maps_are_upsampled_then_their_positive_part_is_divided_by_its_maximum():
-    # 2 columns at 8: read at -0.375, -0.125, 0.125, 0.375, ..., held within 0 ... 1
+def test_normalized_maps_are_upsampled_rectified_and_divided_by_their_maximum():
+    # 2 columns upsampled to 8: sampled at -0.375, -0.125, 0.125, 0.375, ..., clamped to [0, 1]
     maps = normalized_maps(torch.tensor([[[-2.0, 4.0]], [[3.0, 3.0]], [[-3.0, 0.0]]]), (2, 8))
     expected = torch.tensor([-2, -2, -1.25, 0.25, 1.75, 3.25, 4, 4]).relu() / 4
     torch.testing.assert_close(maps[0], expected.expand(2, 8))
     assert maps[1].eq(1).all()
-    assert maps[2].eq(0).all(), "no evidence for the class anywhere"
+    assert maps[2].eq(0).all(), "no positive evidence for the class"
 
 
 def test_only_allowed_classes_appear():
@@ -89,25 +89,25 @@ def test_only_allowed_classes_appear():
 @pytest.mark.parametrize("count", [254, 255, 256, 300])
 def test_more_labels_than_a_byte_holds(count):
     scores = torch.rand(1 + count, 23, 29)
-    found = label_map(scores, range(count))
-    assert found.dtype == (np.uint8 if count <= 255 else np.uint16)
-    np.testing.assert_array_equal(found, scores.argmax(dim=0))
+    predicted = label_map(scores, range(count))
+    assert predicted.dtype == (np.uint8 if count <= 255 else np.uint16)
+    np.testing.assert_array_equal(predicted, scores.argmax(dim=0))
     assert label_map(scores[:2], [count]).max() == 1 + count
 
 
 def test_probabilities_sum_to_one_and_keep_the_order():
     strength = strengths(torch.randn(4, 5, 5), [0, 2, 3], (12, 12), Background("power", 2.0))
-    found = pixel_probabilities(strength)
-    torch.testing.assert_close(found.sum(dim=0), torch.ones(12, 12))
-    assert found.argmax(dim=0).equal(strength.argmax(dim=0))
-    assert (found > 0).all(), "no pixel is given up before the CRF"
+    probabilities = pixel_probabilities(strength)
+    torch.testing.assert_close(probabilities.sum(dim=0), torch.ones(12, 12))
+    assert probabilities.argmax(dim=0).equal(strength.argmax(dim=0))
+    assert (probabilities > 0).all(), "the CRF can still assign every label"
     torch.testing.assert_close(
         pixel_probabilities(torch.tensor([0.1, 0.3]).view(2, 1, 1)).flatten().tolist(), [1 / 17, 16 / 17]
     )
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_constant_is_the_best_of_the_grid(mode):
+def test_the_fitted_constant_is_the_best_of_the_grid(mode):
     rng = np.random.default_rng(1)
     images = []
     for _ in range(6):
@@ -131,7 +131,7 @@ def test_the_constant_is_the_best_of_the_grid(mode):
     assert max(expected) > min(expected)
 
 
-def test_bad_values_are_refused():
+def test_bad_values_are_rejected():
     with pytest.raises(ValueError, match="background mode must be one of threshold, power, class; got 'none'"):
         Background("none", 1)
     for constant in (0, -1, float("nan"), float("inf")):
@@ -141,7 +141,7 @@ def test_bad_values_are_refused():
         fit_background("threshold", [], 3, mean_iou)
 
 
-def test_inputs_are_untouched():
+def test_inputs_are_not_modified():
     maps = torch.randn(3, 4, 4)
     before = maps.clone()
     label_map(strengths(maps, [0, 1], (9, 9), Background("class", 1.0)), [0, 1])

@@ -1,4 +1,4 @@
-"""Equations 1 to 3: a slow loop is the truth; gradients by hand and by finite differences; graphs; rejected values."""
+"""Equations 1 to 3 against a slow loop; gradients by hand and by finite differences; compiled graphs; errors."""
 
 import math
 import re
@@ -27,7 +27,7 @@ from wildcat.pooling import (
 quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-# The truth: Equations 1 to 3 read aloud, one number at a time.
+# The reference: Equations 1 to 3 computed one number at a time.
 
 
 def slow_count(k: Any, total: int) -> int:
@@ -74,7 +74,7 @@ shapes = st.tuples(st.integers(1, 2), st.integers(1, 3), st.integers(1, 6), st.i
 
 @st.composite
 def maps(draw: st.DrawFn, dtype: torch.dtype = torch.float64, maps_per_class: int = 1) -> Tensor:
-    """Maps of any shape and layout; about half of them full of equal values."""
+    """Maps of any shape and layout; about half of them have many equal values."""
     images, classes, height, width = draw(shapes)
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
     values = 3 * torch.randn(images, classes * maps_per_class, height, width, generator=generator, dtype=torch.float64)
@@ -112,7 +112,7 @@ def test_class_wise_gradient_is_one_over_m(num_maps: int) -> None:
 
 
 @pytest.mark.parametrize(("shape", "num_maps"), [((1, 6, 2, 2), 4), ((1, 6, 2, 2), 0), ((6, 2, 2), 2)])
-def test_class_wise_pooling_refuses_what_cannot_be_split(shape: tuple[int, ...], num_maps: int) -> None:
+def test_class_wise_pooling_rejects_maps_that_cannot_be_split(shape: tuple[int, ...], num_maps: int) -> None:
     with pytest.raises(ValueError, match=r"multi_maps must be|cannot be split into groups of num_maps="):
         class_wise_pool(torch.zeros(shape), num_maps)
 
@@ -137,9 +137,7 @@ def test_spatial_pooling_equals_the_slow_loop(class_maps: Tensor, kmax: Any, kmi
 
 @quick
 @given(class_maps=maps(dtype=torch.bfloat16), kmax=regions.filter(bool), kmin=regions)
-def test_spatial_pooling_of_bf16_keeps_its_type_and_is_right_to_its_precision(
-    class_maps: Tensor, kmax: Any, kmin: Any
-) -> None:
+def test_spatial_pooling_of_bf16_keeps_the_dtype_and_its_precision(class_maps: Tensor, kmax: Any, kmin: Any) -> None:
     scores = spatial_pool(class_maps, kmax, kmin, 0.7)
     assert scores.dtype == torch.bfloat16
     # Three roundings (two means and their sum) of numbers below 16, each to 8 significant bits.
@@ -174,7 +172,7 @@ def test_the_score_is_the_sum_of_both_terms_and_not_half_of_it(kmax: Any, kmin: 
 
 
 @pytest.mark.parametrize("alpha", [0, 0.0, -0.0, 1.0 - 1.0])
-def test_any_zero_switches_the_lowest_regions_off(alpha: float) -> None:
+def test_alpha_zero_of_any_type_omits_the_lowest_regions(alpha: float) -> None:
     """The authors' code compares with ``alpha is not 0``, which 0.0 passes."""
     class_maps = torch.tensor([[[[1.0, -math.inf]]]])
     assert spatial_pool(class_maps, 1, 1, alpha).item() == 1.0  # 0 times -infinity would be NaN
@@ -188,7 +186,7 @@ def test_a_small_proportion_of_a_small_map_is_one_region() -> None:
 
 @quick
 @given(class_maps=maps(), k=st.integers(1, 36))
-def test_lowest_regions_are_the_highest_of_the_negative(class_maps: Tensor, k: int) -> None:
+def test_lowest_regions_are_the_highest_of_the_negated_map(class_maps: Tensor, k: int) -> None:
     torch.testing.assert_close(spatial_pool(class_maps, 0, k, 1.0), -spatial_pool(-class_maps, k, 0))
 
 
@@ -301,18 +299,18 @@ def test_count_regions(k: Any, total: int, count: int) -> None:
 
 
 @pytest.mark.parametrize("k", [-1, -0.2, 1.5, 2.0, math.nan, math.inf, 1.0])
-def test_numbers_that_are_no_number_of_regions(k: float) -> None:
+def test_other_numbers_of_regions_are_rejected(k: float) -> None:
     with pytest.raises(ValueError, match=rf"kmax.*{re.escape(repr(k))}"):
         check_regions(k, "kmax")
 
 
 @pytest.mark.parametrize("k", [True, None, "some", "0.2", [1], torch.tensor(1)])
-def test_things_that_are_no_number(k: object) -> None:
+def test_other_types_of_regions_are_rejected(k: object) -> None:
     with pytest.raises((TypeError, ValueError), match="kmin must be an int >= 1"):
         check_regions(k, "kmin")
 
 
-def test_one_point_zero_is_ambiguous_and_the_message_says_what_to_write() -> None:
+def test_one_point_zero_is_rejected_as_ambiguous() -> None:
     with pytest.raises(ValueError, match=r'kmax=1\.0 is ambiguous: write 1 for one region or "all"'):
         SpatialPool(1.0)
 
@@ -328,7 +326,7 @@ def test_one_point_zero_is_ambiguous_and_the_message_says_what_to_write() -> Non
         ((1, -1, 1.0), "kmin must be an int >= 1"),
     ],
 )
-def test_bad_parameters_are_refused_by_function_and_module(parameters: tuple[Any, ...], message: str) -> None:
+def test_bad_parameters_are_rejected_by_function_and_module(parameters: tuple[Any, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         spatial_pool(torch.zeros(1, 1, 2, 2), *parameters)
     with pytest.raises(ValueError, match=message):
@@ -336,7 +334,7 @@ def test_bad_parameters_are_refused_by_function_and_module(parameters: tuple[Any
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 3), (1, 2, 0, 3), (1, 2, 3, 0), (2, 3)])
-def test_maps_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+def test_maps_of_another_shape_are_rejected(shape: tuple[int, ...]) -> None:
     for pool in (spatial_pool, log_sum_exp_pool):
         with pytest.raises(ValueError, match=re.escape(f"got shape {shape}")):
             pool(torch.zeros(shape))
@@ -368,7 +366,7 @@ def test_presets_of_table_1(class_maps: Tensor, k: Any, kmin: Any, alpha: float)
     assert {*expected, "lse"} == set(POOLINGS)
 
 
-def test_the_default_is_the_setting_of_the_paper() -> None:
+def test_the_default_is_that_of_the_paper() -> None:
     pooling = create_pooling()
     assert repr(pooling) == "SpatialPool(kmax=0.2, kmin=0.2, alpha=0.7)"
     assert repr(create_pooling("lse")) == "LogSumExpPool(sharpness=5.0)"
@@ -392,7 +390,7 @@ def test_log_sum_exp_equals_the_slow_loop(class_maps: Tensor, sharpness: float) 
         assert sum(values) / len(values) - 1e-9 <= scores[n, c] <= max(values) + 1e-9
 
 
-def test_log_sum_exp_goes_from_the_mean_to_the_maximum() -> None:
+def test_log_sum_exp_lies_between_mean_and_maximum() -> None:
     class_maps = torch.tensor([[[[4.0, 1.0], [-2.0, 0.0]]]], dtype=torch.float64)
     assert log_sum_exp_pool(class_maps, 1e-6).item() == pytest.approx(0.75, abs=1e-4)
     assert log_sum_exp_pool(class_maps, 1e4).item() == pytest.approx(4.0, abs=1e-3)
@@ -404,7 +402,7 @@ def test_log_sum_exp_goes_from_the_mean_to_the_maximum() -> None:
 
 
 @pytest.mark.parametrize("sharpness", [0.0, -1.0, math.nan, math.inf])
-def test_log_sum_exp_refuses_other_sharpness(sharpness: float) -> None:
+def test_log_sum_exp_rejects_other_sharpness(sharpness: float) -> None:
     with pytest.raises(ValueError, match="sharpness must be a finite number above 0"):
         LogSumExpPool(sharpness)
     with pytest.raises(ValueError, match="sharpness must be a finite number above 0"):
@@ -415,7 +413,7 @@ def test_log_sum_exp_refuses_other_sharpness(sharpness: float) -> None:
 
 
 def compiled(function: Any) -> Any:
-    """``torch.compile`` with what only costs time in a test switched off: vectorised code and precompiled headers."""
+    """``torch.compile`` without vectorised code and precompiled headers, which only cost time in a test."""
     import torch._inductor
 
     wanted = {"cpp.simdlen": 1, "cpp_cache_precompile_headers": False, "fx_graph_cache": False}

@@ -1,4 +1,4 @@
-"""The 1x1 layer: class-major order of its channels, and M * C filters folded into C."""
+"""The 1x1 layer: class-major order of its channels, and M * C filters merged into C."""
 
 import copy
 
@@ -54,7 +54,7 @@ def test_filters_of_a_class_by_hand() -> None:
     assert bias.tolist() == [0.5, 3.0]
 
 
-def test_folding_keeps_type_and_mode_and_leaves_the_layer_alone() -> None:
+def test_merging_keeps_dtype_and_mode_and_does_not_change_the_layer() -> None:
     layer = layer_of(3, 2, 4).eval()
     before = copy.deepcopy(layer.state_dict())
     merged = layer.merged()
@@ -67,6 +67,6 @@ def test_folding_keeps_type_and_mode_and_leaves_the_layer_alone() -> None:
 
 
 @pytest.mark.parametrize(("classes", "num_maps"), [(0, 1), (3, 0), (-1, 2)])
-def test_no_class_or_no_map_is_refused(classes: int, num_maps: int) -> None:
+def test_no_class_or_no_map_is_rejected(classes: int, num_maps: int) -> None:
     with pytest.raises(ValueError, match=f"must be at least 1; got {classes} and {num_maps}"):
         MultiMapTransfer(8, classes, num_maps)

@@ -1,6 +1,6 @@
-"""Class maps to masks (Section 4.3): upsampling, normalisation, where the background is.
+"""From class maps to masks (Section 4.3): upsampling, normalisation, background.
 
-The paper does not say how background arises; :class:`Background` names three ways. Maps are upsampled, never labels.
+The paper does not define the background; :class:`Background` has three modes. Maps are upsampled, not labels.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -22,52 +22,57 @@ GRIDS: dict[Mode, tuple[float, ...]] = {
 }
 """The constants that :func:`fit_background` tries."""
 
-# Strengths s become probabilities for the CRF as (FLOOR + s) ** SHARPNESS. Strengths themselves are too flat to hold
-# against the CRF's neighbours, and too sure where a map is 0. On masks of training images sharpness 3 to 6 is best.
+# Strengths s are turned into probabilities for the CRF by (FLOOR + s) ** SHARPNESS. Without this they are too uniform,
+# so that the CRF's pairwise terms dominate, and 0 would exclude a class. Sharpness 3 to 6 is best on training masks.
 FLOOR, SHARPNESS = 0.1, 4
 
 
 @dataclass(frozen=True)
 class Background:
-    """How strong the background is at a pixel, against class maps normalised to [0, 1].
+    """The strength of the background at a pixel, compared with class maps normalised to [0, 1].
 
     Attributes:
         mode: "threshold": ``constant`` everywhere. "power": (1 - max over classes) ** constant. "class": ``constant``
-            times the normalised map of a background class, the last of the class maps.
-        constant: above 0; chosen on training masks, see :func:`fit_background`.
+            times the normalised map of a background class, which is the last of the class maps.
+        constant: finite and above 0; fitted on training masks, see :func:`fit_background`.
+
+    Raises:
+        ValueError: another mode or constant.
+
+    >>> print(Background("power", 4.0))
+    power 4
     """
 
     mode: Mode = "threshold"
     constant: float = 0.15
 
     def __post_init__(self) -> None:
-        """Reject unknown modes and constants.
-
-        Raises:
-            ValueError: naming the value and what is allowed.
-        """
+        """Check mode and constant."""
         if self.mode not in MODES:
             raise ValueError(f"background mode must be one of {', '.join(MODES)}; got {self.mode!r}")
         if not (isinstance(self.constant, int | float) and 0 < self.constant < float("inf")):
             raise ValueError(f"the background's constant must be a finite number above 0; got {self.constant!r}")
 
     def __str__(self) -> str:
-        """For results and logs."""
+        """Mode and constant, for results and logs."""
         return f"{self.mode} {self.constant:g}"
 
 
 def normalized_maps(class_maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Upsample maps bilinearly to (H, W), drop what speaks against the class, divide each by its maximum.
+    """Upsample maps bilinearly, set negative values to 0, and divide each map by its maximum.
 
-    Class maps are evidence with a sign: scores are their means, and 0 is where a class is as likely as not. Stretching
-    from the minimum instead would make the background of an image depend on its least likely pixel.
+    Class maps are logits: scores are their means, and 0 is a probability of one half. Scaling from the minimum instead
+    would make the result depend on the least probable pixel of the image.
 
     Args:
         class_maps: (K, h, w), any unit.
         size: (H, W) in pixels.
 
     Returns:
-        (K, H, W) in [0, 1]; a map that is nowhere positive becomes 0.
+        (K, H, W) in [0, 1], float32; a map without positive values becomes 0.
+
+    >>> normalized_maps(torch.tensor([[[-2.0, 4.0]]]), (1, 2)).tolist()
+    [[[0.0, 1.0]]]
     """
     maps = functional.interpolate(class_maps[None].float(), size, mode="bilinear", align_corners=False)[0]
     maps = maps.relu_()
@@ -75,16 +80,20 @@ def normalized_maps(class_maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def strengths(class_maps: Tensor, allowed: Sequence[int], size: tuple[int, int], background: Background) -> Tensor:
-    """How strongly each pixel belongs to the background and to each allowed class.
+    """The strength of the background and of each allowed class at every pixel.
 
     Args:
-        class_maps: (C, h, w), or (C + 1, h, w) with the background's map last for the mode "class".
-        allowed: indices of the classes that may appear: those predicted, or those of the image labels.
+        class_maps: (C, h, w), any unit; (C + 1, h, w) with the background's map last for the mode "class".
+        allowed: indices of the classes that may appear: the predicted ones, or those of the image labels.
         size: (H, W) of the original image.
         background: mode and constant.
 
     Returns:
-        (1 + len(allowed), H, W), not negative; channel 0 is the background.
+        (1 + len(allowed), H, W), 0 or more; channel 0 is the background. Without allowed classes it is 1 everywhere.
+
+    >>> class_maps = torch.tensor([[[-2.0, 4.0]], [[1.0, 0.5]]])
+    >>> strengths(class_maps, [0], (1, 2), Background("threshold", 0.25)).tolist()
+    [[[0.25, 0.25]], [[0.0, 1.0]]]
     """
     if not len(allowed):
         return class_maps.new_ones((1, *size))
@@ -94,33 +103,47 @@ def strengths(class_maps: Tensor, allowed: Sequence[int], size: tuple[int, int],
         return torch.cat([background.constant * maps[:1], maps[1:]])
     maps = normalized_maps(chosen, size)
     if background.mode == "threshold":
-        behind = maps.new_full((1, *size), background.constant)
+        base = maps.new_full((1, *size), background.constant)
     else:
-        behind = (1 - maps.amax(dim=0, keepdim=True)) ** background.constant
-    return torch.cat([behind, maps])
+        base = (1 - maps.amax(dim=0, keepdim=True)) ** background.constant
+    return torch.cat([base, maps])
 
 
 def pixel_probabilities(strength: Tensor) -> Tensor:
-    """Strengths (K, H, W) as probabilities that sum to 1 at each pixel, for the CRF; their order is kept."""
+    """Turn strengths into probabilities, for :func:`wildcat.crf.dense_crf`.
+
+    Args:
+        strength: (K, H, W), 0 or more, from :func:`strengths`.
+
+    Returns:
+        (K, H, W), above 0; they sum to 1 at each pixel and have the order of the strengths.
+
+    >>> pixel_probabilities(torch.tensor([[[0.1]], [[0.3]]])).flatten().tolist()  # 0.2 ** 4 : 0.4 ** 4 = 1 : 16
+    [0.0588..., 0.9411...]
+    """
     sharp = (strength + FLOOR) ** SHARPNESS
     return sharp / sharp.sum(dim=0, keepdim=True)
 
 
 def label_map(scores: Tensor, allowed: Sequence[int]) -> npt.NDArray[np.unsignedinteger[Any]]:
-    """The strongest label of each pixel; the first of equal ones.
+    """The label with the highest score at each pixel; the first one in a tie.
 
     Args:
         scores: (1 + len(allowed), H, W), background first: strengths or probabilities.
-        allowed: indices of the classes behind the other channels.
+        allowed: indices of the classes of the other channels.
 
     Returns:
-        (H, W): 0 background, 1 + class otherwise; uint16 where a byte cannot hold the highest, else uint8.
+        (H, W): 0 background, otherwise 1 + class; uint16 if a label is above 255, else uint8.
+
+    >>> scores = torch.tensor([[[0.25, 0.25]], [[0.0, 1.0]]])
+    >>> label_map(scores, [4]).tolist()
+    [[0, 5]]
     """
     best = scores[0].clone()
     wide = 1 + max(allowed, default=0) > 255
-    # int32: PyTorch computes little with unsigned integers but bytes
+    # int32, as PyTorch supports few operations on unsigned integers other than uint8
     labels = torch.zeros(best.shape, dtype=torch.int32 if wide else torch.uint8, device=scores.device)
-    for score, c in zip(scores[1:], allowed, strict=True):  # ten times as fast as argmax along the first axis
+    for score, c in zip(scores[1:], allowed, strict=True):  # 10 times as fast as argmax along the first axis
         labels.masked_fill_(score > best, 1 + c)
         torch.maximum(best, score, out=best)
     result: npt.NDArray[np.unsignedinteger[Any]] = labels.cpu().numpy()
@@ -133,19 +156,29 @@ def fit_background(
     num_classes: int,
     mean_iou: Callable[[npt.NDArray[np.int64]], float],
 ) -> tuple[Background, float]:
-    """Choose the background's constant on masks of training images, never on those that are scored.
+    """Choose the constant of a background mode that gives the best masks of training images.
+
+    The images must not be among those that are scored afterwards.
 
     Args:
         mode: one of :data:`MODES`.
-        images: (class maps, allowed classes, true mask with 255 = void) of each.
+        images: for each image, class maps as in :func:`strengths`, allowed classes, and the true mask (H, W) with 255
+            for void.
         num_classes: C, without background.
-        mean_iou: of a confusion matrix (C + 1, C + 1), rows the truth.
+        mean_iou: computes the mean IoU of a confusion matrix (C + 1, C + 1) whose rows are the true labels.
 
     Returns:
-        The best background of :data:`GRIDS`, and its mean IoU.
+        The best background out of :data:`GRIDS`, and its mean IoU as ``mean_iou`` returns it.
 
     Raises:
-        ValueError: if there are no images.
+        ValueError: no images.
+
+    >>> from wildcat.metrics import mean_iou
+    >>> class_maps = torch.tensor([[[-2.0, 4.0]]])
+    >>> truth = np.array([[0, 1]], np.uint8)
+    >>> background, score = fit_background("threshold", [(class_maps, [0], truth)], 1, mean_iou)
+    >>> background.mode, float(score)
+    ('threshold', 1.0)
     """
     candidates = [Background(mode, constant) for constant in GRIDS[mode]]
     labels = num_classes + 1
@@ -158,10 +191,10 @@ def fit_background(
         rows = truth[valid].astype(np.int64) * labels
         unit = strengths(class_maps, allowed, size, Background(mode, 1.0))
         for candidate, confusion in zip(candidates, confusions, strict=True):
-            # Only the background's channel depends on the constant, so the maps are made once.
-            behind = unit[:1] ** candidate.constant if mode == "power" else unit[:1] * candidate.constant
-            found = label_map(torch.cat([behind, unit[1:]]), allowed)[valid]
-            confusion += np.bincount(rows + found, minlength=labels * labels).reshape(labels, labels)
+            # Only the background's channel depends on the constant, so the maps are computed once.
+            base = unit[:1] ** candidate.constant if mode == "power" else unit[:1] * candidate.constant
+            predicted = label_map(torch.cat([base, unit[1:]]), allowed)[valid]
+            confusion += np.bincount(rows + predicted, minlength=labels * labels).reshape(labels, labels)
     if not count:
         raise ValueError("the background cannot be fitted: there are no images with masks")
     scores = [mean_iou(confusion) for confusion in confusions]

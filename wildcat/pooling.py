@@ -1,6 +1,6 @@
 """Class-wise and spatial pooling of WILDCAT (Sections 3.2 and 3.3, Equations 1 to 3 and Table 1 of the paper).
 
-The arithmetic is in functions without state; the modules store the parameters and print them.
+The functions compute; the modules store the parameters of a function and show them in their ``repr``.
 """
 
 import math
@@ -10,15 +10,26 @@ import torch
 from torch import Tensor, nn
 
 Regions: TypeAlias = int | float | Literal["all"]
-"""How many regions a term selects: a count (int >= 1), a proportion (float between 0 and 1), "all", or 0 for none."""
+"""Number of regions of a term: a count (int >= 1), a proportion (0 < float < 1), "all", or 0, which omits the term."""
 
 
 def check_regions(k: object, name: str = "k") -> None:
-    """Reject a number of regions that is not a count, a proportion, "all" or 0.
+    """Check that ``k`` is a number of regions: a count, a proportion, "all" or 0.
+
+    Args:
+        k: the value to check, see :data:`Regions`.
+        name: name of the parameter, for the message.
 
     Raises:
-        ValueError: naming the value and what is allowed. ``1.0`` is rejected because it could mean one region or all.
-        TypeError: if ``k`` is neither a number nor "all".
+        ValueError: a number that is not allowed, or another text than "all". ``1.0`` is rejected because it could mean
+            one region or all of them.
+        TypeError: neither a number nor a text.
+
+    >>> check_regions(0.2)
+    >>> check_regions(1.0, "kmax")
+    Traceback (most recent call last):
+        ...
+    ValueError: kmax=1.0 is ambiguous: write 1 for one region or "all" for every region
     """
     allowed = 'an int >= 1 (a count), a float between 0 and 1 (a proportion), "all", or 0 (term off)'
     if k == "all" and isinstance(k, str):
@@ -33,9 +44,15 @@ def check_regions(k: object, name: str = "k") -> None:
 
 
 def count_regions(k: Regions, total: int) -> int:
-    """Number of regions that ``k`` selects out of ``total`` = h * w.
+    """The number of regions that ``k`` selects from a map.
 
-    A count is capped at ``total``; a proportion is ``round(k * total)`` but at least 1; "all" is ``total``; 0 is 0.
+    Args:
+        k: a count, which is capped at ``total``; a proportion, which gives ``round(k * total)`` but at least 1; "all",
+            which gives ``total``; or 0.
+        total: number of regions of the map, h * w.
+
+    Raises:
+        ValueError, TypeError: as :func:`check_regions`.
 
     >>> count_regions(0.2, 196), count_regions(0.2, 1), count_regions(50, 49), count_regions("all", 49)
     (39, 1, 49, 49)
@@ -50,17 +67,19 @@ def count_regions(k: Regions, total: int) -> int:
 
 
 def class_wise_pool(multi_maps: Tensor, num_maps: int) -> Tensor:
-    """Mean over the ``num_maps`` maps of each class (Equation 1).
+    """Average the M maps of each class (class-wise pooling, Equation 1).
+
+    The gradient of each of the M maps is 1 / M of that of the class map.
 
     Args:
-        multi_maps: (N, C * M, h, w), class-major: channel c * M + m is map m of class c.
+        multi_maps: (N, C * M, h, w), class-major: channel c * M + m is map m of class c. Floating point, any range.
         num_maps: M >= 1.
 
     Returns:
-        Class maps (N, C, h, w).
+        Class maps (N, C, h, w), of the dtype of ``multi_maps``. With M = 1 this is ``multi_maps`` itself.
 
     Raises:
-        ValueError: if the channels are not a multiple of ``num_maps``.
+        ValueError: another number of dimensions, or channels that are not a multiple of ``num_maps``.
 
     >>> class_wise_pool(torch.arange(4.0).reshape(1, 4, 1, 1), num_maps=2).flatten().tolist()
     [0.5, 2.5]
@@ -76,11 +95,11 @@ def class_wise_pool(multi_maps: Tensor, num_maps: int) -> Tensor:
 
 
 def _mean_of_selected(maps: Tensor, count: int, largest: bool) -> Tensor:
-    """Mean of the ``count`` highest (or lowest) of the last axis; the gradient is 1 / count there and 0 elsewhere."""
+    """Mean of the ``count`` highest (or lowest) values of the last axis; their gradient is 1 / count, all others 0."""
     if count == maps.shape[-1]:
         return maps.mean(dim=-1)
     if count == 1:
-        # max and min with a dimension send the gradient to one region even in a tie; amax and amin would share it.
+        # In a tie, max and min along a dimension pass the gradient to one region; amax and amin would divide it.
         return (maps.max(dim=-1) if largest else maps.min(dim=-1)).values
     return maps.topk(count, dim=-1, largest=largest, sorted=False).values.mean(dim=-1)
 
@@ -92,22 +111,26 @@ def _regions(class_maps: Tensor) -> Tensor:
 
 
 def spatial_pool(class_maps: Tensor, kmax: Regions = 1, kmin: Regions | None = None, alpha: float = 1.0) -> Tensor:
-    """Mean of the k+ highest activations plus alpha times the mean of the k- lowest ones (Equations 2 and 3).
+    """Pool class maps to scores (spatial pooling, Equations 2 and 3).
 
-    The gradient reaches the selected regions only: 1 / k+ in the highest and alpha / k- in the lowest. Among equal
-    activations the choice is arbitrary but exactly k regions are chosen.
+    A score is the mean of the k+ highest activations of a class map plus alpha times the mean of its k- lowest ones.
+    The gradient is 1 / k+ in the highest regions, alpha / k- in the lowest ones and 0 elsewhere. Among equal
+    activations the selection is arbitrary, but exactly k regions are selected.
 
     Args:
-        class_maps: (N, C, h, w), floating point.
-        kmax: k+, a count, a proportion, "all" or 0.
-        kmin: k-, likewise; None means the same as ``kmax``.
-        alpha: weight of the lowest regions, finite; 0 switches their term off.
+        class_maps: (N, C, h, w), floating point, with h, w >= 1; any range.
+        kmax: k+, a count, a proportion, "all" or 0, see :data:`Regions`.
+        kmin: k-, likewise; None is the same as ``kmax``.
+        alpha: weight of the lowest regions, finite; 0 omits their term.
 
     Returns:
-        Scores (N, C), unbounded, of the type of ``class_maps``.
+        Scores (N, C), logits (unbounded), of the dtype of ``class_maps``.
 
     Raises:
-        ValueError, TypeError: for a bad shape, k or alpha, and if both terms are switched off.
+        ValueError: another shape, a bad number of regions or alpha, or both terms omitted.
+        TypeError: a number of regions that is not a number or a text.
+
+    The highest activation is 4, the lowest -2, so the score is 4 + 0.5 * (-2):
 
     >>> spatial_pool(torch.tensor([[[[4.0, 1.0], [-2.0, 0.0]]]]), kmax=1, kmin=1, alpha=0.5).item()
     3.0
@@ -126,10 +149,22 @@ def spatial_pool(class_maps: Tensor, kmax: Regions = 1, kmin: Regions | None = N
 
 
 def check_pooling(kmax: object, kmin: object, alpha: float) -> None:
-    """Reject parameters of Equation 3 that are invalid one by one or that select no region at all.
+    """Check the parameters of Equation 3: each for itself, and that they select at least one region.
+
+    Args:
+        kmax: k+, see :data:`Regions`.
+        kmin: k-, see :data:`Regions`.
+        alpha: weight of the lowest regions.
 
     Raises:
-        ValueError, TypeError: naming the value and what is allowed.
+        ValueError: a value that is not allowed, or no region is selected.
+        TypeError: a number of regions that is not a number or a text.
+
+    >>> check_pooling(kmax=0.2, kmin=0.2, alpha=0.7)
+    >>> check_pooling(kmax=0, kmin=1, alpha=0.0)
+    Traceback (most recent call last):
+        ...
+    ValueError: no region is selected with kmax=0, kmin=1, alpha=0.0
     """
     check_regions(kmax, "kmax")
     check_regions(kmin, "kmin")
@@ -140,17 +175,22 @@ def check_pooling(kmax: object, kmin: object, alpha: float) -> None:
 
 
 def log_sum_exp_pool(class_maps: Tensor, sharpness: float = 5.0) -> Tensor:
-    """Soft maximum log(mean(exp(r x))) / r over the regions: the baseline of ProNet and MIL-Base.
+    """Soft maximum log(mean(exp(r x))) / r over the regions of each map, as in ProNet and MIL-Base.
+
+    These are the baselines of the paper's comparison: Sun et al., CVPR 2016, and Pinheiro and Collobert, CVPR 2015.
 
     Args:
-        class_maps: (N, C, h, w).
-        sharpness: r > 0; towards 0 it is the mean, towards infinity the maximum.
+        class_maps: (N, C, h, w), floating point, with h, w >= 1; any range.
+        sharpness: r, finite and above 0. The result tends to the mean for r -> 0, to the maximum for r -> infinity.
 
     Returns:
-        Scores (N, C).
+        Scores (N, C), unbounded, between mean and maximum of each map.
 
     Raises:
-        ValueError: for a bad shape or sharpness.
+        ValueError: another shape or sharpness.
+
+    >>> round(log_sum_exp_pool(torch.tensor([[[[4.0, 1.0], [-2.0, 0.0]]]]), sharpness=5.0).item(), 3)
+    3.723
     """
     _check_sharpness(sharpness)
     regions = _regions(class_maps)
@@ -163,7 +203,19 @@ def _check_sharpness(sharpness: float) -> None:
 
 
 class SpatialPool(nn.Module):
-    """:func:`spatial_pool` with its parameters."""
+    """:func:`spatial_pool` as a module.
+
+    Args:
+        kmax: k+, see :data:`Regions`.
+        kmin: k-, likewise; None is the same as ``kmax``.
+        alpha: weight of the lowest regions.
+
+    Raises:
+        ValueError, TypeError: as :func:`check_pooling`.
+
+    >>> SpatialPool(kmax=0.2, alpha=0.7)(torch.rand(2, 20, 7, 7)).shape
+    torch.Size([2, 20])
+    """
 
     def __init__(self, kmax: Regions = 1, kmin: Regions | None = None, alpha: float = 1.0) -> None:
         super().__init__()
@@ -173,16 +225,26 @@ class SpatialPool(nn.Module):
         check_pooling(self.kmax, self.kmin, alpha)
 
     def forward(self, class_maps: Tensor) -> Tensor:
-        """(N, C, h, w) -> (N, C)."""
+        """Class maps (N, C, h, w) -> scores (N, C)."""
         return spatial_pool(class_maps, self.kmax, self.kmin, self.alpha)
 
     def extra_repr(self) -> str:
-        """The parameters, for ``print``."""
+        """The parameters, for ``repr``."""
         return f"kmax={self.kmax!r}, kmin={self.kmin!r}, alpha={self.alpha}"
 
 
 class LogSumExpPool(nn.Module):
-    """:func:`log_sum_exp_pool` with its parameter."""
+    """:func:`log_sum_exp_pool` as a module.
+
+    Args:
+        sharpness: r, finite and above 0.
+
+    Raises:
+        ValueError: another sharpness.
+
+    >>> LogSumExpPool()(torch.rand(2, 20, 7, 7)).shape
+    torch.Size([2, 20])
+    """
 
     def __init__(self, sharpness: float = 5.0) -> None:
         super().__init__()
@@ -190,11 +252,11 @@ class LogSumExpPool(nn.Module):
         self.sharpness = sharpness
 
     def forward(self, class_maps: Tensor) -> Tensor:
-        """(N, C, h, w) -> (N, C)."""
+        """Class maps (N, C, h, w) -> scores (N, C)."""
         return log_sum_exp_pool(class_maps, self.sharpness)
 
     def extra_repr(self) -> str:
-        """The parameter, for ``print``."""
+        """The parameter, for ``repr``."""
         return f"sharpness={self.sharpness}"
 
 

@@ -5,12 +5,21 @@ from torch import Tensor, nn
 
 
 class MultiMapTransfer(nn.Conv2d):
-    """1x1 convolution with bias to M * C maps in class-major order: channel c * M + m is map m of class c.
+    """A 1x1 convolution with bias, from D feature channels to M maps for each of C classes.
+
+    It maps features (N, D, h, w) to multi-maps (N, C * M, h, w) in class-major order: channel c * M + m is map m of
+    class c.
 
     Args:
         in_channels: D, channels of the features.
         num_classes: C >= 1.
         num_maps: M >= 1.
+
+    Raises:
+        ValueError: no classes or no maps.
+
+    >>> MultiMapTransfer(512, num_classes=20, num_maps=4)(torch.rand(1, 512, 7, 7)).shape
+    torch.Size([1, 80, 7, 7])
     """
 
     bias: Tensor
@@ -23,10 +32,15 @@ class MultiMapTransfer(nn.Conv2d):
         self.num_maps = num_maps
 
     def merged(self) -> "MultiMapTransfer":
-        """The one-map layer that gives the class maps directly.
+        """A new layer with one map per class, whose output is the class maps: the M maps of each class merged.
 
-        The mean over M of linear maps is the linear map with the mean weights and the mean bias, so at prediction time
-        the M * C filters fold into C without any approximation.
+        The mean of M linear maps is the linear map with the mean weights and the mean bias. For prediction, C filters
+        therefore replace M * C ones exactly.
+
+        >>> from wildcat.pooling import class_wise_pool
+        >>> layer, features = MultiMapTransfer(8, num_classes=3, num_maps=4), torch.rand(1, 8, 7, 7)
+        >>> torch.allclose(layer.merged()(features), class_wise_pool(layer(features), num_maps=4), atol=1e-6)
+        True
         """
         weight, bias = class_filters(self)
         layer = MultiMapTransfer(self.in_channels, self.num_classes)
@@ -38,6 +52,11 @@ class MultiMapTransfer(nn.Conv2d):
 
 
 def class_filters(transfer: MultiMapTransfer) -> tuple[Tensor, Tensor]:
-    """Weights (C, D) and bias (C,) of the linear classifier that the layer applies at each position."""
+    """Weights (C, D) and bias (C,) of the linear classifier that gives the class maps at each position.
+
+    >>> weight, bias = class_filters(MultiMapTransfer(512, num_classes=20, num_maps=4))
+    >>> weight.shape, bias.shape
+    (torch.Size([20, 512]), torch.Size([20]))
+    """
     weight = transfer.weight.flatten(1).unflatten(0, (-1, transfer.num_maps)).mean(dim=1)  # (C, M, D) -> (C, D)
     return weight, transfer.bias.unflatten(0, (-1, transfer.num_maps)).mean(dim=1)

@@ -1,4 +1,4 @@
-"""The permutohedral lattice by plain loops, the truth for wildcat.crf.lattice: one matrix over all pairs of pixels."""
+"""The permutohedral lattice by plain loops, as reference: one matrix over all pairs of pixels."""
 
 import numpy as np
 import numpy.typing as npt

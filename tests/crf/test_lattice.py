@@ -1,4 +1,4 @@
-"""The lattice against loops, and what must not depend on how it is built."""
+"""The lattice against loops, and independence of chunk sizes and key lengths."""
 
 import math
 
@@ -14,7 +14,7 @@ from wildcat.crf.lattice import Lattice, Readout
 
 
 def dense(features: torch.Tensor) -> np.ndarray:
-    """K' (N, N) of Lattice: what it makes of each unit vector."""
+    """K' (N, N) of a lattice: its response to each unit vector."""
     built = Lattice(features)
     pixels = features.shape[1]
     return Readout([built], [1.0])(built.filter(torch.eye(pixels)), slice(0, pixels)).numpy()
@@ -40,12 +40,12 @@ def test_a_smooth_kernel_is_nearly_gaussian() -> None:
     built = Lattice(torch.stack([x.flatten(), y.flatten()]))
     impulse = torch.zeros(side * side, 1)
     impulse[side // 2 * side + side // 2] = 1
-    found = Readout([built], [1.0])(built.filter(impulse), slice(0, side * side)).view(side, side)
+    actual = Readout([built], [1.0])(built.filter(impulse), slice(0, side * side)).view(side, side)
     distance = (x - x[side // 2, side // 2]) ** 2 + (y - y[side // 2, side // 2]) ** 2
-    assert torch.allclose(found / found.max(), torch.exp(-distance / 2), atol=0.12)  # linear interpolation twice
+    assert torch.allclose(actual / actual.max(), torch.exp(-distance / 2), atol=0.12)  # linear interpolation twice
 
 
-def test_six_sigmas_apart_is_apart() -> None:
+def test_points_six_sigmas_apart_do_not_interact() -> None:
     rng = torch.Generator().manual_seed(1)
     for dims in (2, 5):
         directions = torch.nn.functional.normalize(torch.randn(150, dims, generator=rng), dim=1)
@@ -53,15 +53,15 @@ def test_six_sigmas_apart_is_apart() -> None:
             assert dense(torch.stack([start, start + 6 * direction], 1))[0, 1] == 0
 
 
-def test_the_size_of_chunks_does_not_matter(monkeypatch) -> None:
+def test_the_chunk_size_does_not_matter(monkeypatch) -> None:
     features = features_of(2, 5, 1000, 2)
     whole = dense(features)
     monkeypatch.setattr(lattice, "_CHUNK", 64)
     np.testing.assert_allclose(dense(features), whole, atol=1e-6)
 
 
-def test_long_keys_are_numbered_and_longer_ones_refused() -> None:
-    # Two clusters so far apart that keys need more bits than a pixel's number leaves free.
+def test_long_keys_are_replaced_by_ranks_and_longer_ones_rejected() -> None:
+    # Two clusters so far apart that key and pixel index together need more than 63 bits.
     near = features_of(3, 5, 50, 1)
     far = torch.cat([near, near + 1000], 1)
     assert lattice._KeyLayout(far).bits + int(math.log2(lattice._CHUNK)) > 63

@@ -1,4 +1,4 @@
-"""The dense CRF against pydensecrf2, against loops over all pairs of pixels, and at its limits."""
+"""The dense CRF against pydensecrf2, against loops over all pairs of pixels, and in limiting cases."""
 
 import subprocess
 import sys
@@ -49,12 +49,12 @@ def pydensecrf(probabilities, image, settings, compatibility=None) -> np.ndarray
     return np.array(model.inference(settings.iterations)).reshape(probabilities.shape)
 
 
-def assert_same(found, expected) -> None:
-    assert (found.argmax(0) == expected.argmax(0)).mean() >= 0.999
-    assert np.abs(found - expected).max() <= 1e-3
+def assert_same(actual, expected) -> None:
+    assert (actual.argmax(0) == expected.argmax(0)).mean() >= 0.999
+    assert np.abs(actual - expected).max() <= 1e-3
 
 
-# ---- the same answer
+# ---- agreement with references
 
 
 @pytest.mark.parametrize("labels", [2, 4, 21])
@@ -77,9 +77,9 @@ def test_sample_photographs_equal_pydensecrf(height, width, labels) -> None:
 def test_a_compatibility_matrix_equals_pydensecrf() -> None:
     image, probabilities = sample_photo(120, 160), softmax_maps(4, 120, 160)
     penalty = np.array([[0, 1, 2, 0.5], [1, 0, 0.2, 1], [2, 0.2, 0.1, 1.5], [0.5, 1, 1.5, 0]], dtype=np.float32)
-    found = dense_crf(probabilities, image, compatibility=penalty)
-    assert_same(found, pydensecrf(probabilities, image, CRFSettings(), penalty))
-    assert np.abs(found - dense_crf(probabilities, image)).max() > 0.1
+    actual = dense_crf(probabilities, image, compatibility=penalty)
+    assert_same(actual, pydensecrf(probabilities, image, CRFSettings(), penalty))
+    assert np.abs(actual - dense_crf(probabilities, image)).max() > 0.1
 
 
 def mean_field(probabilities, kernels, settings, penalty) -> np.ndarray:
@@ -114,7 +114,7 @@ def gaussian_kernel(points: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("settings", [*PRESETS.values(), MILD])
 def test_all_pairs_of_pixels_on_the_slow_lattice(settings) -> None:
-    # 24 x 24: the whole photograph made small, so that it has as much structure as a large one
+    # 24 x 24: the whole photograph reduced, so that it has as much structure as a large one
     image = np.array(Image.fromarray(load_sample_images().images[1]).resize((24, 24)))
     probabilities = softmax_maps(3, 24, 24)
     expected = mean_field(probabilities, [kernel(f) for f in features(image, settings)], settings, 1 - np.eye(3))
@@ -122,55 +122,55 @@ def test_all_pairs_of_pixels_on_the_slow_lattice(settings) -> None:
 
 
 def test_all_pairs_of_pixels_with_gaussian_kernels() -> None:
-    # The lattice approximates a Gaussian: it is wider at its foot, and not quite round. With kernels that see many
-    # pixels and do not outweigh the probabilities it stays close; with the presets on 576 pixels single marginals may
-    # differ by up to 1 (pydensecrf2's, by the same amount), although nine labels of ten agree.
+    # The lattice approximates a Gaussian: its tails are wider, and it is not exactly isotropic. With kernels that cover
+    # many pixels and do not dominate the probabilities the results are close. With the presets on 576 pixels single
+    # marginals may differ by up to 1 (those of pydensecrf2 as well), although nine labels of ten agree.
     for which in (0, 1):
         image = np.array(Image.fromarray(load_sample_images().images[which]).resize((24, 24)))
         probabilities = softmax_maps(4, 24, 24, seed=which)
         for settings, mean, agreement in ((MILD, 0.01, 0.97), (CRFSettings(), 0.08, 0.85)):
             kernels = [gaussian_kernel(f) for f in features(image, settings)]
             expected = mean_field(probabilities, kernels, settings, 1 - np.eye(4))
-            found = dense_crf(probabilities, image, settings)
-            assert np.abs(found - expected).mean() < mean
-            assert (found.argmax(0) == expected.argmax(0)).mean() > agreement
+            actual = dense_crf(probabilities, image, settings)
+            assert np.abs(actual - expected).mean() < mean
+            assert (actual.argmax(0) == expected.argmax(0)).mean() > agreement
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("labels", [2, 5])
-def test_a_gpu_gives_the_same(labels) -> None:
+def test_a_gpu_gives_the_same_marginals(labels) -> None:
     image, probabilities = sample_photo(97, 131), torch.from_numpy(softmax_maps(labels, 97, 131))
-    found = dense_crf(probabilities.cuda(), torch.from_numpy(image).cuda())
-    assert found.is_cuda
-    assert_same(found.cpu().numpy(), dense_crf(probabilities, image).numpy())
+    actual = dense_crf(probabilities.cuda(), torch.from_numpy(image).cuda())
+    assert actual.is_cuda
+    assert_same(actual.cpu().numpy(), dense_crf(probabilities, image).numpy())
 
 
-# ---- what does not change it
+# ---- invariances
 
 
 def test_a_batch_equals_its_images() -> None:
     images = np.stack([sample_photo(40, 50, which) for which in (0, 1)])
     probabilities = np.stack([softmax_maps(3, 40, 50, seed) for seed in (0, 1)])
     probabilities[1, 2] = 0  # present in one image only
-    found = dense_crf(probabilities, images)
-    assert found.shape == probabilities.shape
-    for one, image, expected in zip(probabilities, images, found, strict=True):
+    actual = dense_crf(probabilities, images)
+    assert actual.shape == probabilities.shape
+    for one, image, expected in zip(probabilities, images, actual, strict=True):
         np.testing.assert_array_equal(dense_crf(one, image), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_type_and_dtype_are_kept(dtype) -> None:
     image, probabilities = sample_photo(30, 40), torch.from_numpy(softmax_maps(3, 30, 40)).to(dtype)
-    found = dense_crf(probabilities, torch.from_numpy(image), MILD)
-    assert isinstance(found, torch.Tensor)
-    assert found.dtype == dtype
+    actual = dense_crf(probabilities, torch.from_numpy(image), MILD)
+    assert isinstance(actual, torch.Tensor)
+    assert actual.dtype == dtype
     expected = dense_crf(probabilities.double().numpy(), image, MILD)
     assert isinstance(expected, np.ndarray)
     assert expected.dtype == np.float64
-    assert torch.allclose(found.double(), torch.from_numpy(expected), atol=1e-2 if dtype.itemsize == 2 else 1e-6)
+    assert torch.allclose(actual.double(), torch.from_numpy(expected), atol=1e-2 if dtype.itemsize == 2 else 1e-6)
 
 
-def test_layout_and_gradients_of_the_input_do_not_matter_and_it_is_not_touched() -> None:
+def test_inputs_of_any_layout_are_accepted_and_not_modified() -> None:
     image, probabilities = sample_photo(30, 41), softmax_maps(3, 30, 41)
     expected = dense_crf(probabilities, image)
     strided = np.ascontiguousarray(probabilities.transpose(1, 2, 0)).transpose(2, 0, 1)
@@ -184,7 +184,7 @@ def test_layout_and_gradients_of_the_input_do_not_matter_and_it_is_not_touched()
         np.testing.assert_array_equal(one, before)
     leaf = torch.from_numpy(probabilities).requires_grad_()
     assert torch.equal(dense_crf(leaf, image), torch.from_numpy(expected))
-    with torch.inference_mode():  # a cached lattice made here serves other modes
+    with torch.inference_mode():  # a lattice cached here can be used in other modes
         first = dense_crf(torch.from_numpy(softmax_maps(2, 31, 17)), random_image(31, 17))
     assert torch.equal(dense_crf(torch.from_numpy(softmax_maps(2, 31, 17)), random_image(31, 17)), first)
 
@@ -198,7 +198,7 @@ def test_chunks_do_not_matter(monkeypatch) -> None:
 
 
 def test_the_order_of_labels_does_not_matter() -> None:
-    # The last label is the one that is not computed.
+    # The last label is not filtered.
     image, probabilities = sample_photo(60, 80), softmax_maps(5, 60, 80)
     order = [3, 4, 0, 2, 1]
     np.testing.assert_allclose(
@@ -222,13 +222,13 @@ def test_potts_is_one_minus_identity() -> None:
 # ---- limits
 
 
-def test_absent_labels_take_no_part() -> None:
+def test_absent_labels_are_ignored() -> None:
     image, probabilities = sample_photo(40, 60), softmax_maps(3, 40, 60)
     wide = np.zeros((7, 40, 60), dtype=np.float32)
     wide[[1, 4, 6]] = probabilities
-    found = dense_crf(wide, image)
-    np.testing.assert_array_equal(found[[1, 4, 6]], dense_crf(probabilities, image))
-    assert not found[[0, 2, 3, 5]].any()
+    actual = dense_crf(wide, image)
+    np.testing.assert_array_equal(actual[[1, 4, 6]], dense_crf(probabilities, image))
+    assert not actual[[0, 2, 3, 5]].any()
     penalty = np.add.outer(np.arange(7.0), np.arange(7.0))
     np.testing.assert_array_equal(
         dense_crf(wide, image, compatibility=penalty)[[1, 4, 6]],
@@ -237,12 +237,12 @@ def test_absent_labels_take_no_part() -> None:
 
 
 def test_one_label_is_certain() -> None:
-    found = dense_crf(np.stack([np.full((5, 6), 0.1), np.zeros((5, 6))]), random_image(5, 6))
-    assert (found[0] == 1).all() and (found[1] == 0).all()
+    actual = dense_crf(np.stack([np.full((5, 6), 0.1), np.zeros((5, 6))]), random_image(5, 6))
+    assert (actual[0] == 1).all() and (actual[1] == 0).all()
     assert dense_crf(np.full((1, 1, 1), 0.5), random_image(1, 1)).item() == 1
 
 
-def test_no_iterations_are_the_given_probabilities() -> None:
+def test_zero_iterations_return_the_given_probabilities() -> None:
     probabilities = softmax_maps(3, 8, 9)
     np.testing.assert_allclose(
         dense_crf(probabilities, random_image(8, 9), CRFSettings(iterations=0)), probabilities, atol=1e-6
@@ -251,17 +251,17 @@ def test_no_iterations_are_the_given_probabilities() -> None:
 
 def test_kernels_without_weight_are_the_given_probabilities() -> None:
     probabilities = softmax_maps(3, 8, 9)
-    found = dense_crf(probabilities, random_image(8, 9), CRFSettings(gaussian_compat=0, bilateral_compat=0))
-    np.testing.assert_allclose(found, probabilities, atol=1e-6)
+    actual = dense_crf(probabilities, random_image(8, 9), CRFSettings(gaussian_compat=0, bilateral_compat=0))
+    np.testing.assert_allclose(actual, probabilities, atol=1e-6)
 
 
 def test_certain_probabilities_stay_finite_and_are_followed() -> None:
     truth = np.zeros((2, 40, 40), dtype=np.float32)
     truth[0, :, :20] = truth[1, :, 20:] = 1
     image = np.where(truth[0, :, :, None] > 0, 250, 5).astype(np.uint8).repeat(3, axis=2)
-    found = dense_crf(truth, image)
-    assert np.isfinite(found).all()
-    np.testing.assert_array_equal(found.argmax(0), truth.argmax(0))
+    actual = dense_crf(truth, image)
+    assert np.isfinite(actual).all()
+    np.testing.assert_array_equal(actual.argmax(0), truth.argmax(0))
     # a certain but wrong pixel in a uniform region is outvoted: 11.5 nats against compatibilities of 13
     truth[:, 20, 5] = (0, 1)
     assert dense_crf(truth, image, replace(CRFSettings(), gaussian_compat=10))[0, 20, 5] > 0.5
@@ -271,30 +271,30 @@ def test_certain_probabilities_stay_finite_and_are_followed() -> None:
 @pytest.mark.parametrize("compat", [1e3, 1e6, 1e20])
 def test_huge_compatibilities_stay_finite(labels, compat) -> None:
     settings = CRFSettings(gaussian_compat=compat, bilateral_compat=compat)
-    found = dense_crf(softmax_maps(labels, 40, 50), sample_photo(40, 50), settings)
-    assert np.isfinite(found).all() and found.min() >= 0
-    np.testing.assert_allclose(found.sum(0), 1, atol=1e-5)
+    actual = dense_crf(softmax_maps(labels, 40, 50), sample_photo(40, 50), settings)
+    assert np.isfinite(actual).all() and actual.min() >= 0
+    np.testing.assert_allclose(actual.sum(0), 1, atol=1e-5)
 
 
 def test_a_huge_compatibility_makes_a_uniform_image_one_label() -> None:
     probabilities = softmax_maps(3, 40, 40)
     probabilities[1] += 0.5
     probabilities /= probabilities.sum(0)
-    found = dense_crf(probabilities, np.full((40, 40, 3), 90, np.uint8), CRFSettings(bilateral_compat=1e4))
-    assert (found[1] > 0.999).all()
+    actual = dense_crf(probabilities, np.full((40, 40, 3), 90, np.uint8), CRFSettings(bilateral_compat=1e4))
+    assert (actual[1] > 0.999).all()
 
 
 @pytest.mark.parametrize("sigma", [0.15, 0.1, 1e-3, 1e-30])
 def test_tiny_sigmas_leave_pixels_alone(sigma) -> None:
     # Every pixel then hears itself alone, with weight 1: the fixed point iteration of a single variable.
     probabilities = softmax_maps(3, 20, 30)
-    found = dense_crf(probabilities, random_image(20, 30), CRFSettings(sigma, 3, sigma, sigma, 10))
+    actual = dense_crf(probabilities, random_image(20, 30), CRFSettings(sigma, 3, sigma, sigma, 10))
     logits = np.log(probabilities.astype(np.float64))
     expected = probabilities.astype(np.float64)
     for _ in range(10):
         expected = np.exp(logits + 13 * expected)
         expected /= expected.sum(0)
-    np.testing.assert_allclose(found, expected, atol=1e-3)
+    np.testing.assert_allclose(actual, expected, atol=1e-3)
 
 
 def test_tiny_colour_sigmas_join_equal_colours_only() -> None:
@@ -312,11 +312,11 @@ def test_tiny_colour_sigmas_join_equal_colours_only() -> None:
 
 def test_a_large_image_with_tiny_sigmas_is_finite() -> None:
     image, probabilities = random_image(200, 300), softmax_maps(2, 200, 300)
-    found = dense_crf(probabilities, image, CRFSettings(0.5, 3, 0.3, 0.1, 10, iterations=2))
-    assert np.isfinite(found).all()
+    actual = dense_crf(probabilities, image, CRFSettings(0.5, 3, 0.3, 0.1, 10, iterations=2))
+    assert np.isfinite(actual).all()
 
 
-def test_large_images_do_not_keep_their_lattice(monkeypatch) -> None:
+def test_lattices_of_large_images_are_not_cached(monkeypatch) -> None:
     crf._cached_lattice.cache_clear()
     monkeypatch.setattr(crf, "_CACHED_PIXELS", 100)
     for height in (10, 11):
@@ -344,7 +344,7 @@ def test_large_images_do_not_keep_their_lattice(monkeypatch) -> None:
         (np.ones((0, 4, 5)), random_image(4, 5), "are empty"),
     ],
 )
-def test_wrong_input_is_refused(probabilities, image, message) -> None:
+def test_wrong_input_is_rejected(probabilities, image, message) -> None:
     with pytest.raises(ValueError, match=message):
         dense_crf(probabilities, image)
 
@@ -352,14 +352,14 @@ def test_wrong_input_is_refused(probabilities, image, message) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"settings": "none"}, "unknown CRF preset 'none'; there are krahenbuhl, irn, mctformer, deeplab"),
+        ({"settings": "none"}, "unknown CRF preset 'none'; known: krahenbuhl, irn, mctformer, deeplab"),
         ({"clip": 0.0}, "clip must lie between 0 and 1"),
         ({"compatibility": np.eye(3)}, r"must be \(2, 2\).*not \(3, 3\)"),
         ({"compatibility": np.array([[0, 1], [2, 0.0]])}, "finite and symmetric"),
         ({"compatibility": np.array([[0, np.nan], [np.nan, 0]])}, "finite and symmetric"),
     ],
 )
-def test_wrong_options_are_refused(arguments, message) -> None:
+def test_wrong_options_are_rejected(arguments, message) -> None:
     with pytest.raises(ValueError, match=message):
         dense_crf(np.ones((2, 4, 5)), random_image(4, 5), **arguments)
 
@@ -377,7 +377,7 @@ def test_wrong_options_are_refused(arguments, message) -> None:
         ("iterations", 2.5),
     ],
 )
-def test_wrong_settings_are_refused(name, value) -> None:
+def test_wrong_settings_are_rejected(name, value) -> None:
     with pytest.raises(ValueError, match=f"{name} must be .*{value}"):
         CRFSettings(**{name: value})
 
@@ -400,7 +400,7 @@ def test_the_presets_are_the_published_settings() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads a process's peak memory from /proc")
-def test_memory_of_a_image_with_all_classes_of_voc() -> None:
+def test_memory_of_an_image_with_all_classes_of_voc() -> None:
     """At 500 x 375 with 21 labels the peak of a fresh process rises by less than 300 MB."""
     pytest.importorskip("pydensecrf.densecrf")
     image = load_sample_images().images[1][:375, :500].copy()

@@ -1,4 +1,7 @@
-"""Fully connected CRF (Section 4.3): mean-field inference with filtering on the permutohedral lattice."""
+"""Fully connected CRF (Section 4.3 of the paper): refines the borders of masks.
+
+:func:`dense_crf` runs mean-field inference with Gaussian filters on the permutohedral lattice.
+"""
 
 from wildcat.crf.mean_field import PRESETS, CRFSettings, dense_crf
 

@@ -1,16 +1,16 @@
-"""The permutohedral lattice: Gaussian filters over the pixels of an image in 2 to 5 dimensions, in PyTorch alone.
+"""The permutohedral lattice: Gaussian filters over the pixels of an image in 2 to 5 dimensions, in PyTorch only.
 
 Source: Adams, Baek and Davis, *Fast High-Dimensional Filtering Using the Permutohedral Lattice*, Eurographics 2010;
 scaling, order of the axes and normalisation as in the code of Krähenbühl and Koltun (2011).
 
-What makes it fast without a compiler:
+It is fast without compiled code of its own because:
 
-* Splat, blur and slice are products of a sparse matrix and a dense (points, labels) table, which is what
-  `torch.nn.functional.embedding_bag` computes, with 32-bit indices, on CPU and CUDA. The normalisation sits in its
-  weights, and several lattices are read back by one call.
-* Lattice points have exact integer keys. A keys-only sort of (key, pixel) pairs, packed into 64 bits, gives both the
-  points and the rows of the splat.
-* Everything is done by chunks of pixels that stay in a core's cache.
+* Splat, blur and slice are products of a sparse matrix and a dense table (points, labels). This is what
+  `torch.nn.functional.embedding_bag` computes, with 32-bit indices, on CPU and CUDA. The normalisation is part of the
+  matrix's weights, and one call slices several lattices.
+* Lattice points have exact integer keys. Sorting the pairs (key, pixel), packed into 64 bits, gives both the points and
+  the rows of the splat.
+* All steps run on chunks of pixels that fit into a core's cache.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_CHUNK = 2**15  # pixels: less than 1 MB of float32 in each of the tables that a step works on
+_CHUNK = 2**15  # pixels: less than 1 MB of float32 in each table of a step
 
 
 class Lattice:
-    """One normalised kernel: K' = n K n with n = (K 1)^-1/2 and K = slice . blur . splat over given features.
+    """A normalised kernel K' = n K n over given features, with n = (K 1)^-1/2 and K = slice . blur . splat.
 
     Every pixel lies in a simplex of d + 1 lattice points, one of each remainder class 0...d, and has a barycentric
-    weight for each: `index` and `weight`, (d + 1, pixels), are the slice.
+    weight for each. The matrix of the slice is `index` and `weight`, both (d + 1, pixels).
 
-    The splat has two stages, so that it reads its pixels from cache: every chunk of pixels is summed into its own
-    copies of the points it touches ("partial" points), which are then joined.
+    The splat has two stages, so that its reads stay in cache: each chunk of pixels is summed into its own copies of
+    lattice points ("partial" points), and then the copies of each point are summed.
     """
 
     def __init__(self, features: Tensor) -> None:
@@ -46,7 +46,8 @@ class Lattice:
         splat = _partial_splat(features, layout)
         corners, device = len(features) + 1, features.device
 
-        classes, counts, point_of = [], [0], []  # sorted keys of each class, points so far; of each partial point
+        # Of each remainder class: its sorted keys; the number of points up to it; the point of each partial point.
+        classes, counts, point_of = [], [0], []
         for parts in splat.keys:
             points, inverse = torch.unique(torch.cat(parts), return_inverse=True)
             point_of.append(inverse.add_(counts[-1]).int().split([len(part) for part in parts]))
@@ -57,7 +58,7 @@ class Lattice:
         order = torch.sort(joined, stable=True)
         self._join_index = order.indices.int()
         self._join_offsets = torch.searchsorted(order.values, torch.arange(self.points + 2, device=device).int()).int()
-        # The last row of each table is zero: an empty bag, read where a neighbour is missing.
+        # The last row of each table is an empty bag, which sums to zero. It stands for missing neighbours.
         self._blur_indices = _neighbours(classes, counts, layout).view(corners, -1)
         self._blur_weight = torch.tensor([1.0, 0.5, 0.5], device=device).repeat(self.points)
         self._blur_offsets = torch.arange(0, 3 * self.points + 4, 3, device=device).clamp_(max=3 * self.points).int()
@@ -75,7 +76,7 @@ class Lattice:
         self.weight *= norm
 
     def filter(self, values: Tensor) -> Tensor:
-        """Splat (pixels, k), then blur along the d + 1 axes in order: (points + 1, k), the last row 0."""
+        """Splat values (pixels, k), then blur them along the d + 1 axes in order: (points + 1, k), the last row 0."""
         values = _bags(self._splat_index, self._splat_weight, self._splat_offsets, values)
         values = _bags(self._join_index, None, self._join_offsets, values)
         for index in self._blur_indices:
@@ -84,7 +85,7 @@ class Lattice:
 
 
 class Readout:
-    """Slices several lattices at once: lattice i has the rows `parts[i]` of one table of `points` rows."""
+    """Slices several lattices at once. Lattice i has the rows `parts[i]` of one table of `points` rows."""
 
     def __init__(self, lattices: list[Lattice], scales: list[float]) -> None:
         first = lattices[0].index
@@ -102,18 +103,18 @@ class Readout:
             self.points, column = self.parts[-1].stop, columns.stop
 
     def __call__(self, values: Tensor, rows: slice) -> Tensor:
-        """Values (points, k) at the given pixels: (rows, k)."""
+        """Slice the values (points, k) at the pixels `rows`: (rows, k)."""
         index, weight = self._index[rows], self._weight[rows]
         return _bags(index.view(-1), weight.view(-1), self._offsets[: len(index) + 1], values)
 
 
 def _bags(index: Tensor, weight: Tensor | None, offsets: Tensor, values: Tensor) -> Tensor:
-    """Sparse (CSR) times dense."""
+    """The product of a sparse matrix (CSR) and a dense one."""
     return F.embedding_bag(index, values, offsets, mode="sum", per_sample_weights=weight, include_last_offset=True)
 
 
 def _sorted(keys: Tensor) -> Tensor:
-    """Ascending; on CPU by NumPy, whose keys-only sort is vectorised and 6 times as fast as PyTorch's with indices."""
+    """Sort in ascending order; on a CPU with NumPy, which is 6 times as fast as PyTorch's sort with indices."""
     if keys.device.type == "cpu":
         keys.numpy().sort()
         return keys
@@ -121,9 +122,9 @@ def _sorted(keys: Tensor) -> Tensor:
 
 
 def _elevation(dims: int) -> list[float]:
-    """Scale of each feature on its way into the lattice's hyperplane, rounded to float32 (Adams et al., p. 5).
+    """Scale of each feature when it is mapped into the lattice's hyperplane, rounded to float32 (Adams et al., p. 5).
 
-    With it one blur of weights 1/4, 1/2, 1/4 along each axis has a standard deviation of one sigma.
+    With these scales, one blur with weights 1/4, 1/2, 1/4 along each axis has a standard deviation of one sigma.
     """
     spread = np.float32(math.sqrt(2 / 3) * (dims + 1))
     return [float(np.float32(float(spread) / math.sqrt((i + 1) * (i + 2)))) for i in range(dims)]
@@ -131,7 +132,7 @@ def _elevation(dims: int) -> list[float]:
 
 @dataclass(frozen=True)
 class _PartialSplat:
-    """The splat onto partial points, in rows (index, weight, offsets), and what it was made from."""
+    """The splat onto partial points as a sparse matrix (index, weight, offsets), and its parts."""
 
     index: Tensor  # ((d + 1) pixels,) int32: pixels
     weight: Tensor  # the same shape
@@ -142,7 +143,7 @@ class _PartialSplat:
 
 
 def _partial_splat(features: Tensor, layout: _KeyLayout) -> _PartialSplat:
-    """Rows go by chunk of pixels, class, key and pixel."""
+    """Build the splat onto partial points. Its rows are ordered by chunk of pixels, class, key and pixel."""
     corners, pixels, device = len(features) + 1, features.shape[1], features.device
     step = _CHUNK if device.type == "cpu" else 2**20
     bits = step.bit_length() - 1
@@ -163,9 +164,9 @@ def _partial_splat(features: Tensor, layout: _KeyLayout) -> _PartialSplat:
             if r:
                 key -= steps[r - 1]
             if layout.bits + bits <= 63:
-                found, digits = None, key
-            else:  # number the keys of this chunk instead
-                found, digits = torch.unique(key, return_inverse=True)
+                unique_keys, digits = None, key
+            else:  # key and pixel do not fit into 63 bits: replace the keys by their ranks in this chunk
+                unique_keys, digits = torch.unique(key, return_inverse=True)
             packed = _sorted(torch.add(local, digits, alpha=1 << bits))
             cell, pixel = packed >> bits, packed & ((1 << bits) - 1)
             torch.ne(cell[1:], cell[:-1], out=new[1:])
@@ -173,7 +174,7 @@ def _partial_splat(features: Tensor, layout: _KeyLayout) -> _PartialSplat:
             partial[r, chunk].scatter_(0, pixel, new.cumsum(0, dtype=torch.int32).add_(partials - 1))
             torch.add(pixel, begin, out=index[done : done + size])
             torch.index_select(corner_weight[r], 0, pixel, out=weight[done : done + size])
-            keys[r].append(cell[start] if found is None else found)
+            keys[r].append(cell[start] if unique_keys is None else unique_keys)
             starts.append(start + done)
             partials, done = partials + len(start), done + size
     offsets = torch.cat([*starts, torch.tensor([done], device=device)]).int()
@@ -181,9 +182,10 @@ def _partial_splat(features: Tensor, layout: _KeyLayout) -> _PartialSplat:
 
 
 class _KeyLayout:
-    """Mixed-radix keys of lattice points: coordinate 0...d-1 divided by d + 1, rounded down, as digits.
+    """Mixed-radix integer keys of lattice points, whose digits are floor(coordinate / (d + 1)) of coordinates 0...d-1.
 
-    The last coordinate follows from the others. Bounds come from the features' ranges, with room for neighbours.
+    The last coordinate follows from the others. The ranges of the digits are those of the features, with a margin for
+    neighbours.
     """
 
     def __init__(self, features: Tensor) -> None:
@@ -201,7 +203,7 @@ class _KeyLayout:
         if self.bits > 63:
             raise ValueError(
                 "the sigmas are too small for an image of this size: keys of the permutohedral lattice would need "
-                f"{self.bits} bits, and 63 is the most; use larger sigmas or a smaller image"
+                f"{self.bits} bits, and at most 63 are possible; use larger sigmas or a smaller image"
             )
         self.strides = [math.prod(spans[i + 1 :]) for i in range(dims)]
         self.origin = -sum(low * stride for low, stride in zip(lows, self.strides, strict=True))
@@ -209,11 +211,12 @@ class _KeyLayout:
 
 
 def _simplices(features: Tensor, layout: _KeyLayout) -> tuple[Tensor, Tensor, Tensor]:
-    """The simplex around every pixel (Adams et al., section 3.1), float32 and in the order of the reference code.
+    """The simplex around every pixel (Adams et al., Section 3.1), in float32 and in the order of the reference code.
 
     Returns:
-        key (pixels,) int64 of the corner of remainder 0; steps (d + 1, pixels) int64, by how much the key falls from
-        the corner of each remainder to that of the next; weight (d + 1, pixels), barycentric, of each corner.
+        key: (pixels,) int64, of the corner of remainder 0.
+        steps: (d + 1, pixels) int64, decrease of the key from the corner of each remainder to that of the next.
+        weight: (d + 1, pixels), barycentric weight of each corner.
     """
     dims, pixels = features.shape
     corners = dims + 1
@@ -225,8 +228,8 @@ def _simplices(features: Tensor, layout: _KeyLayout) -> tuple[Tensor, Tensor, Te
         later += scaled
     point[0] = later
 
-    # The nearest point of remainder 0 in each coordinate, and the coordinates' ranks by what is left, the smallest
-    # first. If that point is off the hyperplane, the coordinates that were rounded worst move by one.
+    # Round each coordinate to the nearest multiple of d + 1, and rank the coordinates by the residual, the smallest
+    # first. If the rounded point is not on the hyperplane, the coordinates with the largest residuals move by one.
     corner = (point * float(np.float32(1 / corners))).round_()
     point -= corner * corners
     rank = torch.arange(dims, -1, -1, dtype=torch.int8, device=features.device)[:, None].repeat(1, pixels)
@@ -255,10 +258,11 @@ def _simplices(features: Tensor, layout: _KeyLayout) -> tuple[Tensor, Tensor, Te
 
 
 def _neighbours(classes: list[Tensor], counts: list[int], layout: _KeyLayout) -> Tensor:
-    """For each axis and point, (d + 1, points, 3) int32: the point itself, the next and the previous one.
+    """Indices of each point and of its two neighbours along each axis: (d + 1, points, 3) int32.
 
-    Along axis j the next point has d more in coordinate j and one less in the others: it is of the class below, at
-    a constant distance between keys. A missing one is `points`, the number of a row of zeros.
+    The order is the point itself, the next one, the previous one. The next point along axis j has d more in coordinate
+    j and one less in the others; so it is in the remainder class below, and its key differs by a constant. A missing
+    neighbour has the index `points`, the row of zeros.
     """
     corners, points = len(classes), counts[-1]
     device = classes[0].device
@@ -266,9 +270,9 @@ def _neighbours(classes: list[Tensor], counts: list[int], layout: _KeyLayout) ->
     for r, keys in enumerate(classes):
         wanted = keys + (layout.steps if r else layout.steps - sum(layout.strides))  # (d + 1, points of class r)
         below = classes[r - 1]
-        found = torch.searchsorted(below, wanted).clamp_(max=len(below) - 1)
+        position = torch.searchsorted(below, wanted).clamp_(max=len(below) - 1)
         offset = counts[r - 1 if r else corners - 1]
-        upward[:, counts[r] : counts[r + 1]] = torch.where(below.take(found) == wanted, found + offset, points)
+        upward[:, counts[r] : counts[r + 1]] = torch.where(below.take(position) == wanted, position + offset, points)
     own = torch.arange(points, device=device).expand(corners, -1)
     downward = torch.full((corners, points + 1), points, device=device).scatter_(1, upward, own)
     reach = torch.empty(corners, points, 3, dtype=torch.int32, device=device)

@@ -1,10 +1,10 @@
-"""Fully connected CRF: mean field on the permutohedral lattice, in PyTorch alone.
+"""Mean-field inference for a fully connected CRF, in PyTorch only.
 
 Source: Krähenbühl and Koltun, *Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials*, NIPS 2011.
 
-Speed comes from :mod:`wildcat.crf.lattice`, and from three savings here: probabilities sum to one, so the last label is
-never filtered (two labels are one number per pixel); what is point-wise goes by chunks of pixels that stay in a core's
-cache; the Gaussian kernel's lattice depends on the size of the image alone, and is kept for the next image.
+The filters are those of :mod:`wildcat.crf.lattice`. Three properties reduce the work further: probabilities sum to one,
+so the last label is not filtered (two labels need one number per pixel); point-wise operations run on chunks of pixels
+that fit into a core's cache; the lattice of the Gaussian kernel depends only on the size of the image and is cached.
 """
 
 from __future__ import annotations
@@ -23,19 +23,34 @@ from wildcat.crf.lattice import Lattice, Readout
 
 ArrayT = TypeVar("ArrayT", Tensor, npt.NDArray[np.floating])
 
-# The lattice's kernel is exactly zero beyond 6 sigmas (3 for the blur, 1.5 for each of the two simplices). So below 1/6
-# neighbouring pixels and grey levels are apart already: a smaller sigma would change nothing but the length of keys.
+# The lattice's kernel is exactly zero beyond 6 sigmas (3 from the blur, 1.5 from each of the two simplices). With a
+# sigma below 1/6, neighbouring pixels and grey levels do not interact, and a smaller one would only lengthen the keys.
 _SMALLEST_SIGMA = 1 / 8
-_CACHED_PIXELS = 2**20  # a Gaussian lattice takes about 60 bytes a pixel; those of larger images are not kept
-_CHUNK = 2**17  # numbers per thread: 0.5 MB in each of the tables that a step works on
-_LARGEST_EXPONENT = 80.0  # exp(80) times 256 labels is still finite in float32
+_CACHED_PIXELS = 2**20  # a Gaussian lattice takes about 60 bytes per pixel; those of larger images are not cached
+_CHUNK = 2**17  # numbers per thread: 0.5 MB in each table of a step
+_LARGEST_EXPONENT = 80.0  # exp(80) times 256 labels is finite in float32
 
 
 @dataclass(frozen=True)
 class CRFSettings:
-    """The two kernels: position alone (smoothness), and position with colour (appearance).
+    """Parameters of the two kernels and of the inference.
 
-    Sigmas are in pixels (`..._sxy`) and in grey levels of 0...255 (`..._srgb`); a compatibility is a kernel's weight.
+    The Gaussian kernel depends on positions (smoothness), the bilateral one on positions and colours (appearance):
+    Equation 3 of Krähenbühl and Koltun.
+
+    Attributes:
+        gaussian_sxy: standard deviation of the Gaussian kernel in pixels, above 0.
+        gaussian_compat: weight of the Gaussian kernel, 0 or more.
+        bilateral_sxy: standard deviation of the bilateral kernel's positions in pixels, above 0.
+        bilateral_srgb: standard deviation of its colours in grey levels of 0 to 255, above 0.
+        bilateral_compat: weight of the bilateral kernel, 0 or more.
+        iterations: mean-field updates, 0 or more.
+
+    Raises:
+        ValueError: a value outside its range.
+
+    >>> CRFSettings(bilateral_srgb=5, iterations=5).bilateral_sxy
+    80.0
     """
 
     gaussian_sxy: float = 3.0
@@ -46,7 +61,7 @@ class CRFSettings:
     iterations: int = 10
 
     def __post_init__(self) -> None:
-        """Reject values without a meaning."""
+        """Check the ranges."""
         for name in ("gaussian_sxy", "bilateral_sxy", "bilateral_srgb"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be a positive number, not {getattr(self, name)}")
@@ -58,11 +73,14 @@ class CRFSettings:
 
 
 PRESETS = {
-    "krahenbuhl": CRFSettings(),  # the authors' code; the most used with maps from image labels
-    "irn": CRFSettings(bilateral_sxy=50, bilateral_srgb=5),  # Ahn et al., CVPR 2019: labels of inter-pixel relations
-    "mctformer": CRFSettings(gaussian_sxy=4, bilateral_sxy=83, bilateral_srgb=5, bilateral_compat=3),  # CVPR 2022
+    "krahenbuhl": CRFSettings(),  # the authors' code; the most common choice for maps learned from image labels
+    "irn": CRFSettings(bilateral_sxy=50, bilateral_srgb=5),  # Ahn et al., CVPR 2019 (inter-pixel relations)
+    "mctformer": CRFSettings(
+        gaussian_sxy=4, bilateral_sxy=83, bilateral_srgb=5, bilateral_compat=3
+    ),  # Xu et al., CVPR 2022
     "deeplab": CRFSettings(gaussian_sxy=1, bilateral_sxy=67, bilateral_srgb=3, bilateral_compat=4),  # v2, ResNet-101
 }
+"""Published settings by name."""
 
 
 def dense_crf(
@@ -73,48 +91,54 @@ def dense_crf(
     compatibility: Tensor | npt.NDArray[np.floating] | None = None,
     clip: float = 1e-5,
 ) -> ArrayT:
-    r"""Mean-field marginals of a fully connected CRF over the pixels of an image.
+    """Refine label probabilities by a fully connected CRF over the pixels of an image.
 
-    Energy: sum_i -log p_i(x_i) + sum_{i<j} mu(x_i, x_j) sum_m w_m k_m(f_i, f_j), kernels normalised symmetrically. All
-    pixels are updated at once, `settings.iterations` times, from the given probabilities (Algorithm 1 of the paper).
+    The energy is sum_i -log p_i(x_i) + sum_{i<j} mu(x_i, x_j) sum_m w_m k_m(f_i, f_j), with symmetrically normalised
+    kernels k_m. Mean-field inference starts from the given probabilities and updates all pixels at once,
+    ``settings.iterations`` times (Algorithm 1 of Krähenbühl and Koltun).
 
     Args:
-        probabilities: (C, H, W), or (N, C, H, W) for N images, in [0, 1]. A label that is 0 at every pixel is absent:
-            it takes no part and stays 0. Labels need not sum to 1 at a pixel; only their ratios matter.
+        probabilities: (C, H, W), or (N, C, H, W) for N images, floating point in [0, 1]. Only the ratios at a pixel
+            matter; they need not sum to 1. A label that is 0 at every pixel is absent: it is ignored and stays 0.
         image: (H, W, 3) or (N, H, W, 3), uint8.
-        settings: a name in `PRESETS`, or your own.
-        compatibility: symmetric (C, C) penalty mu for a pair of labels, scaled by each kernel's weight; None is Potts:
-            1 for two different labels, 0 for two equal ones.
-        clip: probabilities of present labels are raised to at least this before the logarithm.
+        settings: a name in :data:`PRESETS`, or :class:`CRFSettings`.
+        compatibility: symmetric (C, C) penalty mu for pairs of labels, multiplied by the weight of each kernel. None
+            is the Potts model: 1 for different labels, 0 for equal ones.
+        clip: lower bound of the probabilities of present labels before the logarithm, between 0 and 1.
 
     Returns:
-        Marginals of the same type, shape, dtype and device; at each pixel they are in [0, 1] and sum to 1.
+        The marginals, an array or tensor like ``probabilities`` (shape, dtype, device). They are in [0, 1] and sum to 1
+        at each pixel.
 
     Raises:
-        ValueError: NaN or values outside [0, 1], a pixel-size mismatch, a wrong dtype or rank, an unknown preset, an
-            asymmetric or wrongly sized compatibility, or sigmas too small for so large an image (64-bit keys).
+        ValueError: NaN or values outside [0, 1]; sizes that differ; another dtype or number of dimensions; no label
+            above 0; an unknown preset; an asymmetric compatibility or one of another size; or sigmas too small for the
+            size of the image (lattice keys of more than 63 bits).
 
-    Example:
-        >>> import torch
-        >>> image = torch.zeros(4, 6, 3, dtype=torch.uint8)
-        >>> dense_crf(torch.full((2, 4, 6), 0.5), image).shape
-        torch.Size([2, 4, 6])
+    One pixel of 24 has a weak label of its own, and takes that of its neighbours of the same colour:
+
+    >>> probabilities = np.full((2, 4, 6), 0.2)
+    >>> probabilities[0] = 0.8
+    >>> probabilities[:, 2, 3] = 0.4, 0.6
+    >>> marginals = dense_crf(probabilities, np.full((4, 6, 3), 128, np.uint8))
+    >>> marginals.shape, int(marginals.argmax(axis=0).max())
+    ((2, 4, 6), 0)
     """
     if isinstance(settings, str):
         if settings not in PRESETS:
-            raise ValueError(f"unknown CRF preset {settings!r}; there are {', '.join(PRESETS)}")
+            raise ValueError(f"unknown CRF preset {settings!r}; known: {', '.join(PRESETS)}")
         settings = PRESETS[settings]
     if not 0 < clip < 1:
         raise ValueError(f"clip must lie between 0 and 1, not {clip}")
-    given, photo = _tensor(probabilities), _tensor(image)
-    _check(given, photo)
+    given, pixels = _tensor(probabilities), _tensor(image)
+    _check(given, pixels)
     penalty = None if compatibility is None else _penalty(compatibility, given.shape[-3], given.device)
 
     batch = given[None] if given.ndim == 3 else given
-    photos = (photo[None] if photo.ndim == 3 else photo).to(given.device).contiguous()
+    images = (pixels[None] if pixels.ndim == 3 else pixels).to(given.device).contiguous()
     result = torch.zeros_like(batch, memory_format=torch.contiguous_format)
     with torch.no_grad():
-        for one, pixels, out in zip(batch, photos, result, strict=True):
+        for one, rgb, out in zip(batch, images, result, strict=True):
             present = one.flatten(1).amax(1).nonzero().squeeze(1)
             if len(present) == 0:
                 raise ValueError("no label has a probability above 0")
@@ -122,11 +146,11 @@ def dense_crf(
                 out[present] = 1.0
                 continue
             if len(present) == len(one):
-                _infer(one, pixels, settings, penalty, clip, out)
+                _infer(one, rgb, settings, penalty, clip, out)
             else:
                 part = one[present]
-                among = None if penalty is None else penalty[present][:, present]
-                _infer(part, pixels, settings, among, clip, part)
+                part_penalty = None if penalty is None else penalty[present][:, present]
+                _infer(part, rgb, settings, part_penalty, clip, part)
                 out[present] = part
     result = result.view(given.shape)
     return result.numpy() if isinstance(probabilities, np.ndarray) else result
@@ -169,18 +193,21 @@ def _penalty(compatibility: Tensor | npt.NDArray[np.floating], labels: int, devi
 def _infer(
     probabilities: Tensor, image: Tensor, settings: CRFSettings, penalty: Tensor | None, clip: float, out: Tensor
 ) -> None:
-    """Marginals of C >= 2 present labels, written to out (C, H, W), which may be `probabilities` itself.
+    """Compute the marginals of C >= 2 present labels into ``out`` (C, H, W), which may be ``probabilities`` itself.
 
-    Works on the log-odds o against the last label, (pixels, C - 1). An update adds the difference of two messages, and
-    filters are linear: o_c = log p_c / p_C + sum_m w_m K'_m e_c with e_c = sum_k [mu(C, k) - mu(c, k)] Q_k. So C - 1
-    numbers per pixel are filtered; with Potts, where mu is minus identity, they are simply Q_c - Q_C.
+    The state is o, the log-odds of each label against the last one, (pixels, C - 1). An update adds the difference of
+    two messages, and filters are linear: o_c = log p_c / p_C + sum_m w_m K'_m e_c with
+    e_c = sum_k [mu(C, k) - mu(c, k)] Q_k. So C - 1 numbers per pixel are filtered. For the Potts model, whose mu is
+    minus the identity up to a constant, they are Q_c - Q_C.
     """
     labels, height, width = probabilities.shape
     pixels = height * width
     gaussian = _gaussian_lattice(height, width, settings.gaussian_sxy, image.device)
     bilateral = _bilateral_lattice(image, settings.bilateral_sxy, settings.bilateral_srgb)
     readout = Readout([gaussian, bilateral], [settings.gaussian_compat, settings.bilateral_compat])
-    effect = None if penalty is None else (penalty[-1] - penalty[:-1]).T.contiguous()  # (C, C - 1): of Q_k on o_c
+    effect = (
+        None if penalty is None else (penalty[-1] - penalty[:-1]).T.contiguous()
+    )  # (C, C - 1): effect of Q_k on o_c
 
     step = max(1, _CHUNK * torch.get_num_threads() // labels) if image.device.type == "cpu" else pixels
     chunks = [slice(start, min(start + step, pixels)) for start in range(0, pixels, step)]
@@ -203,13 +230,13 @@ def _infer(
             points[part] = lattice.filter(field)
         for rows in chunks:
             odds = readout(points, rows).add_(bias[rows])
-            last: float | Tensor = 1.0  # of the last label, which all odds are against
+            last: float | Tensor = 1.0  # odds of the last label against itself
             if odds.max() > _LARGEST_EXPONENT:
                 top = odds.amax(1, keepdim=True).clamp_(min=0)
                 odds -= top
                 last = top.neg_().exp_()
             odds.exp_()
-            total = (odds @ ones).add_(last)  # the product sums, and repeats the sum for every label
+            total = (odds @ ones).add_(last)  # the product with ones sums over labels and repeats the sum
             if iteration == settings.iterations - 1:
                 result[:-1, rows] = (odds / total).T
                 result[-1, rows] = (last / total[:, :1]).squeeze(1)
@@ -233,7 +260,7 @@ def _cached_lattice(height: int, width: int, sigma: float, device: torch.device)
 
 def _bilateral_lattice(image: Tensor, sxy: float, srgb: float) -> Lattice:
     height, width, channels = image.shape
-    if sxy <= _SMALLEST_SIGMA:  # all pixels are apart already
+    if sxy <= _SMALLEST_SIGMA:  # no two pixels interact
         return _gaussian_lattice(height, width, sxy, image.device)
     features = torch.empty(2 + channels, height * width, device=image.device)
     _fill_positions(features, sxy, width)
@@ -242,7 +269,7 @@ def _bilateral_lattice(image: Tensor, sxy: float, srgb: float) -> Lattice:
 
 
 def _fill_positions(features: Tensor, sigma: float, width: int) -> None:
-    """Rows 0 (x) and 1 (y) of features."""
+    """Set rows 0 (x / sigma) and 1 (y / sigma) of the features."""
     x, y = features[0].view(-1, width), features[1].view(-1, width)
     x.copy_(torch.arange(width, dtype=torch.float32, device=features.device).div_(sigma))
     y.copy_(torch.arange(len(y), dtype=torch.float32, device=features.device).div_(sigma)[:, None])
