@@ -39,9 +39,7 @@ class TrainConfig:
     weights: str | None = setting(None, "file with the backbone's state dict, instead of the hub's")
     output_stride: Literal[8, 16, 32] | None = setting(None, "input pixels per map cell, by dilation")
     num_maps: int = setting(4, "M, maps per class")
-    pooling: Literal["wildcat", "weldon", "top", "llp", "max", "average", "lse"] = setting(
-        "wildcat", "spatial pooling, by the names of the paper's Table 1"
-    )
+    pooling: str = setting("wildcat", "spatial pooling: wildcat, weldon, top, llp, max, average, lse (Table 1)")
     kmax: Regions = setting(0.2, 'k+: a count, a proportion, "all", or 0')
     kmin: Regions | None = setting(None, "k-: likewise; the same as k+ unless given")
     alpha: float = setting(0.7, "weight of the lowest regions")

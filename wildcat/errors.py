@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -50,3 +52,15 @@ def shorten(names: Sequence[str], limit: int = 3) -> str:
     """
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more if names else "none"
+
+
+def check_new_name(name: str, kind: str, taken: Iterable[str]) -> None:
+    """Reject a name under which a part of the user's own (a backbone, a pooling) cannot be registered.
+
+    Raises:
+        ValueError: if the name belongs to the package, or holds more than letters, digits, "-" and "_".
+    """
+    if not re.fullmatch(r"[\w-]+", name):
+        raise ValueError(f'the name of a {kind} holds letters, digits, "-" and "_"; got {name!r}')
+    if name in taken:
+        raise ValueError(f"{name!r} is a {kind} of the package; register yours under another name")

@@ -7,12 +7,12 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from wildcat.backbones import Backbone, embedded_classifier
+from wildcat.backbones import Backbone, embedded_classifier, wrap_backbone
 from wildcat.backbones.batchnorm_folding import with_folded_batchnorm
 from wildcat.backbones.factory import create_backbone
 from wildcat.backbones.inference import Bf16Backbone, bf16_pays, fuse
 from wildcat.errors import WildcatError
-from wildcat.pooling import LogSumExpPool, Regions, SpatialPool, class_wise_pool, create_pooling
+from wildcat.pooling import Regions, class_wise_pool, create_pooling
 from wildcat.system.devices import PRECISIONS, Precision
 from wildcat.transfer import MultiMapTransfer
 
@@ -53,7 +53,7 @@ class Wildcat(nn.Module):
         self,
         backbone: Backbone,
         transfer: MultiMapTransfer,
-        pooling: SpatialPool | LogSumExpPool,
+        pooling: nn.Module,
         architecture: Literal["a", "b"] = "a",
     ) -> None:
         super().__init__()
@@ -127,36 +127,60 @@ def _check_finite(class_maps: Tensor) -> None:
 
 
 def create_model(
-    backbone: str = "lite0",
+    backbone: str | Backbone | nn.Module = "lite0",
     *,
     num_classes: int,
     num_maps: int = 4,
     kmax: Regions = 0.2,
     kmin: Regions | None = None,
     alpha: float = 0.7,
-    pooling: str = "wildcat",
+    pooling: str | nn.Module = "wildcat",
     architecture: Literal["a", "b"] = "a",
     pretrained: bool = True,
     weights: str | Path | None = None,
     output_stride: int | None = None,
 ) -> Wildcat:
-    """Build a model; the one way to do so.
+    """Build a model; the one construction path.
 
     Args:
-        backbone, pretrained, weights, output_stride: see :func:`wildcat.backbones.create_backbone`.
+        backbone: a name of :func:`wildcat.backbones.create_backbone` (registered ones too), a
+            :class:`~wildcat.backbones.Backbone`, or any module from images (N, 3, H, W) to features (N, D, h, w), which
+            :func:`wildcat.backbones.wrap_backbone` wraps.
         num_classes: C >= 1.
         num_maps: M >= 1, maps per class.
         kmax, kmin, alpha: Equation 3, see :func:`wildcat.pooling.spatial_pool`.
-        pooling: a name of :func:`wildcat.pooling.create_pooling`.
-        architecture: see :class:`Wildcat`.
+        pooling: a name of :func:`wildcat.pooling.create_pooling` (registered ones too), or a module from class maps
+            (N, C, h, w) to scores (N, C); then kmax, kmin and alpha are ignored.
+        architecture: "a" pools class maps, "b" pools features, see :class:`Wildcat`.
+        pretrained, weights, output_stride: for a backbone by name, see :func:`wildcat.backbones.create_backbone`.
+
+    Raises:
+        WildcatError: for an unknown name, weights that cannot be loaded, or a module that is not a backbone.
+        ValueError, TypeError: for other values that no model can have.
 
     >>> model = create_model("lite0", num_classes=20, num_maps=4, pretrained=False).eval()
     >>> out = model(torch.zeros(1, 3, 64, 64))
     >>> out.scores.shape, out.class_maps.shape, out.multi_maps.shape
     (torch.Size([1, 20]), torch.Size([1, 20, 2, 2]), torch.Size([1, 80, 2, 2]))
+
+    A backbone and a pooling of your own:
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU())
+    >>> class MeanPool(nn.Module):
+    ...     def forward(self, class_maps):
+    ...         return class_maps.mean(dim=(2, 3))
+    >>> model = create_model(net, num_classes=20, pooling=MeanPool())
+    >>> model.backbone.channels, model.backbone.stride, model(torch.zeros(1, 3, 64, 64)).scores.shape
+    (16, 8, torch.Size([1, 20]))
     """
-    spatial = create_pooling(pooling, kmax, kmin, alpha)  # first: it is cheap and checks its arguments
-    net = create_backbone(backbone, pretrained=pretrained, weights=weights, output_stride=output_stride)
+    # First: it is cheap and checks its arguments.
+    spatial = pooling if isinstance(pooling, nn.Module) else create_pooling(pooling, kmax, kmin, alpha)
+    if isinstance(backbone, str):
+        net = create_backbone(backbone, pretrained=pretrained, weights=weights, output_stride=output_stride)
+    elif weights is not None or output_stride is not None:
+        raise ValueError("weights and output_stride are for a backbone by name; yours is a module already")
+    else:
+        net = backbone if isinstance(backbone, Backbone) else wrap_backbone(backbone)
     transfer = MultiMapTransfer(net.channels, num_classes, num_maps)
     return Wildcat(net, transfer, spatial, architecture)
 

@@ -4,10 +4,13 @@ The functions compute; the modules store the parameters of a function and show t
 """
 
 import math
+from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
+
+from wildcat.errors import WildcatError, check_new_name, guess
 
 Regions: TypeAlias = int | float | Literal["all"]
 """Number of regions of a term: a count (int >= 1), a proportion (0 < float < 1), "all", or 0, which omits the term."""
@@ -261,13 +264,66 @@ class LogSumExpPool(nn.Module):
 
 
 POOLINGS = ("wildcat", "weldon", "top", "llp", "max", "average", "lse")
-"""Names that :func:`create_pooling` knows: the rows of Table 1, and log-sum-exp."""
+"""Names that come with the package: the rows of Table 1, and log-sum-exp."""
+
+PoolingFactory: TypeAlias = Callable[[Regions, Regions | None, float], nn.Module]
+"""Makes a pooling from the settings kmax, kmin and alpha, in this order; it may ignore them."""
+
+_factories: dict[str, PoolingFactory] = {
+    "wildcat": SpatialPool,
+    "weldon": lambda kmax, kmin, alpha: SpatialPool(kmax, kmax, 1.0),
+    "top": lambda kmax, kmin, alpha: SpatialPool(kmax, 0, 0.0),
+    "llp": lambda kmax, kmin, alpha: SpatialPool(kmax, 0, 0.0),
+    "max": lambda kmax, kmin, alpha: SpatialPool(1, 0, 0.0),
+    "average": lambda kmax, kmin, alpha: SpatialPool("all", 0, 0.0),
+    "lse": lambda kmax, kmin, alpha: LogSumExpPool(),
+}
+
+
+def register_pooling(name: str, factory: PoolingFactory) -> None:
+    """Make a pooling of your own known by a name, in :class:`wildcat.TrainConfig`, run directories and on loading.
+
+    Register it in every process that trains or loads such a model, before it does. Registering a name once more
+    replaces the factory.
+
+    Args:
+        name: letters, digits, "-" and "_"; not one of :data:`POOLINGS`.
+        factory: called with the settings ``kmax``, ``kmin`` and ``alpha``; returns a module that maps class maps
+            (N, C, h, w) to scores (N, C). Its parameters, if any, learn with the head and are saved with the weights.
+
+    Raises:
+        ValueError: if the name belongs to the package or holds other characters.
+
+    >>> class QuantilePool(nn.Module):
+    ...     def forward(self, class_maps):
+    ...         return class_maps.flatten(2).quantile(0.5, dim=2)
+    >>> register_pooling("quantile", lambda kmax, kmin, alpha: QuantilePool())
+    >>> create_pooling("quantile")(torch.tensor([[[[4.0, 1.0, 0.0]]]])).item()
+    1.0
+
+    ``TrainConfig(pooling="quantile")`` and ``wildcat.create_model(..., pooling="quantile")`` then take it.
+    """
+    check_new_name(name, "pooling", POOLINGS)
+    _factories[name] = factory
+
+
+def check_pooling_name(name: str) -> None:
+    """Reject a name that is neither the package's nor registered.
+
+    Raises:
+        WildcatError: with the known names, and how to register one.
+    """
+    if name not in _factories:
+        raise WildcatError(
+            f"unknown pooling {name!r}{guess(name, _factories)}; known: {', '.join(_factories)} "
+            "(register a pooling of your own with wildcat.pooling.register_pooling first)"
+        )
 
 
 def create_pooling(
     name: str = "wildcat", kmax: Regions = 0.2, kmin: Regions | None = None, alpha: float = 0.7
-) -> SpatialPool | LogSumExpPool:
-    """A pooling of Table 1 by name.
+) -> nn.Module:
+    """Build a pooling by name: one of Table 1, or one of :func:`register_pooling`.
 
     ============  ======  ======  =====
     name          k+      k-      alpha
@@ -282,19 +338,15 @@ def create_pooling(
     "top" and "llp" differ in what the literature gives as k: a count of instances, and a proportion.
     "lse" is :class:`LogSumExpPool`. Parameters that the name fixes are ignored.
 
+    Returns:
+        A module from class maps (N, C, h, w) to scores (N, C).
+
     Raises:
-        ValueError: for an unknown name.
+        WildcatError: for an unknown name.
+        ValueError, TypeError: for parameters that :func:`check_pooling` rejects.
+
+    >>> create_pooling("top", kmax=3)
+    SpatialPool(kmax=3, kmin=0, alpha=0.0)
     """
-    if name == "wildcat":
-        return SpatialPool(kmax, kmin, alpha)
-    if name == "weldon":
-        return SpatialPool(kmax, kmax, 1.0)
-    if name in ("top", "llp"):
-        return SpatialPool(kmax, 0, 0.0)
-    if name == "max":
-        return SpatialPool(1, 0, 0.0)
-    if name == "average":
-        return SpatialPool("all", 0, 0.0)
-    if name == "lse":
-        return LogSumExpPool()
-    raise ValueError(f"unknown pooling {name!r}; known: {', '.join(POOLINGS)}")
+    check_pooling_name(name)
+    return _factories[name](kmax, kmin, alpha)

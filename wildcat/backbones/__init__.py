@@ -4,8 +4,9 @@ ResNets of torchvision, models of timm, and EfficientNet-Lite with embedded Imag
 """
 
 from wildcat.backbones.backbone import Backbone
+from wildcat.backbones.custom import wrap_backbone
 from wildcat.backbones.efficientnet_lite import EMBEDDED, embedded_classifier
-from wildcat.backbones.factory import check_name, create_backbone
+from wildcat.backbones.factory import BackboneFactory, check_backbone_name, create_backbone, register_backbone
 from wildcat.backbones.resnet import IMAGENET_MEAN, IMAGENET_STD, RESNETS
 
 __all__ = [
@@ -14,7 +15,10 @@ __all__ = [
     "IMAGENET_STD",
     "RESNETS",
     "Backbone",
-    "check_name",
+    "BackboneFactory",
+    "check_backbone_name",
     "create_backbone",
     "embedded_classifier",
+    "register_backbone",
+    "wrap_backbone",
 ]

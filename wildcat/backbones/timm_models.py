@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from wildcat.backbones.backbone import Backbone
+from wildcat.backbones.custom import measure, stop_unused_parameters
 from wildcat.backbones.weights import no_hub
 from wildcat.errors import WildcatError, guess
 
@@ -49,7 +50,10 @@ def of_timm(name: str, pretrained: bool, output_stride: int | None) -> Backbone:
         stages=_stages(net),
     )
     with torch.enable_grad():
-        _measure(backbone)
+        backbone.stride, features = measure(backbone)
+        if features.shape[1] != backbone.channels:
+            raise WildcatError(f"{name} gives features of shape {tuple(features.shape)}, not (N, D, h, w)")
+        stop_unused_parameters(backbone, features)
     if output_stride is not None and backbone.stride != output_stride:
         raise WildcatError(f"{name} does not allow output stride {output_stride}: it gives {backbone.stride}")
     return backbone
@@ -58,34 +62,6 @@ def of_timm(name: str, pretrained: bool, output_stride: int | None) -> Backbone:
 def _not_built(name: str, error: Exception, output_stride: int | None = None) -> WildcatError:
     message = "" if output_stride is None else f" with output stride {output_stride}"
     return WildcatError(f"{name} cannot be built{message}: {error}")
-
-
-def _measure(backbone: Backbone) -> None:
-    """Set the stride that a small image shows, and stop the parameters that no feature depends on.
-
-    Such are the normalisations that belong to a head: training on several machines would wait for their gradient.
-    """
-
-    def features_of(height: int, width: int) -> Tensor:
-        features: Tensor = backbone(torch.zeros(1, 3, height, width))
-        if features.ndim != 4 or features.shape[1] != backbone.channels:
-            raise WildcatError(f"{backbone.name} gives features of shape {tuple(features.shape)}, not (N, D, h, w)")
-        return features
-
-    was_training = backbone.training
-    backbone.eval()
-    try:
-        # 448 more pixels are a whole number of cells of 7, 8, 14, 16, 28, 32 or 64 pixels: the borders cancel out.
-        features = features_of(96, 96)
-        backbone.stride = round(448 / (features_of(96, 96 + 448).shape[3] - features.shape[3]))
-    except (AssertionError, RuntimeError):  # a network of one input size
-        features = features_of(backbone.native_size, backbone.native_size)
-        backbone.stride = round(backbone.native_size / features.shape[3])
-    backbone.train(was_training)
-    learning = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
-    gradients = torch.autograd.grad(features.sum(), learning, allow_unused=True)
-    for parameter, gradient in zip(learning, gradients, strict=True):
-        parameter.requires_grad_(gradient is not None)
 
 
 def _features(net: Any, images: Tensor) -> Tensor:

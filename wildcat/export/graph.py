@@ -40,7 +40,10 @@ class Exportable(nn.Module):
         return scores, probabilities(scores, self.multi_label), class_maps, _points(class_maps)
 
 
-def _pool(maps: Tensor, pooling: SpatialPool | LogSumExpPool) -> Tensor:
+def _pool(maps: Tensor, pooling: nn.Module) -> Tensor:
+    if not isinstance(pooling, SpatialPool | LogSumExpPool):  # of the user's own: the graph holds it as it is
+        scores: Tensor = pooling(maps)
+        return scores
     regions = maps.flatten(2)  # (N, C, n)
     if isinstance(pooling, LogSumExpPool):
         highest = regions.amax(dim=2, keepdim=True)

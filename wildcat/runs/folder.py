@@ -206,7 +206,10 @@ def load_run(folder: Path) -> tuple[Wildcat, Run]:
     if not file.is_file():
         hint = "; training has not finished: continue it with --resume" if (folder / STATE).exists() else ""
         raise WildcatError(f"{folder} has no {WEIGHTS}{hint}")
-    model = build_model(run.config, len(run.classes), pretrained=False)
+    try:
+        model = build_model(run.config, len(run.classes), pretrained=False)
+    except WildcatError as error:  # such as a backbone of the user's own that is not registered
+        raise WildcatError(f"{folder / CONFIG}: {error}") from error
     try:
         model.load_state_dict(read_weights(file))
     except (SafetensorError, RuntimeError) as error:

@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from wildcat.backbones.factory import check_name
+from wildcat.backbones.factory import check_backbone_name
 from wildcat.config import RESUMABLE_SETTINGS, TrainConfig
 from wildcat.data import Dataset
 from wildcat.errors import WildcatError
 from wildcat.model import Wildcat
+from wildcat.pooling import check_pooling_name
 from wildcat.runs import folder as checkpoint
 from wildcat.runs.folder import Run
 from wildcat.system.files import UNFINISHED, is_unfinished
@@ -117,7 +118,8 @@ def _train(
     state = processes.on_main(lambda: load_state(folder) if resume else None)
     if run is not None:
         config = run.config
-    check_name(config.backbone)  # before all images are looked at
+    check_backbone_name(config.backbone)  # before all images are checked
+    check_pooling_name(config.pooling)
     if config.solver == "svm" and processes.count > 1:
         raise WildcatError('the solver "svm" is one pass over the images, for one process')
     dataset, validation = processes.on_main(lambda: _data(config, run, folder, download))

@@ -288,6 +288,6 @@ def parameter_groups(model: Wildcat, config: TrainConfig) -> list[dict[str, Any]
     backbone = [p for p in model.backbone.parameters() if p.requires_grad]
     groups = [
         {"params": backbone, "base_lr": config.lr * config.backbone_lr_factor},
-        {"params": list(model.transfer.parameters()), "base_lr": config.lr},
+        {"params": [*model.transfer.parameters(), *model.pooling.parameters()], "base_lr": config.lr},
     ]
     return [{**group, "lr": group["base_lr"]} for group in groups if group["params"]]
