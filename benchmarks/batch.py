@@ -165,7 +165,7 @@ def pieces(run: Path, real: Sequence[Path], folder: Path) -> dict[str, Callable[
 
     files, shard_part = Part("images", tuple(map(str, real))), Part("shard", (str(folder / "shard.tar"),))
     pixels = torch.from_numpy(np.stack(read(files)[:8])).permute(0, 3, 1, 2)
-    network = predictor.reader(multi_maps=False)
+    network = predictor.batch_function(multi_maps=False)
     sizes = {*predictor.settings.score_sizes, *predictor.settings.map_sizes}
 
     def compute() -> None:

@@ -24,8 +24,8 @@ import PIL
 import torch
 from PIL import Image
 
-from wildcat import runtimes
 from wildcat.export.write import export
+from wildcat.prediction.loading import load
 from wildcat.prediction.predictor import Predictor
 
 RESULTS = Path(__file__).parent / "results"
@@ -117,7 +117,7 @@ def in_openvino(predictor: Predictor, scratch: Path) -> Predictor:
     """The same, its network exported and run by OpenVINO."""
     file = scratch / "model.onnx"
     export(predictor.model, predictor.settings, file)
-    return runtimes.load(file, runtime="openvino", precision="auto")
+    return load(file, runtime="openvino", precision="auto")
 
 
 def take_turns(

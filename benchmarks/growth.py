@@ -26,15 +26,14 @@ from benchmarks.common import OURS, Report, held, options, photographs, scratch_
 from wildcat.losses import multi_label_loss
 from wildcat.model import WildcatOutput, create_model
 from wildcat.prediction.items import image_items
-from wildcat.prediction.predictor import InferenceSettings, Predictor
+from wildcat.prediction.predictor import Part, Predictor
+from wildcat.runs.settings import InferenceSettings
 
 
-class Averages(nn.Module):
+class Averages:
     """The cheapest network: a class map is the mean of each cell's colour."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone = nn.Identity()
+    runtime, precision, device = "torch", "fp32", torch.device("cpu")
 
     def normalize(self, pixels: Tensor) -> Tensor:
         return pixels / 255
@@ -42,7 +41,7 @@ class Averages(nn.Module):
     def merged(self) -> Averages:
         return self
 
-    def forward(self, images: Tensor) -> WildcatOutput:
+    def __call__(self, images: Tensor) -> WildcatOutput:
         maps = nn.functional.avg_pool2d(images, 16)
         return WildcatOutput(maps.amax(dim=(2, 3)), maps, maps)
 
@@ -50,7 +49,7 @@ class Averages(nn.Module):
 def read_list(image: Path, count: int, threads: int, pipe: Any) -> None:
     """In a fresh process: seconds to the first prediction and in all, and MB by which memory grew."""
     torch.set_num_threads(threads)
-    predictor = Predictor(Averages(), InferenceSettings(("red", "green", "blue"), True, (32,), (32,)))
+    predictor = Predictor(Part(Averages(), InferenceSettings(("red", "green", "blue"), True, (32,), (32,))))
     start = time.perf_counter()
     early = 0.0
     for number, _ in enumerate(predictor.stream(image_items(str(image) for _ in range(count)), multi_maps=False)):

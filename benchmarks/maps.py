@@ -30,7 +30,8 @@ from benchmarks.common import OPENVINO, OURS, Report, in_openvino, options, phot
 from wildcat.data.transforms import warp
 from wildcat.model import create_model
 from wildcat.prediction.items import image_items
-from wildcat.prediction.predictor import InferenceSettings, Predictor
+from wildcat.prediction.predictor import Predictor
+from wildcat.runs.settings import InferenceSettings
 
 CLASSES = 20
 
@@ -45,7 +46,7 @@ def contenders(name: str, source: np.ndarray, size: int, scratch: Path) -> tuple
     state = {key.removeprefix("backbone.net."): v for key, v in model.state_dict().items() if "backbone" in key}
     net.load_state_dict(state, strict=False)
     settings = InferenceSettings(tuple(map(str, range(CLASSES))), True, (size,), (size,))
-    predictor = Predictor(model, settings, precision="auto")
+    predictor = Predictor.from_model(model, settings, precision="auto")
     exported = in_openvino(predictor, scratch)
     height, width = source.shape[:2]
     image = model.normalize(torch.from_numpy(warp(source, size).copy()).permute(2, 0, 1)[None]).contiguous()

@@ -10,7 +10,7 @@ import sys
 
 from benchmarks.common import OURS
 from benchmarks.tables import DOCS, Row, machine, read, spread
-from wildcat.prediction.predictor import READERS
+from wildcat.prediction.predictor import DECODING_THREADS
 
 PAGE = DOCS / "scaling.md"
 BEGIN, END = "<!-- plan: begin -->", "<!-- plan: end -->"
@@ -67,7 +67,7 @@ def plan(rows: list[Row]) -> list[str]:
         ("results", "10⁹ q", f"{IMAGES * row_size / 1e12:,.2f} TB"),
         ("files of results, 1,000 images each", "10⁹ / 1,000", f"{IMAGES // 1000:,}"),
     ]
-    delay = READERS * 1000 * WORKERS / float(whole["median"])
+    delay = DECODING_THREADS * 1000 * WORKERS / float(whole["median"])
     return [
         machine(rows[0]),
         "",
@@ -77,8 +77,8 @@ def plan(rows: list[Row]) -> list[str]:
         "",
         f"{bottleneck(network, files, web)}, so the cost is worker-hours on cores, and more of them help in "
         f"proportion. A worker takes {rate * file_size / 1e6:.1f} MB/s from the store and waits for it only where a "
-        f"image comes later than {delay:.0f} ms after it was asked for, {READERS} being fetched ahead at a time; a "
-        f"link of {8 * wire / 1e9:.1f} Gbit/s carries the week's images."
+        f"image comes later than {delay:.0f} ms after it was asked for, {DECODING_THREADS} being fetched ahead at a "
+        f"time; a link of {8 * wire / 1e9:.1f} Gbit/s carries the week's images."
         if network > files + web
         else f"{bottleneck(network, files, web)}: keep images near the size at which they are read, in shards.",
     ]

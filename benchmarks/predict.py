@@ -28,7 +28,8 @@ from benchmarks.common import OPENVINO, OURS, Report, in_openvino, options, phot
 from wildcat.data.transforms import warp
 from wildcat.model import Wildcat, create_model
 from wildcat.prediction.items import image_items
-from wildcat.prediction.predictor import InferenceSettings, Predictor
+from wildcat.prediction.predictor import Predictor
+from wildcat.runs.settings import InferenceSettings
 
 CLASSES = tuple(f"class {number}" for number in range(20))
 
@@ -37,7 +38,7 @@ Contender: TypeAlias = Callable[[Sequence[Path]], np.ndarray]  # files to probab
 
 
 def contenders(model: Wildcat, name: str, size: int, scratch: Path) -> dict[str, Contender]:
-    predictor = Predictor(model, InferenceSettings(CLASSES, True, (size,), (size,)), precision="auto")
+    predictor = Predictor.from_model(model, InferenceSettings(CLASSES, True, (size,), (size,)), precision="auto")
     exported = in_openvino(predictor, scratch)
     net = peers.network(name).eval()
     peers.load_ours(net, model.state_dict())

@@ -37,7 +37,7 @@ def synthetic_masks(run: str) -> Image.Image:
     """Synthetic images with true mask, mask and mask with CRF; the background is fitted on other synthetic images."""
     predictor = load(run)
     background, _ = fit_masks(predictor, "synthetic:count=100", "train", "threshold")
-    predictor.settings = replace(predictor.settings, background=background)
+    predictor = predictor.with_settings(replace(predictor.settings, background=background))
     dataset = open_dataset("synthetic:count=24,seed=7,size=384", "test")
     pairs = [i for i, sample in enumerate(dataset.samples) if (sample.labels == 1).sum() == 2][:SHOWN]
     parts = []

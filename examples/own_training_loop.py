@@ -9,7 +9,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import wildcat
 from wildcat.data.transforms import warp
-from wildcat.prediction.predictor import InferenceSettings, Predictor
+from wildcat.prediction.predictor import Predictor
+from wildcat.runs.settings import InferenceSettings
 
 SIZE, EPOCHS = 96, 3
 torch.manual_seed(0)
@@ -37,7 +38,8 @@ for epoch in range(EPOCHS):
     print(f"epoch {epoch + 1}: loss {total / len(images):.3f}")
 
 # From here on it is a model like any other: scores, points and masks in pixels of the original.
-predictor = Predictor(model, InferenceSettings(drawn.classes, multi_label=True, score_sizes=(SIZE,), map_sizes=(SIZE,)))
+settings = InferenceSettings(drawn.classes, multi_label=True, score_sizes=(SIZE,), map_sizes=(SIZE,))
+predictor = Predictor.from_model(model, settings)
 found = predictor(drawn.image(0))
 for c in found.candidates():
     name = drawn.classes[c]

@@ -40,7 +40,7 @@ def random_resnet(like: Predictor, backbone: str, size: int) -> Predictor:
     torch.manual_seed(0)
     model = create_model(backbone, num_classes=len(like.settings.classes), num_maps=8, pretrained=False)
     settings = replace(like.settings, score_sizes=(size,), map_sizes=(size,), background_class=False, mirror=False)
-    return Predictor(model, settings)
+    return Predictor.from_model(model, settings)
 
 
 def differences(name: str, predictor: Predictor, images: Sequence[Path], folder: Path) -> list[str]:

@@ -75,7 +75,7 @@ class GradCAMPredictor(Predictor):
     """A predictor with the same scores whose maps are Grad-CAM's, 0 for classes that are not predicted."""
 
     def __init__(self, predictor: Predictor) -> None:
-        super().__init__(predictor.model, predictor.settings, predictor.device)
+        super().__init__(predictor.single)
         self.scores = PooledScores(copy.deepcopy(self.model))  # the hooks of Grad-CAM are not the predictor's
 
     def stream(self, items: Sequence[Item], **options: Any) -> Iterator[Prediction]:

@@ -8,12 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from wildcat.backbones import Backbone, embedded_classifier, wrap_backbone
-from wildcat.backbones.batchnorm_folding import with_folded_batchnorm
 from wildcat.backbones.factory import create_backbone
-from wildcat.backbones.inference import Bf16Backbone, bf16_pays, fuse
 from wildcat.errors import WildcatError
 from wildcat.pooling import Regions, class_wise_pool, create_pooling
-from wildcat.system.devices import PRECISIONS, Precision
 from wildcat.transfer import MultiMapTransfer
 
 
@@ -202,27 +199,3 @@ def imagenet_model(name: str = "lite0") -> tuple[Wildcat, tuple[str, ...]]:
 def imagenet_classes() -> tuple[str, ...]:
     """The names of ImageNet's 1,000 classes, in the order that torchvision's and timm's classifiers share."""
     return tuple((Path(__file__).parent / "imagenet_classes.txt").read_text(encoding="utf-8").splitlines())
-
-
-def prepared(model: Wildcat, precision: Precision = "fp32") -> Wildcat:
-    """A model with the same head and a copy of the backbone for prediction, whose weights do not learn.
-
-    In single precision it computes the same but for the order of additions; in bf16 scores move by its rounding.
-
-    Args:
-        model: in evaluation mode; stays as it is.
-        precision: "auto" takes bf16 where :func:`bf16_pays`.
-
-    Raises:
-        ValueError: for another precision.
-    """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
-    backbone: nn.Module = with_folded_batchnorm(model.backbone)
-    if isinstance(backbone, Backbone):
-        fuse(backbone.net)
-    if precision == "bf16" or (precision == "auto" and bf16_pays(model.backbone)):
-        backbone = Bf16Backbone(backbone)
-    ready = copy.copy(model)
-    ready._modules = {**model._modules, "backbone": backbone.to(memory_format=torch.channels_last)}
-    return ready

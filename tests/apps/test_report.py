@@ -19,7 +19,7 @@ from wildcat.apps.report.selection import Choice, failures, successes
 from wildcat.cli import main
 from wildcat.data import Dataset, Sample
 from wildcat.evaluation.scoring import ScoreAccumulator, build_results, collect
-from wildcat.prediction.predictor import Predictor
+from wildcat.prediction.predictor import Part, Predictor
 from wildcat.runs.folder import Run
 from wildcat.runs.settings import InferenceSettings
 
@@ -72,7 +72,7 @@ class Spots(Dataset):
 def predictor(multi_label: bool = True) -> Predictor:
     model = ColourModel()
     model.cell = 16
-    return Predictor(model, InferenceSettings(CLASSES, multi_label, (SIDE,), (SIDE,)))
+    return Predictor(Part(model, InferenceSettings(CLASSES, multi_label, (SIDE,), (SIDE,))))
 
 
 def observed(multi_label: bool = True) -> tuple[Predictor, ScoreAccumulator]:

@@ -15,7 +15,7 @@ from wildcat.apps.serve import viewer as viewing
 from wildcat.apps.serve.viewer import VIEW_SIDE, LeastRecentlyUsed, Viewer
 from wildcat.errors import WildcatError
 from wildcat.model import WildcatOutput
-from wildcat.prediction.predictor import Predictor
+from wildcat.prediction.predictor import Part, Predictor
 from wildcat.runs.settings import InferenceSettings
 
 CLASSES = ("red", "green", "blue")
@@ -24,7 +24,7 @@ CLASSES = ("red", "green", "blue")
 def viewer_of(classes: tuple[str, ...] = CLASSES, **options: int) -> tuple[Viewer, ColourModel]:
     model = ColourModel()
     settings = InferenceSettings(classes, True, (256,), (256,))
-    return Viewer(Predictor(model, settings), **options), model  # type: ignore[arg-type]
+    return Viewer(Predictor(Part(model, settings)), **options), model  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -105,8 +105,8 @@ def test_json_lists_the_chosen_classes_as_predicted(image: str) -> None:
 class ManyColours(ColourModel):
     """Classes 0, 3, 6 ... are red, the next ones green, the next ones blue."""
 
-    def forward(self, images: torch.Tensor) -> WildcatOutput:
-        out = super().forward(images)
+    def __call__(self, images: torch.Tensor) -> WildcatOutput:
+        out = super().__call__(images)
         return WildcatOutput(
             out.scores.repeat(1, 100), out.class_maps.repeat(1, 100, 1, 1), out.multi_maps.repeat(1, 100, 1, 1)
         )
@@ -114,7 +114,7 @@ class ManyColours(ColourModel):
 
 def test_masks_of_a_model_with_many_classes_number_the_chosen_ones(image: str) -> None:
     settings = InferenceSettings(tuple(f"class {c}" for c in range(300)), True, (256,), (256,))
-    viewer = Viewer(Predictor(ManyColours(), settings))  # type: ignore[arg-type]
+    viewer = Viewer(Predictor(Part(ManyColours(), settings)))  # type: ignore[arg-type]
     mask = viewer.mask(image, [290, 270])  # blue, red
     assert mask[400, 400] == 2 and mask[400, 1200] == 1
     labels = json.loads(viewer.to_json(image, [290, 270]))["mask_labels"]

@@ -11,7 +11,8 @@ from wildcat.backbones import inference
 from wildcat.backbones.efficientnet_lite import SameConv2d
 from wildcat.backbones.fused_conv import activate, conv_add_relu
 from wildcat.backbones.inference import bf16_pays
-from wildcat.model import Wildcat, create_model, prepared
+from wildcat.model import Wildcat, create_model
+from wildcat.prediction.network import optimize_for_inference
 from wildcat.system.devices import PRECISIONS
 
 
@@ -31,11 +32,11 @@ def model_of(backbone: str) -> Wildcat:
 def test_it_computes_the_same_and_leaves_the_model_as_it_was(backbone: str) -> None:
     model = model_of(backbone)
     before = copy.deepcopy(model.state_dict())
-    ready = prepared(model)
+    ready = optimize_for_inference(model)
     for size in ((96, 128), (97, 96)) if "vit" not in backbone else ((96, 128),):
         images = torch.randn(2, 3, *size).to(memory_format=torch.channels_last)
         with torch.no_grad():
-            expected, found, folded = model(images), ready(images), ready.folded()(images)
+            expected, found, folded = model(images), ready(images), ready.merged()(images)
         scale = expected.class_maps.abs().max().item()
         torch.testing.assert_close(tuple(found), tuple(expected), rtol=1e-4, atol=1e-5 * scale)
         torch.testing.assert_close(tuple(folded)[:2], tuple(expected)[:2], rtol=1e-4, atol=1e-5 * scale)
@@ -52,7 +53,7 @@ def test_bf16_is_near_and_comes_out_in_single_precision(backbone: str) -> None:
     model = model_of(backbone)
     images = torch.randn(2, 3, 96, 96).to(memory_format=torch.channels_last)
     with torch.inference_mode():
-        expected, found = model(images), prepared(model, "bf16")(images)
+        expected, found = model(images), optimize_for_inference(model, "bf16")(images)
     assert all(tensor.dtype == torch.float32 for tensor in found)
     assert not torch.equal(found.scores, expected.scores)
     spread = expected.class_maps.std().item()
@@ -67,7 +68,7 @@ def test_bf16_pays_where_matrix_units_meet_convolutions_that_use_them(
     model = model_of(backbone)
     monkeypatch.setattr(inference, "cpu_has_matrix_units", lambda: True)
     assert bf16_pays(model.backbone) is pays
-    assert isinstance(prepared(model, "auto").backbone, inference.Bf16Backbone) is pays
+    assert isinstance(optimize_for_inference(model, "auto").backbone, inference.Bf16Backbone) is pays
     monkeypatch.setattr(inference, "cpu_has_matrix_units", lambda: False)
     assert not bf16_pays(model.backbone)
 
@@ -75,7 +76,7 @@ def test_bf16_pays_where_matrix_units_meet_convolutions_that_use_them(
 def test_other_precisions_are_refused() -> None:
     wrong: Any = "fp16"
     with pytest.raises(ValueError, match=f"must be one of {', '.join(PRECISIONS)}; got 'fp16'"):
-        prepared(model_of("resnet18"), wrong)
+        optimize_for_inference(model_of("resnet18"), wrong)
 
 
 def test_a_baked_network_of_timm_has_its_activations() -> None:

@@ -21,7 +21,7 @@ from wildcat.evaluation.scoring import evaluate, with_classes
 from wildcat.metrics import average_precision, pointing_result
 from wildcat.model import WildcatOutput
 from wildcat.prediction.items import dataset_items
-from wildcat.prediction.predictor import Predictor
+from wildcat.prediction.predictor import Part, Predictor
 from wildcat.prediction.result import Prediction
 from wildcat.runs.folder import build_model
 from wildcat.runs.settings import InferenceSettings
@@ -35,7 +35,7 @@ class ConsoleWriter(Predictor):
     """A predictor that is told what to say: (C,) probabilities and (C, 2) points for each sample."""
 
     def __init__(self, classes: tuple[str, ...], answers: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
-        super().__init__(ColourModel(), InferenceSettings(classes, True, (32,), (32,)))
+        super().__init__(Part(ColourModel(), InferenceSettings(classes, True, (32,), (32,))))
         self.answers = answers
 
     def stream_each(self, items, **_: object) -> Iterator[dict[str, Prediction]]:
@@ -124,8 +124,8 @@ def test_tasks_are_chosen(dataset: Dataset) -> None:
 class EightColours(ColourModel):
     """As many classes as the drawn data have."""
 
-    def forward(self, images: torch.Tensor) -> WildcatOutput:
-        return super().forward(images[:, [0, 1, 2, 0, 1, 2, 0, 1]])
+    def __call__(self, images: torch.Tensor) -> WildcatOutput:
+        return super().__call__(images[:, [0, 1, 2, 0, 1, 2, 0, 1]])
 
 
 def test_images_are_read_at_the_sizes_that_the_tasks_need(dataset: Dataset) -> None:
@@ -136,9 +136,9 @@ def test_images_are_read_at_the_sizes_that_the_tasks_need(dataset: Dataset) -> N
         (["classification", "pointing"], [64, 96, 128]),
         (["segmentation"], [64, 96, 128]),
     ):
-        predictor = Predictor(EightColours(), InferenceSettings(dataset.classes, True, (64,), (96, 128)))
+        predictor = Predictor(Part(EightColours(), InferenceSettings(dataset.classes, True, (64,), (96, 128))))
         results = found[tuple(tasks)] = evaluate(predictor, spec, tasks=tasks)
-        assert [shape[2] for shape in predictor.model.batches] == sizes  # 8 images are one batch
+        assert [shape[2] for shape in predictor.single.network.batches] == sizes  # 8 images are one batch
         assert results["reading"].get("map_sizes") == (None if tasks == ["classification"] else [96, 128])
     one, both = found["classification",], found["classification", "pointing"]
     assert one["classification"] == both["classification"]
@@ -176,14 +176,14 @@ def folder_of_colours(path: Path) -> str:
 
 
 def colours(classes: tuple[str, ...] = ("red", "green", "blue")) -> Predictor:
-    return Predictor(ColourModel(), InferenceSettings(classes, False, (64,), (64,)))
+    return Predictor(Part(ColourModel(), InferenceSettings(classes, False, (64,), (64,))))
 
 
 def test_one_class_a_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = folder_of_colours(tmp_path)
-    predictor = colours(("blue", "green", "red")).reading_at(map_sizes=[96])
+    predictor = colours(("blue", "green", "red")).at_sizes(map_sizes=[96])
     results = evaluate(predictor, data)  # the model says red, green, blue in this order
-    assert {shape[2] for shape in predictor.model.batches} == {64}  # nothing is there to score maps on
+    assert {shape[2] for shape in predictor.single.network.batches} == {64}  # nothing is there to score maps on
     assert results["classification"]["accuracy"] == pytest.approx(100 / 3)
     assert results["classification"]["mean_class_accuracy"] == pytest.approx(100 / 3)
     assert "map_area" not in results["classification"] and "pointing" not in results
@@ -210,7 +210,7 @@ def test_a_real_network_in_batches(dataset: Dataset) -> None:
     """The scores are those of the images read one by one."""
     torch.manual_seed(0)
     settings = InferenceSettings(dataset.classes, True, (64,), (64,))
-    predictor = Predictor(build_model(tiny(), len(dataset.classes), pretrained=False), settings)
+    predictor = Predictor.from_model(build_model(tiny(), len(dataset.classes), pretrained=False), settings)
     results = evaluate(predictor, DATA)
     single = [predictor(dataset.image(index)) for index in range(len(dataset))]
     expected = average_precision(np.stack([p.probabilities for p in single]), dataset.labels)

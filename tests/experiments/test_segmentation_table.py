@@ -34,7 +34,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize("kind", ["average", "wildcat"])
 def test_grad_cam_is_the_class_map_without_its_bias(runs: dict[str, Path], kind: str) -> None:
     predictor = load(runs[kind])
-    predictor.settings = replace(predictor.settings, map_sizes=(64,), mirror=False)
+    predictor = predictor.with_settings(replace(predictor.settings, map_sizes=(64,), mirror=False))
     image = awkward.photo(70, 50)
     plain = predictor(image)
     (found,) = segmentation.GradCAMPredictor(predictor).stream(dataset_items([image]))

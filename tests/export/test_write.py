@@ -29,8 +29,9 @@ from wildcat.export.write import export
 from wildcat.model import Wildcat
 from wildcat.pooling import POOLINGS, create_pooling
 from wildcat.prediction.loading import load
-from wildcat.prediction.predictor import InferenceSettings, Predictor
+from wildcat.prediction.predictor import Predictor
 from wildcat.runs.folder import build_model
+from wildcat.runs.settings import InferenceSettings
 from wildcat.system.signal_stack import keep_signal_stack
 from wildcat.training.launch import train
 
@@ -56,7 +57,7 @@ def write(predictor: Predictor, *arguments: Any) -> exporting.Exported:
 def predictor_of(**changes: object) -> Predictor:
     torch.manual_seed(0)
     model = build_model(tiny(**changes), len(CLASSES), pretrained=False)
-    return Predictor(model, InferenceSettings(CLASSES, True, (64,), (64,)))
+    return Predictor.from_model(model, InferenceSettings(CLASSES, True, (64,), (64,)))
 
 
 @pytest.fixture
@@ -262,6 +263,6 @@ def test_a_package_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.slow
 def test_sizes_that_the_graph_cannot_read(tmp_path: Path) -> None:
     predictor = predictor_of()
-    predictor.settings = InferenceSettings(CLASSES, True, (64,), (100,))
+    predictor = predictor.with_settings(InferenceSettings(CLASSES, True, (64,), (100,)))
     with pytest.raises(WildcatError, match=r"timm:test_resnet as torch reads sides that are multiples of 32; .* 100"):
         write(predictor, tmp_path / "a.pt2", "torch")

@@ -27,7 +27,7 @@ from wildcat.formats.base import Names, PredictedImage
 from wildcat.formats.label_studio import brush_rle
 from wildcat.formats.write import FORMATS, write_predictions
 from wildcat.prediction.items import Failure, image_items
-from wildcat.prediction.predictor import Predictor
+from wildcat.prediction.predictor import Part, Predictor
 from wildcat.prediction.result import Prediction
 from wildcat.runs.settings import InferenceSettings
 from wildcat.system.files import unfinished
@@ -57,7 +57,7 @@ STEMS = ["a/cat", "b/cat", "b/cat-2", "c & d/été"]
 def stream(root: Path, names: list[str] = NAMES) -> Iterator[Prediction | Failure]:
     model = ColourModel()
     model.cell = 16
-    predictor = Predictor(model, InferenceSettings(CLASSES, True, (160,), (160,)))
+    predictor = Predictor(Part(model, InferenceSettings(CLASSES, True, (160,), (160,))))
     return predictor.stream(image_items([root / name for name in names]), on_error="yield", multi_maps=False)
 
 

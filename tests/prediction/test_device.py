@@ -13,13 +13,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import wildcat
 from tests.tiny_runs import tiny
-from wildcat import runtimes
 from wildcat.cli import main
 from wildcat.errors import WildcatError
 from wildcat.losses import multi_label_loss
 from wildcat.model import create_model
 from wildcat.multiscale import ObjectBank
-from wildcat.prediction.multiscale import CombinedPredictor
+from wildcat.prediction.ensemble import Ensemble
 from wildcat.prediction.predictor import Predictor
 from wildcat.runs.settings import InferenceSettings
 from wildcat.system.devices import Precision, device_of
@@ -43,7 +42,7 @@ def test_auto_is_the_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_device_that_there_is_not(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("tpu", "cuda:99", "cuda:x"):
         with pytest.raises(WildcatError, match=f"device '{name}' cannot be used: .*; auto takes what there is"):
-            wildcat.load(run, name)
+            wildcat.load(run, device=name)
     for command in (["predict", str(run), "cat.png"], ["evaluate", str(run)], ["report", str(run)]):
         (tmp_path / "cat.png").write_bytes(b"")
         command = [str(tmp_path / word) if word == "cat.png" else word for word in command]
@@ -53,9 +52,9 @@ def test_a_device_that_there_is_not(run: Path, tmp_path: Path, capsys: pytest.Ca
 
 def test_other_runtimes_compute_on_the_processor(run: Path) -> None:
     with pytest.raises(WildcatError, match="the runtime onnx computes on the CPU, not on cuda"):
-        runtimes.load(run, runtime="onnx", device="cuda")
+        wildcat.load(run, runtime="onnx", device="cuda")
     with pytest.raises(WildcatError, match=r"the exported file .*model\.onnx computes on the CPU, not on cuda:1"):
-        runtimes.load(run / "model.onnx", device="cuda:1")
+        wildcat.load(run / "model.onnx", device="cuda:1")
 
 
 def put_on_gpu(model: nn.Module) -> None:
@@ -74,7 +73,7 @@ def pixels(*sizes: int) -> dict[int, torch.Tensor]:
 
 def predictor(backbone: str, *sizes: int, precision: Precision = "fp32", multi_label: bool = True) -> Predictor:
     model = create_model(backbone, num_classes=3, num_maps=2, kmax=0.2, pretrained=False)
-    return Predictor(
+    return Predictor.from_model(
         model, InferenceSettings(("a", "b", "c"), multi_label, sizes, sizes[-1:], mirror=True), precision=precision
     )
 
@@ -83,24 +82,24 @@ def predictor(backbone: str, *sizes: int, precision: Precision = "fp32", multi_l
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_gpu_reads_images(backbone: str, precision: Precision) -> None:
     reads = predictor(backbone, 64, 96, precision=precision)
-    ready = reads._ready
+    ready = reads.single.network.optimized
     with FakeTensorMode(), torch.inference_mode():
         put_on_gpu(ready)
-        found = reads.reader()(pixels(64, 96))["model"]
+        found = reads.batch_function()(pixels(64, 96))["model"]
         assert found.probabilities.device == found.class_maps.device == GPU
         assert found.multi_maps.shape == (2, 6, 3, 3)
 
 
 def test_a_gpu_reads_at_several_scales() -> None:
-    members = {str(size): predictor("resnet18", size, multi_label=False) for size in (64, 96)}
+    parts = {str(size): predictor("resnet18", size, multi_label=False).single for size in (64, 96)}
     bank = ObjectBank(torch.zeros(3, 6, dtype=torch.float64), torch.zeros(3, dtype=torch.float64))
-    ready = [member._ready for member in members.values()]
+    ready = [part.network.optimized for part in parts.values()]
     with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
         for model in ready:
             put_on_gpu(model)
-        readings = CombinedPredictor(members, bank=bank).reader()(pixels(64, 96))
-        assert {reading.probabilities.device for reading in readings.values()} == {GPU}
-        assert readings["object_bank"].class_maps.shape == (2, 3, 3, 3)
+        outputs = Predictor(parts, Ensemble(bank)).batch_function()(pixels(64, 96))
+        assert {output.probabilities.device for output in outputs.values()} == {GPU}
+        assert outputs["object_bank"].class_maps.shape == (2, 3, 3, 3)
 
 
 @pytest.mark.parametrize("backbone", ["lite0", "resnet18"])

@@ -22,7 +22,7 @@ from wildcat.errors import WildcatError
 from wildcat.masks import Background, label_map, strengths
 from wildcat.prediction.items import Failure, Item, image_items
 from wildcat.prediction.loading import load
-from wildcat.prediction.predictor import Predictor
+from wildcat.prediction.predictor import Part, Predictor
 from wildcat.prediction.result import Prediction
 from wildcat.runs.folder import build_model
 from wildcat.runs.settings import InferenceSettings
@@ -32,9 +32,8 @@ COLOURS = ("red", "green", "blue")
 
 
 def colour_predictor(score_sizes=(320,), map_sizes=(320,), mirror=False, multi_label=True) -> Predictor:
-    return Predictor(
-        ColourModel(), InferenceSettings(COLOURS, multi_label, tuple(score_sizes), tuple(map_sizes), mirror)
-    )
+    settings = InferenceSettings(COLOURS, multi_label, tuple(score_sizes), tuple(map_sizes), mirror)
+    return Predictor(Part(ColourModel(), settings))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +41,7 @@ def trained() -> Predictor:
     """A real network with its random weights, three maps a class."""
     torch.manual_seed(0)
     model = build_model(tiny(num_maps=3), 5, pretrained=False)
-    return Predictor(model, InferenceSettings(tuple("abcde"), True, (64,), (64, 96)))
+    return Predictor.from_model(model, InferenceSettings(tuple("abcde"), True, (64,), (64, 96)))
 
 
 def same(first: Prediction, second: Prediction, tolerance: float = 0.0) -> None:
@@ -156,7 +155,7 @@ def test_a_threshold_for_each_class() -> None:
 @pytest.mark.parametrize("mirror", [False, True])
 def test_masks_are_made_of_the_maps_of_all_sizes_and_the_mirror_image(trained: Predictor, mirror: bool) -> None:
     settings = replace(trained.settings, mirror=mirror, background=Background("threshold", 0.3))
-    found = Predictor(trained.model, settings)(awkward.photo(90, 60))
+    found = trained.with_settings(settings)(awkward.photo(90, 60))
     views = []
     for side in (64, 96):
         pixels = torch.from_numpy(warp(Image.fromarray(awkward.photo(90, 60)), side).copy()).permute(2, 0, 1)[None]
@@ -212,7 +211,7 @@ def test_sizes_of_scores_and_maps() -> None:
     predictor = colour_predictor((64, 128), (320, 480))
     prediction = predictor(np.full((300, 300, 3), 255, np.uint8))
     assert prediction.class_maps.shape == (3, 15, 15)
-    assert sorted(shape[2] for shape in predictor.model.batches) == [64, 128, 320, 480]
+    assert sorted(shape[2] for shape in predictor.single.network.batches) == [64, 128, 320, 480]
     np.testing.assert_allclose(prediction.class_maps[0], 1, atol=1e-6)
 
 
@@ -220,9 +219,9 @@ def test_probabilities_alone_are_the_same_without_the_sizes_of_maps(tmp_path: Pa
     Image.fromarray(awkward.photo(1200, 800)).save(tmp_path / "large.jpg")  # decoded smaller for the scores alone
     predictor = colour_predictor((64,), (64, 512), mirror=True)
     (whole,) = predictor.stream(image_items([tmp_path / "large.jpg"]))
-    predictor.model.batches.clear()
+    predictor.single.network.batches.clear()
     (alone,) = predictor.stream(image_items([tmp_path / "large.jpg"]), maps=False)
-    assert [shape[2] for shape in predictor.model.batches] == [64, 64]
+    assert [shape[2] for shape in predictor.single.network.batches] == [64, 64]
     np.testing.assert_array_equal(alone.probabilities, whole.probabilities)
     assert alone.class_maps.shape == (3, 2, 2) and whole.class_maps.shape == (3, 16, 16)
 
@@ -237,7 +236,7 @@ def test_a_mirrored_image_reads_the_same() -> None:
 def test_a_model_in_training_mode_is_read_in_evaluation_mode() -> None:
     model = build_model(tiny(), 2, pretrained=False).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    Predictor(model, InferenceSettings(("a", "b"), True, (64,), (64,)))(awkward.photo())
+    Predictor.from_model(model, InferenceSettings(("a", "b"), True, (64,), (64,)))(awkward.photo())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -245,7 +244,7 @@ def test_a_model_that_is_not_finite() -> None:
     model = build_model(tiny(), 2, pretrained=False)
     torch.nn.init.constant_(model.transfer.bias, torch.nan)
     with pytest.raises(WildcatError, match="NaN or infinit"):
-        Predictor(model, InferenceSettings(("a", "b"), True, (64,), (64,)))(awkward.photo())
+        Predictor.from_model(model, InferenceSettings(("a", "b"), True, (64,), (64,)))(awkward.photo())
 
 
 # Streams

@@ -1,6 +1,7 @@
 """Predictors in every runtime: the same results, from files that are made once and made anew when they must be."""
 
 import json
+import logging
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -16,19 +17,18 @@ from sklearn.datasets import load_sample_image
 from tests import awkward
 from tests.conftest import REPOSITORY
 from tests.tiny_runs import tiny
-from wildcat import runtimes
 from wildcat.cli import main
 from wildcat.data.transforms import warp
 from wildcat.errors import WildcatError
 from wildcat.export import open as sessions
 from wildcat.export import write as exporting
-from wildcat.export.network import SHAPES
+from wildcat.export.network import MAX_COMPILED_SHAPES, Runtime
 from wildcat.export.openvino_runtime import OpenVinoNetwork
 from wildcat.export.write import SUFFIX, Format, export
-from wildcat.model import prepared
+from wildcat.prediction import exported, fastest, loading
 from wildcat.prediction.items import image_items
 from wildcat.prediction.loading import load
-from wildcat.prediction.loading import load as load_model
+from wildcat.prediction.network import optimize_for_inference
 from wildcat.prediction.result import Prediction
 from wildcat.runs.folder import build_model, read_run, save_config, save_weights
 from wildcat.runs.settings import InferenceSettings
@@ -58,8 +58,8 @@ def close(one: Prediction, other: Prediction) -> None:
 
 
 @pytest.mark.parametrize("runtime", ["torch", "onnx", "openvino"])
-def test_every_runtime_says_the_same(run: Path, runtime: runtimes.Runtime) -> None:
-    expected = list(load_model(run).stream(image_items(IMAGES), multi_maps=False))
+def test_every_runtime_says_the_same(run: Path, runtime: Runtime) -> None:
+    expected = list(load(run).stream(image_items(IMAGES), multi_maps=False))
     predictor = load(run, runtime=runtime)
     for one, other in zip(expected, predictor.stream(image_items(IMAGES), batch_size=2, multi_maps=False), strict=True):
         close(one, other)
@@ -72,9 +72,9 @@ def test_every_runtime_says_the_same(run: Path, runtime: runtimes.Runtime) -> No
 
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_images_are_normalised_as_by_the_model(run: Path, runtime: runtimes.Runtime, mirrored: bool) -> None:
+def test_images_are_normalised_as_by_the_model(run: Path, runtime: Runtime, mirrored: bool) -> None:
     pixels = torch.from_numpy(IMAGES[0]).permute(2, 0, 1)[None]
-    model, network = load_model(run).model.merged(), load(run, runtime=runtime).model
+    model, network = load(run).model.merged(), load(run, runtime=runtime).single.network
     with torch.inference_mode():
         expected, found = ([m.normalize(pixels), m.normalize(pixels).flip(3)][mirrored] for m in (model, network))
         torch.testing.assert_close(network(found).scores, model(expected).scores, rtol=0, atol=1e-5)
@@ -85,7 +85,7 @@ def test_images_are_normalised_as_by_the_model(run: Path, runtime: runtimes.Runt
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
-def test_a_file_alone_is_a_predictor(run: Path, runtime: runtimes.Runtime) -> None:
+def test_a_file_alone_is_a_predictor(run: Path, runtime: Runtime) -> None:
     predictor = load(run / "exports" / "model.onnx", runtime=runtime)
     close(predictor(IMAGES[1]), load(run, runtime=runtime)(IMAGES[1]))
 
@@ -105,9 +105,9 @@ def test_several_threads_at_once(run: Path) -> None:
 def test_any_number_of_shapes(run: Path, runtime: str, precision: Precision, tolerance: float) -> None:
     """The first are compiled each for itself; the others share the open graph."""
     network = sessions.open_network(run / "exports" / "model.onnx", runtime, precision)
-    model = load_model(run).model
+    model = load(run).model
     shapes = [(n, 3, 32 * h, 64) for n in (1, 2) for h in (1, 2, 3)]
-    assert len(shapes) > SHAPES + 1
+    assert len(shapes) > MAX_COMPILED_SHAPES + 1
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode():
         for shape in shapes * 2:
@@ -159,7 +159,7 @@ def test_half_precision_in_openvino_ends_at_the_head(
     pixels = torch.from_numpy(np.stack([warp(image, 64) for image in IMAGES])).permute(0, 3, 1, 2)
     with torch.inference_mode():
         images = model.normalize(pixels)
-        expected, found = prepared(model, "bf16").merged()(images), predictor.model(images)
+        expected, found = optimize_for_inference(model, "bf16").merged()(images), predictor.single.network(images)
     for values, near in ((found.class_maps, expected.class_maps), (found.scores, expected.scores)):
         torch.testing.assert_close(values, near, rtol=0, atol=0.02)
         assert (values.bfloat16().float() != values).float().mean() > 0.9  # most of them are none of bf16's
@@ -170,7 +170,7 @@ def test_half_precision_in_openvino_ends_at_the_head(
     [("openvino", True, "bf16"), ("openvino", False, "fp32"), ("onnx", True, "fp32")],
 )
 def test_precision_by_itself(
-    run: Path, monkeypatch: pytest.MonkeyPatch, runtime: runtimes.Runtime, has_units: bool, precision: str
+    run: Path, monkeypatch: pytest.MonkeyPatch, runtime: Runtime, has_units: bool, precision: str
 ) -> None:
     monkeypatch.setattr(sessions, "cpu_has_matrix_units", lambda: has_units)
     assert load(run, runtime=runtime, precision="auto").precision == precision
@@ -179,7 +179,7 @@ def test_precision_by_itself(
 
 
 def test_onnx_has_no_half_precision(run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(runtimes, "exports_folder", lambda run: tmp_path / "exports")
+    monkeypatch.setattr(loading, "exports_folder", lambda run: tmp_path / "exports")
     for file in (run, run / "exports" / "model.onnx"):
         with pytest.raises(WildcatError, match="the runtime onnx computes in single precision; bf16 is PyTorch's and"):
             load(file, runtime="onnx", precision="bf16")
@@ -187,9 +187,9 @@ def test_onnx_has_no_half_precision(run: Path, monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_other_sizes_than_the_files(run: Path) -> None:
-    network = load(run, runtime="onnx").model
-    network.about["size_multiple"] = 32  # as of a backbone without a graph for every size
-    with pytest.raises(WildcatError, match=r"model\.onnx reads sides that are multiples of 32; got 48 x 64"):
+    network = load(run, runtime="onnx").single.network
+    network.metadata["size_multiple"] = 32  # as of a backbone without a graph for every size
+    with pytest.raises(WildcatError, match=r"model\.onnx takes sides that are multiples of 32; got 48 x 64"):
         network(torch.zeros(1, 3, 64, 48))
 
 
@@ -197,26 +197,27 @@ def test_other_sizes_than_the_files(run: Path) -> None:
 
 
 def test_a_file_is_made_once_and_again_when_the_run_changes(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "wildcat")
     made: list[Path] = []
 
-    def export(predictor: object, file: Path, form: str) -> None:
+    def export(model: object, settings: object, file: Path, form: str) -> None:
         made.append(file)
         raise WildcatError("as far as this test goes")
 
     monkeypatch.setattr("wildcat.export.write.export", export)
     load(run, runtime="onnx")
     load(str(run), runtime="openvino")
-    assert not made and capsys.readouterr().err == ""
+    assert not made and not caplog.messages
 
-    model, weights = load_model(run).model, (run / "model.safetensors").read_bytes()
+    model, weights = load(run).model, (run / "model.safetensors").read_bytes()
     with torch.no_grad():
         model.transfer.bias += 1
     save_weights(run, model.state_dict())
     with pytest.raises(WildcatError, match="as far as"):
         load(run, runtime="onnx")
-    assert made == [run / "exports" / "model.onnx"] and "exporting" in capsys.readouterr().err
+    assert made == [run / "exports" / "model.onnx"] and "exporting" in caplog.text
     (run / "model.safetensors").write_bytes(weights)
     load(run, runtime="onnx")
 
@@ -240,9 +241,9 @@ def test_a_file_is_made_once_and_again_when_the_run_changes(
 
 def test_where_files_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert runtimes.exports_folder(tmp_path) == tmp_path / "exports"
-    assert runtimes.exports_folder("imagenet") == tmp_path / "cache" / "wildcat" / "imagenet"
-    assert runtimes.exports_folder("owner/name") == tmp_path / "cache" / "wildcat" / "owner--name"
+    assert exported.exports_folder(tmp_path) == tmp_path / "exports"
+    assert exported.exports_folder("imagenet") == tmp_path / "cache" / "wildcat" / "imagenet"
+    assert exported.exports_folder("owner/name") == tmp_path / "cache" / "wildcat" / "owner--name"
 
 
 # Which runtime
@@ -257,9 +258,9 @@ def test_auto_measures_once(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         measured.append(seconds)
         return seconds
 
-    monkeypatch.setattr(runtimes, "measure", measure)
+    monkeypatch.setattr(fastest, "measure", measure)
     for _ in range(2):
-        assert isinstance(load(run, runtime="auto").model, OpenVinoNetwork)
+        assert isinstance(load(run, runtime="auto").single.network, OpenVinoNetwork)
     assert len(measured) == 1
     assert json.loads((run / "exports" / "fastest.json").read_text())["seconds"] == seconds
     seconds["torch"] = 0.5
@@ -276,31 +277,30 @@ def test_auto_in_half_precision_leaves_out_who_has_none(run: Path, monkeypatch: 
         assert set(networks) == {"torch", "openvino"}
         return {"torch": 2.0, "openvino": 1.0}
 
-    monkeypatch.setattr(runtimes, "measure", measure)
+    monkeypatch.setattr(fastest, "measure", measure)
     assert load(run, runtime="auto", precision="bf16").precision == "bf16"
 
 
 def test_measure() -> None:
     calls: list[str] = []
 
-    class Counting(torch.nn.Module):
+    class Counting:
         def __init__(self, name: str) -> None:
-            super().__init__()
             self.name = name
 
         def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
             return pixels / 255
 
-        def forward(self, images: torch.Tensor) -> None:
+        def __call__(self, images: torch.Tensor) -> None:
             assert images.shape == (4, 3, 64, 64)
             calls.append(self.name)
 
-    found = runtimes.measure({name: Counting(name) for name in "ab"}, 64)
+    found = fastest.measure({name: Counting(name) for name in "ab"}, 64)
     assert calls == list("ab") * 4 and set(found) == {"a", "b"} and min(found.values()) >= 0
 
 
 def test_auto_without_any_runtime_is_pytorch(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtimes, "_is_installed", lambda runtime: False)
+    monkeypatch.setattr(exported, "installed_runtimes", list)
     assert load(run, runtime="auto").model.num_maps == 3
     for runtime, package in (("onnx", "onnxruntime"), ("openvino", "openvino")):
         with pytest.raises(
@@ -319,7 +319,7 @@ def test_auto_without_any_runtime_is_pytorch(run: Path, monkeypatch: pytest.Monk
         ("bad.onnx", "fast", "unknown runtime 'fast'; known: torch, onnx, openvino, auto"),
     ],
 )
-def test_files_that_cannot_be_opened(tmp_path: Path, file: str, runtime: runtimes.Runtime, message: str) -> None:
+def test_files_that_cannot_be_opened(tmp_path: Path, file: str, runtime: Runtime, message: str) -> None:
     for name in ("bad.onnx", "bad.xml"):
         (tmp_path / name).write_text("no graph")
     with pytest.raises(WildcatError, match=message):
@@ -379,10 +379,10 @@ def test_the_example_with_numpy_alone(run: Path, tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     assert len(lines) == 5
 
-    predictor = load_model(run)
+    predictor = load(run)
     settings = predictor.settings
     plain = type(settings)(settings.classes, True, (64,), (64,))  # the example reads one size, and no mirror image
-    found = type(predictor)(predictor.model, plain)(flower)
+    found = predictor.with_settings(plain)(flower)
     best, probability = next(iter(found.scores.items()))
     x, y = found.points[best]
     assert lines[0] == f"{best}: {probability:.3f} at ({x:.0f}, {y:.0f})"

@@ -19,7 +19,6 @@ from wildcat.evaluation import submission
 from wildcat.formats.write import FORMATS, write_predictions
 from wildcat.prediction.items import Item
 from wildcat.prediction.loading import load
-from wildcat.prediction.predictor import Predictor
 from wildcat.training.launch import train
 
 NAMES = [
@@ -88,7 +87,7 @@ def test_every_format(place: Path, inside: Any, root: Path | None) -> None:
     pytest.importorskip("pycocotools")
     out, outside = inside
     predictor = load(place / "run")
-    predictor = Predictor(predictor.model, replace(predictor.settings, classes=CLASSES))
+    predictor = predictor.with_settings(replace(predictor.settings, classes=CLASSES))
     items = [Item(name, loader(number)) for number, name in enumerate(NAMES)]
     found = predictor.stream(items, multi_maps=False)
     # Sheets of all classes take their time: once is enough.

@@ -25,8 +25,9 @@ from wildcat.metrics import average_precision
 from wildcat.multiscale import predict_batch
 from wildcat.prediction.items import dataset_items
 from wildcat.prediction.loading import load
-from wildcat.prediction.predictor import InferenceSettings, Predictor
+from wildcat.prediction.predictor import Predictor
 from wildcat.runs.folder import load_run, read_background, read_run, save_background
+from wildcat.runs.settings import InferenceSettings
 from wildcat.training import loop
 from wildcat.training.launch import train
 from wildcat.training.validation import criterion_for
@@ -67,7 +68,7 @@ def test_the_run_has_the_classes_of_the_data(run: Path) -> None:
 def test_validation_scores_the_classes_of_the_data(run: Path) -> None:
     model, info = load_run(run)
     validation = open_dataset(DATA, "val")
-    predictor = Predictor(model, InferenceSettings(info.classes, True, (64,), (64,), background_class=True))
+    predictor = Predictor.from_model(model, InferenceSettings(info.classes, True, (64,), (64,), background_class=True))
     scores = np.stack([predictor(validation.image(i)).probabilities for i in range(len(validation))])
     expected = np.nanmean(average_precision(scores, validation.labels))
     with (run / "metrics.csv").open() as file:
@@ -100,7 +101,7 @@ def test_a_prediction_keeps_its_map_and_nothing_else(run: Path, multi_maps: bool
 
 def test_masks_have_their_background_from_it(run: Path) -> None:
     predictor = load(run)
-    predictor.settings = replace(predictor.settings, background=Background("class", 0.7))
+    predictor = predictor.with_settings(replace(predictor.settings, background=Background("class", 0.7)))
     found = predictor(awkward.photo(90, 60))
     expected = strengths(found.mask_maps, [3, 1], (60, 90), Background("class", 0.7))
     assert np.array_equal(found.mask(allowed=[3, 1]), label_map(expected, [3, 1]))

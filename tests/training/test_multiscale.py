@@ -19,7 +19,6 @@ from wildcat.evaluation.scoring import evaluate, scored_parts
 from wildcat.metrics import average_precision
 from wildcat.multiscale import fuse_maps
 from wildcat.prediction.loading import load
-from wildcat.prediction.multiscale import CombinedPredictor
 from wildcat.runs.folder import read_run
 from wildcat.runs.scales import BANK, MEAN, OBJECT_BANK, SCALES, read_scales, save_scales
 from wildcat.training import launch as train
@@ -66,7 +65,7 @@ def test_each_scale_is_a_run_of_its_own(trained: Path) -> None:
 
 def test_the_combination_reads_what_its_scales_read(trained: Path) -> None:
     predictor = load(trained)
-    assert isinstance(predictor, CombinedPredictor)
+    assert list(predictor.parts) == ["scale-64", "scale-96"] and predictor.combine is not None
     image = np.random.default_rng(0).integers(0, 255, (50, 80, 3), dtype=np.uint8)
     alone = [load(trained / f"scale-{scale}")(image) for scale in (64, 96)]
     (each,) = predictor.stream_each([wildcat_item(image)])
@@ -82,16 +81,20 @@ def test_the_combination_reads_what_its_scales_read(trained: Path) -> None:
     for name in (MEAN, OBJECT_BANK):
         np.testing.assert_allclose(each[name].class_maps, fused, atol=1e-4)
         assert each[name].mask().shape == (50, 80)
-    assert predictor.bank is not None
-    logits = predictor.bank.scores([torch.from_numpy(p.probabilities)[None] for p in alone], multi_label=True)
+    assert predictor.combine.bank is not None
+    logits = predictor.combine.bank.scores([torch.from_numpy(p.probabilities)[None] for p in alone], multi_label=True)
     np.testing.assert_allclose(each[OBJECT_BANK].probabilities, logits.sigmoid()[0], atol=1e-5)
 
     prediction = predictor(image)
     np.testing.assert_allclose(prediction.probabilities, each[predictor.chosen].probabilities, atol=1e-6)
     classes = len(prediction.settings.classes)
     assert prediction.multi_maps is not None and prediction.multi_maps.shape == (classes * 4, 3, 3)  # 2 + 2 maps each
-    with pytest.raises(WildcatError, match=r"models of several scales; .* scale-64, scale-96"):
-        _ = predictor.model
+    for what in ("single", "model"):
+        with pytest.raises(WildcatError, match=r"models of several scales; .* scale-64, scale-96"):
+            getattr(predictor, what)
+    for change in (predictor.at_sizes, lambda sizes: predictor.with_settings(predictor.settings)):
+        with pytest.raises(WildcatError, match="models of several scales"):
+            change([64])
 
 
 def wildcat_item(image: np.ndarray):
@@ -141,8 +144,7 @@ def test_a_bank_is_not_scored_on_splits_that_hold_its_images(
     trained: Path, fitted_on: str, spared: list[str], rejected: list[str]
 ) -> None:
     predictor = load(trained)
-    assert isinstance(predictor, CombinedPredictor)
-    predictor.fitted_on = ("voc07:somewhere", fitted_on)
+    predictor.combine = replace(predictor.combine, fitted_on=("voc07:somewhere", fitted_on))
     for split in spared + rejected:
         assert (OBJECT_BANK in scored_parts(predictor, "voc07:elsewhere", split)) is (split in spared), split
         assert OBJECT_BANK in scored_parts(predictor, "voc12:somewhere", split)
@@ -225,7 +227,7 @@ def test_without_held_out_images_the_mean_combines(tmp_path: Path, capsys: pytes
     assert "no held-out images" in capsys.readouterr().err
     assert not (tmp_path / "runs" / BANK).exists()
     predictor = load(tmp_path / "runs")
-    assert list(predictor.parts) == ["scale-64", "scale-96", MEAN] and predictor.chosen == MEAN
+    assert list(predictor.outputs) == ["scale-64", "scale-96", MEAN] and predictor.chosen == MEAN
     data = ["--data", "synthetic:count=6,size=64"]
     assert main(["evaluate", str(tmp_path / "runs"), *data]) == 0
     assert set(json.loads((tmp_path / "runs" / "results.json").read_text())["combinations"]) == {MEAN}

@@ -75,7 +75,7 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
         predictor = load(
             arguments.run, device=arguments.device, precision=arguments.precision, runtime=arguments.runtime
         )
-        return predictor.reading_at(arguments.score_sizes, arguments.map_sizes, arguments.mirror)
+        return predictor.at_sizes(arguments.score_sizes, arguments.map_sizes, arguments.mirror)
 
     tasks = arguments.tasks.split(",") if arguments.tasks else None
     check_tasks(tasks or ())

@@ -30,7 +30,8 @@ wildcat export imagenet --format onnx --out imagenet.onnx
 
     from wildcat.data.images import image_files_at
     from wildcat.export.write import SUFFIX, export
-    from wildcat.prediction.loading import exports_folder, load
+    from wildcat.prediction.exported import exports_folder
+    from wildcat.prediction.loading import load
 
     file = Path(arguments.out) if arguments.out else exports_folder(arguments.run) / f"model{SUFFIX[arguments.format]}"
     images = image_files_at(arguments.check)

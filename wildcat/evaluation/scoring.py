@@ -18,7 +18,6 @@ from wildcat.errors import WildcatError, check_choice, shorten
 from wildcat.evaluation.results import TASKS
 from wildcat.masks import Background
 from wildcat.prediction.items import dataset_items
-from wildcat.prediction.multiscale import CombinedPredictor
 from wildcat.prediction.predictor import Predictor
 from wildcat.prediction.result import Prediction
 from wildcat.runs.scales import MEAN, OBJECT_BANK
@@ -145,7 +144,7 @@ def collect(
     parts = scored_parts(predictor, dataset.spec, dataset.split)
     scores = {part: ScoreAccumulator(dataset, tasks, labels, crf) for part in parts}
     bar = tqdm(total=len(dataset), desc=f"scoring {dataset.split}", unit=" images", disable=None)
-    for index, each in enumerate(predictor.stream_each(dataset_items(dataset), parts=parts, maps=need_maps(tasks))):
+    for index, each in enumerate(predictor.stream_each(dataset_items(dataset), outputs=parts, maps=need_maps(tasks))):
         for part, prediction in each.items():
             scores[part].update(index, prediction)
         bar.update()
@@ -155,7 +154,7 @@ def collect(
 
 def build_results(predictor: Predictor, scores: dict[str, "ScoreAccumulator"], seconds: float) -> dict[str, Any]:
     """The content of results.json: what :func:`collect` found, in figures."""
-    found = {part: score.to_dict(predictor.parts[part].background) for part, score in scores.items()}
+    found = {part: score.to_dict(predictor.outputs[part].background) for part, score in scores.items()}
     chosen = predictor.chosen if predictor.chosen in found else MEAN
     dataset = scores[chosen].dataset
     results: dict[str, Any] = {"data": dataset.spec, "split": dataset.split, "images": len(dataset), **found[chosen]}
@@ -167,9 +166,9 @@ def build_results(predictor: Predictor, scores: dict[str, "ScoreAccumulator"], s
         "precision": predictor.precision,
         "runtime": predictor.runtime,
     }
-    if isinstance(predictor, CombinedPredictor):
+    if predictor.combine is not None:
         results["combination"] = chosen
-        results["scales"] = {name.removeprefix("scale-"): found.pop(name) for name in predictor.members}
+        results["scales"] = {name.removeprefix("scale-"): found.pop(name) for name in predictor.parts}
         results["combinations"] = found
     results["seconds"] = round(seconds, 2)
     results["versions"] = {"wildcat": __version__, "torch": torch.__version__, "pillow": PIL.__version__}
@@ -178,9 +177,9 @@ def build_results(predictor: Predictor, scores: dict[str, "ScoreAccumulator"], s
 
 def scored_parts(predictor: Predictor, data: str, split: str) -> list[str]:
     """The parts of a predictor but an Object Bank that was fitted on images of this split."""
-    parts = list(predictor.parts)
-    if isinstance(predictor, CombinedPredictor) and predictor.fitted_on is not None:
-        fitted_on, fitted_split = predictor.fitted_on
+    parts = list(predictor.outputs)
+    if predictor.combine is not None and predictor.combine.fitted_on is not None:
+        fitted_on, fitted_split = predictor.combine.fitted_on
         if fitted_on.partition(":")[0] == data.partition(":")[0] and _share_images(fitted_split, split):
             message = f"the Object Bank was fitted on images of {fitted_split}: it is not scored on {split}"
             print(message, file=sys.stderr)

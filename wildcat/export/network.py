@@ -1,81 +1,94 @@
-"""What an exported file is in every runtime: a network in the place of a model."""
+"""An exported file as a network, whatever its runtime."""
 
 import json
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wildcat.errors import WildcatError
 from wildcat.model import WildcatOutput
 
-METADATA = "wildcat"  # the one key under which an exported file tells how it is to be read, as JSON
-MAX_COMPILED_SHAPES = 4  # compiled one by one; each costs some memory
+Runtime: TypeAlias = Literal["torch", "onnx", "openvino", "auto"]
+"""What a network runs in; "auto" stands for the fastest one."""
+
+RUNTIMES: tuple[Runtime, ...] = ("torch", "onnx", "openvino", "auto")
+
+METADATA = "wildcat"  # the key under which an exported file holds its metadata, as JSON
+MAX_COMPILED_SHAPES = 4  # shapes of input with a compiled graph of their own; each needs some memory
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 Images: TypeAlias = Floats | npt.NDArray[np.uint8]  # normalised (N, 3, H, W), or pixels (N, H, W, 3)
 Shape: TypeAlias = tuple[int, ...]
-Run: TypeAlias = Callable[[Images, Sequence[str]], list[Floats]]  # images and the names of outputs to these
+Run: TypeAlias = Callable[[Images, Sequence[str]], list[Floats]]  # from images and names of outputs to these outputs
 
 
-class ExportedNetwork(nn.Module):
-    """A network whose forward pass runs elsewhere: called as a folded Wildcat model in evaluation mode is.
+class ExportedNetwork(ABC):
+    """A network whose forward pass runs in another runtime; see :class:`wildcat.prediction.network.Network`.
 
-    It has no parameters, and its multi-maps are its class maps. It may be called from several threads.
+    Its M maps per class are merged into one, so its multi-maps are its class maps. Calls may come from several threads.
 
-    The file's graph is open to any number of images of any size. The first few shapes of input that come are compiled
-    for themselves, which is up to an eighth faster; what comes then and is none of them shares the open graph.
+    The graph of the file takes any number of images of any size. The first few shapes of input get a compiled graph of
+    their own, which is up to an eighth faster; further shapes share the open graph.
+
+    Args:
+        file: the exported file.
+        metadata: of the file; see ``docs/export.md``.
 
     Attributes:
-        about: what the file tells of itself; see ``docs/export.md``.
-        precision: of the backbone. The head's outputs, and all that comes after, are float32 in either case.
-        runtime: its name.
+        precision: of the backbone. The outputs are float32 in either case.
+        runtime: name of the runtime.
+        device: the CPU.
     """
 
     precision: Literal["fp32", "bf16"] = "fp32"
-    runtime: ClassVar[str]
+    runtime: Runtime
+    device = torch.device("cpu")
 
-    def __init__(self, file: Path, about: dict[str, Any]) -> None:
-        super().__init__()
+    def __init__(self, file: Path, metadata: dict[str, Any]) -> None:
         self.file = file
-        self.about = about
-        self._compiled: dict[tuple[np.dtype[Any], Shape | None], Run] = {}  # None: of the open graph
+        self.metadata = metadata
+        self._compiled: dict[tuple[np.dtype[Any], Shape | None], Run] = {}  # shape None: the open graph
         self._compiling = threading.Lock()
-        mean, std = (torch.tensor(about[key]).view(3, 1, 1) for key in ("mean", "std"))
+        mean, std = (torch.tensor(metadata[key]).view(3, 1, 1) for key in ("mean", "std"))
         # (pixels / 255 - mean) / std in one multiplication and one addition
         self._scale, self._shift = 1 / (255 * std), -mean / std
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """Pixels 0..255 (N, 3, H, W), uint8, to what :meth:`forward` takes."""
+        """Pixels 0..255 (N, 3, H, W), uint8, to the input of a call."""
         images = pixels.to(torch.float32, memory_format=torch.contiguous_format)
         return images.mul_(self._scale).add_(self._shift)
 
     def merged(self) -> "ExportedNetwork":
-        """Itself: an exported head is folded."""
+        """The network itself: it has one map per class."""
         return self
 
-    def forward(self, images: Tensor) -> WildcatOutput:
-        """Scores and maps of what :meth:`normalize` gives: images (N, 3, H, W).
+    def fingerprint(self, settings: object) -> str:
+        """Identifies the model that was exported: its weights, structure, settings and version of the package."""
+        return str(self.metadata["fingerprint"])
+
+    def __call__(self, images: Tensor) -> WildcatOutput:
+        """Scores (N, C) and class maps (N, C, h, w) of the result of :meth:`normalize` for images (N, 3, H, W).
 
         Raises:
             WildcatError: for a size that the file does not take.
         """
-        multiple = self.about["size_multiple"]
+        multiple = self.metadata["size_multiple"]
         if any(side % multiple for side in images.shape[2:]):
             height, width = images.shape[2:]
-            raise WildcatError(f"{self.file} reads sides that are multiples of {multiple}; got {width} x {height}")
-        given = images.permute(0, 2, 3, 1) if images.dtype == torch.uint8 else images
-        found = self.outputs(given.contiguous().numpy(), ("scores", "class_maps"))
-        scores, class_maps = (torch.from_numpy(array) for array in found)
+            raise WildcatError(f"{self.file} takes sides that are multiples of {multiple}; got {width} x {height}")
+        array = (images.permute(0, 2, 3, 1) if images.dtype == torch.uint8 else images).contiguous().numpy()
+        scores, class_maps = map(torch.from_numpy, self.outputs(array, ("scores", "class_maps")))
         return WildcatOutput(scores, class_maps, class_maps)
 
     def outputs(self, images: Images, names: Sequence[str]) -> list[Floats]:
-        """The outputs of those names, from arrays to arrays."""
+        """Outputs of the file by their names, out of :data:`wildcat.export.graph.OUTPUTS`."""
         kind: np.dtype[Any] = images.dtype
         shape: Shape | None = images.shape
         with self._compiling:
@@ -88,14 +101,18 @@ class ExportedNetwork(nn.Module):
             run = self._compiled[kind, shape]
         return run(images, names)
 
+    @abstractmethod
     def _compile(self, kind: np.dtype[Any], shape: Shape | None) -> Run:
-        """The graph for inputs of a type, and of one shape or of any."""
-        raise NotImplementedError
+        """The graph for inputs of a type, and of one shape or, with None, of any."""
 
 
 def parse_metadata(text: str | None, file: Path) -> dict[str, Any]:
-    """What a file tells of itself, from the text under its key."""
+    """The metadata of an exported file, from the text under its key.
+
+    Raises:
+        WildcatError: if there is none.
+    """
     if text is None:
-        raise WildcatError(f"{file} was not written by wildcat export: it does not tell how it is to be read")
-    about: dict[str, Any] = json.loads(text)
-    return about
+        raise WildcatError(f"{file} was not written by wildcat export: it has no metadata of wildcat")
+    metadata: dict[str, Any] = json.loads(text)
+    return metadata

@@ -1,4 +1,4 @@
-"""ONNX Runtime in the place of a model."""
+"""An exported network in ONNX Runtime."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ class OnnxNetwork(ExportedNetwork):
         self._path = str(file)
         session = self._session(None)
         super().__init__(file, parse_metadata(session.get_modelmeta().custom_metadata_map.get(METADATA), file))
-        self._axes = session.get_inputs()[0].shape  # a name where it is open
+        self._axes = session.get_inputs()[0].shape  # a name for each axis that is open
         self._compiled[np.dtype(np.float32), None] = self._run_of(session)
 
     def _session(self, shape: Shape | None) -> Any:

@@ -1,8 +1,8 @@
-"""Which runtime opens an exported file, and in which precision."""
+"""Opens an exported file in a runtime."""
 
 import hashlib
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from torch import nn
 
@@ -13,12 +13,12 @@ from wildcat.export.onnx_runtime import OnnxNetwork
 from wildcat.export.openvino_runtime import OpenVinoNetwork
 from wildcat.system.devices import Precision, cpu_has_matrix_units
 
-SUFFIXES = {"onnx": (".onnx",), "openvino": (".xml", ".onnx")}  # runtime -> what it opens
+SUFFIXES = {"onnx": (".onnx",), "openvino": (".xml", ".onnx")}  # runtime -> files that it opens
 PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
 
 
 def precision_in(runtime: str, precision: Precision) -> Literal["fp32", "bf16"]:
-    """The precision that is meant by a name in a runtime, "onnx" or "openvino"; "auto" is bf16 where that is faster.
+    """The precision in which a runtime, "onnx" or "openvino", computes; "auto" is bf16 where that is faster.
 
     Raises:
         WildcatError: if the runtime does not have it.
@@ -31,11 +31,19 @@ def precision_in(runtime: str, precision: Precision) -> Literal["fp32", "bf16"]:
 
 
 def open_network(file: Path, runtime: str, precision: Precision = "fp32") -> ExportedNetwork:
-    """An exported file in a runtime, "onnx" or "openvino".
+    """Open an exported file in a runtime.
+
+    Args:
+        file: ``.onnx`` or ``.xml``, written by :func:`wildcat.export.write.export`.
+        runtime: "onnx" for ``.onnx``, "openvino" for either.
+        precision: of the backbone; "auto" takes bf16 where it is faster.
+
+    Returns:
+        The network; threads as many as PyTorch's.
 
     Raises:
         WildcatError: if the runtime is not installed or does not have the precision, or the file is missing, damaged,
-            or not one of this project's.
+            or not written by this package.
     """
     known = precision_in(runtime, precision)
     if file.suffix not in SUFFIXES[runtime]:
@@ -53,7 +61,7 @@ def open_network(file: Path, runtime: str, precision: Precision = "fp32") -> Exp
 
 
 def fingerprint(model: nn.Module, settings: object) -> str:
-    """Identifies what an exported file is made from: weights, structure, how images are read, this package."""
+    """Identifies what an exported file is made from: weights, structure, settings, version of this package."""
     digest = hashlib.sha256(f"{__version__} {model!r} {settings!r}".encode())
     for name, value in model.state_dict().items():
         digest.update(name.encode())
@@ -62,12 +70,6 @@ def fingerprint(model: nn.Module, settings: object) -> str:
 
 
 def missing(runtime: str) -> WildcatError:
-    """What to say where a runtime's package is not installed."""
+    """The error for a runtime whose package is not installed."""
     message = f"the runtime {runtime} needs the package {PACKAGES[runtime]}: pip install 'wildcat-wsl[export]'"
     return WildcatError(message)
-
-
-Runtime: TypeAlias = Literal["torch", "onnx", "openvino", "auto"]
-
-
-RUNTIMES: tuple[Runtime, ...] = ("torch", "onnx", "openvino", "auto")

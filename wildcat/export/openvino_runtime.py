@@ -1,4 +1,4 @@
-"""OpenVINO in the place of a model."""
+"""An exported network in OpenVINO."""
 
 import threading
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from wildcat.system.signal_stack import keep_signal_stack
 class OpenVinoNetwork(ExportedNetwork):
     """An OpenVINO or ONNX file in OpenVINO, on the CPU, with as many threads as PyTorch uses.
 
-    It takes pixels and normalises them in the first pass of its graph. PyTorch would need passes of its own, whose
-    threads, waiting for more, hold up those of OpenVINO.
+    Its graph normalises the pixels. PyTorch would need passes of its own, and its threads, waiting for more work, would
+    slow down those of OpenVINO.
     """
 
     runtime = "openvino"
@@ -29,7 +29,7 @@ class OpenVinoNetwork(ExportedNetwork):
             self._core = openvino.Core()
             self._model = self._core.read_model(file)
         text: str | None = None
-        for path in ([METADATA], ["framework", METADATA]):  # of its own files, and of ONNX files that it reads
+        for path in ([METADATA], ["framework", METADATA]):  # in its own files, and in ONNX files
             if self._model.has_rt_info(path):
                 text = self._model.get_rt_info(path).astype(str)
         super().__init__(file, parse_metadata(text, file))
@@ -50,7 +50,7 @@ class OpenVinoNetwork(ExportedNetwork):
                 backbone = compiled(_backbone(self._model.clone()), "bf16")
                 features = None if shape is None else tuple(backbone.model_outputs[0].shape)
                 requests = [backbone, compiled(_head(self._model.clone()), "f32", features)]
-        one_call = threading.Lock()  # is what a request serves at a time
+        one_call = threading.Lock()  # a request serves one call at a time
 
         def run(images: Images, names: Sequence[str]) -> list[Floats]:
             inputs = {"images": images}
@@ -58,8 +58,8 @@ class OpenVinoNetwork(ExportedNetwork):
                 *backbone, last = requests
                 for request in backbone:
                     inputs["features"] = request.infer(inputs, share_inputs=True, share_outputs=True)[0]
-                found = last.infer(inputs, share_inputs=True)
-            return [found[name] for name in names]
+                outputs = last.infer(inputs, share_inputs=True)
+            return [outputs[name] for name in names]
 
         return run
 
@@ -72,7 +72,7 @@ class OpenVinoNetwork(ExportedNetwork):
         images = steps.input("images")
         images.tensor().set_element_type(Type.u8).set_layout(Layout("NHWC"))
         images.model().set_layout(Layout("NCHW"))
-        mean, std = ([255 * value for value in self.about[name]] for name in ("mean", "std"))
+        mean, std = ([255 * value for value in self.metadata[name]] for name in ("mean", "std"))
         images.preprocess().convert_element_type(Type.f32).mean(mean).scale(std)
         return steps.build()
 
@@ -80,7 +80,7 @@ class OpenVinoNetwork(ExportedNetwork):
         shapes = {"images": images, "features": features}
         model.reshape({name: list(shape) for name, shape in shapes.items() if shape is not None})
         settings = {
-            "INFERENCE_PRECISION_HINT": precision,  # left to itself, it takes bf16 where the CPU has it
+            "INFERENCE_PRECISION_HINT": precision,  # the default is bf16 where the CPU has it
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
@@ -88,7 +88,7 @@ class OpenVinoNetwork(ExportedNetwork):
 
 
 def _features(model: Any) -> Any:
-    """What the head of a model of OpenVINO reads: the input of its convolution."""
+    """The features in a model of OpenVINO: the input of the head's convolution."""
     node = model.output("class_maps").get_node()
     while node.get_type_name() != "Convolution":  # the addition of its bias
         node = node.input_value(0).get_node()
@@ -96,7 +96,7 @@ def _features(model: Any) -> Any:
 
 
 def _backbone(model: Any) -> Any:
-    """Images to features (N, h, w, D): convolutions keep them so, and another order would be made for the way only."""
+    """Images to features (N, h, w, D), the order in which OpenVINO's convolutions keep them."""
     import openvino
     from openvino import opset8 as operations
 
@@ -105,16 +105,16 @@ def _backbone(model: Any) -> Any:
 
 
 def _head(model: Any) -> Any:
-    """Features (N, h, w, D) to the outputs; it still takes the images, whose size some of its nodes ask for."""
+    """Features (N, h, w, D) to the outputs; the images are an input as well, as some nodes use their size."""
     import openvino
     from openvino import opset8 as operations
 
     features = _features(model)
-    readers = features.get_target_inputs()
+    consumers = features.get_target_inputs()
     count, channels, *sides = features.get_partial_shape()
     given = operations.parameter(openvino.PartialShape([count, *sides, channels]), np.float32, "features")
     given.output(0).set_names({"features"})
     in_torch_order = operations.transpose(given, np.array([0, 3, 1, 2]))
-    for reader in readers:
-        reader.replace_source_output(in_torch_order.output(0))
+    for consumer in consumers:
+        consumer.replace_source_output(in_torch_order.output(0))
     return openvino.Model(model.get_results(), [*model.get_parameters(), given], "head")

@@ -1,8 +1,14 @@
+from .ensemble import Ensemble as Ensemble
+from .exported import exports_folder as exports_folder
 from .items import Failure as Failure
 from .items import Item as Item
+from .items import dataset_items as dataset_items
 from .items import image_items as image_items
 from .loading import IMAGENET as IMAGENET
 from .loading import load as load
+from .network import Network as Network
+from .network import TorchNetwork as TorchNetwork
+from .predictor import Part as Part
 from .predictor import Predictor as Predictor
 from .result import Prediction as Prediction
 from .result import Threshold as Threshold

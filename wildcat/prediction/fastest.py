@@ -1,4 +1,4 @@
-"""Which runtime is the fastest for a model on this machine."""
+"""Measures which runtime is the fastest for a model on this machine."""
 
 import importlib.util
 import platform
@@ -11,41 +11,48 @@ from typing import cast
 
 import torch
 
-from wildcat.export.network import ExportedNetwork
-from wildcat.export.open import PACKAGES, Runtime, fingerprint
-from wildcat.model import Wildcat, prepared
+from wildcat.export.network import Runtime
+from wildcat.export.open import PACKAGES
+from wildcat.prediction.network import Network
 from wildcat.prediction.predictor import Predictor
 from wildcat.system.files import read_json, write_json
 
 CHOICE = "fastest.json"
 
 
-def _fastest(predictor: Predictor, networks: dict[str, ExportedNetwork], folder: Path) -> Runtime:
-    """The name of the fastest runtime for this model on this machine, measured once and then remembered."""
+def fastest_runtime(predictor: Predictor, networks: Mapping[str, Network], folder: Path) -> Runtime:
+    """The fastest runtime for a model on this machine, measured once and then read from ``folder/fastest.json``.
+
+    It is measured again on another machine, and with other threads, precision, versions, weights or settings.
+
+    Args:
+        predictor: of one model in PyTorch.
+        networks: the exported file in other runtimes, by their names.
+        folder: where the choice is kept.
+    """
     packages = ("torch", *PACKAGES.values())
-    where = {
+    conditions = {
         "machine": platform.node(),
         "threads": torch.get_num_threads(),
         "precision": predictor.precision,
         "versions": {name: metadata.version(name) for name in packages if importlib.util.find_spec(name)},
-        "fingerprint": fingerprint(predictor.model, predictor.settings),
+        "fingerprint": predictor.fingerprint,
     }
     file = folder / CHOICE
     if file.is_file():
         known = read_json(file)
-        if all(known.get(key) == value for key, value in where.items()):
+        if all(known.get(key) == value for key, value in conditions.items()):
             return cast(Runtime, known["fastest"])
     size = max(*predictor.settings.score_sizes, *predictor.settings.map_sizes)
-    model = prepared(predictor.model, predictor.precision).merged()
-    seconds = measure({"torch": model, **networks}, size)
+    seconds = measure({"torch": predictor.single.network.merged(), **networks}, size)
     fastest = min(seconds, key=lambda name: seconds[name])
-    write_json(file, {"fastest": fastest, "seconds": seconds, **where})
+    write_json(file, {"fastest": fastest, "seconds": seconds, **conditions})
     return cast(Runtime, fastest)
 
 
-def measure(networks: Mapping[str, Wildcat | ExportedNetwork], size: int) -> dict[str, float]:
-    """Median seconds of each network for 4 images, of three runs, taken turn by turn after one to warm up."""
-    pixels = torch.zeros(4, size, size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)  # as images come
+def measure(networks: Mapping[str, Network], size: int) -> dict[str, float]:
+    """Seconds that each network takes for 4 images of a size: the median of three passes after one to warm up."""
+    pixels = torch.zeros(4, size, size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)  # laid out like decoded images
     taken: dict[str, list[float]] = {name: [] for name in networks}
     with torch.inference_mode():
         for _ in range(1 + 3):

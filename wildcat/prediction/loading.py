@@ -1,22 +1,17 @@
-"""The predictor that a name stands for: a run's folder, runs at several scales, a model on the hub, or "imagenet"."""
+"""``wildcat.load``: the predictor of a run, a model on the hub, "imagenet", or an exported file."""
 
-import contextlib
-import importlib.util
-import os
-import sys
 from pathlib import Path
-from typing import cast
 
 import torch
 
 from wildcat.errors import WildcatError, first_line
-from wildcat.export.network import ExportedNetwork
-from wildcat.export.open import PACKAGES, RUNTIMES, SUFFIXES, Runtime, fingerprint, missing, open_network, precision_in
+from wildcat.export.network import RUNTIMES, Runtime
 from wildcat.masks import Background
-from wildcat.model import Wildcat, imagenet_model
-from wildcat.prediction.fastest import _fastest
-from wildcat.prediction.multiscale import CombinedPredictor
-from wildcat.prediction.predictor import Predictor
+from wildcat.model import imagenet_model
+from wildcat.prediction.ensemble import Ensemble
+from wildcat.prediction.exported import FILE_SUFFIXES, exports_folder, in_runtime, load_exported
+from wildcat.prediction.network import TorchNetwork
+from wildcat.prediction.predictor import Part, Predictor
 from wildcat.runs.folder import CONFIG, load_run, read_background
 from wildcat.runs.scales import SCALES, load_bank, read_scales, scale_folder
 from wildcat.runs.settings import InferenceSettings
@@ -29,36 +24,91 @@ IMAGENET_MAP_SIZES = (448,)
 IMAGENET_BACKGROUND = Background("threshold", 0.22)  # fitted by experiments/imagenet_background.py
 
 
-def _load_in_pytorch(run: str | Path, device: str | torch.device, precision: Precision) -> Predictor:
-    """A predictor from a run's folder, from a model on the Hugging Face hub ("owner/name"), or "imagenet".
+def load(
+    run: str | Path,
+    *,
+    device: str | torch.device = AUTO,
+    precision: Precision = "fp32",
+    runtime: Runtime = "torch",
+) -> Predictor:
+    """Load a predictor: of a run, a model on the Hugging Face hub, "imagenet", or an exported file.
 
-    The folder may hold one run, or the runs of several scales (``wildcat train --scales``), which then read as one.
-
-    "imagenet" is the embedded ImageNet classifier as a Wildcat model, with no training: 1,000 classes, one per image.
+    For another runtime than PyTorch the model is exported the first time, and again whenever the run has changed, next
+    to the run (``RUN/exports``; for "imagenet" and models of the hub, in the user's cache folder). The results are
+    those of PyTorch within :data:`wildcat.export.write.TOLERANCE`, with one map per class.
 
     Args:
-        run: folder or name.
-        device: where the network computes: "cpu", "cuda:1" and so on; "auto" is the first GPU that CUDA has, or else
-            the CPU.
-        precision: of the backbone; "auto" takes bf16 where :func:`wildcat.backbones.inference.bf16_pays`.
+        run: one of
+
+            - a run directory, written by :func:`wildcat.train`; at several scales (``wildcat train --scales``) their
+              models predict as one;
+            - "owner/name", a model on the hub, downloaded once;
+            - "imagenet", the embedded classifier of ImageNet's 1,000 classes, one per image, with no training;
+            - an exported file, ``.onnx`` or ``.xml``.
+        device: where PyTorch computes: "cpu", "cuda:1" and so on; "auto" is the first GPU of CUDA, or else the CPU. The
+            other runtimes compute on the CPU.
+        precision: of the backbone: "fp32", "bf16", or "auto" for bf16 where it is faster. ONNX Runtime has fp32 alone.
+        runtime: what the network runs in: "torch", "onnx" (ONNX Runtime), "openvino", or "auto" for the fastest that is
+            installed, by a short measurement whose result is kept with the exported file; on a GPU, and for a run at
+            several scales, it is PyTorch. An exported file runs in a runtime that opens it.
+
+    Returns:
+        The predictor. Call it with an image, or :meth:`Predictor.stream` with many.
 
     Raises:
-        WildcatError: if it is none of these, training has not finished, or there is no such device.
+        WildcatError: if there is no such run, file, device or runtime, training has not finished, a file is damaged or
+            needs a backbone or pooling that is not registered, a package is not installed, or the runtime cannot
+            compute on the device, in the precision, or several models.
+
+    >>> import numpy as np, wildcat
+    >>> predictor = wildcat.load("imagenet", device="cpu")
+    >>> prediction = predictor(np.zeros((32, 48, 3), np.uint8))
+    >>> len(prediction.scores), prediction.class_maps.shape
+    (1000, (1000, 14, 14))
+    >>> predictor = wildcat.load("runs/mine", precision="auto", runtime="openvino")  # doctest: +SKIP
     """
-    device = device_of(device)
+    if runtime not in RUNTIMES:
+        raise WildcatError(f"unknown runtime {runtime!r}; known: {', '.join(RUNTIMES)}")
+    file = Path(run)
+    if file.suffix in FILE_SUFFIXES:
+        _check_cpu(device, f"the exported file {run}")
+        return load_exported(file, runtime, precision)
+    if runtime in ("onnx", "openvino"):
+        _check_cpu(device, f"the runtime {runtime}")
+        device = "cpu"
+    predictor = _load_torch(run, device_of(device), precision)
+    if runtime == "torch":
+        return predictor
+    if runtime == "auto" and (predictor.combine is not None or predictor.device.type != "cpu"):
+        return predictor
+    if predictor.combine is not None:
+        raise WildcatError(f"{run} holds several models, which run in PyTorch; the runtime {runtime} takes one of them")
+    return in_runtime(predictor, runtime, exports_folder(run))
+
+
+def _check_cpu(device: str | torch.device, what: str) -> None:
+    if str(device) not in (AUTO, "cpu"):
+        raise WildcatError(f"{what} computes on the CPU, not on {device}")
+
+
+def _load_torch(run: str | Path, device: torch.device, precision: Precision) -> Predictor:
+    """A predictor in PyTorch, of anything but an exported file."""
     if str(run) == IMAGENET:
         model, classes = imagenet_model()
         settings = InferenceSettings(
             classes, False, IMAGENET_SCORE_SIZES, IMAGENET_MAP_SIZES, background=IMAGENET_BACKGROUND
         )
-        return Predictor(model, settings, device, precision)
+        return Predictor.from_model(model, settings, device, precision)
     folder = Path(run)
     if not folder.is_dir():
-        folder = _from_hub(str(run))
-    return (_load_scales if (folder / SCALES).is_file() else _load_one)(folder, device, precision)
+        folder = _download(str(run))
+    if (folder / SCALES).is_file():
+        return _load_scales(folder, device, precision)
+    return Predictor(_load_part(folder, device, precision))
 
 
-def _load_one(folder: Path, device: torch.device, precision: Precision) -> Predictor:
+def _load_part(folder: Path, device: torch.device, precision: Precision) -> Part:
+    """The model of one run."""
     model, info = load_run(folder)
     config = info.config
     settings = InferenceSettings(
@@ -70,28 +120,26 @@ def _load_one(folder: Path, device: torch.device, precision: Precision) -> Predi
         read_background(folder),
         config.background_class,
     )
-    return Predictor(model, settings, device, precision)
+    return Part(TorchNetwork(model, device, precision), settings)
 
 
-def _load_scales(folder: Path, device: torch.device, precision: Precision) -> CombinedPredictor:
+def _load_scales(folder: Path, device: torch.device, precision: Precision) -> Predictor:
+    """The models of a run at several scales, combined."""
     runs = read_scales(folder)
-    if runs.combination is None:
+    combination = runs.combination
+    if combination is None:
         raise WildcatError(f"{folder}: training of its scales has not finished; continue it with --resume")
-    members = {scale_folder(scale): _load_one(folder / scale_folder(scale), device, precision) for scale in runs.scales}
-    first = next(iter(members.values())).settings
-    return CombinedPredictor(
-        members,
-        background=read_background(folder),
-        bank=load_bank(folder, len(first.classes), len(members)) if runs.combination.fitted_on else None,
-        fitted_on=runs.combination.fitted_on,
-        chosen=runs.combination.chosen,
-    )
+    parts = {scale_folder(scale): _load_part(folder / scale_folder(scale), device, precision) for scale in runs.scales}
+    num_classes = len(next(iter(parts.values())).settings.classes)
+    bank = load_bank(folder, num_classes, len(parts)) if combination.fitted_on else None
+    return Predictor(parts, Ensemble(bank, combination.fitted_on, combination.chosen, read_background(folder)))
 
 
-def _from_hub(name: str) -> Path:
+def _download(name: str) -> Path:
+    """The folder of a model that is downloaded from the hub, once."""
     if name.count("/") != 1 or name.startswith((".", "/")):
         raise WildcatError(f"no run in {name}: give a run's folder, a hub name (owner/name), or {IMAGENET}")
-    # A mistyped folder beside others is not asked for on the hub.
+    # A mistyped folder beside run directories is not looked up on the hub.
     runs = sorted({file.parent.name for known in (CONFIG, SCALES) for file in Path(name).parent.glob(f"*/{known}")})
     if runs:
         raise WildcatError(f"no run in {name}; {Path(name).parent} holds {', '.join(runs)}")
@@ -100,117 +148,5 @@ def _from_hub(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
     except Exception as error:  # the hub client raises many types
-        raise WildcatError(
-            f"there is no folder {name}, and no model of that name on the hub: {first_line(error)}"
-        ) from error
-
-
-EXPORTED = "model.onnx"  # both runtimes open this file
-
-
-def load(
-    run: str | Path,
-    *,
-    device: str | torch.device = AUTO,
-    precision: Precision = "fp32",
-    runtime: Runtime = "torch",
-) -> Predictor:
-    """A predictor of :func:`wildcat.load` whose network runs in another runtime, or of an exported file.
-
-    The first time, the model is exported next to the run (``RUN/exports``; for "imagenet" and models of the hub, in the
-    user's cache folder), and again whenever the run has changed. Results are those of PyTorch within
-    :data:`wildcat.export.write.TOLERANCE`; there is one map per class.
-
-    Args:
-        run: what :func:`wildcat.load` takes; or an exported ``.onnx`` or ``.xml`` file, by its path.
-        runtime: where the network runs; an exported file runs in a runtime that opens it. "auto" takes the fastest that
-            is installed, by a short measurement on this machine that is kept with the exported file; on a GPU it is
-            PyTorch.
-        precision: of the backbone; "auto" takes bf16 where it is faster. ONNX Runtime computes in single precision.
-        device: of PyTorch, as for :func:`wildcat.load`; the other runtimes compute on the CPU.
-
-    Raises:
-        WildcatError: if there is no such run, file or device, or the runtime is not installed.
-    """
-    if runtime not in RUNTIMES:
-        raise WildcatError(f"unknown runtime {runtime!r}; known: {', '.join(RUNTIMES)}")
-    file = Path(run)
-    exported = file.suffix in (".onnx", ".xml")
-    if exported or runtime in PACKAGES:
-        if str(device) not in (AUTO, "cpu"):
-            what = f"the exported file {run}" if exported else f"the runtime {runtime}"
-            raise WildcatError(f"{what} computes on the CPU, not on {device}")
-        device = "cpu"
-    if exported:
-        return _predictor_of(file, runtime, precision)
-    predictor = _load_in_pytorch(run, device, precision)
-    installed = [name for name in PACKAGES if _is_installed(name)]
-    several = isinstance(predictor, CombinedPredictor)
-    on_gpu = predictor.device.type != "cpu"
-    if runtime == "torch" or (runtime == "auto" and (several or on_gpu or not installed)):
-        return predictor
-    if several:
-        raise WildcatError(f"{run} holds several models, which run in PyTorch; the runtime {runtime} takes one of them")
-    folder = exports_folder(run)
-    if runtime == "auto":
-        able = [name for name in installed if not (name == "onnx" and precision == "bf16")]
-        networks = {name: _network(predictor, folder, name) for name in able}
-        runtime = _fastest(predictor, networks, folder)
-        return predictor if runtime == "torch" else _with(networks[runtime], predictor.settings)
-    if runtime not in installed:
-        raise missing(runtime)
-    return _with(_network(predictor, folder, runtime), predictor.settings)
-
-
-def exports_folder(run: str | Path) -> Path:
-    """Where exported files of a run are kept: in its folder, or in the user's cache for a model without one."""
-    if Path(run).is_dir():
-        return Path(run) / "exports"
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "wildcat" / str(run).replace("/", "--")
-
-
-def _with(network: ExportedNetwork, settings: InferenceSettings) -> Predictor:
-    return Predictor(cast(Wildcat, network), settings, precision=network.precision)  # it is called as a model is
-
-
-def _predictor_of(file: Path, runtime: Runtime, precision: Precision) -> Predictor:
-    """From an exported file alone."""
-    if runtime in ("torch", "auto"):  # PyTorch does not open it: what is installed, OpenVINO last
-        able = [name for name, suffixes in SUFFIXES.items() if file.suffix in suffixes]
-        name = next((name for name in able if _is_installed(name)), able[0])
-    else:
-        name = runtime
-    network = open_network(file, name, precision)
-    about = network.about
-    settings = InferenceSettings(
-        tuple(about["classes"]),
-        about["multi_label"],
-        tuple(about["score_sizes"]),
-        tuple(about["map_sizes"]),
-        about["mirror"],
-        Background(**about["background"]),
-        about["background_class"],
-    )
-    return _with(network, settings)
-
-
-def _is_installed(runtime: str) -> bool:
-    return importlib.util.find_spec(PACKAGES[runtime]) is not None
-
-
-def _network(predictor: Predictor, folder: Path, runtime: str) -> ExportedNetwork:
-    """The model's ONNX file in a folder, made unless it is there and of these weights and settings."""
-    file = folder / EXPORTED
-    precision = precision_in(runtime, predictor.precision)  # before anything is exported
-    wanted = fingerprint(predictor.model, predictor.settings)
-    if file.is_file():
-        with contextlib.suppress(WildcatError):  # of another version, or damaged
-            network = open_network(file, runtime, precision)
-            if network.about.get("fingerprint") == wanted:
-                return network
-    from wildcat.export.write import export  # not before: it takes longer to import than one image to read
-
-    print(f"exporting for this and later times: {file}", file=sys.stderr)
-    export(predictor.model, predictor.settings, file, "onnx")
-    return open_network(file, runtime, precision)
+        message = f"there is no folder {name}, and no model of that name on the hub: {first_line(error)}"
+        raise WildcatError(message) from error

@@ -20,9 +20,10 @@ from wildcat.data.registry import default_splits
 from wildcat.errors import WildcatError
 from wildcat.evaluation.scoring import headline
 from wildcat.multiscale import fit_object_bank
+from wildcat.prediction.ensemble import Ensemble
 from wildcat.prediction.items import dataset_items
 from wildcat.prediction.loading import load
-from wildcat.prediction.multiscale import CombinedPredictor
+from wildcat.prediction.predictor import Predictor
 from wildcat.runs import folder as checkpoint
 from wildcat.runs.scales import (
     MEAN,
@@ -131,8 +132,8 @@ def _combine(folder: Path, runs: ScaleRuns) -> Combination:
         return Combination(MEAN)
     _, dataset = open_training_data(config)
     assert dataset is not None  # one of the two settings is there
-    members = {name: load(folder / name) for name in map(scale_folder, runs.scales)}
-    found = _held_out_probabilities(CombinedPredictor(members), dataset)  # of each scale, then their mean
+    parts = {name: load(folder / name).single for name in map(scale_folder, runs.scales)}
+    found = _held_out_probabilities(Predictor(parts, Ensemble()), dataset)  # of each scale, then their mean
     try:
         bank, unseen = fit_object_bank(found[:-1], dataset.labels, multi_label=dataset.multi_label, seed=config.seed)
     except WildcatError as error:
@@ -147,9 +148,9 @@ def _combine(folder: Path, runs: ScaleRuns) -> Combination:
     return Combination(chosen, len(dataset), scores, (config.data, split))
 
 
-def _held_out_probabilities(predictor: CombinedPredictor, dataset: Dataset) -> list[torch.Tensor]:
-    """Probabilities (N, C) of each part, in the order of :attr:`Predictor.parts`."""
-    parts = list(predictor.parts)
+def _held_out_probabilities(predictor: Predictor, dataset: Dataset) -> list[torch.Tensor]:
+    """Probabilities (N, C) of each part, in the order of :attr:`Predictor.outputs`."""
+    parts = list(predictor.outputs)
     found = np.empty((len(parts), len(dataset), len(dataset.classes)), dtype=np.float32)
     stream = predictor.stream_each(dataset_items(dataset), maps=False)
     for index, each in enumerate(tqdm(stream, "held-out images", len(dataset), unit=" images", disable=None)):

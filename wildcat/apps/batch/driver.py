@@ -21,19 +21,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from wildcat.apps.batch.attempts import Attempts
 from wildcat.apps.batch.inputs import Part, parts_of
 from wildcat.errors import WildcatError, first_line
-from wildcat.export.network import ExportedNetwork
-from wildcat.export.open import Runtime, fingerprint
-from wildcat.model import Wildcat
+from wildcat.export.network import Runtime
 from wildcat.prediction.items import Failure, Item
 from wildcat.prediction.loading import load
-from wildcat.prediction.multiscale import CombinedPredictor
 from wildcat.prediction.predictor import Predictor
 from wildcat.prediction.result import Prediction, Threshold
 from wildcat.system.devices import Precision
@@ -237,8 +234,8 @@ def predict_all(
         run = os.path.abspath(run)  # noqa: PTH100 - links stay as they are named
     out = Path(os.path.abspath(out))  # noqa: PTH100
     predictor = load(run, device="cpu", precision=precision, runtime=runtime)
-    about = {"model": _identity(predictor), "threshold": threshold, "precision": precision}
-    runtime = cast(Runtime, predictor.runtime)  # that which "auto" has chosen
+    about = {"model": predictor.fingerprint, "threshold": threshold, "precision": precision}
+    runtime = predictor.runtime  # that which "auto" has chosen
     with locked(out):
         _check_same(out / ABOUT, about)
         for folder in (out / PREDICTIONS, out / ERRORS):
@@ -264,16 +261,6 @@ def _ray() -> Any:
     except ImportError as error:
         raise WildcatError(f"batch prediction needs Ray ({error}): pip install 'wildcat-wsl[ray]'") from error
     return ray
-
-
-def _identity(predictor: Predictor) -> str:
-    if isinstance(predictor, CombinedPredictor):
-        members = [_identity(member) for member in predictor.members.values()]
-        return " ".join([*members, predictor.chosen])
-    exported: ExportedNetwork | Wildcat = predictor.model
-    if isinstance(exported, ExportedNetwork):
-        return str(exported.about["fingerprint"])
-    return fingerprint(exported, predictor.settings)
 
 
 def _check_same(file: Path, about: dict[str, Any]) -> None:

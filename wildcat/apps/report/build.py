@@ -23,7 +23,6 @@ from wildcat.evaluation.results import data_of
 from wildcat.evaluation.scoring import ScoreAccumulator, build_results, collect, open_scored, usual_tasks
 from wildcat.prediction.items import dataset_items
 from wildcat.prediction.loading import load
-from wildcat.prediction.multiscale import CombinedPredictor
 from wildcat.prediction.predictor import Predictor
 from wildcat.runs.folder import Run, read_run
 from wildcat.system.devices import AUTO
@@ -68,10 +67,7 @@ def write_report(
     if not run.is_dir():  # no hub is asked: a report is about a run of one's own
         raise WildcatError(f"{run} is not a run's folder")
     predictor = load(run, device=device)
-    if isinstance(predictor, CombinedPredictor):
-        raise WildcatError(
-            f"{run} holds models of several scales; give the folder of one: {', '.join(predictor.members)}"
-        )
+    _ = predictor.single  # a report is about one model: raises for a run at several scales
     info = read_run(run)
     kept = read_json(run / "results.json") if (run / "results.json").is_file() else {}
     data, split = data_of(run, data, split)

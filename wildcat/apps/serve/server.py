@@ -13,7 +13,7 @@ from typing import Any
 from wildcat.apps.serve.page import Page
 from wildcat.apps.serve.viewer import Viewer
 from wildcat.errors import WildcatError
-from wildcat.export.open import Runtime
+from wildcat.export.network import Runtime
 from wildcat.prediction.loading import load
 from wildcat.system.devices import AUTO
 
