@@ -89,11 +89,8 @@ def fit_object_bank(
         present = labels[counted, c] == 1
         if min(present.sum(), (~present).sum()) >= 2:
             row, offset, logits = _fit(inputs[counted], present.astype(np.int64), seed)
-            weights[c], bias[c], unseen[counted, c] = (
-                row[1] - row[0],
-                offset[1] - offset[0],
-                logits[:, 1] - logits[:, 0],
-            )
+            weights[c], bias[c] = row[1] - row[0], offset[1] - offset[0]
+            unseen[counted, c] = logits[:, 1] - logits[:, 0]
     return ObjectBank(torch.from_numpy(weights), torch.from_numpy(bias)), unseen
 
 

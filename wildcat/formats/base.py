@@ -18,7 +18,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from wildcat.prediction.result import Labels, Prediction, Threshold, numbered
+from wildcat.prediction.result import Labels, Prediction, Threshold, class_labels
 from wildcat.system.files import remove_leftovers, unfinished
 
 SMALLEST_REGION = 0.001  # of the image's area; smaller parts of a mask are specks and get no box
@@ -94,7 +94,7 @@ class PredictedImage:
     @cached_property
     def mask(self) -> Labels:
         """(H, W): 0 background, 1 + class for the classes that are :attr:`present`; uint16 above 254 classes."""
-        return numbered(self._places, self.present, len(self.prediction.settings.classes))
+        return class_labels(self._places, self.present, len(self.prediction.settings.classes))
 
     @cached_property
     def regions(self) -> list[Region]:

@@ -14,7 +14,7 @@ from wildcat.data.images import Source, load_image
 
 @dataclass(frozen=True)
 class Failure:
-    """An image of a stream that could not be read, and why."""
+    """An image of a stream that could not be read, and the error message."""
 
     name: str
     message: str
@@ -22,14 +22,27 @@ class Failure:
 
 @dataclass(frozen=True)
 class Item:
-    """An image to read: a name, and how to get it at full size or, where it is large, at no less than a given side."""
+    """A named image that is decoded when it is needed.
+
+    Attributes:
+        name: of the image, for the prediction.
+        load: decodes it, at full size for None, or for a side in pixels at that size or more (JPEG files decode faster
+            at a reduced size).
+    """
 
     name: str
     load: Callable[[int | None], Image.Image]
 
 
 def image_items(sources: Iterable[Source]) -> Iterator[Item]:
-    """Items from paths, encoded bytes, PIL images and arrays."""
+    """Items of paths, encoded bytes, PIL images and arrays (H, W, 3) of uint8, for :meth:`Predictor.stream`.
+
+    Items of paths are named by the path, others "image 0", "image 1" and so on.
+
+    >>> import numpy as np
+    >>> [item.name for item in image_items(["cat.jpg", np.zeros((8, 8, 3), np.uint8)])]
+    ['cat.jpg', 'image 1']
+    """
     for number, source in enumerate(sources):
         name = str(source) if isinstance(source, str | Path) else f"image {number}"
         yield Item(name, _loader(source))
@@ -40,7 +53,12 @@ def _loader(source: Source) -> Callable[[int | None], Image.Image]:
 
 
 def dataset_items(dataset: Dataset) -> list[Item]:
-    """The images of a dataset, for :meth:`Predictor.stream`."""
+    """Items of the images of a dataset, for :meth:`Predictor.stream`.
+
+    >>> import wildcat
+    >>> [item.name for item in dataset_items(wildcat.open_dataset("synthetic:count=2", "test"))]
+    ['000000', '000001']
+    """
     return [
         Item(sample.name, lambda draft_size, index=index: dataset.image(index, draft_size))  # type: ignore[misc]
         for index, sample in enumerate(dataset.samples)

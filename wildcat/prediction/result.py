@@ -1,4 +1,4 @@
-"""What a model says of one image, and how models read images."""
+"""The prediction for one image: scores, points, maps, masks, overlays."""
 
 from __future__ import annotations
 
@@ -21,34 +21,41 @@ from wildcat.render import sheets
 from wildcat.runs.settings import InferenceSettings
 
 Threshold: TypeAlias = float | Mapping[str, float]
-"""From which probability a class counts as present: one for all, or by class; 0.5 for those that are not named."""
+"""Probability from which a class counts as present: one for all classes, or by class; 0.5 for a class without one."""
 
 Labels: TypeAlias = npt.NDArray[np.unsignedinteger[Any]]
 """A mask (H, W), uint8, or uint16 above :data:`MAX_BYTE_LABELS` classes."""
 
 MAX_BYTE_LABELS = 254
-"""Classes that a mask of bytes can number: 0 is the background and 255 void."""
+"""The most classes of a uint8 mask, in which 0 is the background and 255 void."""
 
 
-def numbered(places: Labels, chosen: Sequence[int], num_classes: int) -> Labels:
-    """The mask (H, W) of 1 + class, from one of 1 + place among the chosen classes."""
+def class_labels(positions: Labels, chosen: Sequence[int], num_classes: int) -> Labels:
+    """The mask (H, W) with label 1 + class, from one with label 1 + position among the chosen classes."""
     values = [0, *(1 + c for c in chosen)]
     table: Labels = np.array(values, np.uint8) if num_classes <= MAX_BYTE_LABELS else np.array(values, np.uint16)
-    return table[places]
+    return table[positions]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one image.
+    """The prediction for one image.
+
+    Points and masks are in pixels of the original image, turned upright as its metadata says.
 
     Attributes:
-        name: of the image, as it was given.
-        size: (width, height) of the upright original.
+        name: of the image: its path, or its number in the stream.
+        size: (width, height) of the original image.
         settings: of the model.
         probabilities: (C,) in [0, 1].
-        class_maps: (C, h, w), unbounded.
-        multi_maps: (C * M, h, w), class-major; None where a stream was not asked for them.
+        class_maps: (C, h, w), unbounded; the higher, the more evidence for the class at that position.
+        multi_maps: (C * M, h, w), class-major; None for a stream without them.
         background_map: (h, w), unbounded; None unless the model has a background class.
+
+    >>> import wildcat
+    >>> prediction = wildcat.load("imagenet")(np.zeros((32, 48, 3), np.uint8))
+    >>> list(prediction.scores) == list(prediction.points), prediction.mask().shape
+    (True, (32, 48))
     """
 
     name: str
@@ -62,12 +69,12 @@ class Prediction:
 
     @property
     def scores(self) -> dict[str, float]:
-        """Class -> probability, the highest first."""
+        """Class -> probability in [0, 1], the highest first."""
         return {self.settings.classes[c]: float(self.probabilities[c]) for c in self._ranked()}
 
     @property
     def point_array(self) -> npt.NDArray[np.float64]:
-        """(C, 2): (x, y) of the maximum of each class map, a cell's centre, in pixels of the original."""
+        """(C, 2): (x, y) of each class in pixels of the original: the centre of the cell where its map is highest."""
         _, height, width = self.class_maps.shape
         cells = np.stack(np.unravel_index(self.class_maps.reshape(-1, height * width).argmax(axis=1), (height, width)))
         return cell_centres(cells.T, (height, width), self.size)
@@ -80,17 +87,17 @@ class Prediction:
 
     @property
     def mask_maps(self) -> torch.Tensor:
-        """What masks are made of: (C, h, w), or (C + 1, h, w) with the map of a background class last."""
+        """The maps behind masks: (C, h, w), or (C + 1, h, w) with the map of a background class last."""
         maps = torch.from_numpy(self.class_maps)
         return maps if self.background_map is None else torch.cat([maps, torch.from_numpy(self.background_map)[None]])
 
     @property
     def image(self) -> Image.Image:
-        """The upright RGB image, read again."""
+        """The upright RGB image, decoded again from its source."""
         return self._source()
 
     def present(self, threshold: Threshold = 0.5) -> list[int]:
-        """Indices of the classes the image is said to hold, the most probable first.
+        """Indices of the classes predicted, the most probable first.
 
         Where an image has exactly one class this is the most probable one, whatever the threshold.
 
@@ -107,16 +114,16 @@ class Prediction:
         return [c for c in ranked if self.probabilities[c] >= by_class.get(classes[c], 0.5)]
 
     def candidates(self, threshold: Threshold = 0.5) -> list[int]:
-        """The classes present, or the most probable one where none is."""
+        """As :meth:`present`, but the most probable class if none reaches the threshold."""
         return self.present(threshold) or self._ranked()[:1]
 
     def mask(self, *, crf: bool = False, threshold: Threshold = 0.5, allowed: Sequence[int] | None = None) -> Labels:
         """Label map (H, W) of the original image: 0 background, 1 + class otherwise; uint16 above 254 classes.
 
         Args:
-            crf: refine with the dense CRF, which reads the image again.
-            threshold: probability from which a class may appear; the most probable one may where none reaches it.
-            allowed: indices of the classes that may appear, instead.
+            crf: refine with the dense CRF, which decodes the image again.
+            threshold: probability from which a class may appear; the most probable one may if none reaches it.
+            allowed: indices of the classes that may appear, instead of a threshold.
         """
         if allowed is None:
             allowed = self.candidates(threshold)
@@ -126,18 +133,18 @@ class Prediction:
             strength = dense_crf(pixel_probabilities(strength), np.array(self.image))
         if len(self.settings.classes) <= MAX_BYTE_LABELS:
             return label_map(strength, allowed)
-        return numbered(label_map(strength, range(len(allowed))), allowed, len(self.settings.classes))
+        return class_labels(label_map(strength, range(len(allowed))), allowed, len(self.settings.classes))
 
     def reduced(self, side: int) -> Prediction:
-        """The same prediction of the image reduced to ``side`` pixels at most and kept in memory.
+        """The same prediction for the image scaled down to ``side`` pixels at most, which is kept in memory.
 
-        Points, masks and overlays then refer to the reduced image, and are made in less time.
+        Points, masks and overlays then refer to the smaller image, and take less time.
         """
         image = render.scaled(self.image, side)
         return replace(self, size=image.size, _source=image.copy)
 
     def only(self, chosen: Sequence[int]) -> Prediction:
-        """The same prediction of a model that knows no other classes than these, in this order."""
+        """The same prediction for these classes alone, in this order."""
         rows = list(chosen)
         multi = self.multi_maps
         if multi is not None:
@@ -153,14 +160,14 @@ class Prediction:
     def mask_overlay(self, mask: Labels) -> Image.Image:
         """The image with a mask from :meth:`mask` over it, and a legend."""
         classes = self.settings.classes
-        if len(classes) > MAX_BYTE_LABELS:  # colours are those of the classes that are there
+        if len(classes) > MAX_BYTE_LABELS:  # colours for the classes in the mask alone
             present = np.unique(mask[mask > 0])
             mask = np.where(mask > 0, 1 + np.searchsorted(present, mask), 0).astype(np.uint16)
             classes = tuple(classes[label - 1] for label in present)
         return render.mask_overlay(self.image, mask, classes)
 
     def overlay(self, threshold: Threshold = 0.5) -> Image.Image:
-        """The image, then a panel with heatmap, point and score for each class present (else for the best one)."""
+        """The image beside a panel with heatmap, point and score for each of :meth:`candidates`."""
         points = self.point_array
         entries = [
             sheets.Entry(
@@ -182,7 +189,7 @@ class Prediction:
 
         Args:
             threshold: probability from which a class counts as predicted.
-            allowed: indices of the classes that count as predicted, instead.
+            allowed: indices of the classes that count as predicted, instead of a threshold.
         """
         points = self.point_array
         if allowed is None:
