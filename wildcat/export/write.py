@@ -1,7 +1,8 @@
-"""A model as a file for other programs: ONNX, OpenVINO, torch.export. Each file is run and compared before it is kept.
+"""Writes a model as a file for other programs: ONNX, OpenVINO, torch.export. A file is compared with the model first.
 
-The graph has any batch and any size, the M maps folded into one, BatchNorm in its convolutions, and four outputs:
-scores, probabilities, class maps and points. What a reader must know besides is in the file's metadata.
+The graph takes any batch and any size. Its M maps per class are merged into one, BatchNorm is folded into the
+convolutions, and its four outputs are scores, probabilities, class maps and points. The metadata of the file holds
+everything else that inference needs: class names, sizes, normalisation, background.
 """
 
 import importlib.util
@@ -40,7 +41,7 @@ NEEDED: dict[Format, tuple[str, ...]] = {
     "torch": (),
 }
 SUFFIX: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
-TOLERANCE = 1e-4  # largest difference from PyTorch, in units of the largest value, or of 1 where that is smaller
+TOLERANCE = 1e-4  # largest difference from PyTorch, relative to the largest value, or to 1 if that is smaller
 BATCH = 4  # images per pass of a comparison
 TORCH_METADATA = f"{METADATA}.json"
 
@@ -50,9 +51,9 @@ class Exported:
     """A file that was written.
 
     Attributes:
-        file: where.
-        differences: the largest difference of each output from PyTorch's, in units of the largest such value, or of 1
-            where that is smaller; of points, of the class maps' values there.
+        file: its path.
+        differences: largest difference of each output from PyTorch's, relative to the largest value of that output, or
+            to 1 if that is smaller. For points it is the difference of the class maps' values there.
     """
 
     file: Path
@@ -60,25 +61,33 @@ class Exported:
 
     @property
     def difference(self) -> float:
-        """The largest of them."""
+        """The largest difference of all outputs."""
         return max(self.differences.values())
 
 
 def export(
     model: Wildcat, settings: InferenceSettings, file: Path, form: Format = "onnx", images: Sequence[Source] = ()
 ) -> Exported:
-    """Write a model's file, run it on synthetic images, and keep it if it computes what the model does.
+    """Export a model, run the file on synthetic images, and keep it if its outputs are those of the model.
 
     Args:
         model: in evaluation mode, on the CPU.
         settings: how it is applied to images; they go into the metadata.
-        file: ``.onnx``, ``.xml`` (OpenVINO, with a ``.bin`` beside it) or ``.pt2``, as the format asks.
-        form: the format.
-        images: to compare on as well.
+        file: ``.onnx``, ``.xml`` (OpenVINO, with a ``.bin`` beside it) or ``.pt2``, according to the format.
+        form: the format, "onnx", "openvino" or "torch" (torch.export).
+        images: further images to compare on.
+
+    Returns:
+        The file, and its differences from the model.
 
     Raises:
-        WildcatError: if the suffix is another, a package is missing, the model cannot be exported, or the file computes
-            something else.
+        WildcatError: if the suffix is of another format, a package is missing, the model cannot be exported, or the
+            outputs of the file differ by more than :data:`TOLERANCE`; a file that was there stays as it was.
+
+    >>> import wildcat
+    >>> predictor = wildcat.load("imagenet", device="cpu")
+    >>> export(predictor.model, predictor.settings, Path("imagenet.onnx")).difference < 1e-4  # doctest: +SKIP
+    True
     """
     if file.suffix != SUFFIX[form]:
         raise WildcatError(f"a file of format {form} ends in {SUFFIX[form]}; got {file}")
@@ -92,23 +101,23 @@ def export(
             raise WildcatError(f"an export as {form} needs the package {package}: pip install 'wildcat-wsl[export]'")
     net = Exportable(model, settings.multi_label).eval()
     padded = replace_same_convs(net, EvenSameConv if form == "torch" else OnnxSameConv)
-    # Some backbones have one graph for all sizes, others for the multiples of their stride alone.
+    # Some backbones have one graph for all sizes, others only for multiples of their stride.
     stride = model.backbone.stride
     multiples = [stride] if form == "torch" and padded else [1, stride]
     for multiple in multiples:
-        about = _about(model, settings, multiple)
+        metadata = _metadata(model, settings, multiple)
         try:
-            _check_sizes(about, f"{model.backbone.name} as {form}")
+            _check_sizes(metadata, f"{model.backbone.name} as {form}")
             write = WRITERS[form](_program(net, form, multiple))
-            return Exported(file, _kept(model, write, file, form, about, images))
+            return Exported(file, _write_checked(model, write, file, form, metadata, images))
         except WildcatError:
             if multiple == multiples[-1]:
                 raise
     raise AssertionError("no multiple was tried")
 
 
-def _about(model: Wildcat, settings: InferenceSettings, multiple: int) -> dict[str, Any]:
-    """The metadata."""
+def _metadata(model: Wildcat, settings: InferenceSettings, multiple: int) -> dict[str, Any]:
+    """The metadata of the file."""
     return {
         "format": 1,
         "wildcat": __version__,
@@ -120,44 +129,44 @@ def _about(model: Wildcat, settings: InferenceSettings, multiple: int) -> dict[s
     }
 
 
-def _check_sizes(about: dict[str, Any], what: str) -> None:
-    multiple = about["size_multiple"]
-    for size in (*about["score_sizes"], *about["map_sizes"]):
+def _check_sizes(metadata: dict[str, Any], what: str) -> None:
+    multiple = metadata["size_multiple"]
+    for size in (*metadata["score_sizes"], *metadata["map_sizes"]):
         if size % multiple:
-            raise WildcatError(f"{what} reads sides that are multiples of {multiple}; the run reads {size}")
+            raise WildcatError(f"{what} takes sides that are multiples of {multiple}; a size of the run is {size}")
 
 
 Write: TypeAlias = Callable[[Path, dict[str, Any]], None]  # a file and its metadata
 
 
-def _kept(
-    model: Wildcat, write: Write, file: Path, form: Format, about: dict[str, Any], images: Sequence[Source]
+def _write_checked(
+    model: Wildcat, write: Write, file: Path, form: Format, metadata: dict[str, Any], images: Sequence[Source]
 ) -> dict[str, float]:
-    """Write the file, run it, and keep it if it computes what the model does; its differences from the model."""
+    """Write the file and keep it if its outputs are those of the model; the differences."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    # Made in a folder of its own, so that nothing half-written or wrong ever has the file's name.
+    # In a temporary folder, so that no incomplete or wrong file ever has the final name.
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".export-") as scratch:
         first, second = (Path(scratch) / name for name in ("first", "second"))
         first.mkdir()
         second.mkdir()
-        write(first / file.name, about)
-        views = itertools.chain(_views(model, about), _views_of(images, model, about))
-        differences = _differences(model, _runner(first / file.name, form), about["multi_label"], views)
+        write(first / file.name, metadata)
+        batches = itertools.chain(_synthetic_batches(model, metadata), _batches(images, model, metadata))
+        differences = _differences(model, _runner(first / file.name, form), metadata["multi_label"], batches)
         difference = max(differences.values())
         if not difference <= TOLERANCE:
             raise WildcatError(
-                f"the {form} file computes something else than the model (difference {difference:.1e}, allowed "
+                f"the outputs of the {form} file differ from those of the model (difference {difference:.1e}, allowed "
                 f"{TOLERANCE:.0e}): it was not kept"
             )
-        write(second / file.name, about | {"difference": difference})
-        file.unlink(missing_ok=True)  # an .xml must never stand beside another's .bin
+        write(second / file.name, metadata | {"difference": difference})
+        file.unlink(missing_ok=True)  # an .xml must never lie beside the .bin of another model
         for part in sorted(second.iterdir()):  # .bin before .xml
             part.replace(file.parent / part.name)
     return differences
 
 
 def _program(net: Exportable, form: Format, multiple: int) -> Any:
-    """The graph, as torch.export or its ONNX exporter give it."""
+    """The graph, from torch.export or its ONNX exporter."""
     most = 8192 // multiple
     sides = [torch.export.Dim(name, min=1 if multiple > 1 else 2, max=most) for name in ("h", "w")]
     height, width = sides if multiple == 1 else (multiple * side for side in sides)
@@ -165,7 +174,7 @@ def _program(net: Exportable, form: Format, multiple: int) -> Any:
     step = max(multiple, 32)
     example = (torch.zeros(2, 3, 3 * step, 4 * step),)
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporters' talk of their own deprecations
+        warnings.simplefilter("ignore")  # the exporters warn of their own deprecations
         try:
             if form == "torch":
                 return torch.export.export(net, example, dynamic_shapes=shapes, strict=False)
@@ -180,37 +189,37 @@ def _program(net: Exportable, form: Format, multiple: int) -> Any:
                 opset_version=18,
                 verbose=False,
             )
-        except Exception as error:  # the tracers raise many types, and tell the reason in their causes
+        except Exception as error:  # the tracers raise many types; the root cause has the reason
             raise WildcatError(f"the model cannot be exported as {form}: {first_line(_root_cause(error))}") from error
 
 
 def _write_onnx(program: Any) -> Write:
-    def write(file: Path, about: dict[str, Any]) -> None:
-        program.model.metadata_props[METADATA] = json.dumps(about)
+    def write(file: Path, metadata: dict[str, Any]) -> None:
+        program.model.metadata_props[METADATA] = json.dumps(metadata)
         program.save(file, external_data=False)
 
     return write
 
 
 def _write_openvino(program: Any) -> Write:
-    def write(file: Path, about: dict[str, Any]) -> None:
+    def write(file: Path, metadata: dict[str, Any]) -> None:
         import openvino
 
         with tempfile.TemporaryDirectory() as scratch:
             program.save(Path(scratch) / "model.onnx", external_data=False)
             with keep_signal_stack():
                 model = openvino.Core().read_model(Path(scratch) / "model.onnx")
-            model.set_rt_info(json.dumps(about), [METADATA])
+            model.set_rt_info(json.dumps(metadata), [METADATA])
             openvino.save_model(model, file, compress_to_fp16=False)
 
     return write
 
 
 def _write_torch(program: Any) -> Write:
-    def write(file: Path, about: dict[str, Any]) -> None:
+    def write(file: Path, metadata: dict[str, Any]) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.export.save(program, file, extra_files={TORCH_METADATA: json.dumps(about)})
+            torch.export.save(program, file, extra_files={TORCH_METADATA: json.dumps(metadata)})
 
     return write
 
@@ -233,47 +242,47 @@ def _runner(file: Path, form: Format) -> Run:
     return lambda images: tuple(torch.from_numpy(array) for array in network.outputs(images.numpy(), OUTPUTS))
 
 
-def _differences(model: Wildcat, run: Run, multi_label: bool, views: Iterable[Tensor]) -> dict[str, float]:
-    """The largest of each output over batches of images."""
+def _differences(model: Wildcat, run: Run, multi_label: bool, batches: Iterable[Tensor]) -> dict[str, float]:
+    """The largest difference of each output over batches of normalised images."""
     worst = dict.fromkeys(OUTPUTS, 0.0)
-    for images in views:
+    for images in batches:
         with torch.inference_mode():
             output = model(images)
-            found = dict(zip(OUTPUTS, run(images), strict=True))
+            exported = dict(zip(OUTPUTS, run(images), strict=True))
         expected = {
             "scores": output.scores,
             "probabilities": probabilities(output.scores, multi_label),
             "class_maps": output.class_maps,
         }
-        for name, ours in expected.items():
-            if ours.shape != found[name].shape:
+        for name, values in expected.items():
+            if values.shape != exported[name].shape:
                 return dict.fromkeys(OUTPUTS, float("inf"))
-            worst[name] = max(worst[name], _relative(ours, found[name]))
-        # Of two cells that are equal but for rounding either may be the point: compare the heights of the cells.
+            worst[name] = max(worst[name], _relative(values, exported[name]))
+        # Either of two cells that are equal but for rounding may be the point: compare the values of the cells.
         height, width = output.class_maps.shape[2:]
-        column, row = (found["points"][..., axis].mul(side).long() for axis, side in ((0, width), (1, height)))
+        column, row = (exported["points"][..., axis].mul(side).long() for axis, side in ((0, width), (1, height)))
         chosen = output.class_maps.flatten(2).gather(2, (row * width + column)[..., None])[..., 0]
         worst["points"] = max(worst["points"], _relative(output.class_maps.flatten(2).amax(dim=2), chosen) / 2)
     return worst
 
 
-def _relative(expected: Tensor, found: Tensor) -> float:
-    difference = float((expected - found).abs().max() / expected.abs().max().clamp(min=1))
-    return difference if math.isfinite(difference) else math.inf  # NaN would be passed over by max
+def _relative(expected: Tensor, actual: Tensor) -> float:
+    difference = float((expected - actual).abs().max() / expected.abs().max().clamp(min=1))
+    return difference if math.isfinite(difference) else math.inf  # max would ignore NaN
 
 
-def _views(model: Wildcat, about: dict[str, Any]) -> Iterator[Tensor]:
-    """Normalised images: two at each size that the model reads, and one of no round size."""
-    drawn = open_dataset("synthetic:count=2", "test")
-    for images in _views_of([drawn.image(index) for index in range(2)], model, about):
+def _synthetic_batches(model: Wildcat, metadata: dict[str, Any]) -> Iterator[Tensor]:
+    """Normalised synthetic images: two at each size of the settings, and one of an odd size."""
+    dataset = open_dataset("synthetic:count=2", "test")
+    for images in _batches([dataset.image(index) for index in range(2)], model, metadata):
         yield images
-    more = 13 if about["size_multiple"] == 1 else about["size_multiple"]
+    more = 13 if metadata["size_multiple"] == 1 else metadata["size_multiple"]
     yield nn.functional.pad(images[:1], (0, more, 0, 0), mode="replicate")
 
 
-def _views_of(images: Sequence[Source], model: Wildcat, about: dict[str, Any]) -> Iterator[Tensor]:
-    """Normalised batches of images, at each size that the model reads."""
-    sizes = sorted({*about["score_sizes"], *about["map_sizes"]})
+def _batches(images: Sequence[Source], model: Wildcat, metadata: dict[str, Any]) -> Iterator[Tensor]:
+    """Normalised batches of images, at each size of the settings."""
+    sizes = sorted({*metadata["score_sizes"], *metadata["map_sizes"]})
     for start in range(0, len(images), BATCH):
         loaded = [load_image(source, draft_size=max(sizes)) for source in images[start : start + BATCH]]
         for size in sizes:

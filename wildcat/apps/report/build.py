@@ -21,6 +21,7 @@ from wildcat.data.registry import without_path
 from wildcat.errors import WildcatError
 from wildcat.evaluation.results import data_of
 from wildcat.evaluation.scoring import ScoreAccumulator, build_results, collect, open_scored, usual_tasks
+from wildcat.export.network import Runtime
 from wildcat.prediction.items import dataset_items
 from wildcat.prediction.loading import load
 from wildcat.prediction.predictor import Predictor
@@ -44,6 +45,7 @@ def write_report(
     title: str | None = None,
     max_images: int = MAX_IMAGES,
     device: str = AUTO,
+    runtime: Runtime = "torch",
 ) -> None:
     """Write the page about a run.
 
@@ -58,6 +60,7 @@ def write_report(
         title: heading of the page; the folder's name unless given.
         max_images: how many images are read for curves and images.
         device: where the network computes, as for :func:`wildcat.load`.
+        runtime: what the network runs in, as for :func:`wildcat.load`.
 
     Raises:
         WildcatError: if the folder is not a run's, or the data are not of its classes.
@@ -66,7 +69,7 @@ def write_report(
         raise WildcatError(f"a report needs at least 1 image; got {max_images}")
     if not run.is_dir():  # no hub is asked: a report is about a run of one's own
         raise WildcatError(f"{run} is not a run's folder")
-    predictor = load(run, device=device)
+    predictor = load(run, device=device, runtime=runtime)
     _ = predictor.single  # a report is about one model: raises for a run at several scales
     info = read_run(run)
     kept = read_json(run / "results.json") if (run / "results.json").is_file() else {}
