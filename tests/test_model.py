@@ -1,4 +1,4 @@
-"""The whole network: both architectures against plain linear algebra, folding, precision, graphs, what it rejects."""
+"""The whole network: both architectures against plain linear algebra, merging, precision, graphs, errors."""
 
 import copy
 import re
@@ -113,11 +113,11 @@ def test_weights_hold_nothing_but_the_backbone_and_the_transfer() -> None:
     assert torch.equal(other.eval()(images_of()).scores, model.eval()(images_of()).scores)
 
 
-# Folding
+# Merging
 
 
 @pytest.mark.parametrize("pooling", ["wildcat", "max", "average", "lse"])
-def test_folding_changes_neither_scores_nor_class_maps(pooling: str) -> None:
+def test_merging_changes_neither_scores_nor_class_maps(pooling: str) -> None:
     model = toy(num_maps=4, pooling=create_pooling(pooling)).double().eval()
     state = copy.deepcopy(model.state_dict())
     merged = model.merged()
@@ -131,7 +131,7 @@ def test_folding_changes_neither_scores_nor_class_maps(pooling: str) -> None:
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
 
 
-def test_folding_an_architecture_b_model_changes_nothing() -> None:
+def test_merging_an_architecture_b_model_changes_nothing() -> None:
     model = toy("b").eval()
     torch.testing.assert_close(model.merged()(images_of()), model(images_of()))
 
@@ -150,7 +150,7 @@ def test_maps_that_are_not_finite_stop_training_and_name_how_many(architecture: 
     with pytest.raises(NonFiniteMapsError, match=re.escape("2 of 4 images in the batch (first: number 1)")):
         model(images)
     assert issubclass(NonFiniteMapsError, WildcatError)
-    out = model.eval()(images)  # prediction says nothing and leaves the good images as they are
+    out = model.eval()(images)  # in evaluation mode nothing is raised, and the good images are unaffected
     torch.testing.assert_close(out.scores[[0, 2]], model(images[[0, 2]]).scores)
 
 
@@ -262,7 +262,7 @@ def test_create_model_defaults_to_the_setting_of_the_paper() -> None:
         ({"backbone": "resnet1O1"}, "did you mean resnet101"),
     ],
 )
-def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_bad_settings_are_rejected(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         create_model(**{"num_classes": 3, "pretrained": False, **settings})
 
@@ -299,7 +299,7 @@ def test_the_embedded_classifier_knows_photographs_without_training(
 
 
 def test_its_maps_point_at_the_object(classifier: tuple[Wildcat, tuple[str, ...]]) -> None:
-    """Boxes (x1, y1, x2, y2) read off the photographs by eye, as shares of width and height."""
+    """Boxes (x1, y1, x2, y2) measured by eye, relative to width and height."""
     model, classes = classifier
     for name, label, box in (
         ("flower.jpg", "daisy", (0.25, 0.19, 0.71, 0.84)),

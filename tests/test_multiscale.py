@@ -1,4 +1,4 @@
-"""Several sizes and the mirror image of an image, and models of several scales, become one reading."""
+"""Predictions at several sizes, mirrored, and of models of several scales, averaged."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def test_scores_and_maps_come_from_their_own_sizes() -> None:
     assert torch.equal(output.multi_maps, model(batches[128]).multi_maps)
 
 
-def test_each_size_is_read_once() -> None:
+def test_each_size_is_predicted_once() -> None:
     model = ColourModel()
     predict_batch(model, images(64, 96), [64, 96, 64], [96])
     assert sorted(shape[2] for shape in model.batches) == [64, 96]
@@ -54,10 +54,10 @@ def test_each_size_is_read_once() -> None:
 
 
 @pytest.mark.parametrize("sizes", [[64], [64, 96]])
-def test_the_mirror_image_reads_the_same_mirrored(sizes: list[int]) -> None:
+def test_a_mirrored_image_has_the_mirrored_prediction(sizes: list[int]) -> None:
     model, batches = ColourModel(), images(64, 96)
     output = predict_batch(model, batches, sizes, sizes, mirror=True)
-    once = predict_batch(model, batches, sizes, sizes)  # this model sees in a mirror what it sees without
+    once = predict_batch(model, batches, sizes, sizes)  # this model is equivariant to mirroring
     assert torch.allclose(output.class_maps, once.class_maps, atol=1e-6)
     assert torch.allclose(output.multi_maps, once.multi_maps, atol=1e-6)
     mirrored = predict_batch(model, {size: image.flip(3) for size, image in batches.items()}, sizes, sizes, mirror=True)
@@ -66,9 +66,9 @@ def test_the_mirror_image_reads_the_same_mirrored(sizes: list[int]) -> None:
     assert torch.allclose(mirrored.multi_maps.flip(3), output.multi_maps, atol=1e-6)
 
 
-def test_a_mirrored_reading_is_the_mean_of_both() -> None:
+def test_mirroring_averages_both() -> None:
     class LeftHalf(nn.Module):
-        """Its map marks the left cell whatever it sees; its score is the mean of the left half."""
+        """Its map marks the left cell for any image; its score is the mean of the left half."""
 
         def forward(self, images: torch.Tensor) -> WildcatOutput:
             maps = torch.tensor([1.0, 0.0]).expand(len(images), 1, 1, 2)
@@ -82,7 +82,7 @@ def test_a_mirrored_reading_is_the_mean_of_both() -> None:
     assert output.class_maps.flatten().tolist() == [0.5, 0.5]
 
 
-def test_one_class_a_image_is_a_softmax() -> None:
+def test_one_class_per_image_is_a_softmax() -> None:
     model, batches = ColourModel(), images(64, 96)
     output = predict_batch(model, batches, [64, 96], [64], multi_label=False)
     expected = (torch.softmax(model(batches[64]).scores, 1) + torch.softmax(model(batches[96]).scores, 1)) / 2
@@ -98,13 +98,13 @@ def output(seed: int, side: int, maps: int = 2, count: int = 3, classes: int = 4
 
 def test_models_of_several_scales_are_averaged_on_the_finest_grid() -> None:
     outputs = [output(0, 4), output(1, 6)]
-    found = ensemble(outputs)
-    assert torch.allclose(found.probabilities, (outputs[0].probabilities + outputs[1].probabilities) / 2)
-    assert torch.equal(found.class_maps, fuse_maps([r.class_maps for r in outputs]))
-    # All models' maps of a class stand side by side, so their mean is the class map still.
-    assert found.multi_maps.shape == (3, 4 * 4, 6, 6)
-    assert torch.allclose(class_wise_pool(found.multi_maps, 4), found.class_maps, atol=1e-6)
-    assert torch.equal(found.multi_maps[:, 2:4], outputs[1].multi_maps[:, :2])
+    combined = ensemble(outputs)
+    assert torch.allclose(combined.probabilities, (outputs[0].probabilities + outputs[1].probabilities) / 2)
+    assert torch.equal(combined.class_maps, fuse_maps([r.class_maps for r in outputs]))
+    # The maps of a class of all models stand side by side: their mean is the class map.
+    assert combined.multi_maps.shape == (3, 4 * 4, 6, 6)
+    assert torch.allclose(class_wise_pool(combined.multi_maps, 4), combined.class_maps, atol=1e-6)
+    assert torch.equal(combined.multi_maps[:, 2:4], outputs[1].multi_maps[:, :2])
 
 
 @pytest.mark.parametrize("multi_label", [True, False])
@@ -112,7 +112,7 @@ def test_a_bank_changes_the_probabilities_alone(multi_label: bool) -> None:
     outputs = [output(0, 4), output(1, 6)]
     weights = torch.rand(4, 8, generator=torch.Generator().manual_seed(2)).double()
     bank = ObjectBank(weights, torch.zeros(4).double())
-    found, plain = ensemble(outputs, multi_label=multi_label, bank=bank), ensemble(outputs)
+    combined, plain = ensemble(outputs, multi_label=multi_label, bank=bank), ensemble(outputs)
     expected = probabilities(bank.scores([r.probabilities for r in outputs], multi_label), multi_label)
-    assert torch.allclose(found.probabilities, expected.float()) and found.probabilities.dtype == torch.float32
-    assert torch.equal(found.class_maps, plain.class_maps) and torch.equal(found.multi_maps, plain.multi_maps)
+    assert torch.allclose(combined.probabilities, expected.float()) and combined.probabilities.dtype == torch.float32
+    assert torch.equal(combined.class_maps, plain.class_maps) and torch.equal(combined.multi_maps, plain.multi_maps)

@@ -1,4 +1,4 @@
-"""Linear classifiers on the scores of all scales: against scikit-learn's own answers, and on scores made by hand."""
+"""Linear classifiers on the scores of all scales: compared with scikit-learn, and computed by hand."""
 
 from pathlib import Path
 
@@ -14,8 +14,10 @@ from wildcat.multiscale import STRENGTHS, ObjectBank, fit_object_bank, represent
 from wildcat.runs.scales import load_bank, save_bank
 
 
-def message(labels: np.ndarray, noise: list[float], seed: int = 0, *, exclusive: bool = False) -> list[torch.Tensor]:
-    """Probabilities of one scale per noise: right on average, and the less so the more noise there is."""
+def scale_probabilities(
+    labels: np.ndarray, noise: list[float], seed: int = 0, *, exclusive: bool = False
+) -> list[torch.Tensor]:
+    """Probabilities of one scale for each level of noise: logits of 1 or -1 plus noise."""
     rng = np.random.default_rng(seed)
     logits = [torch.from_numpy(2.0 * (labels == 1) - 1 + n * rng.normal(size=labels.shape)) for n in noise]
     return [torch.softmax(x, 1) if exclusive else x.sigmoid() for x in logits]
@@ -43,15 +45,15 @@ def test_representation_by_hand() -> None:
 def test_scores_are_linear_in_the_scores_of_all_scales() -> None:
     bank = ObjectBank(torch.tensor([[1.0, 0.0, 0.0, -2.0]]).double(), torch.tensor([0.5]).double())
     logits = [torch.tensor([[0.3, -1.0]]).double(), torch.tensor([[2.0, 1.5]]).double()]
-    found = bank.scores([x.sigmoid() for x in logits], multi_label=True)
-    assert found.item() == pytest.approx(0.3 - 2 * 1.5 + 0.5)
+    scores = bank.scores([x.sigmoid() for x in logits], multi_label=True)
+    assert scores.item() == pytest.approx(0.3 - 2 * 1.5 + 0.5)
 
 
 def test_each_class_is_scikit_learns_classifier_of_one_of_the_strengths() -> None:
     labels = multi_label()
-    scales = message(labels, [1.5, 2.5])
+    scales = scale_probabilities(labels, [1.5, 2.5])
     bank, _ = fit_object_bank(scales, labels, multi_label=True)
-    found = bank.scores(scales, multi_label=True).numpy()
+    scores = bank.scores(scales, multi_label=True).numpy()
     inputs = representation(scales, multi_label=True).numpy()
     for c in range(labels.shape[1]):
         counted = labels[:, c] != 0
@@ -60,20 +62,20 @@ def test_each_class_is_scikit_learns_classifier_of_one_of_the_strengths() -> Non
         for strength in STRENGTHS:
             model = LogisticRegression(C=strength, max_iter=5000)
             model.fit(scaler.transform(inputs[counted]), labels[counted, c] == 1)
-            candidates.append(np.abs(model.decision_function(scaler.transform(inputs)) - found[:, c]).max())
+            candidates.append(np.abs(model.decision_function(scaler.transform(inputs)) - scores[:, c]).max())
         assert min(candidates) < 1e-9
 
 
 def test_the_better_scale_weighs_more_and_new_images_gain() -> None:
     labels, new = multi_label(seed=1), multi_label(seed=2)
-    bank, unseen = fit_object_bank(message(labels, [1.0, 4.0]), labels, multi_label=True)
+    bank, unseen = fit_object_bank(scale_probabilities(labels, [1.0, 4.0]), labels, multi_label=True)
     for c in range(4):
         assert abs(bank.weights[c, c]) > 2 * abs(bank.weights[c, 4 + c])
-    scales = message(new, [1.0, 4.0], seed=3)
+    scales = scale_probabilities(new, [1.0, 4.0], seed=3)
     combined = np.mean(average_precision(bank.scores(scales, multi_label=True), new))
     mean = np.mean(average_precision((scales[0] + scales[1]) / 2, new))
     assert combined > mean
-    # What cross-validation says of images not seen is about what new images show.
+    # The cross-validated score is about that of new images.
     assert np.mean(average_precision(unseen, labels)) == pytest.approx(combined, abs=0.06)
 
 
@@ -87,7 +89,7 @@ def test_cross_validated_scores_do_not_flatter() -> None:
 
 def test_ignored_labels_do_not_count() -> None:
     labels = multi_label()
-    scales = message(labels, [2.0, 2.0])
+    scales = scale_probabilities(labels, [2.0, 2.0])
     changed = [scale.clone() for scale in scales]
     for scale in changed:  # of class 0, the images that are ignored for it, in the columns of class 0
         scale[torch.from_numpy(labels[:, 0] == 0), 0] = 0.99
@@ -100,7 +102,7 @@ def test_a_class_that_cannot_be_fitted_keeps_the_mean_of_its_own_scores() -> Non
     labels = multi_label()
     labels[:, 2] = -1
     labels[0, 2] = 1
-    scales = message(labels, [1.0, 2.0])
+    scales = scale_probabilities(labels, [1.0, 2.0])
     bank, _ = fit_object_bank(scales, labels, multi_label=True)
     assert bank.weights[2].tolist() == [0, 0, 0.5, 0, 0, 0, 0.5, 0] and bank.bias[2] == 0
 
@@ -108,9 +110,9 @@ def test_a_class_that_cannot_be_fitted_keeps_the_mean_of_its_own_scores() -> Non
 @pytest.mark.parametrize("classes", [2, 3])
 def test_classes_that_exclude_each_other(classes: int) -> None:
     labels = one_class(classes=classes)
-    bank, unseen = fit_object_bank(message(labels, [1.0, 3.0], exclusive=True), labels, multi_label=False)
+    bank, unseen = fit_object_bank(scale_probabilities(labels, [1.0, 3.0], exclusive=True), labels, multi_label=False)
     assert bank.weights.shape == (classes, 2 * classes) and unseen.shape == labels.shape
-    scales = message(labels, [1.0, 3.0], seed=5, exclusive=True)
+    scales = scale_probabilities(labels, [1.0, 3.0], seed=5, exclusive=True)
     right = [(s.numpy().argmax(1) == labels.argmax(1)).mean() for s in (*scales, bank.scores(scales, False))]
     assert right[2] >= max(right[:2]) - 0.01
     labels[labels[:, 0] == 1] = [-1, 1, -1][:classes]
@@ -122,14 +124,16 @@ def test_classes_that_exclude_each_other(classes: int) -> None:
 @pytest.mark.parametrize("exclusive", [False, True])
 def test_a_bank_is_kept_in_a_file(exclusive: bool, tmp_path: Path) -> None:
     labels = one_class() if exclusive else multi_label()
-    bank, _ = fit_object_bank(message(labels, [1.0, 2.0], exclusive=exclusive), labels, multi_label=not exclusive)
+    bank, _ = fit_object_bank(
+        scale_probabilities(labels, [1.0, 2.0], exclusive=exclusive), labels, multi_label=not exclusive
+    )
     save_bank(tmp_path, bank)
-    kept = load_bank(tmp_path, labels.shape[1], 2)
-    assert torch.equal(kept.weights, bank.weights) and torch.equal(kept.bias, bank.bias)
+    loaded = load_bank(tmp_path, labels.shape[1], 2)
+    assert torch.equal(loaded.weights, bank.weights) and torch.equal(loaded.bias, bank.bias)
 
 
 def test_same_seed_same_bank() -> None:
     labels = multi_label(100)
-    scales = message(labels, [1.0, 2.0])
+    scales = scale_probabilities(labels, [1.0, 2.0])
     (first, one), (second, two) = (fit_object_bank(scales, labels, multi_label=True, seed=3) for _ in range(2))
     assert torch.equal(first.weights, second.weights) and np.array_equal(one, two)

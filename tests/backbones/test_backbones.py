@@ -144,7 +144,7 @@ def test_a_network_of_one_input_size_is_measured_at_that_size() -> None:
 
 
 @pytest.mark.parametrize("name", ["hiera_tiny_224", "mixer_s32_224", "crossvit_tiny_240"])
-def test_a_network_without_a_map_is_refused(name: str) -> None:
+def test_a_network_without_a_feature_map_is_rejected(name: str) -> None:
     with pytest.raises(WildcatError, match="neither a map nor a grid of patch tokens"):
         create_backbone(f"timm:{name}", pretrained=False)
 
@@ -304,7 +304,7 @@ def test_an_absent_wheel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         create_backbone("lite1")
 
 
-def test_a_wheel_of_another_network_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wheel_of_another_network_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(EMBEDDED, "lite2", (EMBEDDED["lite0"][0], 260))
     with pytest.raises(WildcatError, match="do not fit lite2"):
         create_backbone("lite2")

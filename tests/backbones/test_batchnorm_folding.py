@@ -49,10 +49,12 @@ def test_folded_equals_plain_in_every_mode(name):
             out.square().sum().backward()
             results.append((out, {n: p.grad for n, p in net.named_parameters()}))
         (expected, gradients), *others = results
-        for out, found in others:
+        for out, gradients in others:
             torch.testing.assert_close(out, expected, rtol=1e-9, atol=1e-10)
             for key, gradient in gradients.items():
-                torch.testing.assert_close(found[key], gradient, rtol=1e-6, atol=1e-8 * float(gradient.abs().max() + 1))
+                torch.testing.assert_close(
+                    gradients[key], gradient, rtol=1e-6, atol=1e-8 * float(gradient.abs().max() + 1)
+                )
 
 
 def test_a_copy_reads_its_own_weights():

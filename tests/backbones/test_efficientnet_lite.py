@@ -15,7 +15,7 @@ def test_it_is_timms_network(name: str, output_stride: int) -> None:
     theirs = timm.create_model(f"tf_efficientnet_{name}", pretrained=False, output_stride=output_stride)
     ours = EfficientNetLite(name, output_stride)
     assert list(ours.state_dict()) == list(theirs.state_dict())
-    for mine, their in zip(ours.parameters(), theirs.parameters(), strict=True):  # drawn at random in the same way
+    for mine, their in zip(ours.parameters(), theirs.parameters(), strict=True):  # initialised in the same way
         assert mine.detach().std().item() == pytest.approx(their.detach().std().item(), rel=0.3)
     ours.load_state_dict(theirs.state_dict())
     images = torch.randn(2, 3, 65, 94)

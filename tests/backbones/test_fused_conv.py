@@ -35,14 +35,14 @@ def in_steps(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, *geometr
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_values_and_gradients_are_those_of_two_steps(name: str) -> None:
     tensors, geometry = case(name)
-    found = []
+    results = []
     for function in (in_steps, conv_relu6):
         leaves = [tensor.clone(memory_format=torch.preserve_format).requires_grad_() for tensor in tensors]
         y = function(*leaves, *geometry)
         assert 0 < ((y > 0) & (y < 6)).float().mean() < 1 and y.max() == 6  # both bounds are met
         (y * torch.arange(y.numel()).view_as(y).cos()).sum().backward()
-        found.append([y.detach(), *(leaf.grad for leaf in leaves)])
-    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-4)
+        results.append([y.detach(), *(leaf.grad for leaf in leaves)])
+    torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
@@ -118,16 +118,16 @@ def test_a_lite_backbone_learns_the_same_with_and_without(freezing: dict[str, An
     backbone.freeze(**freezing)
     backbone.eval()  # the batch statistics of BatchNorm would be on the way of both
     images = torch.randn(2, 3, 97, 64).to(memory_format=torch.channels_last)
-    found = []
+    results = []
     for watched in (True, False):
         hooks = [m.register_forward_hook(lambda *_: None) for m in backbone.net.modules() if watched]
         backbone.zero_grad()
         features = backbone(images)
         (features * torch.arange(features.numel()).view_as(features).cos()).sum().backward()
-        found.append((features.detach(), {n: p.grad for n, p in backbone.named_parameters() if p.requires_grad}))
+        results.append((features.detach(), {n: p.grad for n, p in backbone.named_parameters() if p.requires_grad}))
         for hook in hooks:
             hook.remove()
-    torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-4, atol=1e-4)
-    assert list(found[0][1]) == list(found[1][1]) and len(found[0][1]) > 20
-    for name, gradient in found[0][1].items():
-        torch.testing.assert_close(found[1][1][name], gradient, rtol=1e-3, atol=1e-3 * float(gradient.abs().max()))
+    torch.testing.assert_close(results[1][0], results[0][0], rtol=1e-4, atol=1e-4)
+    assert list(results[0][1]) == list(results[1][1]) and len(results[0][1]) > 20
+    for name, gradient in results[0][1].items():
+        torch.testing.assert_close(results[1][1][name], gradient, rtol=1e-3, atol=1e-3 * float(gradient.abs().max()))

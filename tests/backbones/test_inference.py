@@ -1,4 +1,4 @@
-"""What is made ready for prediction computes what the model computes."""
+"""A model optimized for inference computes what the model computes."""
 
 import copy
 from typing import Any
@@ -32,17 +32,17 @@ def model_of(backbone: str) -> Wildcat:
 def test_it_computes_the_same_and_leaves_the_model_as_it_was(backbone: str) -> None:
     model = model_of(backbone)
     before = copy.deepcopy(model.state_dict())
-    ready = optimize_for_inference(model)
+    optimized = optimize_for_inference(model)
     for size in ((96, 128), (97, 96)) if "vit" not in backbone else ((96, 128),):
         images = torch.randn(2, 3, *size).to(memory_format=torch.channels_last)
         with torch.no_grad():
-            expected, found, folded = model(images), ready(images), ready.merged()(images)
+            expected, actual, merged = model(images), optimized(images), optimized.merged()(images)
         scale = expected.class_maps.abs().max().item()
-        torch.testing.assert_close(tuple(found), tuple(expected), rtol=1e-4, atol=1e-5 * scale)
-        torch.testing.assert_close(tuple(folded)[:2], tuple(expected)[:2], rtol=1e-4, atol=1e-5 * scale)
-    with_gradient = ready(images)  # in steps, as on other devices
+        torch.testing.assert_close(tuple(actual), tuple(expected), rtol=1e-4, atol=1e-5 * scale)
+        torch.testing.assert_close(tuple(merged)[:2], tuple(expected)[:2], rtol=1e-4, atol=1e-5 * scale)
+    with_gradient = optimized(images)  # in steps, as on other devices
     torch.testing.assert_close(with_gradient.scores.detach(), expected.scores, rtol=1e-4, atol=1e-5 * scale)
-    assert not any(p.requires_grad for p in ready.backbone.parameters())
+    assert not any(p.requires_grad for p in optimized.backbone.parameters())
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
     model.train()(images).scores.sum().backward()
     assert model.transfer.weight.grad is not None and any(p.grad is not None for p in model.backbone.parameters())
@@ -53,11 +53,11 @@ def test_bf16_is_near_and_comes_out_in_single_precision(backbone: str) -> None:
     model = model_of(backbone)
     images = torch.randn(2, 3, 96, 96).to(memory_format=torch.channels_last)
     with torch.inference_mode():
-        expected, found = model(images), optimize_for_inference(model, "bf16")(images)
-    assert all(tensor.dtype == torch.float32 for tensor in found)
-    assert not torch.equal(found.scores, expected.scores)
+        expected, actual = model(images), optimize_for_inference(model, "bf16")(images)
+    assert all(tensor.dtype == torch.float32 for tensor in actual)
+    assert not torch.equal(actual.scores, expected.scores)
     spread = expected.class_maps.std().item()
-    torch.testing.assert_close(found.class_maps, expected.class_maps, rtol=0, atol=0.1 * spread)
+    torch.testing.assert_close(actual.class_maps, expected.class_maps, rtol=0, atol=0.1 * spread)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
@@ -73,13 +73,13 @@ def test_bf16_pays_where_matrix_units_meet_convolutions_that_use_them(
     assert not bf16_pays(model.backbone)
 
 
-def test_other_precisions_are_refused() -> None:
+def test_other_precisions_are_rejected() -> None:
     wrong: Any = "fp16"
     with pytest.raises(ValueError, match=f"must be one of {', '.join(PRECISIONS)}; got 'fp16'"):
         optimize_for_inference(model_of("resnet18"), wrong)
 
 
-def test_a_baked_network_of_timm_has_its_activations() -> None:
+def test_a_folded_network_of_timm_has_its_activations() -> None:
     """Its BatchNorm carries the activation."""
     from wildcat.backbones.batchnorm_folding import fold_batchnorm, with_folded_batchnorm
 

@@ -123,7 +123,7 @@ def test_the_graph_is_lean(onnx_file: Path, run: Path) -> None:
     kinds = {node.op_type for node in graph.graph.node}
     assert "BatchNormalization" not in kinds and "Conv" in kinds
     heads = [w.dims for w in graph.graph.initializer if w.dims[:1] == [8] and len(w.dims) == 4]
-    assert heads == [[8, load(run).model.backbone.channels, 1, 1]]  # 8 classes, their 3 maps folded
+    assert heads == [[8, load(run).model.backbone.channels, 1, 1]]  # 8 classes, their 3 maps merged
     assert not onnx_file.with_suffix(".onnx.data").exists()
 
 
@@ -138,8 +138,8 @@ def test_openvino(tmp_path: Path) -> None:
         compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for count, height, width in ((1, 64, 64), (3, 96, 160)):
         images = photographs(predictor.model, count, height, width)
-        found = compiled({"images": images.numpy()})
-        check(predictor.model, [found[name] for name in exporting.OUTPUTS], images)
+        outputs = compiled({"images": images.numpy()})
+        check(predictor.model, [outputs[name] for name in exporting.OUTPUTS], images)
     metadata = json.loads(model.get_rt_info(["wildcat"]).astype(str))
     assert metadata["classes"] == list(CLASSES)
 
@@ -158,7 +158,7 @@ def test_torch(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_default_backbone_reads_any_size(tmp_path: Path) -> None:
+def test_the_default_backbone_takes_any_size(tmp_path: Path) -> None:
     """Its convolutions are padded as TensorFlow pads, which depends on the size."""
     predictor = predictor_of(backbone="lite0")
     write(predictor, tmp_path / "a.onnx")
@@ -189,7 +189,7 @@ def test_the_default_backbone_as_torch_has_the_same_function() -> None:
     st.tuples(st.integers(1, 9), st.integers(1, 9)),
     st.integers(0, 99),
 )
-def test_pooling_restated(name: str, kmax: object, kmin: object, size: tuple[int, int], seed: int) -> None:
+def test_pooling_in_the_graph(name: str, kmax: object, kmin: object, size: tuple[int, int], seed: int) -> None:
     pooling = create_pooling(name, kmax, kmin, 0.7)  # type: ignore[arg-type]
     maps = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(seed))
     torch.testing.assert_close(_pool(maps, pooling), pooling(maps), rtol=0, atol=1e-5)
@@ -268,7 +268,7 @@ def test_a_package_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.slow
-def test_sizes_that_the_graph_cannot_read(tmp_path: Path) -> None:
+def test_sizes_that_the_graph_does_not_take(tmp_path: Path) -> None:
     predictor = predictor_of()
     predictor = predictor.with_settings(InferenceSettings(CLASSES, True, (64,), (100,)))
     with pytest.raises(WildcatError, match=r"timm:test_resnet as torch takes sides that are multiples of 32; .* 100"):

@@ -1,7 +1,7 @@
-"""Where the network computes: which device "auto" is, and that nothing is left on the CPU by mistake.
+"""Devices: which one "auto" is, and that no tensor stays on the CPU by mistake.
 
-There need not be a GPU: PyTorch's fake tensors know on which device they are, reject to meet those of another as real
-ones do, and hold no values.
+No GPU is needed: PyTorch's fake tensors have a device and raise an error for tensors of another one, as real tensors
+do, but hold no values.
 """
 
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_auto_is_the_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> 
     assert device_of("auto") == torch.device("cpu") == device_of("cpu") == device_of(torch.device("cpu"))
 
 
-def test_a_device_that_there_is_not(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_devices(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("tpu", "cuda:99", "cuda:x"):
         with pytest.raises(WildcatError, match=f"device '{name}' cannot be used: .*; auto takes what there is"):
             wildcat.load(run, device=name)
@@ -50,7 +50,7 @@ def test_a_device_that_there_is_not(run: Path, tmp_path: Path, capsys: pytest.Ca
         assert "device 'tpu' cannot be used" in capsys.readouterr().err
 
 
-def test_other_runtimes_compute_on_the_processor(run: Path) -> None:
+def test_other_runtimes_compute_on_the_cpu(run: Path) -> None:
     with pytest.raises(WildcatError, match="the runtime onnx computes on the CPU, not on cuda"):
         wildcat.load(run, runtime="onnx", device="cuda")
     with pytest.raises(WildcatError, match=r"the exported file .*model\.onnx computes on the CPU, not on cuda:1"):
@@ -58,7 +58,7 @@ def test_other_runtimes_compute_on_the_processor(run: Path) -> None:
 
 
 def put_on_gpu(model: nn.Module) -> None:
-    """Replace parameters and buffers by fake ones; what a module holds besides stays on the CPU, and is found."""
+    """Replace parameters and buffers by fake ones; any other tensor of a module stays on the CPU and fails."""
     for module in model.modules():
         for held in (module._parameters, module._buffers):
             for name, tensor in held.items():
@@ -80,22 +80,22 @@ def predictor(backbone: str, *sizes: int, precision: Precision = "fp32", multi_l
 
 @pytest.mark.parametrize("backbone", ["lite0", "resnet18", "timm:test_resnet"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_gpu_reads_images(backbone: str, precision: Precision) -> None:
-    reads = predictor(backbone, 64, 96, precision=precision)
-    ready = reads.single.network.optimized
+def test_a_gpu_predicts(backbone: str, precision: Precision) -> None:
+    predicts = predictor(backbone, 64, 96, precision=precision)
+    optimized = predicts.single.network.optimized
     with FakeTensorMode(), torch.inference_mode():
-        put_on_gpu(ready)
-        found = reads.batch_function()(pixels(64, 96))["model"]
-        assert found.probabilities.device == found.class_maps.device == GPU
-        assert found.multi_maps.shape == (2, 6, 3, 3)
+        put_on_gpu(optimized)
+        output = predicts.batch_function()(pixels(64, 96))["model"]
+        assert output.probabilities.device == output.class_maps.device == GPU
+        assert output.multi_maps.shape == (2, 6, 3, 3)
 
 
-def test_a_gpu_reads_at_several_scales() -> None:
+def test_a_gpu_predicts_at_several_scales() -> None:
     parts = {str(size): predictor("resnet18", size, multi_label=False).single for size in (64, 96)}
     bank = ObjectBank(torch.zeros(3, 6, dtype=torch.float64), torch.zeros(3, dtype=torch.float64))
-    ready = [part.network.optimized for part in parts.values()]
+    optimized = [part.network.optimized for part in parts.values()]
     with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
-        for model in ready:
+        for model in optimized:
             put_on_gpu(model)
         outputs = Predictor(parts, Ensemble(bank)).batch_function()(pixels(64, 96))
         assert {output.probabilities.device for output in outputs.values()} == {GPU}
@@ -112,4 +112,4 @@ def test_a_gpu_trains(backbone: str, frozen: bool, monkeypatch: pytest.MonkeyPat
         put_on_gpu(model.train())
         scores = model(model.normalize(pixels(64)[64])).scores
         loss = multi_label_loss(scores, torch.empty(2, 3, dtype=torch.int8, device=GPU))
-        assert loss.device == GPU and loss.requires_grad  # going back wants a real one
+        assert loss.device == GPU and loss.requires_grad  # the backward pass needs a real device

@@ -58,12 +58,12 @@ def test_the_same_image_from_any_source(trained: Predictor, tmp_path: Path) -> N
     Image.fromarray(rgb).save(tmp_path / "a.png")
     path = tmp_path / "a.png"
     with Image.open(path) as opened:
-        found = [trained(source) for source in (path, str(path), path.read_bytes(), opened, rgb)]
-    for other in found[1:]:
-        same(found[0], other)
+        predictions = [trained(source) for source in (path, str(path), path.read_bytes(), opened, rgb)]
+    for other in predictions[1:]:
+        same(predictions[0], other)
         assert np.array_equal(np.asarray(other.image), rgb)
-    assert [prediction.name for prediction in found] == [str(path), str(path), *["image 0"] * 3]
-    assert found[0].size == (90, 60)
+    assert [prediction.name for prediction in predictions] == [str(path), str(path), *["image 0"] * 3]
+    assert predictions[0].size == (90, 60)
 
 
 def test_a_jpeg_upright_and_a_large_one_decoded_small(trained: Predictor, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_the_callers_image_is_untouched(trained: Predictor, tmp_path: Path) -> N
     assert np.array_equal(array, rgb)
 
 
-def test_what_cannot_be_read_is_named(trained: Predictor, tmp_path: Path) -> None:
+def test_files_that_cannot_be_read_are_named(trained: Predictor, tmp_path: Path) -> None:
     with pytest.raises(WildcatError, match=r"nowhere\.jpg: no such file"):
         trained(tmp_path / "nowhere.jpg")
     with pytest.raises(TypeError):
@@ -125,7 +125,7 @@ def test_a_point_is_the_centre_of_the_highest_cell() -> None:
     assert list(prediction.scores) == ["b", "a"] == list(prediction.points)
 
 
-def test_what_a_prediction_says() -> None:
+def test_scores_and_classes_of_a_prediction() -> None:
     prediction = colour_predictor()(spots(400, 200, {0: (100, 50), 2: (300, 150)}, spread=0.3))
     assert prediction.scores["red"] > 0.95 and prediction.scores["blue"] > 0.95 and prediction.scores["green"] < 0.05
     assert set(prediction.present()) == {0, 2} and prediction.present(0.999999) == []
@@ -137,7 +137,7 @@ def test_what_a_prediction_says() -> None:
         for entry in message["predicted"]
     )
     assert list(message["scores"]) == list(prediction.scores)
-    assert prediction.overlay(0.999999).size[0] > 400  # nothing is present: the best class is shown all the same
+    assert prediction.overlay(0.999999).size[0] > 400  # no class is present: the best one is shown
 
 
 def test_a_threshold_for_each_class() -> None:
@@ -153,9 +153,9 @@ def test_a_threshold_for_each_class() -> None:
 
 
 @pytest.mark.parametrize("mirror", [False, True])
-def test_masks_are_made_of_the_maps_of_all_sizes_and_the_mirror_image(trained: Predictor, mirror: bool) -> None:
+def test_masks_use_the_maps_of_all_sizes_and_mirrored_images(trained: Predictor, mirror: bool) -> None:
     settings = replace(trained.settings, mirror=mirror, background=Background("threshold", 0.3))
-    found = trained.with_settings(settings)(awkward.photo(90, 60))
+    prediction = trained.with_settings(settings)(awkward.photo(90, 60))
     views = []
     for side in (64, 96):
         pixels = torch.from_numpy(warp(Image.fromarray(awkward.photo(90, 60)), side).copy()).permute(2, 0, 1)[None]
@@ -169,18 +169,18 @@ def test_masks_are_made_of_the_maps_of_all_sizes_and_the_mirror_image(trained: P
     strength = strengths(fused, [0, 3], (60, 90), settings.background)
     best, second = strength.topk(2, dim=0).values
     clear = (best - second > 1e-5).numpy()
-    assert np.array_equal(found.mask(allowed=[0, 3])[clear], label_map(strength, [0, 3])[clear])
+    assert np.array_equal(prediction.mask(allowed=[0, 3])[clear], label_map(strength, [0, 3])[clear])
     alone = strengths(views[0][0], [0, 3], (60, 90), settings.background)
-    assert not np.array_equal(found.mask(allowed=[0, 3]), label_map(alone, [0, 3])), "not of one size alone"
+    assert not np.array_equal(prediction.mask(allowed=[0, 3]), label_map(alone, [0, 3])), "not of one size alone"
 
 
-def test_exactly_one_class_where_there_can_only_be_one() -> None:
+def test_exclusive_classes() -> None:
     prediction = colour_predictor(multi_label=False)(spots(400, 200, {1: (100, 50)}))
     assert sum(prediction.scores.values()) == pytest.approx(1, abs=1e-6)
     assert prediction.present(0.9999999) == [1]
 
 
-# Batches, sizes, folding
+# Batches, sizes, merging
 
 
 def test_a_batch_of_one_is_a_batch_of_many(trained: Predictor) -> None:
@@ -193,7 +193,7 @@ def test_a_batch_of_one_is_a_batch_of_many(trained: Predictor) -> None:
             same(one, other, 1e-5)
 
 
-def test_folded_maps_are_the_mean_of_unfolded_ones(trained: Predictor) -> None:
+def test_merged_maps_are_the_mean_of_multi_maps(trained: Predictor) -> None:
     images = [awkward.photo(seed=i) for i in range(3)]
     whole = list(trained.stream(image_items(images)))
     merged = list(trained.stream(image_items(images), multi_maps=False))
@@ -204,7 +204,7 @@ def test_folded_maps_are_the_mean_of_unfolded_ones(trained: Predictor) -> None:
         np.testing.assert_allclose(one.class_maps, other.class_maps, atol=1e-5)
         grid = one.multi_maps.reshape(5, 3, *one.class_maps.shape[1:])  # class-major
         np.testing.assert_allclose(grid.mean(axis=1), one.class_maps, atol=1e-5)
-    assert trained.model.num_maps == 3  # the predictor's own model is not folded
+    assert trained.model.num_maps == 3  # the model of the predictor is not merged
 
 
 def test_sizes_of_scores_and_maps() -> None:
@@ -215,7 +215,7 @@ def test_sizes_of_scores_and_maps() -> None:
     np.testing.assert_allclose(prediction.class_maps[0], 1, atol=1e-6)
 
 
-def test_probabilities_alone_are_the_same_without_the_sizes_of_maps(tmp_path: Path) -> None:
+def test_probabilities_are_the_same_without_the_map_sizes(tmp_path: Path) -> None:
     Image.fromarray(awkward.photo(1200, 800)).save(tmp_path / "large.jpg")  # decoded smaller for the scores alone
     predictor = colour_predictor((64,), (64, 512), mirror=True)
     (whole,) = predictor.stream(image_items([tmp_path / "large.jpg"]))
@@ -226,14 +226,14 @@ def test_probabilities_alone_are_the_same_without_the_sizes_of_maps(tmp_path: Pa
     assert alone.class_maps.shape == (3, 2, 2) and whole.class_maps.shape == (3, 16, 16)
 
 
-def test_a_mirrored_image_reads_the_same() -> None:
+def test_a_mirrored_image_has_the_same_prediction() -> None:
     image = spots(320, 320, {0: (70, 60), 2: (250, 200)})
     one, other = (colour_predictor(mirror=True)(p) for p in (image, np.ascontiguousarray(image[:, ::-1])))
     np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-6)
     np.testing.assert_allclose(one.class_maps, other.class_maps[:, :, ::-1], atol=1e-6)
 
 
-def test_a_model_in_training_mode_is_read_in_evaluation_mode() -> None:
+def test_a_model_in_training_mode_predicts_in_evaluation_mode() -> None:
     model = build_model(tiny(), 2, pretrained=False).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     Predictor.from_model(model, InferenceSettings(("a", "b"), True, (64,), (64,)))(awkward.photo())
@@ -299,10 +299,10 @@ def test_memory_does_not_grow() -> None:
         if number % 50 == 49:
             gc.collect()
             assert sum(ref() is not None for ref in seen) <= 2 * 4
-    assert most <= 4  # two readers, and what they have not yet let go
+    assert most <= 4  # two decoding threads, and images not yet released
 
 
-def test_order_is_kept_whatever_takes_longer() -> None:
+def test_order_does_not_depend_on_duration() -> None:
     rng = random.Random(0)
     delays = [rng.random() / 50 for _ in range(30)]
 
@@ -313,17 +313,17 @@ def test_order_is_kept_whatever_takes_longer() -> None:
 
         return Item(str(number), load_one)
 
-    found = colour_predictor((32,), (32,)).stream(map(slow, range(30)), batch_size=4)
-    assert [prediction.name for prediction in found] == [str(number) for number in range(30)]
+    predictions = colour_predictor((32,), (32,)).stream(map(slow, range(30)), batch_size=4)
+    assert [prediction.name for prediction in predictions] == [str(number) for number in range(30)]
 
 
 def test_failures_stand_in_their_places(tmp_path: Path) -> None:
     awkward.write_all(tmp_path)
     names = sorted([*awkward.GOOD, *awkward.BAD])
     predictor = colour_predictor((32,), (32,))
-    found = list(predictor.stream(image_items(tmp_path / name for name in names), batch_size=3, on_error="yield"))
-    assert [Path(entry.name).name for entry in found] == names
-    failed = [entry for entry in found if isinstance(entry, Failure)]
+    predictions = list(predictor.stream(image_items(tmp_path / name for name in names), batch_size=3, on_error="yield"))
+    assert [Path(entry.name).name for entry in predictions] == names
+    failed = [entry for entry in predictions if isinstance(entry, Failure)]
     assert [Path(entry.name).name for entry in failed] == sorted(awkward.BAD)
     assert all(entry.name in entry.message for entry in failed)
     with pytest.raises(WildcatError, match=r"empty\.jpg: the file is empty"):
@@ -331,12 +331,12 @@ def test_failures_stand_in_their_places(tmp_path: Path) -> None:
 
 
 def test_a_batch_of_nothing_but_failures() -> None:
-    found = list(colour_predictor().stream(image_items([b"", b"x"]), batch_size=1, on_error="yield"))
-    assert all(isinstance(entry, Failure) for entry in found) and len(found) == 2
+    predictions = list(colour_predictor().stream(image_items([b"", b"x"]), batch_size=1, on_error="yield"))
+    assert all(isinstance(entry, Failure) for entry in predictions) and len(predictions) == 2
     assert list(colour_predictor().stream([])) == []
 
 
-def test_an_error_of_the_items_own_comes_through() -> None:
+def test_an_error_of_the_items_is_raised() -> None:
     def broken() -> Iterator[Item]:
         yield Item("a", black)
         raise RuntimeError("the list ended early")
@@ -372,7 +372,7 @@ def test_load_a_run(tmp_path: Path) -> None:
         ("imagenett", "no run in imagenett"),
     ],
 )
-def test_nothing_to_load(name: str, message: str) -> None:
+def test_names_that_are_no_run(name: str, message: str) -> None:
     with pytest.raises(WildcatError, match=message):
         load(name)
 
@@ -428,9 +428,9 @@ def test_imagenet_points_at_single_animals(real_data: Path) -> None:
         for index, sample in enumerate(dataset.samples):
             (clear,) = np.nonzero(~sample.box_difficult)
             if len(clear) == 1:
-                found = chosen.get(dataset.classes[sample.box_classes[clear[0]]])
-                if found is not None and len(found) < 15:
-                    found.append((dataset.image, index, sample.boxes[clear[0]]))
+                images = chosen.get(dataset.classes[sample.box_classes[clear[0]]])
+                if images is not None and len(images) < 15:
+                    images.append((dataset.image, index, sample.boxes[clear[0]]))
     images = list(itertools.chain(*chosen.values()))
     assert len(images) == 60
 

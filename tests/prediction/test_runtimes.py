@@ -1,4 +1,4 @@
-"""Predictors in every runtime: the same results, from files that are made once and made anew when they must be."""
+"""Predictors in every runtime: equal results, and exported files that are written once and again after a change."""
 
 import json
 import logging
@@ -58,7 +58,7 @@ def close(one: Prediction, other: Prediction) -> None:
 
 
 @pytest.mark.parametrize("runtime", ["torch", "onnx", "openvino"])
-def test_every_runtime_says_the_same(run: Path, runtime: Runtime) -> None:
+def test_every_runtime_predicts_the_same(run: Path, runtime: Runtime) -> None:
     expected = list(load(run).stream(image_items(IMAGES), multi_maps=False))
     predictor = load(run, runtime=runtime)
     for one, other in zip(expected, predictor.stream(image_items(IMAGES), batch_size=2, multi_maps=False), strict=True):
@@ -76,12 +76,12 @@ def test_images_are_normalised_as_by_the_model(run: Path, runtime: Runtime, mirr
     pixels = torch.from_numpy(IMAGES[0]).permute(2, 0, 1)[None]
     model, network = load(run).model.merged(), load(run, runtime=runtime).single.network
     with torch.inference_mode():
-        expected, found = ([m.normalize(pixels), m.normalize(pixels).flip(3)][mirrored] for m in (model, network))
-        torch.testing.assert_close(network(found).scores, model(expected).scores, rtol=0, atol=1e-5)
+        expected, actual = ([m.normalize(pixels), m.normalize(pixels).flip(3)][mirrored] for m in (model, network))
+        torch.testing.assert_close(network(actual).scores, model(expected).scores, rtol=0, atol=1e-5)
         for size in (40, 50, 60, 70, 80):  # further shapes share the open graph
             part = pixels[:, :, :, :size]
-            found, expected = network(network.normalize(part)), model(model.normalize(part))
-            torch.testing.assert_close(found.class_maps, expected.class_maps, rtol=0, atol=1e-5)
+            actual, expected = network(network.normalize(part)), model(model.normalize(part))
+            torch.testing.assert_close(actual.class_maps, expected.class_maps, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
@@ -103,7 +103,7 @@ def test_several_threads_at_once(run: Path) -> None:
     [("onnx", "fp32", 1e-4), ("openvino", "fp32", 1e-4), ("openvino", "bf16", 0.1)],
 )
 def test_any_number_of_shapes(run: Path, runtime: str, precision: Precision, tolerance: float) -> None:
-    """The first are compiled each for itself; the others share the open graph."""
+    """The first have compiled graphs of their own; the others share the open graph."""
     network = sessions.open_network(run / "exports" / "model.onnx", runtime, precision)
     model = load(run).model
     shapes = [(n, 3, 32 * h, 64) for n in (1, 2) for h in (1, 2, 3)]
@@ -112,17 +112,17 @@ def test_any_number_of_shapes(run: Path, runtime: str, precision: Precision, tol
     with torch.inference_mode():
         for shape in shapes * 2:
             images = torch.rand(shape, generator=generator)
-            expected, found = model.merged()(images), network(images)
-            torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=tolerance)
-            torch.testing.assert_close(found.class_maps, expected.class_maps, rtol=0, atol=tolerance)
+            expected, actual = model.merged()(images), network(images)
+            torch.testing.assert_close(actual.scores, expected.scores, rtol=0, atol=tolerance)
+            torch.testing.assert_close(actual.class_maps, expected.class_maps, rtol=0, atol=tolerance)
 
 
 def test_several_threads_and_shapes_at_once(run: Path) -> None:
     network = sessions.open_network(run / "exports" / "model.onnx", "openvino")
     batches = [torch.rand((n, 3, 64, 64), generator=torch.Generator().manual_seed(n)) for n in range(1, 7)]
     with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(network, batches * 4))
-    for batch, output in zip(batches * 4, found, strict=True):
+        actual = list(pool.map(network, batches * 4))
+    for batch, output in zip(batches * 4, actual, strict=True):
         torch.testing.assert_close(output.scores, network(batch).scores, rtol=0, atol=1e-6)
 
 
@@ -140,7 +140,7 @@ def graphs() -> dict[str, Any]:
 def test_half_precision_in_openvino_ends_at_the_head(
     tmp_path: Path, suffix: str, changes: dict[str, Any], graphs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in PyTorch: equal values of cells would make points, and equal scores ranks, a matter of chance."""
+    """As in PyTorch: values rounded to bf16 would be equal, and points and ranks then arbitrary."""
     torch.manual_seed(0)
     model = build_model(tiny(**changes), 5, pretrained=False)
     make = exporting._program
@@ -159,17 +159,17 @@ def test_half_precision_in_openvino_ends_at_the_head(
     pixels = torch.from_numpy(np.stack([warp(image, 64) for image in IMAGES])).permute(0, 3, 1, 2)
     with torch.inference_mode():
         images = model.normalize(pixels)
-        expected, found = optimize_for_inference(model, "bf16").merged()(images), predictor.single.network(images)
-    for values, near in ((found.class_maps, expected.class_maps), (found.scores, expected.scores)):
+        expected, actual = optimize_for_inference(model, "bf16").merged()(images), predictor.single.network(images)
+    for values, near in ((actual.class_maps, expected.class_maps), (actual.scores, expected.scores)):
         torch.testing.assert_close(values, near, rtol=0, atol=0.02)
-        assert (values.bfloat16().float() != values).float().mean() > 0.9  # most of them are none of bf16's
+        assert (values.bfloat16().float() != values).float().mean() > 0.9  # most of them have no exact value in bf16
 
 
 @pytest.mark.parametrize(
     ("runtime", "has_units", "precision"),
     [("openvino", True, "bf16"), ("openvino", False, "fp32"), ("onnx", True, "fp32")],
 )
-def test_precision_by_itself(
+def test_auto_precision(
     run: Path, monkeypatch: pytest.MonkeyPatch, runtime: Runtime, has_units: bool, precision: str
 ) -> None:
     monkeypatch.setattr(sessions, "cpu_has_matrix_units", lambda: has_units)
@@ -183,7 +183,7 @@ def test_onnx_has_no_half_precision(run: Path, monkeypatch: pytest.MonkeyPatch, 
     for file in (run, run / "exports" / "model.onnx"):
         with pytest.raises(WildcatError, match="the runtime onnx computes in single precision; bf16 is PyTorch's and"):
             load(file, runtime="onnx", precision="bf16")
-    assert not (tmp_path / "exports").exists()  # nothing was exported in vain
+    assert not (tmp_path / "exports").exists()  # the error comes before an export
 
 
 def test_other_sizes_than_the_files(run: Path) -> None:
@@ -193,7 +193,7 @@ def test_other_sizes_than_the_files(run: Path) -> None:
         network(torch.zeros(1, 3, 64, 48))
 
 
-# When a file is made
+# When a file is written
 
 
 def test_a_file_is_made_once_and_again_when_the_run_changes(
@@ -221,13 +221,13 @@ def test_a_file_is_made_once_and_again_when_the_run_changes(
     (run / "model.safetensors").write_bytes(weights)
     load(run, runtime="onnx")
 
-    kept = read_run(run)
-    kept.config.kmax = 0.3
-    save_config(run, kept)
+    saved = read_run(run)
+    saved.config.kmax = 0.3
+    save_config(run, saved)
     with pytest.raises(WildcatError, match="as far as"):
         load(run, runtime="onnx")
-    kept.config.kmax = 0.2
-    save_config(run, kept)
+    saved.config.kmax = 0.2
+    save_config(run, saved)
     load(run, runtime="onnx")
 
     whole = (run / "exports" / "model.onnx").read_bytes()
@@ -239,7 +239,7 @@ def test_a_file_is_made_once_and_again_when_the_run_changes(
     assert len(made) == 4
 
 
-def test_where_files_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_of_exported_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert exported.exports_folder(tmp_path) == tmp_path / "exports"
     assert exported.exports_folder("imagenet") == tmp_path / "cache" / "wildcat" / "imagenet"
@@ -264,7 +264,7 @@ def test_auto_measures_once(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(measured) == 1
     assert json.loads((run / "exports" / "fastest.json").read_text())["seconds"] == seconds
     seconds["torch"] = 0.5
-    torch.set_num_threads(torch.get_num_threads() + 1)  # another machine, as it were
+    torch.set_num_threads(torch.get_num_threads() + 1)  # stands for another machine
     try:
         assert load(run, runtime="auto").model.num_maps == 3
     finally:
@@ -272,7 +272,7 @@ def test_auto_measures_once(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(measured) == 2
 
 
-def test_auto_in_half_precision_leaves_out_who_has_none(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_in_half_precision_ignores_onnx_runtime(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def measure(networks: dict[str, object], size: int) -> dict[str, float]:
         assert set(networks) == {"torch", "openvino"}
         return {"torch": 2.0, "openvino": 1.0}
@@ -295,8 +295,8 @@ def test_measure() -> None:
             assert images.shape == (4, 3, 64, 64)
             calls.append(self.name)
 
-    found = fastest.measure({name: Counting(name) for name in "ab"}, 64)
-    assert calls == list("ab") * 4 and set(found) == {"a", "b"} and min(found.values()) >= 0
+    actual = fastest.measure({name: Counting(name) for name in "ab"}, 64)
+    assert calls == list("ab") * 4 and set(actual) == {"a", "b"} and min(actual.values()) >= 0
 
 
 def test_auto_without_any_runtime_is_pytorch(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,7 +360,7 @@ def test_commands(run: Path, runtime: str, tmp_path: Path, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["model.onnx"], 2)])
-def test_the_example_says_how_it_is_used(arguments: list[str], code: int) -> None:
+def test_usage_of_the_example(arguments: list[str], code: int) -> None:
     example = REPOSITORY / "examples" / "onnx_numpy.py"
     done = subprocess.run([sys.executable, str(example), *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == code
@@ -381,8 +381,8 @@ def test_the_example_with_numpy_alone(run: Path, tmp_path: Path) -> None:
 
     predictor = load(run)
     settings = predictor.settings
-    plain = type(settings)(settings.classes, True, (64,), (64,))  # the example reads one size, and no mirror image
-    found = predictor.with_settings(plain)(flower)
-    best, probability = next(iter(found.scores.items()))
-    x, y = found.points[best]
+    plain = type(settings)(settings.classes, True, (64,), (64,))  # the example uses one size, without mirroring
+    actual = predictor.with_settings(plain)(flower)
+    best, probability = next(iter(actual.scores.items()))
+    x, y = actual.points[best]
     assert lines[0] == f"{best}: {probability:.3f} at ({x:.0f}, {y:.0f})"

@@ -221,7 +221,7 @@ def predict_all(
         batch_size: images per pass of the network.
         threshold: probability from which a class is predicted.
         precision: of the backbone.
-        runtime: what the network runs in, as for :func:`wildcat.runtimes.load`; all but "torch" computes on CPUs.
+        runtime: what the network runs in, as for :func:`wildcat.load`; all but "torch" computes on CPUs.
             The exported file is made before the workers start, where they must see it.
 
     Raises:
