@@ -20,6 +20,7 @@ from wildcat.data.images import load_image
 from wildcat.data.transforms import warp
 from wildcat.errors import WildcatError
 from wildcat.masks import Background, label_map, strengths
+from wildcat.prediction.ensemble import Ensemble
 from wildcat.prediction.items import Failure, Item, image_items
 from wildcat.prediction.loading import load
 from wildcat.prediction.predictor import Part, Predictor
@@ -245,6 +246,45 @@ def test_a_model_that_is_not_finite() -> None:
     torch.nn.init.constant_(model.transfer.bias, torch.nan)
     with pytest.raises(WildcatError, match="NaN or infinit"):
         Predictor.from_model(model, InferenceSettings(("a", "b"), True, (64,), (64,)))(awkward.photo())
+
+
+# Parts
+
+
+def test_a_predictor_of_one_part(trained: Predictor) -> None:
+    settings = replace(trained.settings, map_sizes=(64,))
+    other = trained.with_settings(settings)
+    assert other.single.network is trained.single.network and other.settings == settings
+    assert trained.settings.map_sizes == (64, 96)
+    assert list(other.outputs) == list(other.parts) == [other.chosen] == ["model"]
+    assert (other.runtime, other.precision, other.device.type) == ("torch", "fp32", "cpu")
+    assert other.fingerprint == Predictor.from_model(trained.model, settings).fingerprint != trained.fingerprint
+    assert trained.at_sizes() is trained
+    assert trained.at_sizes(map_sizes=[64]).settings == settings
+    for sizes in ([], [0]):
+        with pytest.raises(WildcatError, match="score_sizes and map_sizes must be above 0"):
+            trained.at_sizes(sizes)
+
+
+def test_the_mean_of_two_parts(trained: Predictor) -> None:
+    small, large = (trained.at_sizes([size], [size]).single for size in (64, 96))
+    both = Predictor({"small": small, "large": large}, Ensemble())
+    assert list(both.outputs) == ["small", "large", "mean"] and both.chosen == "mean"
+    assert (both.settings.score_sizes, both.settings.map_sizes) == ((64, 96), (64, 96))
+    image = awkward.photo(90, 60)
+    alone = [Predictor(part)(image).probabilities for part in (small, large)]
+    np.testing.assert_allclose(both(image).probabilities, np.mean(alone, axis=0), atol=1e-6)
+    (each,) = both.stream_each(image_items([image]), outputs=["large"])
+    assert list(each) == ["large"]
+    np.testing.assert_allclose(each["large"].probabilities, alone[1], atol=1e-6)
+    with pytest.raises(WildcatError, match="give the folder of one of them: small, large"):
+        _ = both.single
+
+
+def test_parts_that_make_no_predictor(trained: Predictor) -> None:
+    for parts in ({}, {"a": trained.single, "b": trained.single}):
+        with pytest.raises(ValueError, match=f"has one part, or several and a combination; got {len(parts)} parts"):
+            Predictor(parts)
 
 
 # Streams

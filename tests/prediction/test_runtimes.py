@@ -88,6 +88,9 @@ def test_images_are_normalised_as_by_the_model(run: Path, runtime: Runtime, mirr
 def test_a_file_alone_is_a_predictor(run: Path, runtime: Runtime) -> None:
     predictor = load(run / "exports" / "model.onnx", runtime=runtime)
     close(predictor(IMAGES[1]), load(run, runtime=runtime)(IMAGES[1]))
+    assert predictor.fingerprint == load(run).fingerprint and predictor.runtime == runtime
+    with pytest.raises(WildcatError, match=rf"an exported file \(in {runtime}\) holds no PyTorch model"):
+        _ = predictor.model
 
 
 def test_several_threads_at_once(run: Path) -> None:

@@ -91,8 +91,6 @@ def export(
     """
     if file.suffix != SUFFIX[form]:
         raise WildcatError(f"a file of format {form} ends in {SUFFIX[form]}; got {file}")
-    if not isinstance(model, Wildcat):
-        raise WildcatError("an exported file cannot be exported again: export the run")
     device = next(model.parameters()).device
     if device.type != "cpu":
         raise WildcatError(f"export a model that is on the CPU; this one is on {device}")

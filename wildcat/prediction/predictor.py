@@ -130,7 +130,7 @@ class Predictor:
         """
         network = self.single.network
         if not isinstance(network, TorchNetwork):
-            raise WildcatError(f'a network in {network.runtime} is no PyTorch model: load the run with runtime "torch"')
+            raise WildcatError(f"an exported file (in {network.runtime}) holds no PyTorch model: load the run instead")
         return network.model
 
     @property
