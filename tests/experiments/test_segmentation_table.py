@@ -13,7 +13,7 @@ from tests.tiny_runs import tiny
 from wildcat.evaluation.background import fit_masks
 from wildcat.evaluation.scoring import evaluate
 from wildcat.masks import MODES
-from wildcat.prediction.items import dataset_items
+from wildcat.prediction.items import image_items
 from wildcat.prediction.loading import load
 from wildcat.training.launch import train
 from wildcat.transfer import class_filters
@@ -37,7 +37,7 @@ def test_grad_cam_is_the_class_map_without_its_bias(runs: dict[str, Path], kind:
     predictor = predictor.with_settings(replace(predictor.settings, map_sizes=(64,), mirror=False))
     image = awkward.photo(70, 50)
     plain = predictor(image)
-    (found,) = segmentation.GradCAMPredictor(predictor).stream(dataset_items([image]))
+    (found,) = segmentation.GradCAMPredictor(predictor).stream(image_items([image]))
     bias = class_filters(predictor.model.transfer)[1].tolist()
     assert np.array_equal(found.probabilities, plain.probabilities)
     for c in range(len(bias)):
@@ -54,7 +54,7 @@ def test_grad_cam_is_the_class_map_without_its_bias(runs: dict[str, Path], kind:
 def test_the_mirrored_image_has_the_mirrored_maps(runs: dict[str, Path]) -> None:
     predictor = segmentation.GradCAMPredictor(load(runs["average"]))
     image = awkward.photo(64, 64)
-    one, other = predictor.stream(dataset_items([image, image[:, ::-1].copy()]))
+    one, other = predictor.stream(image_items([image, image[:, ::-1].copy()]))
     assert one.class_maps.shape[1:] == (96, 96)
     assert one.candidates() == other.candidates()
     np.testing.assert_allclose(one.class_maps, other.class_maps[:, :, ::-1], atol=1e-4)
@@ -138,7 +138,7 @@ def folder(path: Path) -> Path:
 def test_the_predictors_own_network_has_no_hooks(runs: dict[str, Path]) -> None:
     predictor = load(runs["average"])
     found = segmentation.GradCAMPredictor(predictor)
-    next(found.stream(dataset_items([awkward.photo()])))
+    next(found.stream(image_items([awkward.photo()])))
     assert not any(module._forward_hooks for module in predictor.model.modules())
     assert all(weight.requires_grad for weight in predictor.model.parameters())
 

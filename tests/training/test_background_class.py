@@ -23,7 +23,7 @@ from wildcat.losses import multi_label_loss
 from wildcat.masks import Background, label_map, strengths
 from wildcat.metrics import average_precision
 from wildcat.multiscale import predict_batch
-from wildcat.prediction.items import dataset_items
+from wildcat.prediction.items import image_items
 from wildcat.prediction.loading import load
 from wildcat.prediction.predictor import Predictor
 from wildcat.runs.folder import load_run, read_background, read_run, save_background
@@ -82,7 +82,7 @@ def test_a_prediction_keeps_its_map_and_nothing_else(run: Path, multi_maps: bool
     predictor = load(run)
     classes = len(predictor.settings.classes)
     image = awkward.photo(90, 60)
-    (found,) = predictor.stream(dataset_items([image]), multi_maps=multi_maps)
+    (found,) = predictor.stream(image_items([image]), multi_maps=multi_maps)
     sides = {}
     for side in (64, 96):
         pixels = torch.from_numpy(warp(Image.fromarray(image), side).copy())
