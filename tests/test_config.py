@@ -12,7 +12,16 @@ from typing import Any
 import pytest
 
 from wildcat import config as module
-from wildcat.config import TrainConfig, config_from_dict, read_recipe, recipe_names
+from wildcat.config import (
+    RESUMABLE_SETTINGS,
+    SECTIONS,
+    Limits,
+    TrainConfig,
+    config_from_dict,
+    default_settings,
+    read_recipe,
+    recipe_names,
+)
 from wildcat.errors import WildcatError
 from wildcat.system.files import read_json
 
@@ -25,22 +34,44 @@ def one_line(error: pytest.ExceptionInfo[WildcatError]) -> str:
 # Values
 
 
-def test_the_defaults_are_a_run_and_every_setting_explains_itself() -> None:
-    TrainConfig()
+def test_every_setting_but_the_data_has_a_default_a_help_text_and_a_section() -> None:
+    assert TrainConfig("synthetic").to_dict() == {"data": "synthetic", **default_settings()}
+    with pytest.raises(TypeError, match="data"):
+        TrainConfig()  # type: ignore[call-arg]
     for field in dataclasses.fields(TrainConfig):
-        assert field.metadata["help"], field.name
+        about = field.metadata["about"]
+        assert about.help and about.section in SECTIONS, field.name
+
+
+def test_settings_that_may_change_when_a_run_is_resumed() -> None:
+    machine = {"workers", "cache_gb", "accumulate", "shard", "save_minutes", "stall_minutes"}
+    assert set(RESUMABLE_SETTINGS) == machine
+
+
+@pytest.mark.parametrize(
+    ("limits", "allowed", "rejected", "words"),
+    [
+        (Limits(), [-1e9, 0, 7], [], ""),
+        (Limits(above=0), [1e-9, 1], [0, -1], "above 0"),
+        (Limits(at_least=0, below=1), [0, 0.999], [-1e-9, 1], "at least 0 and below 1"),
+        (Limits(at_most=2), [2, -5], [2.1], "at most 2"),
+    ],
+)
+def test_limits(limits: Limits, allowed: list[float], rejected: list[float], words: str) -> None:
+    assert all(map(limits.allow, allowed)) and not any(map(limits.allow, rejected)) and str(limits) == words
 
 
 def test_sizes_follow_the_training_size_unless_given() -> None:
-    assert (TrainConfig(image_size=96).score_sizes, TrainConfig(image_size=96).map_sizes) == ([96], [96])
-    chosen = TrainConfig(score_sizes=[224, 320])
+    config = TrainConfig("synthetic", image_size=96)
+    assert (config.score_sizes, config.map_sizes) == ([96], [96])
+    chosen = TrainConfig("synthetic", score_sizes=[224, 320])
     assert chosen.map_sizes == [224, 320] and chosen.map_sizes is not chosen.score_sizes
-    assert TrainConfig(map_sizes=[448]).score_sizes == [320]
+    assert TrainConfig("synthetic", map_sizes=[448]).score_sizes == [320]
 
 
 def test_lists_are_not_shared_between_settings() -> None:
-    TrainConfig().score_sizes.append(7)
-    assert TrainConfig().score_sizes == [320]
+    TrainConfig("synthetic").score_sizes.append(7)
+    assert TrainConfig("synthetic").score_sizes == [320]
 
 
 @pytest.mark.parametrize(
@@ -52,15 +83,15 @@ def test_lists_are_not_shared_between_settings() -> None:
         ("num_maps", 0, "num_maps must be above 0; got 0"),
         ("lr", 0.0, "lr must be above 0; got 0.0"),
         ("lr", math.nan, "lr must be a finite number; got nan"),
-        ("momentum", -0.1, "momentum must be 0 or more; got -0.1"),
-        ("weight_decay", -1e-4, "weight_decay must be 0 or more; got -0.0001"),
-        ("backbone_lr_factor", -1, "backbone_lr_factor must be 0 or more; got -1"),
-        ("seed", -1, "seed must be 0 or more; got -1"),
-        ("workers", -1, "workers must be 0 or more; got -1"),
+        ("momentum", -0.1, "momentum must be at least 0; got -0.1"),
+        ("weight_decay", -1e-4, "weight_decay must be at least 0; got -0.0001"),
+        ("backbone_lr_factor", -1, "backbone_lr_factor must be at least 0; got -1"),
+        ("seed", -1, "seed must be at least 0 and below 9223372036854775808; got -1"),
+        ("workers", -1, "workers must be at least 0; got -1"),
         ("val_fraction", 1.0, "val_fraction must be at least 0 and below 1; got 1.0"),
         ("crop_area", 0.0, "crop_area must be above 0 and at most 1; got 0.0"),
         ("crop_area", 1.5, "crop_area must be above 0 and at most 1; got 1.5"),
-        ("score_sizes", [224, 0], "score_sizes and map_sizes must be above 0; got [224, 0]"),
+        ("score_sizes", [224, 0], "score_sizes must be above 0; got [224, 0]"),
         # of another type
         ("epochs", "ten", "epochs must be a whole number; got 'ten'"),
         ("epochs", 2.5, "epochs must be a whole number; got 2.5"),
@@ -81,7 +112,7 @@ def test_lists_are_not_shared_between_settings() -> None:
 )
 def test_bad_values_name_the_setting_the_value_and_what_is_allowed(name: str, value: Any, message: str) -> None:
     with pytest.raises(WildcatError, match=f"^{re.escape(message)}") as error:
-        TrainConfig(**{name: value})
+        TrainConfig(**{"data": "synthetic", name: value})
     one_line(error)
     with pytest.raises(WildcatError, match=f"^a/config.json: {re.escape(message)}"):
         config_from_dict({name: value}, "a/config.json")
@@ -104,12 +135,12 @@ def test_bad_values_name_the_setting_the_value_and_what_is_allowed(name: str, va
     ],
 )
 def test_values_at_the_edge_of_what_is_allowed(name: str, value: Any) -> None:
-    assert getattr(TrainConfig(**{name: value}), name) == value
+    assert getattr(TrainConfig(**{"data": "synthetic", name: value}), name) == value
 
 
 def test_two_ways_to_validate_exclude_each_other() -> None:
     with pytest.raises(WildcatError, match="val_split and val_fraction exclude each other; give one"):
-        TrainConfig(val_split="val", val_fraction=0.1)
+        TrainConfig("synthetic", val_split="val", val_fraction=0.1)
 
 
 # To a dictionary and back
@@ -117,15 +148,31 @@ def test_two_ways_to_validate_exclude_each_other() -> None:
 
 def test_round_trip_through_json() -> None:
     config = TrainConfig(
-        kmax="all", kmin=3, alpha=1, val_split="val", output_stride=16, score_sizes=[224, 320], pretrained=False
+        "synthetic",
+        kmax="all",
+        kmin=3,
+        alpha=1,
+        val_split="val",
+        output_stride=16,
+        score_sizes=[224, 320],
+        pretrained=False,
     )
     values = json.loads(json.dumps(config.to_dict()))
     assert config_from_dict(values, "x") == config
     assert set(values) == {field.name for field in dataclasses.fields(TrainConfig)}
 
 
+def test_settings_of_a_file_name_the_data() -> None:
+    with pytest.raises(WildcatError, match=r"^a/config\.json: the setting data is missing$"):
+        config_from_dict({"epochs": 3}, "a/config.json")
+
+
+def test_settings_that_an_older_file_lacks_have_their_defaults() -> None:
+    assert config_from_dict({"data": "x:y", "lr": 1}, "x") == TrainConfig("x:y", lr=1)
+
+
 def test_to_dict_is_a_copy() -> None:
-    config = TrainConfig()
+    config = TrainConfig("synthetic")
     config.to_dict()["score_sizes"].append(1)
     assert config.score_sizes == [320]
 
@@ -150,7 +197,7 @@ def test_unknown_settings_are_named_with_the_nearest_known(key: Any, hint: str) 
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_can_be_run_and_its_header_says_how(name: str) -> None:
-    assert config_from_dict(read_recipe(name), name) != TrainConfig()
+    assert config_from_dict({"data": "synthetic", **read_recipe(name)}, name) != TrainConfig("synthetic")
     text = (Path(module.__file__).parent / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
     header = re.match(r"(#.*\n)+", text)
     assert header and "wildcat " in header[0]

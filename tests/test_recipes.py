@@ -54,7 +54,7 @@ def loss_curve(criterion, scores, head_rate, backbone_rate, head_scale):
 @pytest.mark.parametrize(("name", "head", "backbone"), [("voc07", 0.01, 0.001), ("mit67", 0.001, 0.0001)])
 def test_recipes_train_as_the_authors_code_does(name, head, backbone):
     """`head` and `backbone` are the learning rates of the authors' scripts for this dataset."""
-    recipe = TrainConfig(**read_recipe(name))
+    recipe = TrainConfig("synthetic", **read_recipe(name))
     assert recipe.num_maps == MAPS
 
     def official_scores(maps):

@@ -1,4 +1,14 @@
-"""Every setting of a run, and recipes that hold only what differs from the defaults. Free of PyTorch."""
+"""Every setting of a training run, recipes that hold only what differs from the defaults, and the paper's methods.
+
+>>> config = TrainConfig(data="folder:my_images", epochs=15)
+>>> config.lr, config.score_sizes
+(0.05, [320])
+>>> TrainConfig(data="folder:my_images", lr=0)
+Traceback (most recent call last):
+wildcat.errors.WildcatError: lr must be above 0; got 0
+
+Free of PyTorch.
+"""
 
 import dataclasses
 import math
@@ -12,103 +22,244 @@ from wildcat.errors import WildcatError, guess
 
 Regions = int | float | Literal["all"]
 
-# Settings that say how a run is carried out and not what it computes: they may change when it is continued.
-RESUMABLE_SETTINGS = ("workers", "cache_gb", "accumulate", "shard", "save_minutes", "stall_minutes")
+Section = Literal["data", "model", "pooling", "optimization", "inference sizes", "machine"]
+SECTIONS: tuple[Section, ...] = get_args(Section)
 
 
-def setting(default: Any, help: str) -> Any:  # noqa: A002 - argparse's word
-    """A field with its help text, which the command line shows."""
+@dataclass(frozen=True)
+class Limits:
+    """The range of a number: bounds that are None do not limit it.
+
+    >>> Limits(above=0, at_most=1).allow(0), str(Limits(above=0, at_most=1))
+    (False, 'above 0 and at most 1')
+    """
+
+    above: float | None = None
+    at_least: float | None = None
+    below: float | None = None
+    at_most: float | None = None
+
+    def allow(self, value: float) -> bool:
+        """Whether a number is in the range."""
+        return (
+            (self.above is None or value > self.above)
+            and (self.at_least is None or value >= self.at_least)
+            and (self.below is None or value < self.below)
+            and (self.at_most is None or value <= self.at_most)
+        )
+
+    def __str__(self) -> str:
+        """Return the range in words."""
+        bounds = {"above": self.above, "at least": self.at_least, "below": self.below, "at most": self.at_most}
+        return " and ".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)
+
+
+@dataclass(frozen=True)
+class About:
+    """What the command line, the checks and the resuming of a run know about a setting.
+
+    Attributes:
+        help: one line for ``wildcat train --help``.
+        section: heading under which the option is listed.
+        limits: the allowed range of a number, or of each number of a list.
+        common: listed first, among the options that most people need.
+        resumable: says how a run is carried out and not what it computes, so it may change when a run is resumed.
+    """
+
+    help: str
+    section: Section
+    limits: Limits = Limits()
+    common: bool = False
+    resumable: bool = False
+
+
+def setting(
+    default: Any,
+    help: str,  # noqa: A002 - argparse's word
+    *,
+    section: Section,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+    at_most: float | None = None,
+    common: bool = False,
+    resumable: bool = False,
+) -> Any:
+    """A field with a default, and what :class:`About` holds."""
+    about = About(help, section, Limits(above, at_least, below, at_most), common, resumable)
     if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata={"help": help})
-    return field(default=default, metadata={"help": help})
+        return field(default_factory=lambda: list(default), metadata={"about": about})
+    return field(default=default, metadata={"about": about})
 
 
 @dataclass
 class TrainConfig:
-    """Settings of ``wildcat train``; saved with the run, with every automatic choice resolved."""
+    """Settings of :func:`wildcat.train` and ``wildcat train``; only ``data`` has no default.
 
-    data: str = setting("synthetic", "dataset, kind:path (voc07:DIR, folder:DIR, tags:FILE.csv, synthetic, ...)")
-    train_split: str | None = setting(None, "split to train on; the dataset's usual one unless given")
-    val_split: str | None = setting(None, "split to score after each epoch; it never chooses the epoch")
-    val_fraction: float = setting(0.0, "share of the training split to hold out and score after each epoch")
-    on_bad_image: Literal["error", "skip"] = setting("error", "what to do when an image cannot be read")
-    difficult: Literal["positive", "ignore"] = setting("positive", "how labels of difficult objects count in the loss")
+    They are saved with the run (config.json), with every automatic choice resolved.
 
-    backbone: str = setting("lite0", "lite0, lite1, lite2, resnet18 ... resnet152 or timm:NAME")
-    pretrained: bool = setting(True, "start from ImageNet weights")
-    weights: str | None = setting(None, "file with the backbone's state dict, instead of the hub's")
-    output_stride: Literal[8, 16, 32] | None = setting(None, "input pixels per map cell, by dilation")
-    num_maps: int = setting(4, "M, maps per class")
-    pooling: str = setting("wildcat", "spatial pooling: wildcat, weldon, top, llp, max, average, lse (Table 1)")
-    kmax: Regions = setting(0.2, 'k+: a count, a proportion, "all", or 0')
-    kmin: Regions | None = setting(None, "k-: likewise; the same as k+ unless given")
-    alpha: float = setting(0.7, "weight of the lowest regions")
-    architecture: Literal["a", "b"] = setting("a", "a: pool the class maps; b: pool the features, then classify")
-    solver: Literal["sgd", "svm"] = setting(
-        "sgd", "sgd: train the network; svm: linear SVMs on the averaged features of the frozen backbone"
+    Raises:
+        WildcatError: for a value of another type or out of range, naming the setting, the value and what is allowed.
+    """
+
+    # The dataset, and what is shown of its images
+    data: str = field(
+        metadata={
+            "about": About(
+                "dataset, kind:path (voc07:DIR, folder:DIR, tags:FILE.csv, synthetic, ...)", "data", common=True
+            )
+        }
+    )
+    train_split: str | None = setting(None, "split to train on; the dataset's usual one unless given", section="data")
+    val_split: str | None = setting(None, "split to score after each epoch; it never chooses the epoch", section="data")
+    val_fraction: float = setting(
+        0.0,
+        "share of the training split to hold out and score after each epoch",
+        section="data",
+        at_least=0,
+        below=1,
+        common=True,
+    )
+    image_size: int = setting(
+        320, "side in pixels of the square that training images are resized to", section="data", above=0, common=True
+    )
+    crop_area: float = setting(
+        1.0,
+        "smallest area of a random crop, as a share of the image's; 1 for no crop",
+        section="data",
+        above=0,
+        at_most=1,
+    )
+    on_bad_image: Literal["error", "skip"] = setting("error", "what to do when an image cannot be read", section="data")
+    difficult: Literal["positive", "ignore"] = setting(
+        "positive", "how labels of difficult objects count in the loss", section="data"
+    )
+
+    # Section 3.1: the backbone; which of its weights are trained
+    backbone: str = setting(
+        "lite0", "lite0, lite1, lite2, resnet18 ... resnet152 or timm:NAME", section="model", common=True
+    )
+    pretrained: bool = setting(True, "start from ImageNet weights", section="model")
+    weights: str | None = setting(
+        None, "file with the backbone's state dict, instead of the ImageNet weights", section="model"
+    )
+    output_stride: Literal[8, 16, 32] | None = setting(
+        None, "input pixels per map cell, by dilated convolutions; the backbone's own unless given", section="model"
+    )
+    freeze_stages: int = setting(
+        0, "number of backbone stages, counted from the input, that are not trained; -1 for all", section="model"
+    )
+    freeze_batch_norm: bool = setting(False, "do not train the backbone's BatchNorm layers", section="model")
+    freeze_depthwise: bool = setting(
+        False, "do not train the backbone's depthwise filters: faster on a CPU", section="model"
+    )
+
+    # Sections 3.2 and 3.3: the maps of a class, and from maps to scores
+    num_maps: int = setting(4, "M, maps per class", section="pooling", above=0)
+    pooling: str = setting(
+        "wildcat",
+        "spatial pooling: wildcat, weldon, top, llp, max, average, lse (Table 1)",
+        section="pooling",
+    )
+    kmax: Regions = setting(0.2, 'k+, the highest regions: a count, a proportion, "all", or 0', section="pooling")
+    kmin: Regions | None = setting(
+        None, "k-, the lowest regions: likewise; the same as k+ unless given", section="pooling"
+    )
+    alpha: float = setting(0.7, "weight of the lowest regions", section="pooling")
+    architecture: Literal["a", "b"] = setting(
+        "a", "a: pool the class maps; b: pool the features, then classify", section="pooling"
     )
     background_class: bool = setting(
-        False, "learn a further class that is in every image: masks may have their background from its map"
+        False,
+        "add a background class that is present in every image; masks can take the background from its map",
+        section="pooling",
     )
-    freeze_stages: int = setting(0, "backbone stages, from the input, that do not learn; -1 for all")
-    freeze_batch_norm: bool = setting(False, "keep the backbone's BatchNorm layers as they are")
-    freeze_depthwise: bool = setting(False, "keep the backbone's depthwise filters as they are: faster on a CPU")
 
-    image_size: int = setting(320, "side in pixels of the square that training images are warped to")
-    crop_area: float = setting(1.0, "smallest area of a random crop, as a share of the image's; 1 for no crop")
-    epochs: int = setting(10, "passes over the training images")
-    batch_size: int = setting(16, "images per step, over all processes")
-    accumulate: int = setting(1, "parts in which each process computes its share of a batch, to need less memory")
+    # Section 3.4: the optimization
+    epochs: int = setting(10, "passes over the training images", section="optimization", above=0, common=True)
+    batch_size: int = setting(16, "images per step, over all processes", section="optimization", above=0, common=True)
+    lr: float = setting(0.05, "learning rate of the head", section="optimization", above=0, common=True)
+    backbone_lr_factor: float = setting(
+        0.1, "learning rate of the backbone, as a multiple of the head's", section="optimization", at_least=0
+    )
+    momentum: float = setting(0.9, "momentum of SGD", section="optimization", at_least=0)
+    weight_decay: float = setting(1e-4, "weight decay", section="optimization", at_least=0)
+    schedule: Literal["constant", "step", "cosine"] = setting(
+        "cosine", "how the learning rate changes over the epochs", section="optimization"
+    )
+    step_epochs: int = setting(
+        10, "schedule step: epochs after which the learning rate is divided by 10", section="optimization", above=0
+    )
+    warmup_epochs: float = setting(
+        0.0, "epochs over which the learning rate rises linearly from 0", section="optimization", at_least=0
+    )
+    solver: Literal["sgd", "svm"] = setting(
+        "sgd",
+        "sgd: train the network; svm: linear SVMs on the averaged features of the frozen backbone",
+        section="optimization",
+    )
+    seed: int = setting(0, "seed of all random numbers", section="optimization", at_least=0, below=2**63)
+
+    # Section 4: the sizes of inference
+    score_sizes: list[int] = setting(
+        [], "image sides for scores; image_size unless given", section="inference sizes", above=0
+    )
+    map_sizes: list[int] = setting(
+        [], "image sides for points and masks; score_sizes unless given", section="inference sizes", above=0
+    )
+    mirror: bool = setting(False, "also run the mirrored image, and average the two outputs", section="inference sizes")
+
+    # How the run is carried out on this machine
+    precision: Literal["auto", "fp32", "bf16"] = setting(
+        "auto", "auto: bf16 if a short measurement finds it faster", section="machine"
+    )
+    workers: int | None = setting(
+        None,
+        "processes that load images; chosen from the machine unless given",
+        section="machine",
+        at_least=0,
+        resumable=True,
+    )
+    cache_gb: float = setting(
+        2.0,
+        "gigabytes of memory for decoded images, so that each is read once; 0 for none",
+        section="machine",
+        at_least=0,
+        resumable=True,
+    )
+    accumulate: int = setting(
+        1,
+        "number of parts in which each process computes its share of a batch; more parts need less memory",
+        section="machine",
+        above=0,
+        resumable=True,
+    )
     shard: bool = setting(
-        False, "divide weights, gradients and momentum over the processes (FSDP), for large backbones"
+        False,
+        "shard weights, gradients and momentum over the processes (FSDP), for large backbones",
+        section="machine",
+        resumable=True,
     )
-    lr: float = setting(0.05, "learning rate of the head")
-    backbone_lr_factor: float = setting(0.1, "learning rate of the backbone, as a multiple of the head's")
-    momentum: float = setting(0.9, "momentum of SGD")
-    weight_decay: float = setting(1e-4, "weight decay")
-    schedule: Literal["constant", "step", "cosine"] = setting("cosine", "course of the learning rate")
-    step_epochs: int = setting(10, "schedule step: epochs between divisions by 10")
-    warmup_epochs: float = setting(0.0, "epochs over which the learning rate rises linearly from 0")
-
-    score_sizes: list[int] = setting([], "sides at which images are read for scores; image_size unless given")
-    map_sizes: list[int] = setting([], "sides at which images are read for points and masks; score_sizes unless given")
-    mirror: bool = setting(False, "read the mirrored image too and average")
-
-    seed: int = setting(0, "seed of everything random")
-    precision: Literal["auto", "fp32", "bf16"] = setting("auto", "bf16 where a short measurement finds it faster")
-    workers: int | None = setting(None, "processes that read images; chosen from the machine unless given")
-    cache_gb: float = setting(2.0, "gigabytes of memory for decoded images, each read once then; 0 for none")
-    save_minutes: float = setting(5.0, "minutes between saved states, beside the one after each epoch")
-    stall_minutes: float = setting(10.0, "minutes without an image from the workers after which the run ends")
+    save_minutes: float = setting(
+        5.0,
+        "minutes between saved states; a state is also saved after each epoch",
+        section="machine",
+        above=0,
+        resumable=True,
+    )
+    stall_minutes: float = setting(
+        10.0,
+        "minutes without an image from the workers after which training stops with an error",
+        section="machine",
+        above=0,
+        resumable=True,
+    )
 
     def __post_init__(self) -> None:
-        """Reject values of another type, and values that no run can have.
-
-        Raises:
-            WildcatError: naming the setting, its value and what is allowed.
-        """
-        for name, kind in get_type_hints(TrainConfig).items():
-            value = getattr(self, name)
-            if not _fits(value, kind):
-                raise WildcatError(f"{name} must be {describe_type(kind)}; got {reprlib.repr(value)}")
-            if isinstance(value, float) and not math.isfinite(value):
-                raise WildcatError(f"{name} must be a finite number; got {value}")
-        positive = (
-            *("image_size", "epochs", "batch_size", "accumulate", "num_maps", "step_epochs", "lr"),
-            *("save_minutes", "stall_minutes"),
-        )
-        if self.seed >= 2**63:
-            raise WildcatError(f"seed must be below 2 to the power of 63; got {self.seed}")
-        not_negative = ("momentum", "weight_decay", "warmup_epochs", "backbone_lr_factor", "seed", "cache_gb")
-        for names, low, allowed in ((positive, 0, "above 0"), (not_negative, -1, "0 or more")):
-            for name in names:
-                value = getattr(self, name)
-                if not (value > low if low == 0 else value >= 0):
-                    raise WildcatError(f"{name} must be {allowed}; got {value}")
-        if not 0 < self.crop_area <= 1:
-            raise WildcatError(f"crop_area must be above 0 and at most 1; got {self.crop_area}")
-        if not 0 <= self.val_fraction < 1:
-            raise WildcatError(f"val_fraction must be at least 0 and below 1; got {self.val_fraction}")
+        """Check types, ranges, and settings that exclude each other."""
+        types = get_type_hints(TrainConfig)
+        for each in dataclasses.fields(self):
+            _check_value(each.name, getattr(self, each.name), types[each.name], each.metadata["about"].limits)
         if self.val_fraction and self.val_split:
             raise WildcatError("val_split and val_fraction exclude each other; give one")
         if self.solver == "svm" and (self.pooling, self.num_maps, self.background_class) != ("average", 1, False):
@@ -116,44 +267,70 @@ class TrainConfig:
                 "solver svm needs pooling average, num_maps 1 and no background_class (--method features); "
                 f"got {self.pooling}, {self.num_maps}, {self.background_class}"
             )
-        if self.workers is not None and self.workers < 0:
-            raise WildcatError(f"workers must be 0 or more; got {self.workers}")
-        if any(size < 1 for size in (*self.score_sizes, *self.map_sizes)):
-            raise WildcatError(f"score_sizes and map_sizes must be above 0; got {self.score_sizes}, {self.map_sizes}")
         self.score_sizes = self.score_sizes or [self.image_size]
         self.map_sizes = self.map_sizes or list(self.score_sizes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
+        """Plain values, ready for JSON; :func:`config_from_dict` is the inverse."""
         return dataclasses.asdict(self)
+
+
+# Settings that may change when a run is resumed.
+RESUMABLE_SETTINGS = tuple(each.name for each in dataclasses.fields(TrainConfig) if each.metadata["about"].resumable)
+
+
+def default_settings() -> dict[str, Any]:
+    """The default of every setting that has one, as in :meth:`TrainConfig.to_dict`.
+
+    >>> default_settings()["lr"], "data" in default_settings()
+    (0.05, False)
+    """
+    values = TrainConfig(data="").to_dict()
+    del values["data"]
+    return values
 
 
 def config_from_dict(values: Any, source: str) -> TrainConfig:
     """The inverse of :meth:`TrainConfig.to_dict`; ``source`` names the file in errors.
 
+    Settings that are missing, because the file is older than they are, get their defaults.
+
     Raises:
-        WildcatError: for no mapping, a key that is not a setting, or a value that the setting cannot have.
+        WildcatError: for no mapping, a key that is not a setting, a value that the setting cannot have, or no ``data``.
     """
     if not isinstance(values, dict):
         raise WildcatError(f"{source} must be a mapping of settings; got {type(values).__name__}")
-    known = [f.name for f in dataclasses.fields(TrainConfig)]
+    names = [each.name for each in dataclasses.fields(TrainConfig)]
     for key in values:
-        if key not in known:
-            raise WildcatError(f"{source}: unknown setting {reprlib.repr(key)}{guess(str(key), known)}")
+        if key not in names:
+            raise WildcatError(f"{source}: unknown setting {reprlib.repr(key)}{guess(str(key), names)}")
     try:
-        return TrainConfig(**values)
+        config = TrainConfig(**{"data": "", **values})
     except WildcatError as error:
         raise WildcatError(f"{source}: {error}") from error
+    if "data" not in values:
+        raise WildcatError(f"{source}: the setting data is missing")
+    return config
 
 
-def _fits(value: object, kind: Any) -> bool:
+def _check_value(name: str, value: Any, kind: Any, limits: Limits) -> None:
+    if not _has_type(value, kind):
+        raise WildcatError(f"{name} must be {describe_type(kind)}; got {reprlib.repr(value)}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise WildcatError(f"{name} must be a finite number; got {value}")
+    numbers = value if isinstance(value, list) else [value] if isinstance(value, int | float) else []
+    if not all(map(limits.allow, numbers)):
+        raise WildcatError(f"{name} must be {limits}; got {value}")
+
+
+def _has_type(value: object, kind: Any) -> bool:
     """Whether a value is of a setting's type; an int serves as a float, and a bool as neither."""
     if get_origin(kind) is Literal:
         return any(type(value) is type(choice) and value == choice for choice in get_args(kind))
     if get_origin(kind) is list:
-        return isinstance(value, list) and all(_fits(item, get_args(kind)[0]) for item in value)
+        return isinstance(value, list) and all(_has_type(item, get_args(kind)[0]) for item in value)
     if get_args(kind):  # a union
-        return any(_fits(value, choice) for choice in get_args(kind))
+        return any(_has_type(value, choice) for choice in get_args(kind))
     if isinstance(value, bool):
         return kind is bool
     return isinstance(value, (int, float) if kind is float else kind)
@@ -198,7 +375,8 @@ def read_recipe(name_or_file: str) -> dict[str, Any]:
         values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise WildcatError(f"recipe {name_or_file} cannot be read as YAML: {' '.join(str(error).split())}") from error
-    config_from_dict(values, f"recipe {name_or_file}")
+    checked = {"data": "", **values} if isinstance(values, dict) else values  # a recipe need not name the data
+    config_from_dict(checked, f"recipe {name_or_file}")
     return dict(values)
 
 

@@ -123,7 +123,7 @@ TRAIN = ["train", "--out", "new", *flags(epochs=1)]
         (["trian"], "did you mean train?"),
         (["segment"], "known: quickstart, train, evaluate, "),
         (["--data", "x"], "unknown command '--data'"),
-        (["train"], "required: out"),
+        (["train"], "required: --data, --out, for example --data folder:my_images"),
         ([*TRAIN, "--epoch", "3"], "--epoch 3; did you mean --epochs?"),
         ([*TRAIN, "--rec", "voc07"], "--rec voc07; did you mean --recipe?"),
         ([*TRAIN, "more"], "more"),
@@ -131,7 +131,7 @@ TRAIN = ["train", "--out", "new", *flags(epochs=1)]
         ([*TRAIN, "--lr", "fast"], "--lr must be a number, e.g. 0.01; got 'fast'"),
         ([*TRAIN, "--epochs", "1.5"], "--epochs must be a whole number; got '1.5'"),
         ([*TRAIN, "--epochs", "0"], "epochs must be above 0; got 0"),
-        ([*TRAIN, "--seed", "-1"], "seed must be 0 or more; got -1"),
+        ([*TRAIN, "--seed", "-1"], "seed must be at least 0 and below 9223372036854775808; got -1"),
         ([*TRAIN, "--schedule", "cosin"], "--schedule must be 'constant', 'step', 'cosine'; got 'cosin'"),
         ([*TRAIN, "--kmax", "1.0"], "kmax=1.0 is ambiguous"),
         ([*TRAIN, "--kmax", "lots"], "--kmax must be a whole number or a number, e.g. 0.01 or 'all'; got 'lots'"),
@@ -181,7 +181,7 @@ TRAIN = ["train", "--out", "new", *flags(epochs=1)]
             ["evaluate", "run", "--data", "synthetic:count=2,size=32", "--json", "no/r.json"],
             "no/r.json cannot be written",
         ),
-        (["predict", "run", "--out", "new"], "required: images"),
+        (["predict", "run", "--out", "new"], "required: IMAGE"),
         (["predict", "run", "cat.png", "--crf"], "give a folder for what --formats and --crf write: --out DIR"),
         (["predict", "run", "cat.png", "--json", "-", "--formats", "csv"], "give a folder for what --formats"),
         (["predict", "here/rum", "cat.png"], "no run in here/rum; here holds run"),
@@ -241,7 +241,7 @@ def test_what_is_not_the_users_mistake_is_not_hidden(place: Path, monkeypatch: p
     def broken(*_: object, **__: object) -> None:
         raise AttributeError("a defect")
 
-    monkeypatch.setattr("wildcat.runtimes.load", broken)
+    monkeypatch.setattr("wildcat.prediction.loading.load", broken)
     with pytest.raises(AttributeError, match="a defect"):
         main(["evaluate", str(place / "run"), "--data", "synthetic"])
 
@@ -250,7 +250,7 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("wildcat.runtimes.load", interrupted)
+    monkeypatch.setattr("wildcat.prediction.loading.load", interrupted)
     assert main(["evaluate", "run", "--data", "synthetic"]) == 130
     assert capsys.readouterr().err == "wildcat: stopped\n"
 

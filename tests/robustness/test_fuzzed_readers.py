@@ -137,7 +137,7 @@ def test_recipes(tmp_path: Path, content: bytes) -> None:
 @fuzzed
 @given(st.sampled_from(sorted(TrainConfig.__dataclass_fields__)), values)
 def test_settings(name: str, value: object) -> None:
-    clear(lambda: TrainConfig(**{name: value}))
+    clear(lambda: TrainConfig(**{"data": "synthetic", name: value}))
 
 
 @fuzzed

@@ -107,7 +107,7 @@ def test_labels_that_nobody_knows_give_no_score(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", [{"pooling": "max"}, {"num_maps": 4}, {"background_class": True}])
 def test_settings_that_are_no_svm(change: dict) -> None:
     with pytest.raises(WildcatError, match="solver svm needs pooling average, num_maps 1 and no background_class"):
-        TrainConfig(**{**METHODS["features"], **change})
+        TrainConfig("synthetic", **{**METHODS["features"], **change})
 
 
 # Names

@@ -41,11 +41,11 @@ def folder(trained: Path, tmp_path: Path) -> Path:
 
 
 def test_sizes_follow_the_scale() -> None:
-    config = TrainConfig(image_size=256, score_sizes=[384], map_sizes=[448, 512])
+    config = TrainConfig("synthetic", image_size=256, score_sizes=[384], map_sizes=[448, 512])
     larger = at_scale(config, 320)
     assert (larger.image_size, larger.score_sizes, larger.map_sizes) == (320, [480], [576, 640])
     assert at_scale(config, 192).score_sizes == [288] and at_scale(config, 256) == config
-    plain = at_scale(TrainConfig(image_size=224), 300)  # where images are read as they were trained
+    plain = at_scale(TrainConfig("synthetic", image_size=224), 300)  # where images are read as they were trained
     assert plain.score_sizes == plain.map_sizes == [300]
 
 

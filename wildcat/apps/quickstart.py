@@ -35,7 +35,7 @@ def quickstart(out: Path, recipe: dict[str, Any]) -> dict[str, Any]:
     Returns:
         The content of results.json.
     """
-    config = TrainConfig(**recipe)
+    config = TrainConfig(**{"data": "synthetic", **recipe})
     run = train(config, out / "run", resume=True)  # called again, it resumes where it was
     predictor = load(run)
     dataset, start = open_dataset(config.data, split="test"), time.perf_counter()

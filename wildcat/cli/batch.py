@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from wildcat.cli.parser import add_reading, add_runtime, command_parser
+from wildcat.cli.parser import add_prediction, add_runtime, command_parser
 
 
 def main(argv: Sequence[str]) -> int:
@@ -30,7 +30,7 @@ wildcat batch runs/mine shard-000.tar shard-001.tar table.parquet --out found
     parser.add_argument("--address", help="a Ray cluster, auto for this machine's (default: this machine alone)")
     parser.add_argument("--workers", type=int, help="models at work (default: one per GPU, else per CPU)")
     parser.add_argument("--part-size", type=int, default=1000, help="images per file of the results (default: 1000)")
-    add_reading(parser)
+    add_prediction(parser)
     add_runtime(parser)
     arguments = parser.parse_args(argv)
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from wildcat.cli.parser import add_device, add_reading, add_runtime, command_parser
+from wildcat.cli.parser import add_device, add_prediction, add_runtime, command_parser
 from wildcat.errors import WildcatError
 
 
@@ -44,7 +44,7 @@ wildcat predict runs/mine images/ --json - | jq -c '[.file, .predicted[].class]'
     parser.add_argument(
         "--json", metavar="FILE", help="where to write JSON lines, an image each; - prints them, and nothing else"
     )
-    add_reading(parser)
+    add_prediction(parser)
     parser.add_argument("--crf", action="store_true", help="refine masks with the dense CRF")
     parser.add_argument(
         "--image-prefix",

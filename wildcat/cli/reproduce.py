@@ -1,26 +1,28 @@
-"""``wildcat reproduce``."""
+"""``wildcat reproduce``: parses settings and calls :func:`wildcat.apps.reproduce.run.reproduce`."""
 
-import dataclasses
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from wildcat import config as settings
-from wildcat.cli.parser import add_settings, asked_first, command_parser, sizes
-from wildcat.config import TrainConfig
-from wildcat.errors import WildcatError
+from wildcat.cli.parser import add_recipe, add_settings, command_parser, config_of, parse_early, sizes
+from wildcat.config import read_recipe
+from wildcat.errors import WildcatError, guess
 
 Number = TypeVar("Number", int, float)
 
 
 def numbers(kind: Callable[[str], Number], option: str, text: str) -> list[Number]:
-    """The numbers of an option, separated by commas, each once."""
+    """The numbers of an option, separated by commas; repeated ones are dropped.
+
+    >>> numbers(int, "--seeds", "0,1,0")
+    [0, 1]
+    """
     try:
-        found = [kind(part) for part in text.split(",")]
+        values = [kind(part) for part in text.split(",")]
     except ValueError:
         raise WildcatError(f"{option} must be numbers separated by commas, such as 0,1; got {text!r}") from None
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(values))
 
 
 def main(argv: Sequence[str]) -> int:
@@ -29,42 +31,41 @@ def main(argv: Sequence[str]) -> int:
     from wildcat.apps.reproduce.tables import finished
 
     known = experiments()
-    recipe_name = asked_first("reproduce", argv, ["--recipe"]).recipe
-    defaults: dict[str, Any] = settings.read_recipe(recipe_name) if recipe_name else {}
+    recipe_name = parse_early("reproduce", argv, ["--recipe"]).recipe
+    defaults: dict[str, Any] = read_recipe(recipe_name) if recipe_name else {}
     parser = command_parser(
         "reproduce",
-        "Repeat tables and figures of the paper on the data given: train what is missing, score it, and write the "
-        "paper's and the measured figures side by side. Experiments in one folder share their runs. Stopped, it goes "
-        "on when called again.",
+        "Repeat tables and figures of the paper on a dataset: train the runs that are missing, score them, and write "
+        "the paper's values and the measured ones side by side. Experiments in one directory share their runs. The "
+        "same command again resumes where it stopped.",
         """
 wildcat reproduce table6 --data voc07:data --recipe voc07 --out runs/paper
 wildcat reproduce table5 table6 table7 figure4 --data voc07:data --recipe voc07-mini-tables --out runs/tables
 wildcat reproduce table7 --data voc07:data --recipe voc07 --out runs/paper --dry-run
 """,
+        usage="wildcat reproduce NAME ... --data SPEC --out DIR [options]",
     )
-    parser.add_argument("names", nargs="+", metavar="NAME", help=f"out of {', '.join(known)}")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder of runs, tables and figures")
-    parser.add_argument(
-        "--recipe", metavar="NAME|FILE", help=f"settings: {', '.join(settings.recipe_names())}, or YAML"
-    )
-    parser.add_argument("--seeds", default="0,1", help="each row is trained once for each seed (default: 0,1)")
+    parser.add_argument("names", nargs="+", metavar="NAME", help=f"experiments: {', '.join(known)}")
+    groups = add_settings(parser, defaults, without=("seed",))
+    groups["most used"].add_argument("--out", required=True, metavar="DIR", help="directory for runs, tables, figures")
+    add_recipe(groups["most used"])
+    group = parser.add_argument_group("experiments")
+    group.add_argument("--seeds", default="0,1", help="each row is trained once for each seed (default: 0,1)")
     shown = ",".join(map(str, MAPS))
-    parser.add_argument("--maps", default=shown, help=f"values of M in table6 (default: {shown})")
+    group.add_argument("--maps", default=shown, help=f"values of M in table6 (default: {shown})")
     shown = ",".join(f"{alpha:g}" for alpha in ALPHAS)
-    parser.add_argument("--alphas", default=shown, help=f"values of alpha in figure4 and figure5 (default: {shown})")
-    parser.add_argument(
+    group.add_argument("--alphas", default=shown, help=f"values of alpha in figure4 and figure5 (default: {shown})")
+    group.add_argument(
         "--scales", type=sizes, default=[], metavar="N,N,...", help="image sizes for the row that combines scales"
     )
-    parser.add_argument("--dry-run", action="store_true", help="list the runs and do nothing")
-    add_settings(parser, defaults, without=("seed",))
+    group.add_argument("--dry-run", action="store_true", help="list the runs, and train nothing")
     arguments = parser.parse_args(argv)
-    fields = [field.name for field in dataclasses.fields(TrainConfig) if field.name != "seed"]
-    recipe = TrainConfig(**{name: arguments[name] for name in fields if arguments[name] is not None})
+    recipe = config_of(arguments, without=("seed",))
     seeds = numbers(int, "--seeds", arguments.seeds)
     known = experiments(numbers(int, "--maps", arguments.maps), numbers(float, "--alphas", arguments.alphas))
     for name in arguments.names:
         if name not in known:
-            raise WildcatError(f"no experiment {name!r} (known: {', '.join(known)})")
+            raise WildcatError(f"no experiment {name!r}{guess(name, known)} (known: {', '.join(known)})")
     chosen = [known[name] for name in dict.fromkeys(arguments.names)]
 
     if arguments.dry_run:

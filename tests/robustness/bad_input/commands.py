@@ -30,13 +30,13 @@ COMMANDS = [
         "no-out",
         "no folder for the run",
         "train --data synthetic",
-        "the following arguments are required: out (see wildcat train --help)",
+        "required: --out (see wildcat train --help)",
     ),
     command(
         "no-images-given",
         "no image",
         "predict run --out found",
-        "the following arguments are required: images (see wildcat predict --help)",
+        "required: IMAGE (see wildcat predict --help)",
     ),
     command(
         "mistyped-option",
@@ -78,7 +78,12 @@ COMMANDS = [
         f"{TRAIN} --lr nan",
         "--lr must be a number, e.g. 0.01; got 'nan' (see wildcat train --help)",
     ),
-    command("negative-seed", "a seed below 0", f"{TRAIN} --seed -1", "seed must be 0 or more; got -1"),
+    command(
+        "negative-seed",
+        "a seed below 0",
+        f"{TRAIN} --seed -1",
+        "seed must be at least 0 and below 9223372036854775808; got -1",
+    ),
     command(
         "mistyped-choice",
         "a mistyped choice",

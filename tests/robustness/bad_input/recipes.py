@@ -37,7 +37,7 @@ RECIPES = [
         "huge-seed",
         "a seed of 30 digits",
         f"seed: {10**30}\n",
-        "recipe my.yaml: seed must be below 2 to the power of 63; got 1000000000000000000000000000000",
+        "recipe my.yaml: seed must be at least 0 and below 9223372036854775808; got 1000000000000000000000000000000",
     ),
     recipe(
         "tagged-yaml",

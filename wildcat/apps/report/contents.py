@@ -13,7 +13,7 @@ import numpy as np
 
 from wildcat.apps.report.charts import Line, line_chart, precision_recall_panel
 from wildcat.apps.report.selection import is_predicted
-from wildcat.config import TrainConfig
+from wildcat.config import TrainConfig, default_settings
 from wildcat.data.registry import without_path
 from wildcat.evaluation.scoring import ScoreAccumulator
 from wildcat.metrics import precision_recall_curve
@@ -169,12 +169,12 @@ def matrix(score: ScoreAccumulator) -> dict[str, Any] | None:
 
 def settings(config: TrainConfig) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Settings that differ from the defaults, and all of them; of paths the last part, since reports are sent."""
-    defaults = TrainConfig().to_dict()
+    defaults = default_settings()
     shown = {"data": without_path(config.data), "weights": config.weights and Path(config.weights).name}
     names = [field.name for field in dataclasses.fields(config)]
     values = [(name, shown.get(name, getattr(config, name))) for name in names]
     every = [(name, _message(value)) for name, value in values]
-    return [(name, _message(value)) for name, value in values if value != defaults[name]], every
+    return [(name, _message(value)) for name, value in values if value != defaults.get(name)], every
 
 
 def _message(value: object) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from wildcat.config import RESUMABLE_SETTINGS, TrainConfig, method_settings
+from wildcat.config import RESUMABLE_SETTINGS, TrainConfig, default_settings, method_settings
 
 Measure = Literal["classification", "pointing", "segmentation"]
 
@@ -205,7 +205,7 @@ def identity(config: TrainConfig) -> dict[str, Any]:
     The precision is not among them: all runs of a folder have the same. A setting that a later version adds, with its
     default, leaves this as it is.
     """
-    default = TrainConfig().to_dict()
+    default = {"data": "synthetic", **default_settings()}  # data had this default when folders got their names
     shared = ("seed", "precision", *RESUMABLE_SETTINGS)
     return {key: value for key, value in config.to_dict().items() if key not in shared and value != default[key]}
 
@@ -213,7 +213,7 @@ def identity(config: TrainConfig) -> dict[str, Any]:
 def setting_name(config: TrainConfig, scales: Sequence[int] = ()) -> str:
     """Readable settings, and a digest of all of them and of the dataset; the seed is no part of it.
 
-    >>> setting_name(TrainConfig(num_maps=2, kmax=1, kmin=1, alpha=0.7, seed=3))
+    >>> setting_name(TrainConfig("synthetic", num_maps=2, kmax=1, kmin=1, alpha=0.7, seed=3))
     'M2-k1-1-alpha0.7-e06c4289'
     """
     digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
@@ -228,7 +228,7 @@ def setting_name(config: TrainConfig, scales: Sequence[int] = ()) -> str:
 def run_name(config: TrainConfig, scales: Sequence[int] = ()) -> str:
     """A folder's name: that of the settings, and the seed.
 
-    >>> run_name(TrainConfig(num_maps=2, kmax=1, kmin=1, alpha=0.7))
+    >>> run_name(TrainConfig("synthetic", num_maps=2, kmax=1, kmin=1, alpha=0.7))
     'M2-k1-1-alpha0.7-e06c4289-seed0'
     """
     return f"{setting_name(config, scales)}-seed{config.seed}"
