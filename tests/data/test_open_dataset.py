@@ -26,9 +26,9 @@ from wildcat.errors import WildcatError
         ("voc07:x,seed=1", "option 'seed' is unknown; allowed: none"),
         ("folder:x,sed=1", "option 'sed' is unknown; allowed: test, seed; did you mean seed"),
         ("folder:x,seed=1,seed=2", "option 'seed' is given twice"),
-        ("folder:x,seed=-1", "option seed=-1 is not allowed; it is a whole number from 0"),
-        ("coco:x,year=2015", "option year=2015 is not allowed; it is one of 2014, 2017"),
-        ("synthetic:images", "'images' is no option; write synthetic:key=value"),
+        ("folder:x,seed=-1", "option seed=-1 is not allowed; it must be a whole number from 0"),
+        ("coco:x,year=2015", "option year=2015 is not allowed; it must be one of 2014, 2017"),
+        ("synthetic:images", "'images' is not an option; write synthetic:key=value"),
     ],
 )
 def test_wrong_specifications(spec: str, message: str) -> None:
@@ -62,7 +62,7 @@ def test_synthetic_takes_its_options() -> None:
 
 
 def test_what_cannot_be_downloaded_says_what_can(tmp_path: Path) -> None:
-    with pytest.raises(WildcatError, match="cannot be downloaded; those that can: voc07, voc12, action12, coco, mit67"):
+    with pytest.raises(WildcatError, match="cannot be downloaded; kinds that can: voc07, voc12, action12, coco, mit67"):
         download_dataset(f"folder:{tmp_path}")
 
 

@@ -165,7 +165,7 @@ def test_mask_marks_what_is_painted() -> None:
         ({"split": "trainval"}, "'trainval'; allowed are train, val, test"),
         ({"split": "train", "count": 0}, "count=0"),
         ({"split": "train", "seed": -1}, "seed=-1"),
-        ({"split": "train", "size": 31}, "size=31 is not allowed; it is 32 to 2048"),
+        ({"split": "train", "size": 31}, "size=31 is not allowed; it must be 32 to 2048"),
         ({"split": "train", "size": 2049}, "size=2049"),
     ],
 )

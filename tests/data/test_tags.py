@@ -78,7 +78,7 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
         (["a/1.png", "stray.png"], "folder:{}", "1 images lie outside the class folders, first of them stray.png"),
         (["a/1.png"], "folder:{}x", "abx: not found; give a folder that holds a folder per class.*did you mean"),
         (["a/1.png"], "folder:{},test=0", "test is 0; allowed is a fraction"),
-        (["a/1.png"], "folder:{},test=half", "option test=half is not allowed; it is a number"),
+        (["a/1.png"], "folder:{},test=half", "option test=half is not allowed; it must be a number"),
         (["train/a/1.png", "val/a/.keep.png"], "folder:{}", "val: holds no images"),
     ],
 )
@@ -176,7 +176,7 @@ def test_exclusive_tags_are_one_class_a_image(tmp_path: Path) -> None:
     spec = table(tmp_path, "image,tags\na.jpg,x\nb.jpg,y\n")
     assert not open_dataset(f"{spec},exclusive=yes", "all").multi_label
     assert open_dataset(f"{spec},exclusive=no", "all").multi_label
-    with pytest.raises(WildcatError, match="exclusive=maybe is not allowed; it is one of yes, no"):
+    with pytest.raises(WildcatError, match="exclusive=maybe is not allowed; it must be one of yes, no"):
         open_dataset(f"{spec},exclusive=maybe", "all")
     table(tmp_path, "image,tags\na.jpg,x;y\n")
     with pytest.raises(WildcatError, match=r"a.jpg has 2 tags; exclusive=yes allows exactly one"):

@@ -66,7 +66,7 @@ def test_a_test_split_without_labels_is_marked(tmp_path: Path) -> None:
     data = open_dataset(f"voc12:{tmp_path}", "test")
     assert data.zeros_unknown and (data.labels == 0).all() and not data.has_boxes
     assert data.image(0).size == (40, 30)
-    with pytest.raises(WildcatError, match="name the ones to train on"):  # test cannot be the default for scoring
+    with pytest.raises(WildcatError, match="name those to train on"):  # test cannot be the default for scoring
         default_splits(f"voc12:{tmp_path}")
 
 
@@ -172,7 +172,7 @@ def test_action_modes(tmp_path: Path) -> None:
     assert whole.image(0).size == (40, 30) and whole.samples[0].boxes[0].tolist() == [10, 10, 20, 20]
     with pytest.raises(WildcatError, match=r"context is 0\.5"):
         open_dataset(f"action12:{tmp_path},context=0.5", "train")
-    with pytest.raises(WildcatError, match=r"mode=box is not allowed; it is one of crop, whole"):
+    with pytest.raises(WildcatError, match=r"mode=box is not allowed; it must be one of crop, whole"):
         open_dataset(f"action12:{tmp_path},mode=box", "train")
 
 

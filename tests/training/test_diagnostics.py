@@ -132,11 +132,11 @@ def message(capsys: pytest.CaptureFixture[str], **settings: object) -> list[str]
 
 def test_labels_that_do_not_vary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert message(capsys, data=folders(tmp_path / "one", only=3)) == [
-        "warning: 1 of 1 classes are in every one of the 3 training images, so that these labels say nothing: only"
+        "warning: 1 of 1 classes are in every one of the 3 training images and cannot be learnt: only"
     ]
     data = tags(tmp_path / "tags", ["a;b", "a", "a;b", "a;c"])
     assert message(capsys, data=data) == [
-        "warning: 1 of 3 classes are in every one of the 4 training images, so that these labels say nothing: a"
+        "warning: 1 of 3 classes are in every one of the 4 training images and cannot be learnt: a"
     ]
 
 

@@ -1,11 +1,19 @@
 """Datasets by a short specification, such as ``open_dataset("voc07:data", "trainval")``; images and their checks."""
 
-from wildcat.data.checks import CheckReport, check_dataset, counted, label_warnings, shared_image_warnings
+from wildcat.data.checks import (
+    CheckReport,
+    check_dataset,
+    class_counts,
+    label_warnings,
+    shared_image_warnings,
+)
+from wildcat.data.images import load_image
 from wildcat.data.registry import (
     available_splits,
     default_splits,
     download_dataset,
     open_dataset,
+    register_dataset,
     without_path,
 )
 from wildcat.data.sample import Dataset, Sample
@@ -16,11 +24,13 @@ __all__ = [
     "Sample",
     "available_splits",
     "check_dataset",
-    "counted",
+    "class_counts",
     "default_splits",
     "download_dataset",
     "label_warnings",
+    "load_image",
     "open_dataset",
+    "register_dataset",
     "shared_image_warnings",
     "without_path",
 ]

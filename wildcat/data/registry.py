@@ -1,136 +1,83 @@
-"""Datasets by a short specification: `open_dataset("voc07:data", "trainval")`.
+"""Datasets by a short specification: ``open_dataset("voc07:data", "trainval")``; a registry for further kinds.
 
-A specification is `kind:path`, with options behind: `kind:path,key=value,key=value`. Kinds and options:
+A specification is ``kind:path``, with options behind: ``kind:path,key=value,key=value``. Kinds and options:
 
-* `voc07:`, `voc12:` the folder that holds VOCdevkit; splits train, val, trainval, test, and seg-train and so on
-* `action12:` the same folder; `mode=crop|whole`, `context=1.5`
-* `coco:` the folder that holds annotations; `year=2014|2017`, `empty=keep|drop`
-* `mit67:`, `scene15:` the folder that holds the class folders (scene15: `seed=0` for a random split)
-* `folder:` a folder per class; `test=0.2`, `seed=0`
-* `tags:` a CSV of images and tags; `test=0.2`, `seed=0`, `exclusive=yes|no`
-* `synthetic` drawn on demand; `synthetic:count=200,seed=3,size=256`
+* ``voc07:``, ``voc12:`` the folder that holds VOCdevkit; splits train, val, trainval, test, and seg-train and so on
+* ``action12:`` the same folder; ``mode=crop|whole``, ``context=1.5``
+* ``coco:`` the folder that holds annotations; ``year=2014|2017``, ``empty=keep|drop``
+* ``mit67:``, ``scene15:`` the folder that holds the class folders (scene15: ``seed=0`` for a random split)
+* ``folder:`` a folder per class; ``test=0.2``, ``seed=0``
+* ``tags:`` a CSV of images and tags; ``test=0.2``, ``seed=0``, ``exclusive=yes|no``
+* ``synthetic`` rendered on demand; ``synthetic:count=200,seed=3,size=256``
+
+:func:`register_dataset` adds a kind.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from wildcat.data import coco, scenes, tags, voc
+from wildcat.data.options import Converter, choice, number, whole_number, yes_no
 from wildcat.data.sample import Dataset
 from wildcat.data.synthetic import COUNTS as _SYNTHETIC_SPLITS
 from wildcat.data.synthetic import synthetic
-from wildcat.errors import WildcatError, check_choice
-
-
-def _choice(*allowed: str) -> Callable[[str], str]:
-    def convert(text: str) -> str:
-        if text not in allowed:
-            raise ValueError(f"one of {', '.join(allowed)}")
-        return text
-
-    return convert
-
-
-def _yes_no(text: str) -> bool:
-    return _choice("yes", "no")(text) == "yes"
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal():
-        raise ValueError("a whole number from 0")
-    return int(text)
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError("a number") from None
+from wildcat.errors import WildcatError, check_choice, check_new_name
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """How to open one kind of dataset. `splits` and `download` take those of the options that they name.
-
-    `usual` are the splits to train on and to score that a download gives.
-    """
+    """What :func:`register_dataset` was given for a kind."""
 
     open: Callable[..., Dataset]
     splits: Callable[..., tuple[str, ...]]
-    options: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
-    download: Callable[..., None] | None = None
-    split_options: tuple[str, ...] = ()
-    has_path: bool = True
-    usual: tuple[str, str] = ("", "")
-    scored_without_test: bool = False  # the test split has no public labels
+    options: Mapping[str, Converter]
+    download: Callable[..., None] | None
+    downloaded: tuple[str, ...]
+    has_path: bool
+    test_is_unlabelled: bool
 
 
-def _open_synthetic(spec: str, path: Path, split: str, **options: int) -> Dataset:
-    return synthetic(split, **options)
+@dataclass(frozen=True)
+class _Specification:
+    """A specification in its parts."""
+
+    kind: _Kind
+    path: Path
+    options: dict[str, Any]
+
+    def splits(self) -> tuple[str, ...]:
+        return self.kind.splits(self.path, **self._options_of(self.kind.splits))
+
+    def has(self, split: str) -> bool:
+        try:
+            return split in self.splits()
+        except WildcatError:
+            return False
+
+    def download(self, split: str) -> None:
+        if self.kind.download is not None:
+            self.kind.download(self.path, split=split, **self._options_of(self.kind.download))
+
+    def _options_of(self, function: Callable[..., object]) -> dict[str, Any]:
+        """The options that a function takes."""
+        parameters = inspect.signature(function).parameters
+        return {key: value for key, value in self.options.items() if key in parameters}
 
 
-_RANDOM: dict[str, Callable[[str], Any]] = {"test": _number, "seed": _whole}
-
-
-_KINDS = {
-    "voc07": _Kind(
-        partial(voc.open_voc, year=2007),
-        partial(voc.splits, year=2007),
-        download=partial(voc.download, year=2007),
-        usual=("trainval", "test"),
-    ),
-    "voc12": _Kind(
-        partial(voc.open_voc, year=2012),
-        partial(voc.splits, year=2012),
-        download=partial(voc.download, year=2012),
-        usual=("train", "val"),
-        scored_without_test=True,
-    ),
-    "action12": _Kind(
-        voc.open_action,
-        voc.action_splits,
-        {"mode": _choice("crop", "whole"), "context": _number},
-        download=partial(voc.download, year=2012),
-        usual=("train", "val"),
-        scored_without_test=True,
-    ),
-    "coco": _Kind(
-        coco.open_coco,
-        coco.splits,
-        {"year": _choice(*coco.YEARS), "empty": _choice("keep", "drop")},
-        download=coco.download,
-        usual=("train", "val"),
-        split_options=("year",),
-    ),
-    "mit67": _Kind(scenes.open_mit67, scenes.mit67_splits, download=scenes.download_mit67, usual=("train", "test")),
-    "scene15": _Kind(
-        scenes.open_scene15,
-        scenes.scene15_splits,
-        {"seed": _whole},
-        download=scenes.download_scene15,
-        usual=("train", "test"),
-    ),
-    "folder": _Kind(tags.open_folder, tags.folder_splits, _RANDOM),
-    "tags": _Kind(tags.open_tags, tags.tags_splits, {**_RANDOM, "exclusive": _yes_no}),
-    "synthetic": _Kind(
-        _open_synthetic,
-        lambda path: tuple(_SYNTHETIC_SPLITS),
-        {"count": _whole, "seed": _whole, "size": _whole},
-        has_path=False,
-    ),
-}
-
+_KINDS: dict[str, _Kind] = {}
+_BUILT_IN: set[str] = set()  # those that come with the package
 
 _OPTION = re.compile(r"(?:^|,)([A-Za-z_]+)=([^,=]*)$")
 
-
-# Training split, scoring split: the first pair of which a dataset has both.
-_PAIRS = (
+# (training split, scoring split): the first pair of which a dataset has both.
+_DEFAULT_SPLITS = (
     ("trainval", "test"),
     ("train", "test"),
     ("train", "val"),
@@ -139,11 +86,64 @@ _PAIRS = (
 )
 
 
-def _parse(spec: str) -> tuple[_Kind, Path, dict[str, Any]]:
+def register_dataset(
+    kind: str,
+    open: Callable[..., Dataset],  # noqa: A002 - what it does
+    splits: Callable[..., tuple[str, ...]],
+    *,
+    options: Mapping[str, Converter] | None = None,
+    download: Callable[..., None] | None = None,
+    downloaded: tuple[str, ...] = (),
+    has_path: bool = True,
+    test_is_unlabelled: bool = False,
+) -> None:
+    """Make datasets of your own known by a kind, for :func:`open_dataset`, ``TrainConfig(data="kind:path")`` and so on.
+
+    Register it in every process that trains on such a dataset or scores it, before it does. Registering a kind once
+    more replaces it.
+
+    Args:
+        kind: letters, digits, "-" and "_"; not a kind of the package.
+        open: called as ``open(spec, path, split, **options)`` with the specification as given, its path and a split;
+            returns a :class:`Dataset` of that split. It raises :class:`wildcat.WildcatError` for what a user can mend.
+        splits: called as ``splits(path)``, and with those options that it has parameters for; returns the names of
+            the splits that are there. "train" and "test" (or "val") are trained on and scored by default.
+        options: name -> function that converts the option's text to its value, or raises ValueError with what is
+            allowed as its message; :mod:`wildcat.data.options` has some.
+        download: called as ``download(path, split=split)``, and with those options that it has parameters for.
+        downloaded: the splits that :func:`download_dataset` fetches.
+        has_path: False for data without files: the specification is then ``kind`` or ``kind:key=value``.
+        test_is_unlabelled: never score the test split by default, because its labels are not public.
+
+    Raises:
+        ValueError: if the kind belongs to the package or holds other characters.
+
+    >>> import numpy as np
+    >>> from wildcat.data import Dataset, Sample, open_dataset, register_dataset
+    >>> def open_by_name(spec, path, split, *, suffix=".jpg"):
+    ...     # images below path/split; the class is the file name up to the first "_"
+    ...     files = sorted((path / split).glob(f"*{suffix}"))
+    ...     names = [file.name.partition("_")[0] for file in files]
+    ...     classes = sorted(set(names))
+    ...     labels = np.where(np.array(names)[:, None] == classes, 1, -1).astype(np.int8)
+    ...     samples = [Sample(file.name, file, row) for file, row in zip(files, labels)]
+    ...     return Dataset(spec, split, classes, samples, multi_label=False)
+    >>> register_dataset(
+    ...     "by-name", open_by_name, lambda path: ("train", "test"), options={"suffix": str}
+    ... )  # doctest: +SKIP
+    >>> open_dataset("by-name:my_images,suffix=.png", "train")  # doctest: +SKIP
+    Dataset('by-name:my_images,suffix=.png', 'train': 120 images, 3 classes)
+    """
+    check_new_name(kind, "dataset kind", _BUILT_IN)
+    _KINDS[kind] = _Kind(open, splits, dict(options or {}), download, downloaded, has_path, test_is_unlabelled)
+
+
+def _specification(spec: str) -> _Specification:
+    """Take a specification apart and check it."""
     name, _, rest = spec.partition(":")
     if spec and name not in _KINDS and Path(spec).exists():
-        guess = "tags" if Path(spec).is_file() else "folder"
-        raise WildcatError(f"data {spec!r} has no kind; did you mean '{guess}:{spec}'? Kinds: {', '.join(_KINDS)}")
+        meant = "tags" if Path(spec).is_file() else "folder"
+        raise WildcatError(f"data {spec!r} has no kind; did you mean '{meant}:{spec}'? Kinds: {', '.join(_KINDS)}")
     check_choice(name, _KINDS, f"data {spec!r}: kind")
     kind = _KINDS[name]
     options: dict[str, Any] = {}
@@ -155,84 +155,159 @@ def _parse(spec: str) -> tuple[_Kind, Path, dict[str, Any]]:
         try:
             options[key] = kind.options[key](text)
         except ValueError as error:
-            raise WildcatError(f"data {spec!r}: option {key}={text} is not allowed; it is {error}") from None
+            raise WildcatError(f"data {spec!r}: option {key}={text} is not allowed; it must be {error}") from None
         rest = rest[: match.start()]
     if kind.has_path and not rest:
         raise WildcatError(f"data {spec!r}: the path is missing; write {name}:PATH")
     if rest and not kind.has_path:
-        raise WildcatError(f"data {spec!r}: {rest!r} is no option; write {name}:key=value,key=value")
-    return kind, Path(rest).expanduser(), options
-
-
-def _some(kind: _Kind, options: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in options.items() if key in kind.split_options}
+        raise WildcatError(f"data {spec!r}: {rest!r} is not an option; write {name}:key=value,key=value")
+    return _Specification(kind, Path(rest).expanduser(), options)
 
 
 def open_dataset(spec: str, split: str) -> Dataset:
-    """Open one split of a dataset; annotations are read, images are not.
+    """Open one split of a dataset: read its annotations, but no image.
 
     Args:
-        spec: `kind:path` with options, as the module's head lists them.
-        split: one of `available_splits(spec)`.
+        spec: ``kind:path`` with options, as the module's head lists them, or of a kind that was registered.
+        split: one of ``available_splits(spec)``.
 
     Raises:
-        WildcatError: an unknown kind, option or split, a missing path, a broken annotation: the message says what is
-            wrong, where, and what is allowed.
+        WildcatError: for an unknown kind, option or split, a missing path, a damaged annotation; the message says
+            what is wrong, where, and what is allowed.
+
+    >>> dataset = open_dataset("synthetic:count=8,size=64", "train")
+    >>> len(dataset), dataset.classes[:2], dataset.image(0).size
+    (8, ('fish', 'house'), (64, 64))
     """
-    kind, path, options = _parse(spec)
-    return kind.open(spec, path, split, **options)
+    parts = _specification(spec)
+    return parts.kind.open(spec, parts.path, split, **parts.options)
 
 
 def download_dataset(spec: str) -> None:
-    """Fetch what is not there yet of the splits that are usually trained on and scored. Nothing else ever fetches data.
+    """Download the splits that are trained on and scored by default, unless they are there already.
+
+    Nothing else in the package downloads datasets.
 
     Raises:
-        WildcatError: for a kind that cannot be fetched, without network, or for a wrong checksum.
+        WildcatError: for a kind that cannot be downloaded, without network, or for a wrong checksum.
+
+    >>> download_dataset("voc07:data")  # doctest: +SKIP
     """
-    kind, path, options = _parse(spec)
-    if kind.download is None:
-        can = ", ".join(name for name, other in _KINDS.items() if other.download)
-        raise WildcatError(f"data {spec!r} cannot be downloaded; those that can: {can}")
-    for split in kind.usual:
-        if not _is_there(kind, path, split, options):
+    parts = _specification(spec)
+    if parts.kind.download is None:
+        able = ", ".join(name for name, other in _KINDS.items() if other.download)
+        raise WildcatError(f"data {spec!r} cannot be downloaded; kinds that can: {able}")
+    for split in parts.kind.downloaded:
+        if not parts.has(split):
             try:
-                kind.download(path, split=split, **_some(kind, options))
+                parts.download(split)
             except (OSError, RuntimeError) as error:
                 raise WildcatError(f"data {spec!r}: the download failed: {error}") from error
 
 
-def _is_there(kind: _Kind, path: Path, split: str, options: dict[str, Any]) -> bool:
-    try:
-        return split in kind.splits(path, **_some(kind, options))
-    except WildcatError:
-        return False
-
-
 def available_splits(spec: str) -> tuple[str, ...]:
-    """Return the splits that the dataset at hand has."""
-    kind, path, options = _parse(spec)
-    return kind.splits(path, **_some(kind, options))
+    """The splits that a dataset has on this disk.
+
+    >>> available_splits("synthetic")
+    ('train', 'val', 'test')
+    """
+    return _specification(spec).splits()
 
 
 def default_splits(spec: str) -> tuple[str, str]:
-    """Return (training split, scoring split) where the user names none.
+    """The splits to train on and to score unless the user names them.
 
     VOC 2007: trainval, test. VOC 2012, whose test labels are not public: train, val. COCO: train, val. Others: train,
     and test or else val.
+
+    Raises:
+        WildcatError: if the dataset has no such pair.
+
+    >>> default_splits("synthetic")
+    ('train', 'test')
     """
-    kind, _, _ = _parse(spec)
-    there = available_splits(spec)
-    for train, score in _PAIRS:
-        if train in there and score in there and not (kind.scored_without_test and score.endswith("test")):
+    parts = _specification(spec)
+    available = parts.splits()
+    for train, score in _DEFAULT_SPLITS:
+        unlabelled = parts.kind.test_is_unlabelled and score.endswith("test")
+        if train in available and score in available and not unlabelled:
             return train, score
-    raise WildcatError(f"data {spec!r} has the splits {', '.join(there)}: name the ones to train on and to score")
+    raise WildcatError(f"data {spec!r} has the splits {', '.join(available)}: name those to train on and to score")
 
 
 def without_path(spec: str) -> str:
-    """The specification as others may see it: of the path its last part alone.
+    """The specification with only the last part of its path, for files that are given to others.
 
     >>> without_path("voc07:/home/me/data"), without_path("synthetic:count=24")
     ('voc07:data', 'synthetic:count=24')
     """
     kind, colon, path = spec.partition(":")
     return f"{kind}:{path.rstrip('/').rpartition('/')[2]}" if colon and "/" in path else spec
+
+
+# The kinds that come with the package
+
+
+def _open_synthetic(spec: str, path: Path, split: str, **options: int) -> Dataset:
+    return synthetic(split, **options)
+
+
+def _synthetic_splits(path: Path) -> tuple[str, ...]:
+    return tuple(_SYNTHETIC_SPLITS)
+
+
+_RANDOM_SPLIT: dict[str, Converter] = {"test": number, "seed": whole_number}
+
+register_dataset(
+    "voc07",
+    partial(voc.open_voc, year=2007),
+    partial(voc.splits, year=2007),
+    download=partial(voc.download, year=2007),
+    downloaded=("trainval", "test"),
+)
+register_dataset(
+    "voc12",
+    partial(voc.open_voc, year=2012),
+    partial(voc.splits, year=2012),
+    download=partial(voc.download, year=2012),
+    downloaded=("train", "val"),
+    test_is_unlabelled=True,
+)
+register_dataset(
+    "action12",
+    voc.open_action,
+    voc.action_splits,
+    options={"mode": choice("crop", "whole"), "context": number},
+    download=partial(voc.download, year=2012),
+    downloaded=("train", "val"),
+    test_is_unlabelled=True,
+)
+register_dataset(
+    "coco",
+    coco.open_coco,
+    coco.splits,
+    options={"year": choice(*coco.YEARS), "empty": choice("keep", "drop")},
+    download=coco.download,
+    downloaded=("train", "val"),
+)
+register_dataset(
+    "mit67", scenes.open_mit67, scenes.mit67_splits, download=scenes.download_mit67, downloaded=("train", "test")
+)
+register_dataset(
+    "scene15",
+    scenes.open_scene15,
+    scenes.scene15_splits,
+    options={"seed": whole_number},
+    download=scenes.download_scene15,
+    downloaded=("train", "test"),
+)
+register_dataset("folder", tags.open_folder, tags.folder_splits, options=_RANDOM_SPLIT)
+register_dataset("tags", tags.open_tags, tags.tags_splits, options={**_RANDOM_SPLIT, "exclusive": yes_no})
+register_dataset(
+    "synthetic",
+    _open_synthetic,
+    _synthetic_splits,
+    options={"count": whole_number, "seed": whole_number, "size": whole_number},
+    has_path=False,
+)
+_BUILT_IN.update(_KINDS)

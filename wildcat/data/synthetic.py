@@ -315,9 +315,9 @@ def synthetic(split: str, count: int | None = None, seed: int = _SEED, size: int
     if count is None:
         count = COUNTS[split]
     if not 1 <= count <= 1_000_000:
-        raise WildcatError(f"synthetic: count={count} is not allowed; it is 1 to 1000000")
+        raise WildcatError(f"synthetic: count={count} is not allowed; it must be 1 to 1000000")
     if seed < 0:
-        raise WildcatError(f"synthetic: seed={seed} is not allowed; it is 0 or more")
+        raise WildcatError(f"synthetic: seed={seed} is not allowed; it must be 0 or more")
     if not SIZES[0] <= size <= SIZES[1]:
-        raise WildcatError(f"synthetic: size={size} is not allowed; it is {SIZES[0]} to {SIZES[1]}")
+        raise WildcatError(f"synthetic: size={size} is not allowed; it must be {SIZES[0]} to {SIZES[1]}")
     return Synthetic(split, count, seed, size)

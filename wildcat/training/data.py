@@ -14,7 +14,7 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 
 from wildcat.config import TrainConfig
-from wildcat.data import Dataset, check_dataset, counted, label_warnings, shared_image_warnings
+from wildcat.data import Dataset, check_dataset, class_counts, label_warnings, shared_image_warnings
 from wildcat.data.images import original_size
 from wildcat.data.registry import default_splits, download_dataset, open_dataset
 from wildcat.data.transforms import View, random_view, warp
@@ -170,7 +170,7 @@ def open_training_data(config: TrainConfig, download: bool = False) -> tuple[Dat
         validation, other = check_dataset(validation, on_bad_image=config.on_bad_image)
         if other.has_bad_images:
             print(other, file=sys.stderr)
-    print(f"training on {counted(dataset)}", file=sys.stderr)
+    print(f"training on {class_counts(dataset)}", file=sys.stderr)
     doubts = label_warnings(dataset, report.classes_without_positives)
     if validation is not None:
         doubts += shared_image_warnings(dataset, validation, "validation", progress=sys.stderr.isatty())

@@ -131,7 +131,7 @@ COMMANDS = [
         "data-option",
         "an option of the data that is not allowed",
         "train --data synthetic:size=7 --out new",
-        "synthetic: size=7 is not allowed; it is 32 to 2048",
+        "synthetic: size=7 is not allowed; it must be 32 to 2048",
     ),
     command(
         "taken-out",
@@ -253,7 +253,7 @@ COMMANDS = [
         "mistyped-table",
         "a table that the paper does not have",
         "reproduce table99 --data synthetic --out new",
-        "no experiment 'table99' (known: table2, table3, table4, table5, table6, table6-rate, table7, table8, table9, figure4, figure5, figure6)",
+        "no experiment 'table99'; did you mean table9? (known: table2, table3, table4, table5, table6, table6-rate, table7, table8, table9, figure4, figure5, figure6)",
     ),
     Case(
         "no-classes-file",

@@ -131,7 +131,7 @@ TABLES = [
         "gone-images",
         "images that are not there",
         "image,tags\na.png,cat\nb.png,dog\n",
-        "tags:my.csv train: 1 image checked\n  1 file is missing: b.png\n  2 classes have no positive image: cat, dog\n  no image is good",
+        "tags:my.csv train: 1 image checked\n  1 file is missing: b.png\n  2 classes have no positive image: cat, dog\n  no image can be used",
     ),
     table(
         "doubled-image",
@@ -143,12 +143,12 @@ TABLES = [
         "nul-name",
         "a NUL in an image's name",
         "image,tags\na\0b.png,cat\nb.png,dog\n",
-        "tags:my.csv train: 1 image checked\n  1 file is missing: 'a\\x00b.png'\n  2 classes have no positive image: cat, dog\n  no image is good",
+        "tags:my.csv train: 1 image checked\n  1 file is missing: 'a\\x00b.png'\n  2 classes have no positive image: cat, dog\n  no image can be used",
     ),
     table(
         "long-name",
         "an image's name of 5000 characters",
         "image,tags\n" + "a" * 5000 + ".png,cat\nb.png,dog\n",
-        "tags:my.csv train: 1 image checked\n  1 image cannot be read: ...\n  2 classes have no positive image: cat, dog\n  no image is good",
+        "tags:my.csv train: 1 image checked\n  1 image cannot be read: ...\n  2 classes have no positive image: cat, dog\n  no image can be used",
     ),
 ]
