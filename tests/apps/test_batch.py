@@ -26,7 +26,11 @@ from wildcat.errors import WildcatError
 from wildcat.system.files import unfinished
 from wildcat.training.launch import train
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # those of Ray are its own
+pytestmark = [
+    pytest.mark.slow,
+    # Ray Data warns of three settings that it sets itself whenever its context is made.
+    pytest.mark.filterwarnings("ignore:`use_:DeprecationWarning:ray.data.context"),
+]
 
 COUNT = 12
 
