@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,26 @@ NEEDED_PACKAGES = {
 collect_ignore = [file for file, name in NEEDED_PACKAGES.items() if importlib.util.find_spec(name) is None]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+PROCESS_EVENTS = {"subprocess.Popen", "os.fork", "os.posix_spawn"}
+_started: list[str] = []
+sys.addaudithook(lambda event, _: _started.append(event) if event in PROCESS_EVENTS else None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: where several processes share the files, the short ones end together."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(autouse=True)
+def _no_process_in_a_fast_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that starts a process, here or in a fixture, is marked slow."""
+    yield
+    started = list(_started)
+    _started.clear()
+    if started and request.node.get_closest_marker("slow") is None:
+        pytest.fail(f"{request.node.name} starts a process ({started[0]}): mark it with pytest.mark.slow")
 
 
 @pytest.fixture(scope="session")
