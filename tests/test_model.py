@@ -206,6 +206,7 @@ def lenient() -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["a", "b"])
 def test_one_graph_is_captured_even_in_training_and_gives_the_same(lenient: None, architecture: str) -> None:
     """The generated code is compared in test_pooling; here the graph of the whole network is run as it is."""
@@ -219,6 +220,7 @@ def test_one_graph_is_captured_even_in_training_and_gives_the_same(lenient: None
         torch.testing.assert_close(mine.grad, theirs.grad)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lite0", "timm:test_vit", "toy b"])
 def test_the_exported_graph_gives_the_same_for_any_number_of_images(lenient: None, name: str) -> None:
     model = (toy("b") if name == "toy b" else create_model(name, num_classes=5, pretrained=False)).eval()
@@ -283,6 +285,7 @@ def photograph(name: str, size: int) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
 
 
+@pytest.mark.slow
 def test_the_embedded_classifier_knows_photographs_without_training(
     classifier: tuple[Wildcat, tuple[str, ...]],
 ) -> None:

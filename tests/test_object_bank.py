@@ -49,6 +49,7 @@ def test_scores_are_linear_in_the_scores_of_all_scales() -> None:
     assert scores.item() == pytest.approx(0.3 - 2 * 1.5 + 0.5)
 
 
+@pytest.mark.slow
 def test_each_class_is_scikit_learns_classifier_of_one_of_the_strengths() -> None:
     labels = multi_label()
     scales = scale_probabilities(labels, [1.5, 2.5])
@@ -66,6 +67,7 @@ def test_each_class_is_scikit_learns_classifier_of_one_of_the_strengths() -> Non
         assert min(candidates) < 1e-9
 
 
+@pytest.mark.slow
 def test_the_better_scale_weighs_more_and_new_images_gain() -> None:
     labels, new = multi_label(seed=1), multi_label(seed=2)
     bank, unseen = fit_object_bank(scale_probabilities(labels, [1.0, 4.0]), labels, multi_label=True)
@@ -87,6 +89,7 @@ def test_cross_validated_scores_do_not_flatter() -> None:
     assert abs(((unseen[:, 0] > 0) == (labels[:, 0] == 1)).mean() - 0.5) < 0.2
 
 
+@pytest.mark.slow
 def test_ignored_labels_do_not_count() -> None:
     labels = multi_label()
     scales = scale_probabilities(labels, [2.0, 2.0])
@@ -98,6 +101,7 @@ def test_ignored_labels_do_not_count() -> None:
     assert torch.equal(first.weights[0], second.weights[0]) and not torch.equal(first.weights[1], second.weights[1])
 
 
+@pytest.mark.slow
 def test_a_class_that_cannot_be_fitted_keeps_the_mean_of_its_own_scores() -> None:
     labels = multi_label()
     labels[:, 2] = -1
@@ -121,6 +125,7 @@ def test_classes_that_exclude_each_other(classes: int) -> None:
         fit_object_bank(scales, labels, multi_label=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exclusive", [False, True])
 def test_a_bank_is_kept_in_a_file(exclusive: bool, tmp_path: Path) -> None:
     labels = one_class() if exclusive else multi_label()
@@ -132,6 +137,7 @@ def test_a_bank_is_kept_in_a_file(exclusive: bool, tmp_path: Path) -> None:
     assert torch.equal(loaded.weights, bank.weights) and torch.equal(loaded.bias, bank.bias)
 
 
+@pytest.mark.slow
 def test_same_seed_same_bank() -> None:
     labels = multi_label(100)
     scales = scale_probabilities(labels, [1.0, 2.0])

@@ -87,6 +87,7 @@ def test_the_background_fitted_for_an_old_run(old: Path, run: str, mode: str, co
     assert (background.mode, background.constant) == (mode, constant)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", ["finished", "scales"])
 def test_an_old_run_is_scored_as_before(old: Path, tmp_path: Path, run: str) -> None:
     before = json.loads((old / run / "results.json").read_text())
@@ -102,6 +103,7 @@ def test_an_old_run_is_scored_as_before(old: Path, tmp_path: Path, run: str) -> 
     assert headlines(now) == pytest.approx(headlines(before), abs=0.01)
 
 
+@pytest.mark.slow
 def test_results_json_keeps_the_tasks_of_before(old: Path) -> None:
     run = old / "finished"
     before = json.loads((run / "results.json").read_text())
@@ -126,6 +128,7 @@ def test_resuming_a_finished_old_run_changes_nothing(
     assert contents(old / run) == before
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     torch.cuda.is_available(), reason="the weights were computed on a CPU, and it would resume on the GPU"
 )
@@ -146,6 +149,7 @@ def test_a_stopped_old_run_ends_as_the_uninterrupted_one(old: Path) -> None:
         assert [float(row[key]) for row in rows] == pytest.approx([float(row[key]) for row in expected_rows], abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "package"), [("model.onnx", "onnxruntime"), ("model.xml", "openvino"), ("model.onnx", "openvino")]
 )
@@ -164,6 +168,7 @@ def test_old_exported_files(old: Path, tmp_path: Path, name: str, package: str) 
             assert each["point"] == pytest.approx(expected["points"][CLASSES.index(each["class"])], abs=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(Version(torch.__version__) < Version("2.14"), reason="torch.export of torch 2.14 wrote the file")
 def test_an_old_torch_export_file(old: Path) -> None:
     extra = {"wildcat.json": ""}

@@ -421,6 +421,7 @@ def compiled(function: Any) -> Any:
     return torch.compile(function, fullgraph=True, options={k: v for k, v in wanted.items() if k in known})
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler, and there is no g++")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 def test_the_compiled_function_gives_the_same_scores_and_gradients() -> None:

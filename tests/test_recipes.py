@@ -104,6 +104,7 @@ def tree(kind, path):
     return f"{kind}:{path}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DATA_OF)
 def test_recipes_start_on_their_data(name, tmp_path):
     """As they are, but for a small backbone, small images and one epoch."""

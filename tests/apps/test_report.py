@@ -185,6 +185,7 @@ def test_the_weakest_curve_comes_first() -> None:
     assert found == {"red": ("5 images", False), "green": ("3 images", True), NASTY: ("1 image", True)}
 
 
+@pytest.mark.slow
 def test_the_command_and_big_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from wildcat.training.launch import train
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -25,9 +26,10 @@ from wildcat.errors import WildcatError
 from wildcat.prediction.loading import load
 from wildcat.training.launch import train
 
-pytestmark = pytest.mark.slow
-
-pytest.importorskip("gradio")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("gradio") is None, reason="gradio is not installed"),
+]
 
 
 @pytest.fixture(scope="module")

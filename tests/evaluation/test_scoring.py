@@ -128,6 +128,7 @@ class EightColours(ColourModel):
         return super().__call__(images[:, [0, 1, 2, 0, 1, 2, 0, 1]])
 
 
+@pytest.mark.slow
 def test_images_are_read_at_the_sizes_that_the_tasks_need(dataset: Dataset) -> None:
     spec, found = "synthetic:count=8,size=96", {}
     for tasks, sizes in (
@@ -206,6 +207,7 @@ def test_bad_images_stop_or_are_skipped_and_named(tmp_path: Path, capsys: pytest
     assert all(name in message for name in awkward.BAD) and not any(name in message for name in awkward.GOOD)
 
 
+@pytest.mark.slow
 def test_a_real_network_in_batches(dataset: Dataset) -> None:
     """The scores are those of the images read one by one."""
     torch.manual_seed(0)
@@ -227,6 +229,7 @@ def test_images_that_were_held_out_were_not_trained_on(tmp_path: Path) -> None:
     assert seen_in_training("imagenet", open_dataset(config.data, "train")) == []
 
 
+@pytest.mark.slow
 def test_a_run_that_left_images_out_is_scored_and_reported(tmp_path: Path) -> None:
     data = tmp_path / "images"
     for split in ("train", "test"):
@@ -242,6 +245,7 @@ def test_a_run_that_left_images_out_is_scored_and_reported(tmp_path: Path) -> No
     assert (tmp_path / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_results_of_another_task_are_kept(tmp_path: Path) -> None:
     """Of the same images, read alike by the same model; others are replaced."""
     run = train(tiny(epochs=1, data="synthetic:count=8,size=64"), tmp_path / "run")
@@ -285,6 +289,7 @@ def test_where_results_belong(tmp_path: Path) -> None:
     assert results_file("imagenet") is None
 
 
+@pytest.mark.slow
 def test_images_that_were_trained_on_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = tmp_path / "images"
     for split, red in (("train", 0), ("test", 100)):

@@ -32,6 +32,7 @@ def trained(data: str, split: str, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_files_of_voc12(voc12: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = trained(voc12, "trainval", tmp_path / "run")
     arguments = ["evaluate", str(run), "--data", voc12, "--submission", str(tmp_path / "out")]
@@ -50,6 +51,7 @@ def test_files_of_voc12(voc12: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert not (run / "results.json").exists()
 
 
+@pytest.mark.slow
 def test_files_of_actions(tmp_path: Path) -> None:
     trees.action(tmp_path)
     data = f"action12:{tmp_path}"

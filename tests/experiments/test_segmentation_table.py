@@ -31,6 +31,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["average", "wildcat"])
 def test_grad_cam_is_the_class_map_without_its_bias(runs: dict[str, Path], kind: str) -> None:
     predictor = load(runs[kind])
@@ -67,6 +68,7 @@ def arguments(runs: dict[str, Path], out: Path) -> list[str]:
     return words
 
 
+@pytest.mark.slow
 def test_the_table(runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {file: file.read_bytes() for run in runs.values() for file in run.iterdir() if file.is_file()}
     segmentation.main(arguments({"wildcat": runs["wildcat"]}, tmp_path))
@@ -106,6 +108,7 @@ def test_the_table(runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.Mo
     assert text in ledger.pages()[ledger.LEDGER]
 
 
+@pytest.mark.slow
 def test_a_row_of_other_weights_is_not_taken_for_the_run(runs: dict[str, Path], tmp_path: Path) -> None:
     segmentation.main(arguments({"average": runs["average"]}, tmp_path))
     file = tmp_path / "segmentation.csv"

@@ -260,6 +260,7 @@ def test_more_classes_than_a_mask_can_hold(root: Path, tmp_path: Path) -> None:
         write_predictions([], tmp_path, ["voc"], names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [255, 256, 300])
 def test_more_classes_in_one_image_than_a_byte_can_number(count: int, tmp_path: Path) -> None:
     large = crowded(count)
@@ -298,6 +299,7 @@ def test_masks_of_many_classes_are_files_of_16_bits(root: Path, tmp_path: Path) 
         assert image.height > 320 * HEIGHT // WIDTH  # the legend names the class
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=30), max_size=8))
 def test_names_stay_inside_and_apart(texts: list[str]) -> None:
     names = Names(None)

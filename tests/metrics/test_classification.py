@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, average_precision_score, balanced_accuracy_score, confusion_matrix
-from torchmetrics.functional.classification import binary_average_precision
 
 from wildcat.errors import WildcatError
 from wildcat.metrics import average_precision, classification_result, multi_class_result, precision_recall_curve
@@ -125,6 +124,7 @@ class TestByHand:
 
 
 class TestOracles:
+    @pytest.mark.slow
     @settings(max_examples=150, deadline=None)
     @given(lists)
     def test_slow_loop(self, pairs):
@@ -135,6 +135,7 @@ class TestOracles:
             assert same(value, slow_average_precision(scores, labels, method)), method
             assert math.isnan(value) or 0 <= value <= 1
 
+    @pytest.mark.slow
     @settings(max_examples=100, deadline=None)
     @given(lists)
     def test_step_is_scikit_learns(self, pairs):
@@ -146,7 +147,10 @@ class TestOracles:
         assert same(average_precision(scores, labels, "step"), theirs)
 
     @pytest.mark.parametrize("seed", range(5))
+    @pytest.mark.slow
     def test_step_is_torchmetrics(self, seed):
+        from torchmetrics.functional.classification import binary_average_precision
+
         rng = np.random.default_rng(seed)
         scores = rng.random(500).round(2)  # in [0, 1] torchmetrics takes them as they are; rounded: with ties
         labels = rng.choice([1, 0, -1], size=500, p=[0.2, 0.1, 0.7])

@@ -197,6 +197,7 @@ class TestDecisions:
 
 
 class TestOracle:
+    @pytest.mark.slow
     @settings(max_examples=150, deadline=None)
     @given(data_sets(), st.sampled_from([0.0, 1.0, 2.5, 18.0]))
     def test_slow_loop(self, data, tolerance):

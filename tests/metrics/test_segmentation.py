@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
-from torchmetrics.functional.classification import multiclass_confusion_matrix, multiclass_jaccard_index
 
 from wildcat.errors import WildcatError
 from wildcat.metrics import ConfusionMatrix, class_iou, mean_iou, segmentation_result
@@ -47,7 +46,10 @@ class TestConfusionMatrix:
                     expected[truth[i, j], prediction[i, j]] += 1
         np.testing.assert_array_equal(confusion_of(prediction, truth, num_classes).counts, expected)
 
+    @pytest.mark.slow
     def test_scikit_learn_and_torchmetrics(self):
+        from torchmetrics.functional.classification import multiclass_confusion_matrix
+
         prediction, truth = masks(0)
         counts = confusion_of(prediction, truth).counts
         scored = truth != 255
@@ -145,7 +147,10 @@ class TestIoU:
         assert class_iou([[2, 0], [1, 0]]) == pytest.approx([2 / 3, 0])
 
     @pytest.mark.parametrize("seed", range(5))
+    @pytest.mark.slow
     def test_scikit_learn_and_torchmetrics(self, seed):
+        from torchmetrics.functional.classification import multiclass_jaccard_index
+
         prediction, truth = masks(seed)
         result = segmentation_result(confusion_of(prediction, truth), "abcde")
         true, predicted = truth[truth != 255], prediction[truth != 255]

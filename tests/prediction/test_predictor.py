@@ -54,6 +54,7 @@ def same(first: Prediction, second: Prediction, tolerance: float = 0.0) -> None:
 # Sources
 
 
+@pytest.mark.slow
 def test_the_same_image_from_any_source(trained: Predictor, tmp_path: Path) -> None:
     rgb = awkward.photo(90, 60)
     Image.fromarray(rgb).save(tmp_path / "a.png")
@@ -312,6 +313,7 @@ def test_a_stream_is_lazy_and_bounded() -> None:
     assert asked < 70
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow() -> None:
     alive, most = 0, 0
 
@@ -394,6 +396,7 @@ def test_batch_sizes(batch_size: int) -> None:
 # Loading
 
 
+@pytest.mark.slow
 def test_load_a_run(tmp_path: Path) -> None:
     folder = train(tiny(epochs=1, score_sizes=[64], map_sizes=[64, 96], mirror=True), tmp_path / "run")
     predictor = load(folder)
@@ -417,6 +420,7 @@ def test_names_that_are_no_run(name: str, message: str) -> None:
         load(name)
 
 
+@pytest.mark.slow
 def test_a_model_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = train(tiny(epochs=1), tmp_path / "run")
     asked = []
@@ -439,6 +443,7 @@ def test_a_model_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 # The embedded classifier
 
 
+@pytest.mark.slow
 def test_imagenet_is_the_classifier_itself() -> None:
     """Its scores are those of timm's classifier with its own pooling and linear layer."""
     from sklearn.datasets import load_sample_image

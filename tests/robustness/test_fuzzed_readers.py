@@ -72,6 +72,7 @@ def altered(draw: st.DrawFn, content: Any) -> bytes:
     return json.dumps(content).encode()
 
 
+@pytest.mark.slow
 @fuzzed
 @given(mutated(CSV) | mutated(COLUMNS) | st.binary(max_size=60))
 def test_tags(tmp_path: Path, content: bytes) -> None:
@@ -102,6 +103,7 @@ def test_voc_xml(voc: Path, content: bytes) -> None:
     clear(read)
 
 
+@pytest.mark.slow
 @fuzzed
 @given(mutated(b"000001 -1\n000002  1\n000003  0\n"))
 def test_voc_label_files(voc: Path, content: bytes) -> None:
@@ -113,6 +115,7 @@ def test_voc_label_files(voc: Path, content: bytes) -> None:
         file.write_bytes(good)
 
 
+@pytest.mark.slow
 @fuzzed
 @given(altered(COCO) | mutated(json.dumps(COCO).encode()))
 def test_coco(tmp_path: Path, content: bytes) -> None:
@@ -161,6 +164,7 @@ def test_backgrounds(tmp_path: Path, content: bytes) -> None:
     clear(lambda: read_background(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
 def test_images(kind: str) -> None:
     good = encoded(kind)
@@ -177,6 +181,7 @@ def test_images(kind: str) -> None:
 # Nothing is executed
 
 
+@pytest.mark.slow
 def test_no_reader_executes_what_it_reads() -> None:
     """torch.load is told to read tensors alone, YAML is read by safe_load, and pickle, eval and exec have no place."""
     found = []

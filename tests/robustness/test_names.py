@@ -82,6 +82,7 @@ def loader(number: int) -> Callable[[int | None], Image.Image]:
     return lambda _: Image.fromarray(awkward.photo(24, 20, seed=number))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("root", [None, Path(), Path("/")], ids=["no root", "root here", "root /"])
 def test_every_format(place: Path, inside: Any, root: Path | None) -> None:
     pytest.importorskip("pycocotools")
@@ -100,6 +101,7 @@ def test_every_format(place: Path, inside: Any, root: Path | None) -> None:
     assert not any(file.is_symlink() for file in out.rglob("*"))
 
 
+@pytest.mark.slow
 def test_the_report(place: Path, inside: Any) -> None:
     out, outside = inside
     (out / "images").mkdir(parents=True)

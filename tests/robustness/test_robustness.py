@@ -75,6 +75,7 @@ def site(base: Path) -> Iterator[Site]:
 
 
 # gradio's queue uses two options of pandas that pandas 3 no longer needs.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting'", "ignore:The copy keyword is deprecated")
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: request.name)
 def test_messages_of_the_web_page(request_: Request, site: Site, base: Path, tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ def save(net: Official, file: Path, *, parallel: bool = True, counted: bool = Fa
     return file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parallel", [True, False])
 @pytest.mark.parametrize("old", [True, False])
 def test_scores_are_theirs(tmp_path: Path, parallel: bool, old: bool) -> None:
@@ -82,6 +83,7 @@ def test_scores_are_theirs(tmp_path: Path, parallel: bool, old: bool) -> None:
         torch.testing.assert_close(model(images).scores, net(images), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("k", "alpha"), [(1, 1.0), (3, 0.0), (0.4, 0.3)])
 @pytest.mark.parametrize("num_maps", [1, 3])
 def test_other_settings(tmp_path: Path, k: float, alpha: float, num_maps: int) -> None:
@@ -95,6 +97,7 @@ def test_other_settings(tmp_path: Path, k: float, alpha: float, num_maps: int) -
         torch.testing.assert_close(model(images).scores, net(images), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_without_the_lowest_regions_nothing_is_halved(tmp_path: Path) -> None:
     file = save(official(), tmp_path / "best.pth")
     convert(file, tmp_path / "run", CLASSES, kmax=1, kmin=0, alpha=0.7)
@@ -102,6 +105,7 @@ def test_without_the_lowest_regions_nothing_is_halved(tmp_path: Path) -> None:
     assert torch.equal(model.transfer.bias, official().classifier[0].bias)
 
 
+@pytest.mark.slow
 def test_resnet101(tmp_path: Path) -> None:
     """The paper's backbone, by the command; then the run is one like any other."""
     net = official("resnet101", num_maps=2)
@@ -143,6 +147,7 @@ def test_other_files(tmp_path: Path, content: Any, message: str, capfd: pytest.C
     assert "executed" not in capfd.readouterr().out and not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_what_does_not_fit(tmp_path: Path) -> None:
     file = save(official(), tmp_path / "a.pth")
     with pytest.raises(WildcatError, match="has 12 maps, which 5 classes cannot share equally"):

@@ -80,6 +80,7 @@ def test_cut_short_weights(folder: Path) -> None:
         load_run(folder)
 
 
+@pytest.mark.slow
 def test_flipped_bits_in_weights_are_noticed(folder: Path) -> None:
     """Wherever a bit flips, the file is rejected or its tensors are the same."""
     file = folder / "model.safetensors"

@@ -74,6 +74,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     return hub
 
 
+@pytest.mark.slow
 def test_there_and_back(run: Path, hub: Hub) -> None:
     assert push_to_hub(run, "owner/name", private=True) == "https://hub.example/owner/name"
     assert hub.made == [("owner/name", True)]

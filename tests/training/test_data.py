@@ -64,6 +64,7 @@ def test_a_batch_that_cannot_be_divided() -> None:
         ShardedBatchSampler(EpochSampler(8, 8, 0), 4, 0, 3, 2)
 
 
+@pytest.mark.slow
 def test_a_held_out_fraction_is_not_trained_on(tmp_path: Path) -> None:
     config = tiny(val_fraction=0.25)
     dataset, validation = loading.open_training_data(config)

@@ -35,6 +35,7 @@ NORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "frozen"),
     [
@@ -60,6 +61,7 @@ def test_freezing_more_stages_than_there_are(tmp_path: Path) -> None:
         train(tiny(freeze_stages=6), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_continued_run_needs_no_weights_file(
     tmp_path: Path, backbone_weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:

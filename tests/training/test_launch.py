@@ -21,6 +21,7 @@ from wildcat.training.multiscale import train_scales
 # The folder
 
 
+@pytest.mark.slow
 def test_a_run_is_not_overwritten(plain: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = weights(plain)
     with pytest.raises(WildcatError, match="already holds a run: continue it with --resume"):
@@ -48,6 +49,7 @@ def test_a_folder_with_other_things_is_refused_and_untouched(
     assert file.read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_what_a_killed_start_left_does_not_stop_the_next_one(tmp_path: Path, plain: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
@@ -85,6 +87,7 @@ def test_a_split_without_labels(tmp_path: Path, settings: dict) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings", [{"batch_size": 1}, {"batch_size": 4, "accumulate": 4}, {"batch_size": 3, "accumulate": 2}]
 )
@@ -123,6 +126,7 @@ def test_precision_is_measured_and_kept(tmp_path: Path) -> None:
         assert torch.equal(*[torch.stack([v.sum() for v in tensors(folder).values()]) for _ in range(2)])
 
 
+@pytest.mark.slow
 def test_bf16_trains(tmp_path: Path) -> None:
     first, last = (float(row["train_loss"]) for row in rows(train(tiny(precision="bf16"), tmp_path / "run")))
     assert last < first

@@ -22,6 +22,7 @@ def blobs(count: int = 120, classes: int = 3, seed: int = 0) -> tuple[np.ndarray
     return (features * 10.0 ** np.arange(-3, 5) + 5).astype(np.float32), labels
 
 
+@pytest.mark.slow
 def test_one_class_a_image_as_scikit_learn_would() -> None:
     features, labels = blobs()
     weights, bias, strength, score = fit_linear_svms(features, labels, multi_label=False)

@@ -25,11 +25,13 @@ from wildcat.training.state import load_state
 # Seeds
 
 
+@pytest.mark.slow
 def test_same_seed_same_run(tmp_path: Path, plain: Path) -> None:
     assert weights(train(tiny(), tmp_path / "again")) == weights(plain)
     assert untimed(tmp_path / "again") == untimed(plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 20240101, 2**62])
 def test_another_seed_gives_other_weights(tmp_path: Path, plain: Path, seed: int) -> None:
     other, mine = tensors(train(tiny(seed=seed, epochs=1), tmp_path / "run")), tensors(plain)
@@ -69,6 +71,7 @@ def test_the_rate_of_an_epochs_last_step_is_reported(plain: Path) -> None:
     assert [float(row["learning_rate"]) for row in rows(plain)] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_training_is_sgd_by_hand(tmp_path: Path) -> None:
     """The same weights from an obvious loop: v = momentum v + gradient + decay w; w -= rate v."""
     settings = {"lr": 0.02, "backbone_lr_factor": 0.5, "momentum": 0.8, "weight_decay": 0.01, "crop_area": 0.5}
@@ -100,6 +103,7 @@ def test_training_is_sgd_by_hand(tmp_path: Path) -> None:
         torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-5, msg=lambda m, name=name: f"{name}: {m}")
 
 
+@pytest.mark.slow
 def test_the_backbone_learns_at_a_multiple_of_the_heads_rate(tmp_path: Path) -> None:
     # One step without momentum moves weights by rate x gradient.
     settings = {"epochs": 1, "batch_size": 24, "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant", "lr": 0.5}
@@ -125,6 +129,7 @@ def test_the_loss_falls(plain: Path) -> None:
     assert last < first < 1
 
 
+@pytest.mark.slow
 def test_what_is_learnt_is_learnt_from_tags(tmp_path: Path) -> None:
     """Colours are told apart by a backbone that starts from nothing."""
     rng = np.random.default_rng(0)
@@ -141,6 +146,7 @@ def test_what_is_learnt_is_learnt_from_tags(tmp_path: Path) -> None:
     assert float(rows(train(config, tmp_path / "run"))[-1]["val_map"]) > 95
 
 
+@pytest.mark.slow
 def test_one_class_a_image(tmp_path: Path) -> None:
     data = tmp_path / "images"
     for label, colour in {"red": (200, 10, 10), "blue": (10, 10, 200)}.items():

@@ -96,6 +96,7 @@ def test_a_finished_run_stays_as_it_is(tmp_path: Path) -> None:
     check(but="state")
 
 
+@pytest.mark.slow
 def test_a_run_killed_between_its_last_state_and_its_weights(
     tmp_path: Path, plain: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +113,7 @@ def test_a_run_killed_between_its_last_state_and_its_weights(
     assert untimed(folder) == untimed(plain)
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_before_its_first_state(
     tmp_path: Path, plain: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +128,7 @@ def test_a_run_that_stopped_before_its_first_state(
     assert untimed(tmp_path / "run") == untimed(plain)
 
 
+@pytest.mark.slow
 def test_resume_without_a_run_starts_one(tmp_path: Path, plain: Path) -> None:
     assert weights(train(tiny(), tmp_path / "run", resume=True)) == weights(plain)
 

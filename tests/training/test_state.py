@@ -57,6 +57,7 @@ def test_a_damaged_newest_one_is_named_and_passed_over(
         load_state(tmp_path)
 
 
+@pytest.mark.slow
 def test_flipped_bits_and_cuts_are_noticed(tmp_path: Path) -> None:
     """Wherever a bit flips, the state is rejected or is the same: what no checksum covers says nothing."""
     save_state(tmp_path, state(1))
