@@ -26,11 +26,11 @@ types: $(VENV)/installed
 	$(BIN)/mypy
 
 # PYTEST: one thread in each of several processes, because threads of several processes on the same cores slow each
-# other down.
+# other down. Files with slow tests come first (tests/conftest.py), so that all processes end at about the same time.
 tests: $(VENV)/installed
 	$(PYTEST)
 
-# The developer's loop: no tests that start a process, a browser, Ray or an export.
+# The developer's loop: no tests that start a process, a browser, Ray or an export, or take longer than half a second.
 test-fast: $(VENV)/installed
 	$(PYTEST) -m "not slow"
 

@@ -45,6 +45,7 @@ def test_a_smooth_kernel_is_nearly_gaussian() -> None:
     assert torch.allclose(actual / actual.max(), torch.exp(-distance / 2), atol=0.12)  # linear interpolation twice
 
 
+@pytest.mark.slow
 def test_points_six_sigmas_apart_do_not_interact() -> None:
     rng = torch.Generator().manual_seed(1)
     for dims in (2, 5):
