@@ -7,7 +7,8 @@
 With --full a script whose results are newer than all of the code is not run again, so a run that was stopped resumes;
 --only runs what it names in any case. WILDCAT_DATA names the folder of the images; without it photographs of
 scikit-learn are taken. The CRF's benchmark has options of its own (`python -m benchmarks.crf --help`) and runs here at
-its smoke size alone. `benchmarks.batch`, which needs Ray, and the faults are started by themselves.
+its smoke size alone. `benchmarks.batch`, which needs Ray, the faults, and `benchmarks.versus`, which compares two
+checkouts, are started by themselves.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import common, peers, planning, predict, tables
+from benchmarks import common, peers, planning, predict, tables, versus
 from wildcat.losses import multi_label_loss
 from wildcat.model import create_model
 
@@ -38,6 +38,13 @@ def test_a_batch_with_a_killed_worker(monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.setenv("WILDCAT_DATA", "absent")
     batch.main(["--threads", "1"])
     assert "every image once, scores within 0.0" in capsys.readouterr().out
+
+
+def test_two_checkouts_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    versus.main([str(REPOSITORY), "--only", "help", "call"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines] == [versus.WORKS["help"], versus.WORKS["call"]]
+    assert all(0 < float(line.split()[-1]) < 100 for line in lines)
 
 
 def test_the_plan_follows_from_what_was_measured() -> None:
