@@ -1,7 +1,7 @@
-"""What the benchmarks share: options, images, turns, the rows they write.
+"""Shared parts of the benchmarks: options, images, turns, and the rows that are written.
 
-Contenders take turns in one run on one machine, so that what else the machine does hits all alike; every figure is a
-median over turns with its quartiles, and a ratio is the median over turns of the peer's time divided by ours.
+Contenders take turns in one run on one machine, so that other load on the machine affects all of them. Every number is
+a median over turns with its quartiles; a ratio is the median over turns of the peer's time divided by ours.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ def environment() -> dict[str, Any]:
 
 
 def held(what: str) -> float:
-    """Resident memory of this process in MB: VmRSS now, VmHWM at its peak; NaN where the system does not tell."""
+    """Resident memory of this process in MB: VmRSS now, VmHWM at its peak; NaN where the system does not report it."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.is_file() else []
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(what)), float("nan"))
 
 
 def options(doc: str | None, arguments: Sequence[str] | None) -> argparse.Namespace:
-    """What every script takes: the size of the work, threads, where the results go."""
+    """Options of every script: size of the work, threads, output folder."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="the size of the table; else seconds, nothing written")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch")
@@ -114,7 +114,7 @@ def scratch_folder() -> tempfile.TemporaryDirectory[str]:
 
 
 def in_openvino(predictor: Predictor, scratch: Path) -> Predictor:
-    """The same, its network exported and run by OpenVINO."""
+    """The same predictor with its network exported and run by OpenVINO."""
     file = scratch / "model.onnx"
     export(predictor.model, predictor.settings, file)
     return load(file, runtime="openvino", precision="auto")
@@ -123,7 +123,7 @@ def in_openvino(predictor: Predictor, scratch: Path) -> Predictor:
 def take_turns(
     contenders: Mapping[str, Callable[[], Any]], turns: int, seconds_each: float = 0.0
 ) -> dict[str, list[float]]:
-    """Seconds of each call, contender by contender in each turn; a first turn warms up and is not counted.
+    """Seconds of each call; contenders take turns, and a first turn warms up and is not counted.
 
     With ``seconds_each`` a turn repeats a short call for about so long and counts the mean.
     """
@@ -174,11 +174,11 @@ class Report:
             self.add(work, program, shown, unit, ratio, goal if program != OURS else "", note)
             self.samples += [(work, program, turn, f"{value:.6f}") for turn, value in enumerate(seconds)]
 
-    def compare_runtimes(self, work: str, times: Mapping[str, Sequence[float]], **message: Any) -> None:
-        """A comparison with the peers for each of our runtimes that took turns."""
+    def compare_runtimes(self, work: str, times: Mapping[str, Sequence[float]], **details: Any) -> None:
+        """A comparison with the peers for each of our runtimes."""
         peers = {program: seconds for program, seconds in times.items() if program not in (OURS, OPENVINO)}
-        self.compare(work, {OURS: times[OURS], **peers}, **message)
-        self.compare(f"{work}, runtime openvino", {OURS: times[OPENVINO], **peers}, **message)
+        self.compare(work, {OURS: times[OURS], **peers}, **details)
+        self.compare(f"{work}, runtime openvino", {OURS: times[OPENVINO], **peers}, **details)
 
     def add(
         self,

@@ -37,7 +37,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.forked import Forked, Row, shown, told_of, write
+from benchmarks.forked import Forked, Row, fault_row, shown, write
 from wildcat.data.registry import open_dataset
 from wildcat.errors import WildcatError
 from wildcat.prediction.loading import load
@@ -94,7 +94,7 @@ class Faults:
         self.whole = place / "whole"
         training = Training(self.data, self.whole)
         if training.wait() != 0:
-            sys.exit(f"the undisturbed run failed: {training.told()}")
+            sys.exit(f"the undisturbed run failed: {training.message()}")
         self.number = 0
 
     def fresh(self) -> Path:
@@ -112,7 +112,7 @@ class Faults:
             return len(seen) >= states
 
         if not training.until(saved):
-            sys.exit(f"the run ended before it was disturbed: {training.told()}")
+            sys.exit(f"the run ended before it was disturbed: {training.message()}")
         training.signal(signal.SIGKILL)
         training.wait()
         return folder
@@ -130,7 +130,7 @@ class Faults:
         """What comes of `--resume`."""
         training = Training(self.data, folder)
         if training.wait() != 0:
-            return f"--resume failed: {training.told()}"
+            return f"--resume failed: {training.message()}"
         return self.difference(folder) or "identical"
 
 
@@ -190,8 +190,8 @@ def kills(faults: Faults, count: int) -> Iterator[Row]:
                 break
             pending.append((kind, where(folder)))
         # It came to its end, so what all the kills before did is known.
-        outcome = faults.difference(folder) or "identical" if code == 0 else f"exit {code}: {training.told()}"
-        yield from (told_of("kill", kind, found, outcome) for kind, found in pending)
+        outcome = faults.difference(folder) or "identical" if code == 0 else f"exit {code}: {training.message()}"
+        yield from (fault_row("kill", kind, found, outcome) for kind, found in pending)
         done += len(pending)
 
 
@@ -214,7 +214,7 @@ def damage(faults: Faults) -> Iterator[Row]:
         file = folder / checkpoint.STATE
         file.write_bytes(way(file.read_bytes()))
         outcome = faults.mended(folder)
-        yield told_of("damage", f"state {name}", "", outcome)
+        yield fault_row("damage", f"state {name}", "", outcome)
     folder = faults.part_way()
     for file in (folder / checkpoint.STATE, folder / checkpoint.PREVIOUS_STATE):
         file.write_bytes(flip(file.read_bytes(), faults.random))
@@ -222,8 +222,8 @@ def damage(faults: Faults) -> Iterator[Row]:
     rejected = training.wait() == 2 and "is damaged" in training.message()
     for file in (folder / checkpoint.STATE, folder / checkpoint.PREVIOUS_STATE):
         file.unlink()  # what the message says
-    outcome = faults.mended(folder) if rejected else f"not rejected: {training.told()}"
-    yield told_of("damage", "both states", training.message(), outcome)
+    outcome = faults.mended(folder) if rejected else f"not rejected: {training.message()}"
+    yield fault_row("damage", "both states", training.message(), outcome)
     for target in (checkpoint.WEIGHTS, checkpoint.CONFIG):
         for name, way in ways.items():
             if target == checkpoint.CONFIG and name == "a flipped bit":
@@ -237,7 +237,7 @@ def damage(faults: Faults) -> Iterator[Row]:
             except WildcatError as error:
                 message = str(error)
             good = message != "loaded" and "\n" not in message
-            yield told_of("damage", f"{target} {name}", "", message.replace(f"{folder}/", ""), good)
+            yield fault_row("damage", f"{target} {name}", "", message.replace(f"{folder}/", ""), good)
 
 
 def disk(faults: Faults) -> Iterator[Row]:
@@ -248,7 +248,7 @@ def disk(faults: Faults) -> Iterator[Row]:
         size = int((faults.whole / checkpoint.STATE).stat().st_size * states) + (1 << 17)  # beside config and curves
         command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(mount)]
         if subprocess.run(command, capture_output=True, check=False).returncode:
-            yield told_of("disk", name, "skipped: needs root", "", True)
+            yield fault_row("disk", name, "skipped: needs root", "", True)
             continue
         try:
             folder = mount / "run"
@@ -274,7 +274,7 @@ def disk(faults: Faults) -> Iterator[Row]:
         finally:
             subprocess.run(["umount", "--lazy", str(mount)], check=True)
         outcome = faults.mended(kept) if rejected else f"exit {code}: {message}"
-        yield told_of("disk", name, found, outcome)
+        yield fault_row("disk", name, found, outcome)
 
 
 def stall(faults: Faults) -> Iterator[Row]:
@@ -297,7 +297,7 @@ def stall(faults: Faults) -> Iterator[Row]:
         victim.write_bytes(content)
         rejected = code == 2 and "no image could be read for stall_minutes" in training.message()
         outcome = faults.mended(folder) if rejected else training.message()
-        yield told_of("stall", f"a {name} image never comes", found, outcome)
+        yield fault_row("stall", f"a {name} image never comes", found, outcome)
 
 
 def lock(faults: Faults) -> Iterator[Row]:
@@ -308,7 +308,7 @@ def lock(faults: Faults) -> Iterator[Row]:
     second = Training(faults.data, folder)
     rejected = second.wait() == 2 and "is in use" in second.message()
     outcome = faults.difference(folder) or "identical" if first.wait() == 0 and rejected else second.message()
-    yield told_of("lock", "a second run", "rejected" if rejected else "", outcome)
+    yield fault_row("lock", "a second run", "rejected" if rejected else "", outcome)
 
 
 def stop(faults: Faults) -> Iterator[Row]:
@@ -322,7 +322,7 @@ def stop(faults: Faults) -> Iterator[Row]:
         code = training.wait()
         found = f"exit {code}, {where(folder)}"
         outcome = faults.mended(folder) if code == expected else training.message()
-        yield told_of("stop", signal.Signals(number).name, found, outcome)
+        yield fault_row("stop", signal.Signals(number).name, found, outcome)
 
 
 def main(arguments: list[str] | None = None) -> int:

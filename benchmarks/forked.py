@@ -85,7 +85,7 @@ class Forked:
         return lines[-1].replace(f"{self.folder}/", "") if lines else ""
 
 
-def told_of(part: str, fault: str, found: str, outcome: str, good: bool | None = None) -> Row:
+def fault_row(part: str, fault: str, found: str, outcome: str, good: bool | None = None) -> Row:
     """What is kept of a fault; the good outcome is, unless given, to end as if nothing had been."""
     good = outcome == "identical" if good is None else good
     return {"part": part, "fault": fault, "found": found, "outcome": outcome, "good": good}

@@ -1,4 +1,4 @@
-"""The plan for 10⁹ images in docs/scaling.md, made from benchmarks/results/batch.csv: never written by hand.
+"""Write the plan for 10⁹ images into docs/scaling.md, from benchmarks/results/batch.csv.
 
 python -m benchmarks.planning          write it into the page
 python -m benchmarks.planning check    fail if the page is not up to date
@@ -16,7 +16,7 @@ PAGE = DOCS / "scaling.md"
 BEGIN, END = "<!-- plan: begin -->", "<!-- plan: end -->"
 WORKERS = 2  # of the measured batch
 PER_SECOND = "images/s"
-NEEDED = "of a worker: "  # what an image needs, piece by piece
+NEEDED = "of a worker: "  # the parts of an image's time
 IMAGES = 10**9
 WEEK = 7 * 24 * 3600
 PRICE = 0.05  # of a CPU core for an hour, in the reader's currency; an example
@@ -45,7 +45,7 @@ def bottleneck(network: float, reading: float, fetch: float) -> str:
 
 
 def plan(rows: list[Row]) -> list[str]:
-    """The measured figures, and what follows from them."""
+    """The measured numbers and the numbers derived from them."""
     whole = next(row for row in rows if row["unit"] == PER_SECOND)
     rate = float(whole["median"]) / WORKERS
     row_size, file_size = median(rows, "a row of the results"), median(rows, "an image's file")
@@ -61,11 +61,11 @@ def plan(rows: list[Row]) -> list[str]:
         ("worker-hours", "10⁹ / 3600 r", f"{hours:,.0f}"),
         ("workers for one week", "10⁹ / 604,800 r", f"{workers:,.1f}"),
         (f"cost at {PRICE} per core-hour, an example", f"worker-hours × {PRICE}", f"{hours * PRICE:,.0f}"),
-        ("all workers of the week take from the store", "10⁹ p / 604,800 s", f"{wire / 1e6:,.0f} MB/s"),
-        ("requests to the store, an image each", "10⁹ / 604,800 s", f"{IMAGES / WEEK:,.0f}/s"),
-        ("inputs held by the store", "10⁹ p", f"{IMAGES * file_size / 1e12:,.1f} TB"),
-        ("results", "10⁹ q", f"{IMAGES * row_size / 1e12:,.2f} TB"),
-        ("files of results, 1,000 images each", "10⁹ / 1,000", f"{IMAGES // 1000:,}"),
+        ("read from the store by all workers of the week", "10⁹ p / 604,800 s", f"{wire / 1e6:,.0f} MB/s"),
+        ("requests to the store, one image each", "10⁹ / 604,800 s", f"{IMAGES / WEEK:,.0f}/s"),
+        ("size of the inputs", "10⁹ p", f"{IMAGES * file_size / 1e12:,.1f} TB"),
+        ("size of the results", "10⁹ q", f"{IMAGES * row_size / 1e12:,.2f} TB"),
+        ("result files of 1,000 images each", "10⁹ / 1,000", f"{IMAGES // 1000:,}"),
     ]
     delay = DECODING_THREADS * 1000 * WORKERS / float(whole["median"])
     return [
@@ -73,19 +73,19 @@ def plan(rows: list[Row]) -> list[str]:
         "",
         *listed(measured, ("measured", "median (quartiles)", "")),
         "",
-        *listed(derived, ("for 10⁹ images", "from", "is")),
+        *listed(derived, ("for 10⁹ images", "formula", "value")),
         "",
-        f"{bottleneck(network, files, web)}, so the cost is worker-hours on cores, and more of them help in "
-        f"proportion. A worker takes {rate * file_size / 1e6:.1f} MB/s from the store and waits for it only where a "
-        f"image comes later than {delay:.0f} ms after it was asked for, {DECODING_THREADS} being fetched ahead at a "
-        f"time; a link of {8 * wire / 1e9:.1f} Gbit/s carries the week's images."
+        f"{bottleneck(network, files, web)}, so the cost is worker-hours on cores, and throughput "
+        f"is proportional to the number of cores. A worker reads {rate * file_size / 1e6:.1f} MB/s from the store. It "
+        f"fetches {DECODING_THREADS} images at a time in advance, so it waits only for an image that arrives later than "
+        f"{delay:.0f} ms after the request. A link of {8 * wire / 1e9:.1f} Gbit/s carries the week's images."
         if network > files + web
-        else f"{bottleneck(network, files, web)}: keep images near the size at which they are read, in shards.",
+        else f"{bottleneck(network, files, web)}: store images near the inference size, in shards.",
     ]
 
 
 def page() -> str:
-    """docs/scaling.md as it should be."""
+    """The content of docs/scaling.md."""
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
     rows = read("batch")

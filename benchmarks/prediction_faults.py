@@ -33,7 +33,7 @@ from typing import Any
 import torch
 
 from benchmarks.batch import at_work
-from benchmarks.forked import Forked, Row, shown, told_of, write
+from benchmarks.forked import Forked, Row, fault_row, shown, write
 from wildcat.apps.batch.driver import ATTEMPTS, ERRORS, PREDICTIONS
 from wildcat.config import TrainConfig
 from wildcat.data.registry import open_dataset
@@ -69,7 +69,7 @@ class Place:
         self.whole = self.fresh()
         start = time.monotonic()
         if (undisturbed := self.predict(self.whole)).wait() != 1:
-            sys.exit(f"the undisturbed prediction failed: {undisturbed.told()}")
+            sys.exit(f"the undisturbed prediction failed: {undisturbed.message()}")
         self.seconds = time.monotonic() - start
         plain = self.fresh()
         if (
@@ -131,9 +131,9 @@ def predictions(place: Place, count: int) -> Iterator[Row]:
             if code != -signal.SIGKILL:
                 break
             pending.append((f"{len(found)} of {len(whole)} files", f"half files: {half}" if half else "identical"))
-        end = "identical" if found == whole and code == 1 else f"exit {code}: {process.told()}"
+        end = "identical" if found == whole and code == 1 else f"exit {code}: {process.message()}"
         for seen, outcome in pending:
-            yield told_of("predict", "anywhere", seen, outcome if outcome != "identical" else end)
+            yield fault_row("predict", "anywhere", seen, outcome if outcome != "identical" else end)
         done += len(pending)
 
 
@@ -187,8 +187,8 @@ def batches(place: Place, count: int) -> Iterator[Row]:
             fault = "anywhere" if anywhere else "while parts are written"
             wrong = wrong_rows(place, out, complete=False) if out.is_dir() else ""
             pending.append((fault, f"{written(out)} of {parts} parts" + (f": {wrong}" if wrong else "")))
-        end = wrong_rows(place, out, complete=True) or "identical" if code == 1 else f"exit {code}: {process.told()}"
-        yield from (told_of("batch", fault, found, "half" if ": " in found else end) for fault, found in pending)
+        end = wrong_rows(place, out, complete=True) or "identical" if code == 1 else f"exit {code}: {process.message()}"
+        yield from (fault_row("batch", fault, found, "half" if ": " in found else end) for fault, found in pending)
         done += len(pending)
 
 
@@ -205,8 +205,8 @@ def workers(place: Place, count: int) -> Iterator[Row]:
                     os.kill(place.random.choice(sorted(at_work(out))), signal.SIGKILL)
                     found.append(f"{written(out)} parts written")
         code = process.wait()
-        end = wrong_rows(place, out, complete=True) or "identical" if code == 1 else f"exit {code}: {process.told()}"
-        yield from (told_of("worker", "while it reads", seen, end) for seen in found)
+        end = wrong_rows(place, out, complete=True) or "identical" if code == 1 else f"exit {code}: {process.message()}"
+        yield from (fault_row("worker", "while it reads", seen, end) for seen in found)
         done += len(found)
 
 

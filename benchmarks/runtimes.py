@@ -27,7 +27,7 @@ from wildcat.export.network import ExportedNetwork
 from wildcat.export.open import open_network
 from wildcat.export.write import export
 from wildcat.model import create_model
-from wildcat.multiscale import read
+from wildcat.multiscale import predict_batch
 from wildcat.runs.settings import InferenceSettings
 from wildcat.system.devices import Precision
 from wildcat.system.signal_stack import keep_signal_stack
@@ -49,7 +49,7 @@ def cut_backbone(whole: Path, backbone: Path, shape: tuple[int, ...]) -> None:
 
 
 def bare(runtime: str, precision: Precision, file: Path, images: npt.NDArray[np.float32]) -> Callable[[], Any]:
-    """A file in a runtime, in its own way of being told the shape of the images."""
+    """A file in a runtime, configured with the shape of the images."""
     threads = torch.get_num_threads()
     if runtime == "onnx":
         session_options = onnxruntime.SessionOptions()
@@ -72,9 +72,9 @@ def ours(network: ExportedNetwork, pixels: npt.NDArray[np.uint8]) -> Callable[[]
     def run() -> tuple[Any, ...]:
         with torch.inference_mode():
             images = {size: network.normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2))}
-            reading = read(network, images, (size,), (size,))
-            points = reading.class_maps.flatten(2).argmax(dim=2)
-            return reading.probabilities.numpy(), reading.class_maps.numpy(), points.numpy()
+            outputs = predict_batch(network, images, (size,), (size,))
+            points = outputs.class_maps.flatten(2).argmax(dim=2)
+            return outputs.probabilities.numpy(), outputs.class_maps.numpy(), points.numpy()
 
     return run
 

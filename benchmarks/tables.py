@@ -1,4 +1,4 @@
-"""docs/performance.md, made from the CSV files of the results: never written by hand.
+"""Write docs/performance.md from the CSV files of the results.
 
 python -m benchmarks.tables          write the page and its plot
 python -m benchmarks.tables check    fail if the page is not up to date
@@ -18,10 +18,10 @@ PAGE = DOCS / "performance.md"
 PLOT = DOCS / "images" / "growth.svg"
 HEAD = """# Performance
 
-Whole tasks and their parts, against other code in the same run on the same machine, taking turns. Medians over turns,
-quartiles in brackets; "faster" is the median over turns of the ratio. Written by `python -m benchmarks.tables` from
-`benchmarks/results/`; measured with `python -m benchmarks --full`. Each script of `benchmarks/` says in its head what
-it compares and how.
+Speed of whole tasks and of their parts, compared with other code in the same run on the same machine, in turns. Each
+number is a median over turns with quartiles in brackets; "faster" is the median over turns of the ratio. This page is
+written by `python -m benchmarks.tables` from `benchmarks/results/`, which `python -m benchmarks --full` measures. The
+docstring of each script in `benchmarks/` describes what it compares and how.
 """
 TITLES = {
     "train": "Training, a whole step with its data",
@@ -31,21 +31,21 @@ TITLES = {
     "maps": "Heatmaps of all classes",
     "pooling": "Pooling, forward and backward",
     "crf": "Dense CRF, images of 500 x 375 pixels",
-    "startup": "Start of the command",
+    "startup": "Start-up of the command line",
     "growth": "Growth",
 }
 
-# What stands between a result and its goal, or explains a figure that surprises.
+# Explanations: why a goal is missed, or why a number is unexpected.
 NOTES = {
-    "maps": """torchcam's CAM, without gradients, also takes one pass of the backbone, and no method takes less: what is
-to gain there is a faster pass (filters with BatchNorm and activation inside, in bf16, in OpenVINO). What is left is
-that pass, and then resizing.""",
-    "runtimes": """What ours does besides the backbone: normalisation, head, pooling and copies between arrays.""",
-    "pooling": """"memory" reads the maps once: the least that any pooling must do. Ours also selects, and its backward
-pass writes a gradient for each cell; all of the head is under 1 % of a training step.""",
-    "growth": "Images and px: cost for each, divided by that of the smallest; 1 is linear.",
-    "crf": """From probabilities and image to labels, lattice included; memory is what a process holds more than
-before.""",
+    "maps": """torchcam's CAM needs no gradients, so it also takes one pass of the backbone, and no method takes less. Only
+a faster pass can gain time there: BatchNorm and activation inside the convolutions, bf16, OpenVINO. The rest of our
+time is that pass and resizing.""",
+    "runtimes": """Besides the backbone, ours computes normalization, head, pooling and copies between arrays.""",
+    "pooling": """"memory" is the time to read the maps once, a lower bound for any pooling. Ours also selects cells, and its
+backward pass writes a gradient for each cell; the whole head takes less than 1 % of a training step.""",
+    "growth": "For images and px: cost of each, divided by that of the smallest size; 1 means linear cost.",
+    "crf": """Time from probabilities and image to labels, including the lattice; memory is the increase of the process's
+peak.""",
 }
 
 Row = dict[str, str]

@@ -67,13 +67,13 @@ def test_the_plan_follows_from_what_was_measured() -> None:
         "| worker-hours | 10⁹ / 3600 r | 6,944 |",  # r = 40
         "| workers for one week | 10⁹ / 604,800 r | 41.3 |",
         "| cost at 0.05 per core-hour, an example | worker-hours × 0.05 | 347 |",
-        "| all workers of the week take from the store | 10⁹ p / 604,800 s | 165 MB/s |",
-        "| inputs held by the store | 10⁹ p | 100.0 TB |",
-        "| results | 10⁹ q | 0.30 TB |",
+        "| read from the store by all workers of the week | 10⁹ p / 604,800 s | 165 MB/s |",
+        "| size of the inputs | 10⁹ p | 100.0 TB |",
+        "| size of the results | 10⁹ q | 0.30 TB |",
     ):
         assert line in message
     assert "**The bottleneck is the network's arithmetic**: 20.0 of 25.0 ms an image (80%)" in message
-    assert "a link of 1.3 Gbit/s" in message and "later than 50 ms" in message
+    assert "A link of 1.3 Gbit/s" in message and "later than 50 ms" in message
 
 
 @pytest.mark.parametrize("name", ["resnet18", "lite0"])
