@@ -28,8 +28,8 @@ def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (commands,) = re.findall(r"```bash\n(.*?)```", TEXT, re.S)
     for command in commands.splitlines():
         assert main(shlex.split(command.replace("voc12:DIR", DATA))[1:]) == 0, command
-    assert (tmp_path / "found" / "mask" / "dog.png").is_file()
-    assert (tmp_path / "found" / "mask-overlay" / "dog.jpg").is_file()
+    assert (tmp_path / "predictions" / "mask" / "dog.png").is_file()
+    assert (tmp_path / "predictions" / "mask-overlay" / "dog.jpg").is_file()
     (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.S)
     exec(compile(code.replace('{"dog"', '{"fish"'), "masks.md", "exec"), {"__name__": "__main__"})
     assert (tmp_path / "dog-mask.jpg").is_file()
