@@ -4,7 +4,7 @@
     python -m benchmarks.batch --full     20,000 images: about 15 minutes on two cores
 
 At full size the images are 1,000 real ones under 20 names each, and lite0, trained for one epoch, reads them at
-256 px. The batch must end by itself with every name once, and with what `wildcat predict` says of its image. Images
+256 px. The batch must end by itself with every name once, and with the prediction of `wildcat predict`. Images
 per second are those between the first part and the last, the time of the killed worker included; memory is that of the
 process and of all that Ray starts, pages that several share counted once. What one image costs a worker is measured
 apart, piece by piece, for the planning in docs/scaling.md (`python -m benchmarks.planning`).
@@ -49,10 +49,10 @@ def below(ancestor: int) -> set[int]:
         if folder.name.isdigit():
             with contextlib.suppress(OSError):  # it has just ended
                 parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-    found = {ancestor}
-    while more := {number for number, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found
+    family = {ancestor}
+    while more := {number for number, parent in parents.items() if parent in family} - family:
+        family |= more
+    return family
 
 
 def memory(processes: set[int]) -> float:
@@ -67,12 +67,12 @@ def memory(processes: set[int]) -> float:
 
 def at_work(out: Path) -> set[int]:
     """The processes that are reading parts."""
-    found = set()
+    processes = set()
     for file in (out / ATTEMPTS).glob("*.jsonl"):
         with contextlib.suppress(OSError, IndexError):  # finished meanwhile; not written yet
             begun = [note for note in map(json.loads, file.read_text().splitlines()) if "process" in note]
-            found.add(begun[-1]["process"])
-    return found
+            processes.add(begun[-1]["process"])
+    return processes
 
 
 class Course:
@@ -112,7 +112,7 @@ def parts_of(out: Path) -> list[Path]:
 
 
 def check(run: Path, links: Sequence[Path], real: Sequence[Path], out: Path, plain: Path) -> float:
-    """Every name once, with what the plain path says of its image; the largest difference of a score, per cent.
+    """Check that every name appears once with its plain prediction; the largest difference of a score, per cent.
 
     There is one where batches of another size are rounded otherwise: a batch ends with each part.
     """
@@ -127,10 +127,10 @@ def check(run: Path, links: Sequence[Path], real: Sequence[Path], out: Path, pla
     expected = {row.pop("file"): row for row in map(json.loads, lines)}
     largest = 0.0
     for row in rows:
-        found = expected[os.path.realpath(row["file"])]
-        largest = max(largest, *(abs(score - found["scores"][name]) for name, score in row["scores"].items()))
-        if largest > 1 or any(row[side] != found[side] for side in ("width", "height")):
-            sys.exit(f"{row['file']} differs from plain prediction: {row['scores']}, {found['scores']}")
+        reference = expected[os.path.realpath(row["file"])]
+        largest = max(largest, *(abs(score - reference["scores"][name]) for name, score in row["scores"].items()))
+        if largest > 1 or any(row[side] != reference[side] for side in ("width", "height")):
+            sys.exit(f"{row['file']} differs from plain prediction: {row['scores']}, {reference['scores']}")
     return largest
 
 
@@ -161,7 +161,7 @@ def pieces(run: Path, real: Sequence[Path], folder: Path) -> dict[str, Callable[
             shard.add(file, file.name)
 
     def read(part: Part) -> list[np.ndarray]:
-        return [warp(found(side), side) for _, found in part.images()]
+        return [warp(load(side), side) for _, load in part.images()]
 
     files, shard_part = Part("images", tuple(map(str, real))), Part("shard", (str(folder / "shard.tar"),))
     pixels = torch.from_numpy(np.stack(read(files)[:8])).permute(0, 3, 1, 2)

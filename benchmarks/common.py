@@ -103,10 +103,10 @@ def voc_folder(count: int, scratch: Path) -> Path:
 def photographs(count: int, scratch: Path) -> list[Path]:
     """The first images of :func:`voc_folder`, by name."""
     folder = voc_folder(count, scratch) / "VOCdevkit" / "VOC2007" / "JPEGImages"
-    found = sorted(folder.glob("*.jpg"))[:count]
-    if len(found) < count:
-        sys.exit(f"{folder} holds {len(found)} images, {count} are needed")
-    return found
+    files = sorted(folder.glob("*.jpg"))[:count]
+    if len(files) < count:
+        sys.exit(f"{folder} holds {len(files)} images, {count} are needed")
+    return files
 
 
 def scratch_folder() -> tempfile.TemporaryDirectory[str]:

@@ -49,13 +49,13 @@ def compare(report: Report, backbone: str, size: int, batch: int, turns: int, ba
     compiled = training_step(model, torch.compile(model, backend=backend), size, batch)
     expected = plain()
     start = time.perf_counter()
-    found = compiled()
+    loss = compiled()
     first = time.perf_counter() - start
     times = take_turns({OURS: plain, COMPILED: compiled}, turns)
     gained = statistics.median(times[OURS]) - statistics.median(times[COMPILED])
     worth = f"pays back in {first / gained:,.0f} steps" if gained > 0 else "never pays back"
     work = f"training step, {backbone}, {size} px, batch {batch}"
-    report.compare(work, times, note=f"{worth}; loss within {100 * abs(found / expected - 1):.2f} %")
+    report.compare(work, times, note=f"{worth}; loss within {100 * abs(loss / expected - 1):.2f} %")
     report.add(f"{work}: the first compiled", OURS, [first], "s")
 
 

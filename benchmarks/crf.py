@@ -49,14 +49,14 @@ def photographs(folder: Path | None, count: int, size: tuple[int, int]) -> list[
             for top, left in corners
             for photo in load_sample_images().images
         ][:count]
-    found = []
+    images = []
     for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in {".jpg", ".jpeg", ".png"}):
         with Image.open(path) as image:
             if image.size == size:
-                found.append(np.array(image.convert("RGB")))
-        if len(found) == count:
-            return found
-    sys.exit(f"{folder} holds {len(found)} images of {width} x {height}, {count} are needed")
+                images.append(np.array(image.convert("RGB")))
+        if len(images) == count:
+            return images
+    sys.exit(f"{folder} holds {len(images)} images of {width} x {height}, {count} are needed")
 
 
 def smooth_probabilities(labels: int, size: tuple[int, int], seed: int) -> Floats:
@@ -123,16 +123,16 @@ def compare(
     for turn in range(-1, repeat):  # turn -1 warms up, and compares the answers
         for number, photo in enumerate(photos):
             probabilities = smooth_probabilities(labels, size, number)
-            found = {}
+            answers = {}
             for name, contender in CONTENDERS.items():
                 start = time.perf_counter()
-                found[name] = contender(probabilities, photo, settings)
+                answers[name] = contender(probabilities, photo, settings)
                 seconds = time.perf_counter() - start
                 if turn >= 0:
                     times[name][number].append(seconds)
                     samples.append((preset, labels, number, turn, name, f"{seconds:.6f}"))
             if turn < 0:
-                ours, theirs = found["wildcat"], found["pydensecrf2"]
+                ours, theirs = answers["wildcat"], answers["pydensecrf2"]
                 equal = min(equal, float((ours.argmax(0) == theirs.argmax(0)).mean()))
                 difference = max(difference, float(np.abs(ours - theirs).max()))
     # A photograph's time is the median of its runs; quartiles and ratios are over photographs.

@@ -1,4 +1,4 @@
-"""Faults: a training that is killed, whose files are damaged, whose disk fills up; does it end as if nothing had been?
+"""Faults in training (kills, damaged files, a full disk): the resumed run must equal an undisturbed one.
 
     python -m benchmarks.faults                # 50 kills and everything else
     python -m benchmarks.faults --smoke        # 3 kills, nothing written
@@ -12,8 +12,8 @@ Trains a small network on synthetic images, with a state saved after each step, 
 - stall: an image that never comes (a pipe nobody writes to).
 - lock: a second run in the same folder. stop: SIGTERM.
 
-After each the run resumes by `wildcat train --resume` alone, and must end with the weights, bit for bit, and the curve
-of the run that nobody disturbed. Trainings are forked from this process, so that none spends its time on imports; each
+After each fault, `wildcat train --resume` alone must end with exactly the weights and the curve of the undisturbed
+run. Trainings are forked from this process, so that none spends its time on imports; each
 is a process of its own that ends by its own exit code. Writes faults.csv, a row for each fault, to --out; exit code 1
 if a fault had another outcome than it should.
 """
@@ -86,11 +86,11 @@ class Faults:
     def __init__(self, place: Path, seed: int) -> None:
         self.place, self.random = place, random.Random(seed)
         self.data = place / "images"
-        drawn = open_dataset("synthetic:count=27,size=64", "train")
-        for index in range(len(drawn)):  # as files, so that one can be taken away
+        dataset = open_dataset("synthetic:count=27,size=64", "train")
+        for index in range(len(dataset)):  # as files, so that one can be taken away
             file = self.data / "ab"[index % 2] / f"{index:02}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
-            drawn.image(index).save(file)
+            dataset.image(index).save(file)
         self.whole = place / "whole"
         training = Training(self.data, self.whole)
         if training.wait() != 0:
@@ -127,7 +127,7 @@ class Faults:
         return f"left {', '.join(left)}" if left else ""
 
     def mended(self, folder: Path) -> str:
-        """What comes of `--resume`."""
+        """The outcome of `--resume`."""
         training = Training(self.data, folder)
         if training.wait() != 0:
             return f"--resume failed: {training.message()}"
@@ -145,9 +145,9 @@ def curve(folder: Path) -> list[dict[str, str]]:
 def where(folder: Path) -> str:
     """How far the newest whole state of a run is, and what was being written."""
     state = load_state(folder)
-    found = "no state" if state is None else f"epoch {state['progress']['epoch']} step {state['progress']['step']}"
+    progress = "no state" if state is None else f"epoch {state['progress']['epoch']} step {state['progress']['step']}"
     writing = [re.sub(r"^\.(.*?)\.[^.]+\.tmp$", r"\1", file.name) for file in folder.glob(".*.tmp")]
-    return found + (f", while writing {', '.join(sorted(writing))}" if writing else "")
+    return progress + (f", while writing {', '.join(sorted(writing))}" if writing else "")
 
 
 KINDS = {"anywhere": 4, "between states": 3, "saving": 4, "writing weights": 1}  # and how often
@@ -202,7 +202,7 @@ def flip(content: bytes, random: random.Random) -> bytes:
 
 
 def damage(faults: Faults) -> Iterator[Row]:
-    """Damaged files: states are passed over, weights and settings rejected in one line."""
+    """Damaged files: states are skipped, weights and settings rejected in one line."""
     ways: dict[str, Callable[[bytes], bytes]] = {
         "cut short": lambda content: content[: faults.random.randrange(1, len(content))],
         "emptied": lambda _: b"",
@@ -221,7 +221,7 @@ def damage(faults: Faults) -> Iterator[Row]:
     training = Training(faults.data, folder)
     rejected = training.wait() == 2 and "is damaged" in training.message()
     for file in (folder / checkpoint.STATE, folder / checkpoint.PREVIOUS_STATE):
-        file.unlink()  # what the message says
+        file.unlink()  # as the message advises
     outcome = faults.mended(folder) if rejected else f"not rejected: {training.message()}"
     yield fault_row("damage", "both states", training.message(), outcome)
     for target in (checkpoint.WEIGHTS, checkpoint.CONFIG):
@@ -268,13 +268,13 @@ def disk(faults: Faults) -> Iterator[Row]:
             code = training.wait()
             message = training.message()
             rejected = code == 2 and "No space left on device" in message
-            found = where(folder)
+            position = where(folder)
             kept = faults.place / f"saved{states}"  # a bigger disk
             shutil.copytree(folder, kept)
         finally:
             subprocess.run(["umount", "--lazy", str(mount)], check=True)
         outcome = faults.mended(kept) if rejected else f"exit {code}: {message}"
-        yield fault_row("disk", name, found, outcome)
+        yield fault_row("disk", name, position, outcome)
 
 
 def stall(faults: Faults) -> Iterator[Row]:
@@ -292,12 +292,12 @@ def stall(faults: Faults) -> Iterator[Row]:
         os.mkfifo(victim)
         start = time.monotonic()
         code = training.wait()
-        found = f"exit {code} after {time.monotonic() - start:.0f} s"
+        observed = f"exit {code} after {time.monotonic() - start:.0f} s"
         victim.unlink()
         victim.write_bytes(content)
         rejected = code == 2 and "no image could be read for stall_minutes" in training.message()
         outcome = faults.mended(folder) if rejected else training.message()
-        yield fault_row("stall", f"a {name} image never comes", found, outcome)
+        yield fault_row("stall", f"a {name} image never comes", observed, outcome)
 
 
 def lock(faults: Faults) -> Iterator[Row]:
@@ -312,7 +312,7 @@ def lock(faults: Faults) -> Iterator[Row]:
 
 
 def stop(faults: Faults) -> Iterator[Row]:
-    """SIGTERM and SIGINT: it saves, and says by its exit code what it was."""
+    """SIGTERM and SIGINT: the training saves its state, and the exit code names the signal."""
     for number, expected in {signal.SIGTERM: 143, signal.SIGINT: 130}.items():
         folder = faults.fresh()
         training = Training(faults.data, folder, save_minutes="60")
@@ -320,9 +320,9 @@ def stop(faults: Faults) -> Iterator[Row]:
         time.sleep(0.3 * faults.random.random())
         training.signal(number)
         code = training.wait()
-        found = f"exit {code}, {where(folder)}"
+        observed = f"exit {code}, {where(folder)}"
         outcome = faults.mended(folder) if code == expected else training.message()
-        yield fault_row("stop", signal.Signals(number).name, found, outcome)
+        yield fault_row("stop", signal.Signals(number).name, observed, outcome)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Commands forked from this process, so that none spends its time on imports, and what is kept of a fault."""
+"""Commands forked from this process, which need no time for imports, and the rows about faults."""
 
 from __future__ import annotations
 
@@ -85,10 +85,10 @@ class Forked:
         return lines[-1].replace(f"{self.folder}/", "") if lines else ""
 
 
-def fault_row(part: str, fault: str, found: str, outcome: str, good: bool | None = None) -> Row:
-    """What is kept of a fault; the good outcome is, unless given, to end as if nothing had been."""
+def fault_row(part: str, fault: str, observed: str, outcome: str, good: bool | None = None) -> Row:
+    """The row of a fault; by default the good outcome is "identical"."""
     good = outcome == "identical" if good is None else good
-    return {"part": part, "fault": fault, "found": found, "outcome": outcome, "good": good}
+    return {"part": part, "fault": fault, "found": observed, "outcome": outcome, "good": good}
 
 
 def shown(row: Row) -> str:
@@ -97,7 +97,7 @@ def shown(row: Row) -> str:
 
 
 def write(file: Path, rows: list[Row]) -> None:
-    """The CSV file, with what the machine is."""
+    """Write the CSV file, with a description of the machine."""
     file.parent.mkdir(parents=True, exist_ok=True)
     where = environment()
     with file.open("w", newline="") as stream:

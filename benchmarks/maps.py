@@ -7,7 +7,7 @@ grad-cam's GradCAM and torchcam's GradCAM read the image 20 times in one batch, 
 than 20 calls; torchcam's CAM, which needs no gradient, reads it once and multiplies with the weights of each class.
 All have a ResNet with the same backbone and a linear layer for 20 classes; random weights. Ours is a `Predictor` on an
 array, with its maps enlarged bilinearly to the image as those of the others are; its network in PyTorch and in
-OpenVINO, in each with `--precision auto`; for the latter the table says what the time is spent on.
+OpenVINO, in each with `--precision auto`; for the latter the table shows the parts of the time.
 """
 
 from __future__ import annotations
@@ -58,15 +58,15 @@ def contenders(name: str, source: np.ndarray, size: int, scratch: Path) -> tuple
         return interpolate(maps[None].float(), (height, width), mode="bilinear", align_corners=False)[0]
 
     def ours(predictor: Predictor) -> Tensor:
-        (found,) = predictor.stream(image_items([source]), multi_maps=False)
-        return enlarged(torch.from_numpy(found.class_maps))
+        (prediction,) = predictor.stream(image_items([source]), multi_maps=False)
+        return enlarged(torch.from_numpy(prediction.class_maps))
 
     pixels = torch.from_numpy(warp(source, size).copy()).permute(2, 0, 1)[None]
-    found_maps = exported.model(exported.model.normalize(pixels)).class_maps[0]
+    class_maps = exported.model(exported.model.normalize(pixels)).class_maps[0]
     parts: Calls = {
         "the image resized": lambda: warp(source, size),
         "the network": lambda: exported.model(exported.model.normalize(pixels)),
-        "the maps enlarged": lambda: enlarged(found_maps),
+        "the maps enlarged": lambda: enlarged(class_maps),
     }
 
     def gradcam() -> Tensor:

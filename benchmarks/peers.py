@@ -62,9 +62,9 @@ class Network(nn.Module):
         self.classifier = nn.Conv2d(channels, classes * maps, 1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        found = self.classifier(self.backbone(images))
-        n, channels, h, w = found.shape
-        class_maps = found.view(n, channels // self.maps, self.maps, h, w).sum(2) / self.maps
+        multi_maps = self.classifier(self.backbone(images))
+        n, channels, h, w = multi_maps.shape
+        class_maps = multi_maps.view(n, channels // self.maps, self.maps, h, w).sum(2) / self.maps
         return SortPool.apply(class_maps, self.k, self.alpha), class_maps
 
 
@@ -122,8 +122,8 @@ def predict(net: Network, files: Sequence[Path], size: int, mean: Sequence[float
     scores, points = [], []
     with torch.no_grad():
         for images, _ in loader(sources, 16):
-            found, maps = net(images)
-            scores.append(torch.sigmoid(found).numpy())
+            logits, maps = net(images)
+            scores.append(torch.sigmoid(logits).numpy())
             best = maps.flatten(2).argmax(2).numpy()
             rows, columns = np.unravel_index(best, maps.shape[2:])
             points.append(np.stack([(columns + 0.5) / maps.shape[3], (rows + 0.5) / maps.shape[2]], axis=2))

@@ -44,9 +44,9 @@ def contenders(model: Wildcat, name: str, size: int, scratch: Path) -> dict[str,
     peers.load_ours(net, model.state_dict())
 
     def ours(predictor: Predictor, files: Sequence[Path]) -> np.ndarray:
-        found = list(predictor.stream(image_items(files), multi_maps=False))
-        assert all(len(prediction.points) == len(CLASSES) for prediction in found)
-        return np.stack([prediction.probabilities for prediction in found])
+        predictions = list(predictor.stream(image_items(files), multi_maps=False))
+        assert all(len(prediction.points) == len(CLASSES) for prediction in predictions)
+        return np.stack([prediction.probabilities for prediction in predictions])
 
     def theirs(files: Sequence[Path]) -> np.ndarray:
         return peers.predict(net, files, size, model.backbone.mean, model.backbone.std)

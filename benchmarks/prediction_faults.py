@@ -45,7 +45,7 @@ WORKERS_KILLED = 3  # in one batch
 
 
 class Place:
-    """A run, images, and what an undisturbed prediction says of them."""
+    """A run, images, and their undisturbed predictions."""
 
     def __init__(self, place: Path, seed: int) -> None:
         self.place, self.random = place, random.Random(seed)
@@ -56,14 +56,14 @@ class Place:
         self.run = train(config, place / "run")
         self.images = place / "images"
         self.images.mkdir()
-        drawn = open_dataset(f"synthetic:count={IMAGES // 10},size=64", "train")
-        for index in range(len(drawn)):
-            drawn.image(index).save(self.images / f"{index:03}.png")
+        dataset = open_dataset(f"synthetic:count={IMAGES // 10},size=64", "train")
+        for index in range(len(dataset)):
+            dataset.image(index).save(self.images / f"{index:03}.png")
         (self.images / "broken.png").write_bytes(b"")  # one that cannot be read
         self.many = place / "many"
         self.many.mkdir()
         for number in range(IMAGES):
-            (self.many / f"{number:03}.png").hardlink_to(self.images / f"{number % len(drawn):03}.png")
+            (self.many / f"{number:03}.png").hardlink_to(self.images / f"{number % len(dataset):03}.png")
         (self.many / "broken.png").write_bytes(b"")
         self.number = 0
         self.whole = self.fresh()
@@ -126,12 +126,12 @@ def predictions(place: Place, count: int) -> Iterator[Row]:
             if done + len(pending) < count and process.until(lambda: time.monotonic() - start > wait):  # noqa: B023
                 process.signal(signal.SIGKILL)
             code = process.wait()
-            found = named(out)
-            half = [name for name, content in found.items() if content != whole.get(name)]
+            files = named(out)
+            half = [name for name, content in files.items() if content != whole.get(name)]
             if code != -signal.SIGKILL:
                 break
-            pending.append((f"{len(found)} of {len(whole)} files", f"half files: {half}" if half else "identical"))
-        end = "identical" if found == whole and code == 1 else f"exit {code}: {process.message()}"
+            pending.append((f"{len(files)} of {len(whole)} files", f"half files: {half}" if half else "identical"))
+        end = "identical" if files == whole and code == 1 else f"exit {code}: {process.message()}"
         for seen, outcome in pending:
             yield fault_row("predict", "anywhere", seen, outcome if outcome != "identical" else end)
         done += len(pending)

@@ -37,15 +37,15 @@ TITLES = {
 
 # Explanations: why a goal is missed, or why a number is unexpected.
 NOTES = {
-    "maps": """torchcam's CAM needs no gradients, so it also takes one pass of the backbone, and no method takes less. Only
-a faster pass can gain time there: BatchNorm and activation inside the convolutions, bf16, OpenVINO. The rest of our
-time is that pass and resizing.""",
+    "maps": """torchcam's CAM needs no gradients, so it also takes one pass of the backbone, and no method takes less.
+Only a faster pass can gain time there: BatchNorm and activation inside the convolutions, bf16, OpenVINO. The rest of
+our time is that pass and resizing.""",
     "runtimes": """Besides the backbone, ours computes normalization, head, pooling and copies between arrays.""",
-    "pooling": """"memory" is the time to read the maps once, a lower bound for any pooling. Ours also selects cells, and its
-backward pass writes a gradient for each cell; the whole head takes less than 1 % of a training step.""",
+    "pooling": """"memory" is the time to read the maps once, a lower bound for any pooling. Ours also selects cells,
+and its backward pass writes a gradient for each cell; the whole head takes less than 1 % of a training step.""",
     "growth": "For images and px: cost of each, divided by that of the smallest size; 1 means linear cost.",
-    "crf": """Time from probabilities and image to labels, including the lattice; memory is the increase of the process's
-peak.""",
+    "crf": """Time from probabilities and image to labels, including the lattice; memory is the increase of the
+process's peak.""",
 }
 
 Row = dict[str, str]
@@ -60,7 +60,7 @@ def read(name: str) -> list[Row]:
 
 
 def shown(text: str) -> str:
-    """A number as it is read: 19360.0 is 19,360."""
+    """A number as the page shows it: 19360.0 is 19,360."""
     return f"{float(text):,.0f}" if abs(float(text)) >= 1000 else f"{float(text):.4g}"
 
 
@@ -159,8 +159,8 @@ def plot(rows: list[Row]) -> None:
     }
     figure, axes = pyplot.subplots(1, len(panels), figsize=(12, 2.8), layout="constrained")
     for axis, (what, unit) in zip(axes, panels.items(), strict=True):
-        found = [(re.fullmatch(rf"(\d+) {what}", row["work"]), float(row["median"])) for row in rows]
-        points = [(int(match[1]), value) for match, value in found if match]
+        matches = [(re.fullmatch(rf"(\d+) {what}", row["work"]), float(row["median"])) for row in rows]
+        points = [(int(match[1]), value) for match, value in matches if match]
         axis.plot(*zip(*points, strict=True), "o-", color="#164c92")
         axis.set(xlabel="side of the input, px" if what == "px" else what, ylabel=unit, ylim=(0, None))
         if what in ("images", "classes"):

@@ -3,13 +3,14 @@
     python -m benchmarks.train            seconds, nothing written
     python -m benchmarks.train --full     ResNet-50 at 448 px, batch 16, M 8; lite0 at 320 px
 
-Ours is `wildcat.train` itself; the peer trains in a process of its own, in turns of a few steps each. A turn
-starts its readers anew on both sides. `benchmarks/peers.py` says what of the authors' code was restated. The plain loop
-is the same network of timm, loss, images and optimizer without what this project adds: default memory format, single
-precision, default SGD, images decoded at each step, default allocator. First weights, order, flips and learning rates
-are the same, so both loss curves are too, but for rounding: "loss" is the difference of a step's loss. The ResNet
-starts from random weights with the last BatchNorm of each block at 0 (Goyal et al. 2017): without this, a change of the
-weights by 1e-6 moves the losses of the first 20 steps by per cents, whatever the precision.
+Ours is `wildcat.train` itself; the peer trains in a process of its own, in turns of a few steps each. Both sides start
+their loader processes again in each turn. `benchmarks/peers.py` describes which parts of the authors' code are
+restated. The plain loop has the same network of timm, loss, images and optimizer, without the additions of this
+project: default memory format, single precision, default SGD, images decoded at each step, default allocator. Initial weights,
+order, flips and learning rates are the same, so both loss curves are equal within rounding: "loss" is the difference of
+a step's loss. The ResNet starts from random weights with the last BatchNorm of each block at 0 (Goyal et al. 2017):
+without this, a change of the weights by 1e-6 changes the losses of the first 20 steps by several per cent, in any
+precision.
 """
 
 from __future__ import annotations
@@ -114,12 +115,12 @@ def race(kind: str, config: TrainConfig, steps: int, threads: int, scratch: Path
             there.close()  # so that a peer that fails ends the wait for it
             here.recv()
         here.send(loop.progress["epoch"])
-        taken, found = here.recv()
+        taken, peer_losses = here.recv()
         start = time.perf_counter()
         row = epoch(loop)
         seconds[OURS].append(time.perf_counter() - start)
         seconds[kind].append(taken)
-        losses[kind] += found
+        losses[kind] += peer_losses
         return row
 
     def one_step(loop: training.Loop, *args: Any) -> float:
@@ -167,14 +168,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rates = {"lr": 0.02, "backbone_lr_factor": 0.4} if kind == "official" else {}
             start = None if backbone == "lite0" else str(random_start(backbone, scratch))
             config = TrainConfig(backbone=backbone, weights=start, image_size=size, num_maps=8, **rates, **base)
-            found = race(kind, config, steps, chosen.threads, scratch)
+            result = race(kind, config, steps, chosen.threads, scratch)
             report.compare(
                 f"train {backbone}, {size} px, batch {config.batch_size}",
-                found["seconds"],
+                result["seconds"],
                 unit="images/s",
                 per=steps * config.batch_size,
                 goal=">= 2.2" if kind == "official" else ">= 1.3",
-                note=loss_difference(found["losses"]),
+                note=loss_difference(result["losses"]),
             )
     report.write()
 

@@ -55,8 +55,8 @@ to a file of any name. `--json -` prints them, and nothing else, while images ar
         """\
 PNG files whose pixel values are classes. `mask-labels.txt` names them; line 0 is the background. Image viewers show the
 colours of the palette. Masks of models with more than 254 classes have 16 bits and no palette, and look black in a
-viewer. `mask-overlay` is for visual inspection. In this format only, the most probable class appears even if it is below
-the threshold, as in the evaluation.""",
+viewer. `mask-overlay` is for visual inspection. In this format only, the most probable class appears even if it is
+below the threshold, as in the evaluation.""",
     ),
     "coco": (
         "COCO",
@@ -84,10 +84,10 @@ Create a project with the labelling interface in `labels.xml`, and import `tasks
 imported as predictions.
 
 By default, image addresses refer to Label Studio's local files: `/data/local-files/?d=park/rex.jpg`, where `d=` is the
-path relative to a root. Start Label Studio with `LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true` and with the root, such as
-`LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT=/home/me/photos`, and give the project a source storage of the type "Local
-files" whose folder is below the root. If images are elsewhere, `--image-prefix` sets the beginning of their addresses: a
-folder below the root (`'/data/local-files/?d=2024/in'`), or a server (`https://host/photos`).
+path relative to a root. Start Label Studio with `LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true` and with the root, such
+as `LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT=/home/me/photos`, and give the project a source storage of the type "Local
+files" whose folder is below the root. If images are elsewhere, `--image-prefix` sets the beginning of their addresses:
+a folder below the root (`'/data/local-files/?d=2024/in'`), or a server (`https://host/photos`).
 
 {ADVICE}""",
     ),
@@ -127,7 +127,9 @@ def page() -> str:
         parts.append(f"\n## {title}\n\n`--formats {name}`\n\n{about}\n")
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
-            write_predictions([prediction(root / "in/park/rex.jpg")], root / "predictions", [name], CLASSES, root=root / "in")
+            write_predictions(
+                [prediction(root / "in/park/rex.jpg")], root / "predictions", [name], CLASSES, root=root / "in"
+            )
             for file in sorted(path for path in root.rglob("*") if path.is_file()):
                 parts.append(f"\n`{file.relative_to(root).as_posix()}`\n")
                 if file.suffix not in (".png", ".jpg"):

@@ -1,4 +1,4 @@
-"""Make the screenshots of the documentation, of the report and the web page: python -m docs.screenshots RUN [OUT].
+"""Make the documentation's screenshots of the report and the web page: python -m docs.screenshots RUN [OUT].
 
 RUN is a model trained on the synthetic data, such as runs/quickstart/run; `make screenshots` trains it first. The
 report shows synthetic images. The page shows the embedded ImageNet classifier and scikit-learn's two photographs (CC-BY
@@ -17,13 +17,13 @@ from tests.apps.browser import DESKTOP, PHONE, chromium, page
 from wildcat.apps.report.build import write_report
 
 IMAGES = Path(__file__).parent / "images"
-REPORT = {  # file -> size, dark, the part of the page at the top
+REPORT = {  # file -> size, dark mode, the section at the top
     "report.jpg": (DESKTOP, False, "main"),
     "report-images.jpg": (DESKTOP, False, "images"),
     "report-dark.jpg": (DESKTOP, True, "classes"),
     "report-phone.jpg": (PHONE, False, "images"),
 }
-PAGE = {  # file -> size, dark, task
+PAGE = {  # file -> size, dark mode, task
     "page.jpg": (DESKTOP, False, "point"),
     "page-dark.jpg": (DESKTOP, True, "segment"),
     "page-phone.jpg": (PHONE, False, "point"),
@@ -51,7 +51,7 @@ def shoot_report(browser: Any, run: Path, out: Path, title: str, images: int) ->
 
 @contextmanager
 def served(run: str) -> Iterator[str]:
-    """The address of a run's page."""
+    """Serve a run; the address of its page."""
     command = [sys.executable, "-u", "-m", "wildcat", "serve", run, "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
@@ -61,8 +61,8 @@ def served(run: str) -> Iterator[str]:
             server.terminate()
 
 
-def drawn(tab: Any, before: str | None = None) -> str:
-    """Wait until another image than ``before`` is shown and nothing is under way; its address."""
+def wait_for_image(tab: Any, before: str | None = None) -> str:
+    """Wait until another image than ``before`` is shown and the page is idle; return the image's address."""
     tab.wait_for_function(
         """before => {
             const image = document.querySelector('#image img');
@@ -71,7 +71,7 @@ def drawn(tab: Any, before: str | None = None) -> str:
         arg=before,
     )
     tab.wait_for_function("!document.querySelector('.wrap.generating, .wrap.translucent, .eta-bar')")
-    tab.wait_for_timeout(500)  # what fades in
+    tab.wait_for_timeout(500)  # fading
     return str(tab.get_attribute("#image img", "src"))
 
 
@@ -81,10 +81,10 @@ def shoot_page(browser: Any, run: str, out: Path) -> None:
             with page(browser, size, dark=dark) as tab:
                 tab.goto(address)
                 tab.click("#sample")
-                first = drawn(tab)
-                if task != "point":  # which is shown first
+                first = wait_for_image(tab)
+                if task != "point":  # the default
                     tab.click(f"#task input[value={task}]")
-                    drawn(tab, first)
+                    wait_for_image(tab, first)
                 shoot(tab, out / name)
 
 

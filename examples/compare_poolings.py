@@ -1,9 +1,9 @@
-"""Train the same model with different poolings and compare them on images held out of the training set.
+"""Train the same model with different poolings and compare the results on held-out images.
 
 python examples/compare_poolings.py folder:my_images runs/poolings --seeds 0 1 2
 
-The score is mAP, or accuracy where an image has one class. Differences smaller than the spread over seeds say nothing:
-give several.
+The score is mAP, or accuracy if every image has exactly one class. Differences smaller than the spread over seeds are
+not significant, so use several seeds.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Classes and points of an image from an exported file, with NumPy, Pillow and ONNX Runtime alone.
+"""Predict classes and points of an image from an exported file, with NumPy, Pillow and ONNX Runtime only.
 
 wildcat export imagenet --format onnx --out imagenet.onnx
 python examples/onnx_numpy.py imagenet.onnx dog.jpg
@@ -17,13 +17,13 @@ def main(file: str, source: str) -> None:
     session = onnxruntime.InferenceSession(file)
     about = json.loads(session.get_modelmeta().custom_metadata_map["wildcat"])
     image = ImageOps.exif_transpose(Image.open(source)).convert("RGB")
-    found = {}
-    for size in {about["score_sizes"][0], about["map_sizes"][0]}:  # the square is warped, the aspect is not kept
+    outputs = {}
+    for size in {about["score_sizes"][0], about["map_sizes"][0]}:  # the aspect ratio is not kept
         pixels = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR), np.float32) / 255
         images = (pixels - np.float32(about["mean"])) / np.float32(about["std"])
-        found[size] = session.run(["probabilities", "points"], {"images": images.transpose(2, 0, 1)[None]})
-    probabilities = found[about["score_sizes"][0]][0][0]  # (C,)
-    points = found[about["map_sizes"][0]][1][0] * image.size  # (C, 2), x and y
+        outputs[size] = session.run(["probabilities", "points"], {"images": images.transpose(2, 0, 1)[None]})
+    probabilities = outputs[about["score_sizes"][0]][0][0]  # (C,)
+    points = outputs[about["map_sizes"][0]][1][0] * image.size  # (C, 2), x and y
     for c in np.argsort(-probabilities[: len(about["classes"])])[:5]:
         x, y = points[c]
         print(f"{about['classes'][c]}: {probabilities[c]:.3f} at ({x:.0f}, {y:.0f})")

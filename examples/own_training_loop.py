@@ -1,4 +1,4 @@
-"""The model in a training loop of one's own: any data, optimizer, loss or framework around it.
+"""Use the model in your own training loop, with any data, optimizer and loss.
 
 python examples/own_training_loop.py
 """
@@ -15,12 +15,12 @@ from wildcat.runs.settings import InferenceSettings
 SIZE, EPOCHS = 96, 3
 torch.manual_seed(0)
 
-# Any tensors will do: uint8 images (N, 3, H, W) and labels (N, C) of 0 and 1.
-drawn = wildcat.open_dataset("synthetic:count=32,size=96", "train")
-images = torch.stack([torch.from_numpy(warp(drawn.image(i), SIZE)).permute(2, 0, 1) for i in range(len(drawn))])
-labels = torch.from_numpy(drawn.labels > 0).float()
+# Any tensors work: uint8 images (N, 3, H, W) and labels (N, C) of 0 and 1.
+dataset = wildcat.open_dataset("synthetic:count=32,size=96", "train")
+images = torch.stack([torch.from_numpy(warp(dataset.image(i), SIZE)).permute(2, 0, 1) for i in range(len(dataset))])
+labels = torch.from_numpy(dataset.labels > 0).float()
 
-model = wildcat.create_model("lite0", num_classes=len(drawn.classes), num_maps=4, kmax=0.2, kmin=0.2, alpha=0.7)
+model = wildcat.create_model("lite0", num_classes=len(dataset.classes), num_maps=4, kmax=0.2, kmin=0.2, alpha=0.7)
 model.backbone.freeze(batch_norm=True)
 optimizer = torch.optim.AdamW(
     [{"params": model.backbone.parameters(), "lr": 1e-4}, {"params": model.transfer.parameters(), "lr": 1e-3}]
@@ -37,10 +37,10 @@ for epoch in range(EPOCHS):
         total += loss.item() * len(batch)
     print(f"epoch {epoch + 1}: loss {total / len(images):.3f}")
 
-# From here on it is a model like any other: scores, points and masks in pixels of the original.
-settings = InferenceSettings(drawn.classes, multi_label=True, score_sizes=(SIZE,), map_sizes=(SIZE,))
-predictor = Predictor.from_model(model, settings)
-found = predictor(drawn.image(0))
-for c in found.candidates():
-    name = drawn.classes[c]
-    print(f"{name}: {100 * found.scores[name]:.0f} % at ({found.points[name][0]:.0f}, {found.points[name][1]:.0f})")
+# A predictor computes scores, points and masks in pixels of the original image.
+settings = InferenceSettings(dataset.classes, multi_label=True, score_sizes=(SIZE,), map_sizes=(SIZE,))
+prediction = Predictor.from_model(model, settings)(dataset.image(0))
+for c in prediction.candidates():
+    name = dataset.classes[c]
+    x, y = prediction.points[name]
+    print(f"{name}: {100 * prediction.scores[name]:.0f} % at ({x:.0f}, {y:.0f})")

@@ -1,9 +1,9 @@
-"""Pre-annotate images in COCO's format, and say which ones a person should look at first.
+"""Pre-annotate images in COCO format, and list the images that a person should check first.
 
 python examples/preannotate_coco.py runs/mine images --out annotations
 
-`annotations/coco/` loads into any tool that reads COCO; `annotations/first.txt` names the images by how unsure the
-model is of them.
+Any tool that supports COCO can import `annotations/coco/`. `annotations/first.txt` lists the images, the least certain
+predictions first.
 """
 
 import argparse
@@ -21,24 +21,24 @@ parser.add_argument("run")
 parser.add_argument("images", type=Path, help="a folder")
 parser.add_argument("--out", type=Path, default=Path("annotations"))
 parser.add_argument("--threshold", type=float, default=0.5)
-parser.add_argument("--crf", action="store_true", help="masks that follow the outlines of the image")
+parser.add_argument("--crf", action="store_true", help="refine masks with the dense CRF")
 arguments = parser.parse_args()
 
-unsure: dict[str, float] = {}
+margins: dict[str, float] = {}  # image -> distance of its least certain probability from the threshold
 
 
-def noted(found: Iterable[Prediction | Failure]) -> Iterator[Prediction | Failure]:
-    """Pass predictions on, and keep how far the least sure class of each is from a clear answer."""
-    for one in found:
-        if isinstance(one, Prediction):
-            unsure[one.name] = float(np.abs(one.probabilities - arguments.threshold).min())
-        yield one
+def with_margins(predictions: Iterable[Prediction | Failure]) -> Iterator[Prediction | Failure]:
+    """Yield the predictions unchanged, and store the margin of each."""
+    for prediction in predictions:
+        if isinstance(prediction, Prediction):
+            margins[prediction.name] = float(np.abs(prediction.probabilities - arguments.threshold).min())
+        yield prediction
 
 
 predictor = load(arguments.run)
 files = sorted(file for file in arguments.images.rglob("*") if file.is_file())
 failures = write_predictions(
-    noted(predictor.stream(image_items(files), on_error="yield", multi_maps=False)),
+    with_margins(predictor.stream(image_items(files), on_error="yield", multi_maps=False)),
     arguments.out,
     ["coco"],
     predictor.settings.classes,
@@ -46,5 +46,5 @@ failures = write_predictions(
     threshold=arguments.threshold,
     crf=arguments.crf,
 )
-(arguments.out / "first.txt").write_text("\n".join(sorted(unsure, key=unsure.__getitem__)) + "\n")
-print(f"{len(unsure)} images: {arguments.out}", *(f"skipped: {failure.message}" for failure in failures), sep="\n")
+(arguments.out / "first.txt").write_text("\n".join(sorted(margins, key=margins.__getitem__)) + "\n")
+print(f"{len(margins)} images: {arguments.out}", *(f"skipped: {failure.message}" for failure in failures), sep="\n")

@@ -1,8 +1,8 @@
-"""Train on a CSV of images and tags, score what was held out, and name the images to look at first.
+"""Train on a CSV file of images and tags, evaluate on held-out images, and list the most confident mistakes.
 
 python examples/train_on_csv.py images.csv runs/mine --epochs 15
 
-The CSV has the columns `image` (a path relative to it) and `tags` (separated by `;`).
+The file has the columns `image` (a path relative to it) and `tags` (separated by `;`).
 """
 
 import argparse
@@ -17,21 +17,21 @@ from wildcat.training.launch import train
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("csv")
-parser.add_argument("out", help="folder of the run; called again, the training resumes where it was")
+parser.add_argument("out", help="run directory; a second call resumes the training")
 parser.add_argument("--epochs", type=int, default=15)
 parser.add_argument("--image-size", type=int, default=320)
 arguments = parser.parse_args()
 
-data = f"tags:{arguments.csv}"  # one row in five is held out
+data = f"tags:{arguments.csv}"  # one image in five is held out
 config = TrainConfig(data=data, epochs=arguments.epochs, image_size=arguments.image_size)
 predictor = load(train(config, arguments.out, resume=True))
 print(summary(evaluate(predictor, data)))
 
-# The surest mistakes: a class said to be there that the tags do not have, or the other way round.
+# The most confident mistakes: predicted classes without a tag, and tags of classes that are not predicted.
 held_out = open_dataset(data, "test")
-found = list(predictor.stream(dataset_items(held_out), multi_maps=False))
-doubt = np.abs(np.stack([one.probabilities for one in found]) - (held_out.labels > 0))
-for image, c in zip(*np.unravel_index(np.argsort(-doubt, axis=None)[:5], doubt.shape), strict=True):
+predictions = list(predictor.stream(dataset_items(held_out), multi_maps=False))
+errors = np.abs(np.stack([prediction.probabilities for prediction in predictions]) - (held_out.labels > 0))
+for image, c in zip(*np.unravel_index(np.argsort(-errors, axis=None)[:5], errors.shape), strict=True):
     tagged = "tagged" if held_out.labels[image, c] > 0 else "not tagged"
-    share = 100 * found[image].probabilities[c]
-    print(f"{held_out.samples[image].name}: {tagged} {held_out.classes[c]}, the model says {share:.0f} %")
+    probability = 100 * predictions[image].probabilities[c]
+    print(f"{held_out.samples[image].name}: {tagged} {held_out.classes[c]}, predicted with {probability:.0f} %")

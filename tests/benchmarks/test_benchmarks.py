@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks import common, peers, planning, predict, tables, versus
+from tests.conftest import REPOSITORY
 from wildcat.losses import multi_label_loss
 from wildcat.model import create_model
 
@@ -40,6 +41,7 @@ def test_a_batch_with_a_killed_worker(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "every image once, scores within 0.0" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_two_checkouts_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
     versus.main([str(REPOSITORY), "--only", "help", "call"])
     lines = capsys.readouterr().out.splitlines()

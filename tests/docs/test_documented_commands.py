@@ -1,7 +1,7 @@
-"""Every command that README, docs, recipes, examples and the commands' own help show goes through the real parsers.
+"""The parsers accept every command of README, docs, recipes, examples and the commands' help.
 
-Nothing is run (test_readme.py does that for README): this finds options, recipes, formats and names that are no
-longer there.
+No command is run (test_readme.py runs those of README): the tests detect options, recipes, formats and names that no
+longer exist.
 """
 
 import re
@@ -21,7 +21,7 @@ from wildcat.formats.write import FORMATS
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 HEADS = [*sorted((REPOSITORY / "wildcat" / "recipes").glob("*.yaml")), *sorted((REPOSITORY / "examples").glob("*.py"))]
-OTHERS = {  # options of other programs that the pages name
+OTHERS = {  # options of other programs on the pages
     *("--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdzv-endpoint", "--rdzv-id", "--num_processes"),
     *("--nodes", "--ntasks-per-node", "--gpus-per-node", "--cpus-per-task", "--time", "--signal", "--requeue"),
     *("--full", "--commit", "--seeds", "--epochs", "--workers", "--lr"),
@@ -29,7 +29,7 @@ OTHERS = {  # options of other programs that the pages name
 
 
 def commands_of(lines: list[str]) -> Iterator[list[str]]:
-    """The words of each command in some lines of a shell: comments are left out, pipes and chains are divided."""
+    """The words of each command in some lines of a shell: comments are removed, pipes and chains are split."""
     for line in re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines():
         lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
         lexer.whitespace_split = True
@@ -63,7 +63,7 @@ class Parsed(Exception):
 
 
 def parsed(words: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What a command reads from its arguments, in the command's own code, which goes no further."""
+    """The parsed arguments of a command, whose own code runs up to the end of the parsing."""
     parse = CommandParser.parse_args
 
     def parse_and_end(self: CommandParser, *args: Any, **kwargs: Any) -> NoReturn:
@@ -113,8 +113,8 @@ def test_examples_of_the_help(command: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("file", PAGES, ids=lambda file: file.name)
-def test_what_is_named_in_sentences(file: Path) -> None:
-    """`wildcat train --scales` in a sentence is no whole command; command and options must be there all the same."""
+def test_options_in_sentences_exist(file: Path) -> None:
+    """`wildcat train --scales` in a sentence is not a whole command; command and options must exist nevertheless."""
     text = re.sub(r"^```.*?^```", "", file.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     parsers = {name: parser_of(import_module(f"wildcat.cli.{name}").main) for name in COMMANDS}
     options = {name: {*parser._option_string_actions} for name, parser in parsers.items()}
@@ -128,7 +128,7 @@ def test_what_is_named_in_sentences(file: Path) -> None:
             assert set(named) <= {*OTHERS, *(option for each in options.values() for option in each)}, span
 
 
-def test_commands_are_found_and_mistakes_in_them_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistakes_in_commands_are_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "page.md"
     file.write_text(
         "`wildcat x`\n```bash\nwildcat train --data folder:a \\\n    --out b  # c\n"

@@ -20,13 +20,13 @@ SMALL = ["--epochs", "1", "--image-size", "64"]
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Synthetic images, and a CSV of their tags."""
+    """A folder with synthetic images and a CSV file of their tags."""
     folder = tmp_path_factory.mktemp("examples")
-    drawn = open_dataset("synthetic:count=20,size=64", "train")
+    dataset = open_dataset("synthetic:count=20,size=64", "train")
     rows = ["image,tags"]
-    for index in range(len(drawn)):
-        drawn.image(index).save(folder / f"{index}.png")
-        present = [c for c, label in zip(drawn.classes, drawn.labels[index], strict=True) if label == 1]
+    for index in range(len(dataset)):
+        dataset.image(index).save(folder / f"{index}.png")
+        present = [c for c, label in zip(dataset.classes, dataset.labels[index], strict=True) if label == 1]
         rows.append(f"{index}.png,{';'.join(present)}")
     (folder / "images.csv").write_text("\n".join(rows) + "\n")
     return folder
@@ -38,7 +38,7 @@ def example(name: str, *arguments: str | Path) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _arguments_of_old(monkeypatch: pytest.MonkeyPatch) -> None:
+def _restore_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", sys.argv)
 
 
@@ -46,7 +46,7 @@ def test_train_on_csv(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     example("train_on_csv", place / "images.csv", tmp_path / "run", *SMALL)
     message = capsys.readouterr().out.splitlines()
     assert any(line.startswith("  classification: mAP") for line in message)
-    assert sum("tagged" in line and "the model says" in line for line in message) == 5
+    assert sum("tagged" in line and "predicted with" in line for line in message) == 5
     assert (tmp_path / "run" / "model.safetensors").is_file()
 
 

@@ -1,4 +1,4 @@
-"""Commands and Python of docs/masks.md, run as they stand, only smaller."""
+"""Commands and Python blocks of docs/masks.md, run with smaller settings."""
 
 import re
 import shlex

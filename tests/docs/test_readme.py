@@ -1,4 +1,4 @@
-"""Every command and every line of Python in README, run as it stands, only smaller."""
+"""Every command and every Python block of README, run with smaller settings."""
 
 import re
 import shlex
@@ -21,21 +21,21 @@ SMALL = ["--backbone", "lite0", "--epochs", "1", "--image-size", "64", "--batch-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images as README assumes them: class folders, a CSV, new images, a VOC tree in DIR, and dog.jpg."""
+    """The files that README assumes: class folders, a CSV file, new images, a VOC tree in DIR, and dog.jpg."""
     root = tmp_path_factory.mktemp("readme")
-    drawn = open_dataset("synthetic:count=16,size=64", "train")
+    dataset = open_dataset("synthetic:count=16,size=64", "train")
     rows = ["image,tags"]
-    for index in range(len(drawn)):
+    for index in range(len(dataset)):
         name = f"{'ab'[index % 2]}/{index}.jpg"
         for place in (root / "my_images", root):
             (place / name).parent.mkdir(parents=True, exist_ok=True)
-            drawn.image(index).save(place / name)
-        present = [c for c, label in zip(drawn.classes, drawn.labels[index], strict=True) if label == 1]
+            dataset.image(index).save(place / name)
+        present = [c for c, label in zip(dataset.classes, dataset.labels[index], strict=True) if label == 1]
         rows.append(f"{name},{';'.join(present)}")
     (root / "my_images.csv").write_text("\n".join(rows) + "\n")
     (root / "new_images").mkdir()
-    drawn.image(0).save(root / "new_images" / "new.jpg")
-    drawn.image(1).save(root / "dog.jpg")
+    dataset.image(0).save(root / "new_images" / "new.jpg")
+    dataset.image(1).save(root / "dog.jpg")
     trees.voc(root / "DIR")
     return root
 
@@ -53,7 +53,7 @@ def test_commands(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             subprocess.run([*words, "--dry-run"], cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
             continue
         assert words[0] == "wildcat", command
-        if words[1] == "serve":  # would go on until Ctrl+C
+        if words[1] == "serve":  # runs until Ctrl+C
             monkeypatch.setattr("wildcat.apps.serve.server.serve", lambda run, **_: load(run))
         if words[1] == "train":
             words += SMALL
