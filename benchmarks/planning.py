@@ -77,8 +77,8 @@ def plan(rows: list[Row]) -> list[str]:
         "",
         f"{bottleneck(network, files, web)}, so the cost is worker-hours on cores, and throughput "
         f"is proportional to the number of cores. A worker reads {rate * file_size / 1e6:.1f} MB/s from the store. It "
-        f"fetches {DECODING_THREADS} images at a time in advance, so it waits only for an image that arrives later than "
-        f"{delay:.0f} ms after the request. A link of {8 * wire / 1e9:.1f} Gbit/s carries the week's images."
+        f"fetches {DECODING_THREADS} images at a time in advance, so it waits only for an image that arrives later "
+        f"than {delay:.0f} ms after the request. A link of {8 * wire / 1e9:.1f} Gbit/s carries the week's images."
         if network > files + web
         else f"{bottleneck(network, files, web)}: store images near the inference size, in shards.",
     ]
