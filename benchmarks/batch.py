@@ -1,13 +1,13 @@
-"""A batch of images on a local Ray cluster of two workers, of which one is killed midway.
+"""A batch of images on a local Ray cluster of two workers, one of which is killed midway.
 
     python -m benchmarks.batch            240 images, nothing written
     python -m benchmarks.batch --full     20,000 images: about 15 minutes on two cores
 
-At full size the images are 1,000 real ones under 20 names each, and lite0, trained for one epoch, reads them at
-256 px. The batch must end by itself with every name once, and with the prediction of `wildcat predict`. Images
-per second are those between the first part and the last, the time of the killed worker included; memory is that of the
-process and of all that Ray starts, pages that several share counted once. What one image costs a worker is measured
-apart, piece by piece, for the planning in docs/scaling.md (`python -m benchmarks.planning`).
+At full size, the images are 1,000 real ones under 20 names each, predicted at 256 px by a lite0 that is trained for one
+epoch. The batch must end without intervention, with every name once and the prediction of `wildcat predict`. Images per
+second are measured between the first and the last part, including the time of the killed worker. Memory is that of the
+process and of everything that Ray starts; shared pages are counted once. The cost of one image is measured separately,
+part by part, for the plan in docs/scaling.md (`python -m benchmarks.planning`).
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""Dense CRF: time, memory and answer of wildcat.crf against pydensecrf2, in one process, turn by turn.
+"""Dense CRF: time, memory and result of wildcat.crf against pydensecrf2, in one process, in turns.
 
     python -m benchmarks.crf --photos VOCdevkit/VOC2007/JPEGImages --threads 2
     python -m benchmarks.crf --smoke
 
-Each run is end to end, from probabilities and image to marginals: lattices, logarithm and ten iterations. The
-lattice of the Gaussian kernel depends on the size of the image alone and is kept from image to image; "first" is
-without that. pydensecrf2 always uses one thread. Without --photos, parts of scikit-learn's sample photographs are
-taken. Probabilities are softmaxes of smooth random logits: all labels are present everywhere, the slowest case.
+Each run is end to end, from probabilities and image to marginals: lattices, logarithm and ten iterations. The lattice
+of the Gaussian kernel depends only on the size of the image and is cached; "first" is the time without the cache.
+pydensecrf2 always uses one thread. Without --photos, parts of scikit-learn's sample photographs are used. Probabilities
+are softmaxes of smooth random logits: all labels are present everywhere, which is the slowest case.
 
-Writes crf.csv (a row for each preset and number of labels; memory is by how much three runs raise the peak of a fresh
-process above what it held before) and crf_samples.csv (every run) to --out.
+Writes crf.csv (a row for each preset and number of labels; memory is the increase of the peak of a fresh process by
+three runs) and crf_samples.csv (every run) to --out.
 """
 
 from __future__ import annotations

@@ -3,11 +3,11 @@
     python -m benchmarks.growth            seconds, nothing written
     python -m benchmarks.growth --full
 
-Images: a list of paths to a small image, read by `Predictor.stream` in a fresh process, with a network that only
-averages cells, so that the rest shows: time to the first prediction, time per image, and by how much the process grew
+Images: a list of paths to a small image, predicted by `Predictor.stream` in a fresh process. The network only averages
+cells, so the remaining costs are visible: time to the first prediction, time per image, and the growth of the process
 after its first hundred images. Classes and maps: a training step of lite0 (forward and backward, 320 px, batch 8).
-Size: prediction with lite0, batch 4. "growth" is the cost per unit of the largest divided by that of the smallest: for
-images and px, where the unit is an image and a pixel, 1 is linear; classes and maps are to cost next to nothing.
+Size: prediction with lite0, batch 4. "growth" is the cost per unit of the largest size divided by that of the smallest.
+For images and px, the unit is an image and a pixel, and 1 is linear; classes and maps should cost next to nothing.
 """
 
 from __future__ import annotations

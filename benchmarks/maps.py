@@ -3,11 +3,11 @@
     python -m benchmarks.maps            seconds, nothing written
     python -m benchmarks.maps --full     ResNet-50, 448 px
 
-grad-cam's GradCAM and torchcam's GradCAM read the image 20 times in one batch, each for its class, which is faster
-than 20 calls; torchcam's CAM, which needs no gradient, reads it once and multiplies with the weights of each class.
-All have a ResNet with the same backbone and a linear layer for 20 classes; random weights. Ours is a `Predictor` on an
-array, with its maps enlarged bilinearly to the image as those of the others are; its network in PyTorch and in
-OpenVINO, in each with `--precision auto`; for the latter the table shows the parts of the time.
+grad-cam's GradCAM and torchcam's GradCAM process the image 20 times in one batch, once for each class, which is faster
+than 20 calls. torchcam's CAM needs no gradient: it processes the image once and multiplies with the weights of each
+class. All have a ResNet with the same backbone and a linear layer for 20 classes, with random weights. Ours is a
+`Predictor` on an array, with maps upsampled bilinearly to the size of the image like those of the others; its network
+runs in PyTorch and in OpenVINO, both with `--precision auto`. For OpenVINO, the table also shows the parts of the time.
 """
 
 from __future__ import annotations

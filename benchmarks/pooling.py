@@ -1,11 +1,11 @@
-"""Spatial pooling, forward and backward, against sorting and against what memory allows; the head's share of a step.
+"""Spatial pooling, forward and backward, against sorting and against the memory bound; the head's share of a step.
 
     python -m benchmarks.pooling            seconds, nothing written
     python -m benchmarks.pooling --full
 
-"sort" is the authors' way (`benchmarks/peers.py`). "memory" reads the maps once and writes once a tensor of their size,
-the least that a forward and a backward pass can move. The head is transfer, class-wise and spatial pooling, forward and
-backward, on the features of a batch; its share is of a whole step of the backbone and itself.
+"sort" is the method of the authors' code (`benchmarks/peers.py`). "memory" reads the maps once and writes a tensor of
+their size once, the minimum of a forward and a backward pass. The head is transfer, class-wise and spatial pooling,
+forward and backward, on the features of a batch; its share is relative to a whole step of backbone and head.
 """
 
 from __future__ import annotations

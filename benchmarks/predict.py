@@ -3,9 +3,9 @@
     python -m benchmarks.predict            seconds, nothing written
     python -m benchmarks.predict --full     ResNet-101 and lite0 at 448 px, 500 images, a hundred in each turn
 
-Ours is `Predictor.stream` as `wildcat predict` calls it (`--precision auto`), read into scores and points, the network
-in PyTorch and in OpenVINO; the peer is in `benchmarks/peers.py`. All have the same weights, random ones for the ResNet,
-whose BatchNorm has the statistics of some of the images; all read files. "scores" is the largest difference of a
+Ours is `Predictor.stream` as `wildcat predict` calls it (`--precision auto`), including scores and points, with the
+network in PyTorch and in OpenVINO; the peer is in `benchmarks/peers.py`. All load files and have the same weights.
+Those of the ResNet are random, with BatchNorm statistics of some of the images. "scores" is the largest difference of a
 probability.
 """
 

@@ -3,14 +3,14 @@
     python -m benchmarks.prediction_faults             # 50 kills of a batch and 20 of predict: about 8 minutes
     python -m benchmarks.prediction_faults --smoke     # 3 kills of predict, nothing written
 
-- predict: SIGKILL while a folder is predicted into every format; the command begins anew.
-- batch: SIGKILL of the process that started Ray; the command resumes with what is not written.
-- worker: SIGKILL of a process that reads a part; nobody does anything.
+- predict: SIGKILL while a folder is predicted into every format; the command starts again.
+- batch: SIGKILL of the process that started Ray; the command resumes with the parts that are not written.
+- worker: SIGKILL of a process that computes a part, without any further action.
 
-After each kill every file that has its name must be whole: those of predict byte for byte as an undisturbed run writes
-them, those of a batch with rows of the undisturbed run, none twice. At the end all must be there. Predictions are
-forked from this process, so that none spends its time on imports. Writes prediction_faults.csv, a row for each fault,
-to --out; exit code 1 if a fault had another outcome than it should.
+After each kill, every file with a final name must be complete: those of predict equal an undisturbed run byte for byte,
+those of a batch contain rows of the undisturbed run, none twice. At the end all files must exist. Predictions are
+forked from this process, so they need no time for imports. Writes prediction_faults.csv, a row for each fault, to --out; the
+exit code is 1 if a fault had a wrong outcome.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From the start of the process to its end: help, and one image through the embedded classifier.
+"""Start-up: from the start of the process to its end, for the help and for one image with the embedded classifier.
 
 python -m benchmarks.startup            one run each, nothing written
 python -m benchmarks.startup --full     five runs each
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         }
         for work, (command, goal) in commands.items():
             if chosen.full:
-                seconds(*command)  # files come from the disk
+                seconds(*command)  # fills the file cache
             report.add(work, OURS, [seconds(*command) for _ in range(5 if chosen.full else 1)], "s", goal=goal)
     report.write()
 
