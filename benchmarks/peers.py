@@ -1,12 +1,12 @@
 """The authors' code of 2017 (durandtibo/wildcat.pytorch), restated for today's PyTorch: network, images, steps.
 
-Equal to their code: square warp, tensor and normalization per image in 4 loader processes; ResNet in the default memory
-format and single precision; class-wise sum divided by M; pooling by a full sort whose gradient is scattered to the
-sorted positions; plain SGD, the loss read at each step. Restated: `Variable` and `volatile` (gradients disabled
+Equal to their code: square warp, tensor and normalization per image in 4 loader processes; ResNet in the default
+memory format and single precision; class-wise sum divided by M; pooling by a full sort whose gradient is scattered to
+the sorted positions; plain SGD, the loss read at each step. Restated: `Variable` and `volatile` (gradients disabled
 instead), the removed legacy style of autograd functions, `async=True`. Changed, so that both sides compute the same
 function: scores follow Equation 3 (theirs are halved), the gradient of the class-wise mean has its factor 1 / M
-(omitted there), proportions of k count at least one region. Order, flips, labels, initial weights and learning rates are
-those of this project, so that loss curves can be compared.
+(omitted there), proportions of k count at least one region. Order, flips, labels, initial weights and learning rates
+are those of this project, so that loss curves can be compared.
 """
 
 from __future__ import annotations

@@ -7,10 +7,10 @@
 - batch: SIGKILL of the process that started Ray; the command resumes with the parts that are not written.
 - worker: SIGKILL of a process that computes a part, without any further action.
 
-After each kill, every file with a final name must be complete: those of predict equal an undisturbed run byte for byte,
-those of a batch contain rows of the undisturbed run, none twice. At the end all files must exist. Predictions are
-forked from this process, so they need no time for imports. Writes prediction_faults.csv, a row for each fault, to --out; the
-exit code is 1 if a fault had a wrong outcome.
+After each kill, every file with a final name must be complete: those of predict equal an undisturbed run byte for
+byte, those of a batch contain rows of the undisturbed run, none twice. At the end all files must exist. Predictions
+are forked from this process, so they need no time for imports. Writes prediction_faults.csv, a row for each fault, to
+--out; the exit code is 1 if a fault had a wrong outcome.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ their loader processes again in each turn. `benchmarks/peers.py` describes which
 restated. The plain loop has the same network of timm, loss, images and optimizer, without the additions of this
 project: default memory format, single precision, default SGD, images decoded at each step, default allocator. Initial
 weights, order, flips and learning rates are the same, so both loss curves are equal within rounding: "loss" is the
-difference of a step's loss. The ResNet starts from random weights with the last BatchNorm of each block at 0 (Goyal
-et al. 2017): without this, a change of the weights by 1e-6 changes the losses of the first 20 steps by several per cent,
+difference of a step's loss. The ResNet starts from random weights with the last BatchNorm of each block at 0 (Goyal et
+al. 2017): without this, a change of the weights by 1e-6 changes the losses of the first 20 steps by several per cent,
 in any precision.
 """
 
