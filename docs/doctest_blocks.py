@@ -5,12 +5,13 @@ from typing import Any
 
 import griffe
 
+OPTION = re.compile(r"[ ]*# doctest: .*$", re.MULTILINE)
 EXAMPLE = re.compile(r"^([ ]*)>>> .*(?:\n\1\S.*)*", re.MULTILINE)  # up to an empty line
 
 
 def fence(docstring: str) -> str:
-    """Put each example between fences: without them, Markdown takes a list after an index for a link."""
-    return EXAMPLE.sub(lambda match: f"{match[1]}```pycon\n{match[0]}\n{match[1]}```", docstring)
+    """Put each example between fences: without them, Markdown takes a list after an index for a link. Options of doctest are removed."""
+    return EXAMPLE.sub(lambda match: f"{match[1]}```pycon\n{match[0]}\n{match[1]}```", OPTION.sub("", docstring))
 
 
 class DoctestBlocks(griffe.Extension):

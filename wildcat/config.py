@@ -100,6 +100,9 @@ class TrainConfig:
 
     Raises:
         WildcatError: for a value of another type or out of range, naming the setting, the value and what is allowed.
+
+    >>> TrainConfig(data="folder:my_images", image_size=448).epochs
+    10
     """
 
     # The dataset, and what is shown of its images
@@ -297,6 +300,9 @@ def config_from_dict(values: Any, source: str) -> TrainConfig:
 
     Raises:
         WildcatError: for no mapping, a key that is not a setting, a value that the setting cannot have, or no ``data``.
+
+    >>> config_from_dict({"data": "folder:my_images", "epochs": 3}, "config.json").epochs
+    3
     """
     if not isinstance(values, dict):
         raise WildcatError(f"{source} must be a mapping of settings; got {type(values).__name__}")
@@ -351,7 +357,11 @@ def _recipe_folder() -> Path:
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes that come with the package."""
+    """Names of the recipes that come with the package.
+
+    >>> "voc07" in recipe_names()
+    True
+    """
     return sorted(file.stem for file in _recipe_folder().glob("*.yaml"))
 
 
@@ -360,6 +370,9 @@ def read_recipe(name_or_file: str) -> dict[str, Any]:
 
     Raises:
         WildcatError: for a name that is neither, or a file that is not a mapping of settings.
+
+    >>> read_recipe("voc07")["backbone"]
+    'resnet101'
     """
     import yaml
 

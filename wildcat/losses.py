@@ -19,6 +19,10 @@ def multi_label_loss(scores: Tensor, labels: Tensor, difficult: Difficult = "pos
 
     Returns:
         Scalar.
+
+    >>> scores, labels = torch.tensor([[0.0, 0.0]]), torch.tensor([[1, -1]])
+    >>> round(multi_label_loss(scores, labels).item(), 4)  # log 2
+    0.6931
     """
     targets = (labels >= 0).to(scores.dtype)
     losses = functional.binary_cross_entropy_with_logits(scores, targets, reduction="none")
@@ -39,10 +43,18 @@ def multi_class_loss(scores: Tensor, labels: Tensor) -> Tensor:
 
     Returns:
         Scalar, mean over images.
+
+    >>> scores, labels = torch.tensor([[0.0, 0.0]]), torch.tensor([[1, -1]])
+    >>> round(multi_class_loss(scores, labels).item(), 4)  # log 2
+    0.6931
     """
     return functional.cross_entropy(scores, labels.argmax(dim=1))
 
 
 def probabilities(scores: Tensor, multi_label: bool) -> Tensor:
-    """Probabilities (N, C) in [0, 1] of logits (N, C): a sigmoid per class, or a softmax over classes."""
+    """Probabilities (N, C) in [0, 1] of logits (N, C): a sigmoid per class, or a softmax over classes.
+
+    >>> probabilities(torch.tensor([[0.0, 0.0]]), multi_label=True).tolist()
+    [[0.5, 0.5]]
+    """
     return scores.sigmoid() if multi_label else torch.softmax(scores, dim=1)

@@ -207,5 +207,9 @@ def imagenet_model(name: str = "lite0") -> tuple[Wildcat, tuple[str, ...]]:
 
 
 def imagenet_classes() -> tuple[str, ...]:
-    """The names of ImageNet's 1,000 classes, in the order that torchvision's and timm's classifiers share."""
+    """The names of ImageNet's 1,000 classes, in the order that torchvision's and timm's classifiers share.
+
+    >>> imagenet_classes()[:2]
+    ('tench', 'goldfish')
+    """
     return tuple((Path(__file__).parent / "imagenet_classes.txt").read_text(encoding="utf-8").splitlines())

@@ -312,6 +312,8 @@ def check_pooling_name(name: str) -> None:
 
     Raises:
         WildcatError: with the known names, and how to register one.
+
+    >>> check_pooling_name("wildcat")
     """
     if name not in _factories:
         raise WildcatError(

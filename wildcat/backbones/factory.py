@@ -62,6 +62,8 @@ def check_backbone_name(name: str) -> None:
 
     Raises:
         WildcatError: with the known names, and how to register one.
+
+    >>> check_backbone_name("resnet50")
     """
     if name not in _factories and not name.startswith(TIMM_PREFIX):
         raise WildcatError(

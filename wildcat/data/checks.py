@@ -184,6 +184,11 @@ def shared_image_warnings(dataset: Dataset, held_out: Dataset, what: str, *, pro
         held_out: the images that are scored.
         what: what these are called in the warning: "validation".
         progress: show a bar.
+
+    >>> from wildcat.data import open_dataset
+    >>> dataset = open_dataset("synthetic:count=2,size=32", "train")
+    >>> shared_image_warnings(dataset, open_dataset("synthetic:count=2,size=32", "val"), "validation")
+    []
     """
     if (dataset.spec, dataset.split) == (held_out.spec, held_out.split):
         names = {sample.name for sample in dataset.samples}

@@ -181,6 +181,9 @@ def load_image(
 
     Raises:
         WildcatError: missing, empty, truncated or too large file, or not an image; the message names file and reason.
+
+    >>> load_image(np.zeros((40, 60), np.uint8)).size
+    (60, 40)
     """
     if isinstance(source, np.ndarray):
         return _from_array(source, max_pixels)

@@ -44,6 +44,8 @@ def open_network(file: Path, runtime: str, precision: Precision = "fp32") -> Exp
     Raises:
         WildcatError: if the runtime is not installed or does not have the precision, or the file is missing, damaged,
             or not written by this package.
+
+    >>> network = open_network(Path("runs/mine/exports/model.onnx"), "onnx")  # doctest: +SKIP
     """
     known = precision_in(runtime, precision)
     if file.suffix not in SUFFIXES[runtime]:

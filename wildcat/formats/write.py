@@ -80,6 +80,11 @@ def write_predictions(
 
     Raises:
         WildcatError: for an unknown format, or one whose package is not installed.
+
+    >>> import wildcat
+    >>> predictor = wildcat.load("imagenet")  # doctest: +SKIP
+    >>> predictions = predictor.stream(wildcat.prediction.image_items(["dog.jpg"]), on_error="yield")  # doctest: +SKIP
+    >>> write_predictions(predictions, Path("out"), ["json", "mask"], predictor.settings.classes)  # doctest: +SKIP
     """
     wanted = list(dict.fromkeys(formats))
     check_formats(wanted)
@@ -112,11 +117,17 @@ def write_predictions(
 
 
 def folders_of(out: Path) -> list[Path]:
-    """The folders in ``out`` into which formats write, whether they are there or not."""
+    """The folders in ``out`` into which formats write, whether they are there or not.
+
+    >>> [folder.name for folder in folders_of(Path("out"))][:3]  # doctest: +SKIP
+    """
     return [out / name for name in (*FORMATS, "mask-overlay")]
 
 
 def check_formats(formats: Iterable[str]) -> None:
-    """Raise a WildcatError for a name that is no format."""
+    """Raise a WildcatError for a name that is no format.
+
+    >>> check_formats(["json", "mask"])
+    """
     for name in formats:
         check_choice(name, FORMATS, "format")

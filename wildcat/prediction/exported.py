@@ -70,7 +70,11 @@ def installed_runtimes() -> list[str]:
 
 
 def exports_folder(run: str | Path) -> Path:
-    """Where exported files of a run are kept: in its directory, or in the user's cache for a model without one."""
+    """Where exported files of a run are kept: in its directory, or in the user's cache for a model without one.
+
+    >>> exports_folder("runs/mine").as_posix()  # doctest: +SKIP
+    'runs/mine/exports'
+    """
     if Path(run).is_dir():
         return Path(run) / "exports"
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

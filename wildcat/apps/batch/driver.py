@@ -226,6 +226,8 @@ def predict_all(
 
     Raises:
         WildcatError: for a mistake in what is given, a folder with predictions of another model, or a full disk.
+
+    >>> predict_all("runs/mine", ["images/"], Path("predictions"))  # doctest: +SKIP
     """
     if workers is not None and workers < 1:
         raise WildcatError(f"there must be at least 1 worker; got {workers}")

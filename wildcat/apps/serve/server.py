@@ -42,6 +42,8 @@ def serve(
 
     Raises:
         WildcatError: if gradio is not installed, the run cannot be read, or the port is in use.
+
+    >>> serve("runs/mine", port=7860)  # doctest: +SKIP
     """
     _gradio()
     viewer = Viewer(load(run, device=device, runtime=runtime))
