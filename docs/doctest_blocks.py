@@ -10,7 +10,10 @@ EXAMPLE = re.compile(r"^([ ]*)>>> .*(?:\n\1\S.*)*", re.MULTILINE)  # up to an em
 
 
 def fence(docstring: str) -> str:
-    """Put each example between fences: without them, Markdown takes a list after an index for a link. Options of doctest are removed."""
+    """Put each example between fences, and remove options of doctest.
+
+    Without fences, Markdown takes a list after an index for a link.
+    """
     return EXAMPLE.sub(lambda match: f"{match[1]}```pycon\n{match[0]}\n{match[1]}```", OPTION.sub("", docstring))
 
 
