@@ -301,6 +301,7 @@ def test_the_embedded_classifier_knows_photographs_without_training(
     assert top["flower.jpg"][0] == "daisy", top  # a dahlia, which ImageNet does not have
 
 
+@pytest.mark.slow
 def test_its_maps_point_at_the_object(classifier: tuple[Wildcat, tuple[str, ...]]) -> None:
     """Boxes (x1, y1, x2, y2) measured by eye, relative to width and height."""
     model, classes = classifier
@@ -316,6 +317,7 @@ def test_its_maps_point_at_the_object(classifier: tuple[Wildcat, tuple[str, ...]
         assert box[0] < x < box[2] and box[1] < y < box[3], (name, x, y)
 
 
+@pytest.mark.slow
 def test_its_scores_are_the_logits_of_the_plain_classifier_and_the_mean_of_its_maps(
     classifier: tuple[Wildcat, tuple[str, ...]],
 ) -> None:

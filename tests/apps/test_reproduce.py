@@ -241,6 +241,7 @@ def test_a_kept_command_names_no_path_of_a_machine() -> None:
     assert reproduced.command_of(values) == "wildcat reproduce figure4 --data 'voc07:my data' --recipe r --seeds 0,1"
 
 
+@pytest.mark.slow
 def test_curves_are_drawn_as_png_and_svg(tmp_path: Path, untrained: list[str]) -> None:
     chosen = finished_runs(tmp_path, ["figure4"], lambda config: 80 + 4 * config.alpha * (1.4 - config.alpha))
     (page,) = reproduce(chosen, tiny(), tmp_path, [0, 1], "wildcat reproduce figure4")
@@ -264,6 +265,7 @@ def test_random_splits_are_seeds_of_one_setting(tmp_path: Path, untrained: list[
     assert "+5.0 mAP: **appears**" in page.read_text() and untrained == []
 
 
+@pytest.mark.slow
 def test_runs_scored_for_another_experiment_alone_do_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -110,6 +110,7 @@ def test_every_parameter_that_may_learn_has_a_gradient(backbone: Backbone) -> No
     backbone.zero_grad()
 
 
+@pytest.mark.slow
 def test_freezing_goes_from_the_input_on_and_ends_with_everything(backbone: Backbone) -> None:
     backbone.freeze(0)
     learning = {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
@@ -148,6 +149,7 @@ def test_a_network_of_one_input_size_is_measured_at_that_size() -> None:
         assert backbone.eval()(images_of(224, 224, 1)).shape == (1, 192, 14, 14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["hiera_tiny_224", "mixer_s32_224", "crossvit_tiny_240"])
 def test_a_network_without_a_feature_map_is_rejected(name: str) -> None:
     with pytest.raises(WildcatError, match="neither a map nor a grid of patch tokens"):
@@ -312,6 +314,7 @@ def test_an_absent_wheel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         create_backbone("lite1")
 
 
+@pytest.mark.slow
 def test_a_wheel_of_another_network_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(EMBEDDED, "lite2", (EMBEDDED["lite0"][0], 260))
     with pytest.raises(WildcatError, match="do not fit lite2"):

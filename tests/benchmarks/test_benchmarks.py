@@ -78,6 +78,7 @@ def test_the_plan_follows_from_what_was_measured() -> None:
     assert "A link of 1.3 Gbit/s" in message and "later than 50 ms" in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "lite0"])
 def test_the_restated_network_computes_the_same_scores_and_gradients(name: str) -> None:
     torch.manual_seed(0)
@@ -129,6 +130,7 @@ def test_goals_are_judged(goal: str, value: str, message: str) -> None:
     assert tables.judged("", value) == ""
 
 
+@pytest.mark.slow
 def test_predictions_of_the_peer_are_ours(tmp_path: Path) -> None:
     files = common.photographs(3, tmp_path)
     torch.manual_seed(0)

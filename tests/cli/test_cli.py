@@ -174,8 +174,8 @@ TRAIN = ["train", "--out", "new", *flags(epochs=1)]
         (["evaluate", "run", "--data", "synthetic", "--split", "nope"], "no split 'nope'"),
         (["evaluate", "imagenet", "--data", "synthetic"], "other classes than the model"),
         (["evaluate", "run", "--data", "synthetic", "--tasks", "segmentatoin"], "did you mean segmentation?"),
-        (["serve", "nowhere"], "no run in nowhere"),
-        (["serve", "run", "--prot", "80"], "did you mean --port?"),
+        pytest.param(["serve", "nowhere"], "no run in nowhere", marks=pytest.mark.slow),
+        pytest.param(["serve", "run", "--prot", "80"], "did you mean --port?", marks=pytest.mark.slow),
         (["completion", "fish"], "fish"),
         (
             ["evaluate", "run", "--data", "synthetic:count=2,size=32", "--json", "no/r.json"],
@@ -258,6 +258,7 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 # What commands do
 
 
+@pytest.mark.slow
 def test_settings_from_recipe_and_options(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(
         "lr: 0.3\nepochs: 1\nkmax: 2\nscore_sizes: [64, 96]\nmirror: true\nnum_maps: 3\n"
@@ -282,6 +283,7 @@ def test_regions_keep_their_kind(tmp_path: Path, text: str, value: object) -> No
     assert kept == value and type(kept) is type(value)
 
 
+@pytest.mark.slow
 def test_evaluate_writes_results(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = "synthetic:count=12,size=64"
     run = shutil.copytree(place / "run", tmp_path / "run")
@@ -296,6 +298,7 @@ def test_evaluate_writes_results(place: Path, tmp_path: Path, capsys: pytest.Cap
     assert first["pointing"] == second["pointing"] and "classification" not in second
 
 
+@pytest.mark.slow
 def test_evaluate_in_half_precision(place: Path, tmp_path: Path) -> None:
     found = {}
     for precision in ("fp32", "bf16"):
@@ -308,6 +311,7 @@ def test_evaluate_in_half_precision(place: Path, tmp_path: Path) -> None:
     assert half == pytest.approx(single, abs=15)  # of 8 images: one may change its place
 
 
+@pytest.mark.slow
 def test_evaluate_takes_the_data_of_the_run(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = shutil.copytree(place / "run", tmp_path / "run")
     (run / "results.json").unlink(missing_ok=True)
@@ -342,6 +346,7 @@ def test_predict_files_and_folders(place: Path, tmp_path: Path, capsys: pytest.C
     assert [Path(json.loads(line)["file"]).name for line in lines] == ["cat.png", "a.png", "b.jpg", "c.JPG"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("out", ["images/found", "images", "images/deep/../found/"])
 def test_predict_does_not_read_what_it_wrote(place: Path, tmp_path: Path, out: str) -> None:
     own = ["a.png", "deep/b.png", "deep/found/c.png", "overlays/d.png"]
@@ -392,6 +397,7 @@ def test_json_to_standard_output_is_all_that_is_there(place: Path, capfd: pytest
     assert "classification: mAP" in err
 
 
+@pytest.mark.slow
 def test_json_lines_to_standard_output_are_all_that_is_there(
     place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -413,6 +419,7 @@ def test_json_lines_to_standard_output_are_all_that_is_there(
         assert "1 of 1 images" in (err if target == "-" else out)
 
 
+@pytest.mark.slow
 def test_predict_says_what_it_found(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in "abc":
         shutil.copy(place / "cat.png", tmp_path / f"{name}.png")

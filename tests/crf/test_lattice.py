@@ -24,6 +24,7 @@ def features_of(seed: int, dims: int, pixels: int, spread: float) -> torch.Tenso
     return torch.randn(dims, pixels, generator=torch.Generator().manual_seed(seed)) * spread
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 10**6), dims=st.integers(1, 5), pixels=st.integers(1, 60), spread=st.sampled_from([0.2, 2, 20])

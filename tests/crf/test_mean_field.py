@@ -57,6 +57,7 @@ def assert_same(actual, expected) -> None:
 # ---- agreement with references
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", [2, 4, 21])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_photographs_equal_pydensecrf(real_data, labels, preset) -> None:
@@ -112,6 +113,7 @@ def gaussian_kernel(points: np.ndarray) -> np.ndarray:
     return norm[:, None] * matrix * norm
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [*PRESETS.values(), MILD])
 def test_all_pairs_of_pixels_on_the_slow_lattice(settings) -> None:
     # 24 x 24: the whole photograph reduced, so that it has as much structure as a large one
@@ -310,6 +312,7 @@ def test_tiny_colour_sigmas_join_equal_colours_only() -> None:
         assert not np.allclose(alone[:, light], mixed[:, light], atol=1e-2)
 
 
+@pytest.mark.slow
 def test_a_large_image_with_tiny_sigmas_is_finite() -> None:
     image, probabilities = random_image(200, 300), softmax_maps(2, 200, 300)
     actual = dense_crf(probabilities, image, CRFSettings(0.5, 3, 0.3, 0.1, 10, iterations=2))
@@ -399,6 +402,7 @@ def test_the_presets_are_the_published_settings() -> None:
 # ---- the benchmark
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads a process's peak memory from /proc")
 def test_memory_of_an_image_with_all_classes_of_voc() -> None:
     """At 500 x 375 with 21 labels the peak of a fresh process rises by less than 300 MB."""

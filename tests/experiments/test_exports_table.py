@@ -66,6 +66,7 @@ def test_the_constant_is_the_one_that_was_fitted() -> None:
     assert f"{IMAGENET_BACKGROUND.constant:g}" in (REPOSITORY / "docs" / "masks.md").read_text()
 
 
+@pytest.mark.slow
 def test_fitting_on_real_images(real_data: Path) -> None:
     from wildcat.data.registry import open_dataset
 

@@ -52,6 +52,7 @@ def test_grad_cam_is_the_class_map_without_its_bias(runs: dict[str, Path], kind:
         np.testing.assert_allclose(cells, expected / expected.max(), atol=0.06)
 
 
+@pytest.mark.slow
 def test_the_mirrored_image_has_the_mirrored_maps(runs: dict[str, Path]) -> None:
     predictor = segmentation.GradCAMPredictor(load(runs["average"]))
     image = awkward.photo(64, 64)

@@ -68,6 +68,7 @@ def test_the_same_image_from_any_source(trained: Predictor, tmp_path: Path) -> N
     assert predictions[0].size == (90, 60)
 
 
+@pytest.mark.slow
 def test_a_jpeg_upright_and_a_large_one_decoded_small(trained: Predictor, tmp_path: Path) -> None:
     upright = awkward.photo(1200, 800)
     path = awkward.oriented(tmp_path / "turned.jpg", 6, upright)
@@ -463,6 +464,7 @@ def test_imagenet_is_the_classifier_itself() -> None:
     assert flower[int(y), int(x), 0] > 150  # the flower is bright, what is behind it dark green
 
 
+@pytest.mark.slow
 def test_imagenet_points_at_single_animals(real_data: Path) -> None:
     from wildcat.data.registry import open_dataset
 

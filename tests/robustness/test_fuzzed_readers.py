@@ -91,6 +91,7 @@ def voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trees.voc(tmp_path_factory.mktemp("voc"))
 
 
+@pytest.mark.slow
 @fuzzed
 @given(mutated(XML))
 def test_voc_xml(voc: Path, content: bytes) -> None:
@@ -137,6 +138,7 @@ def test_recipes(tmp_path: Path, content: bytes) -> None:
     clear(lambda: read_recipe(str(tmp_path / "my.yaml")))
 
 
+@pytest.mark.slow
 @fuzzed
 @given(st.sampled_from(sorted(TrainConfig.__dataclass_fields__)), values)
 def test_settings(name: str, value: object) -> None:

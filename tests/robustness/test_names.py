@@ -116,6 +116,7 @@ def test_the_report(place: Path, inside: Any) -> None:
     assert outside() == set() and 'src="http' not in page
 
 
+@pytest.mark.slow
 def test_a_batch(place: Path, inside: Any) -> None:
     """Its files are named by digests; members of shards are never unpacked."""
     pytest.importorskip("pyarrow", reason="needs pyarrow, which comes with Ray")

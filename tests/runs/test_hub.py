@@ -86,6 +86,7 @@ def test_there_and_back(run: Path, hub: Hub) -> None:
     assert np.array_equal(one(awkward.photo()).probabilities, other(awkward.photo()).probabilities)
 
 
+@pytest.mark.slow
 def test_no_path_of_this_machine_is_told(run: Path, tmp_path: Path) -> None:
     save_for_hub(run, tmp_path / "shared")
     for file in (tmp_path / "shared").iterdir():
