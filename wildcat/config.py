@@ -393,7 +393,7 @@ def read_recipe(name_or_file: str) -> dict[str, Any]:
     return dict(values)
 
 
-# Source: Table 1 for the pooling, Section 4 for what each published method is there. Regions (kmax) stay the recipe's.
+# Table 1 lists the pooling of each method, Section 4 describes the methods. kmax is not set here: a recipe may set it.
 METHODS: dict[str, dict[str, Any]] = {
     "wildcat": {"pooling": "wildcat", "architecture": "a", "solver": "sgd"},
     "weldon": {"pooling": "weldon", "num_maps": 1, "architecture": "a", "solver": "sgd"},
@@ -407,10 +407,10 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 def method_settings(name: str) -> dict[str, Any]:
-    """The settings of a method; they go before a recipe's.
+    """The settings of a method that the paper compares; they replace those of a recipe.
 
     Raises:
-        WildcatError: for a name that is not known.
+        WildcatError: for an unknown name.
 
     >>> method_settings("deepmil")["pooling"]
     'max'

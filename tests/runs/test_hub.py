@@ -135,6 +135,6 @@ def test_what_goes_wrong(run: Path, hub: Hub, tmp_path: Path) -> None:
 
 def test_the_command(run: Path, hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["push", str(run), "owner/name", "--license", "mit"]) == 0
-    assert capsys.readouterr().out == "shared: https://hub.example/owner/name\n"
+    assert capsys.readouterr().out == "published: https://hub.example/owner/name\n"
     assert main(["push", str(run), "owner/name", "--to", str(tmp_path / "there")]) == 0
     assert (tmp_path / "there" / "README.md").is_file() and len(hub.made) == 1

@@ -1,4 +1,4 @@
-"""The command line: one file per command, which only parses; ``dispatch`` finds the command."""
+"""The command line: one file per command, which parses its arguments and prints; ``dispatch`` finds the command."""
 
 from wildcat.cli.dispatch import COMMANDS, main
 

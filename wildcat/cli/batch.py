@@ -1,9 +1,9 @@
-"""``wildcat batch``."""
+"""``wildcat batch``: parses arguments and calls :func:`wildcat.apps.batch.driver.predict_all`."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from wildcat.cli.parser import add_prediction, add_runtime, command_parser
+from wildcat.cli.parser import ANY_MODEL, add_prediction, add_runtime, command_parser
 
 
 def main(argv: Sequence[str]) -> int:
@@ -12,13 +12,13 @@ def main(argv: Sequence[str]) -> int:
         "batch",
         "Predict millions of images, on one machine or many (Ray). The same command again resumes where it stopped.",
         """
-wildcat batch runs/mine images/ --out found
-wildcat batch runs/mine list.txt --out found --workers 4 --runtime openvino
-wildcat batch runs/mine s3://bucket/images/ --out /shared/found --address auto
-wildcat batch runs/mine shard-000.tar shard-001.tar table.parquet --out found
+wildcat batch runs/mine images/ --out predictions
+wildcat batch runs/mine list.txt --out predictions --workers 4 --runtime openvino
+wildcat batch runs/mine s3://bucket/images/ --out /shared/predictions --address auto
+wildcat batch runs/mine shard-000.tar shard-001.tar table.parquet --out predictions
 """,
     )
-    parser.add_argument("run", metavar="RUN", help='a run\'s folder, a hub name, "imagenet", or an exported file')
+    parser.add_argument("run", metavar="RUN", help=ANY_MODEL)
     parser.add_argument(
         "inputs",
         nargs="+",
@@ -26,10 +26,14 @@ wildcat batch runs/mine shard-000.tar shard-001.tar table.parquet --out found
         help="images, folders, lists (.txt, a path or URL per line), .parquet (paths or images), shards (.tar); "
         "paths, or URLs such as s3://",
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results, seen by all machines")
-    parser.add_argument("--address", help="a Ray cluster, auto for this machine's (default: this machine alone)")
-    parser.add_argument("--workers", type=int, help="models at work (default: one per GPU, else per CPU)")
-    parser.add_argument("--part-size", type=int, default=1000, help="images per file of the results (default: 1000)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="directory for the results, shared by all machines")
+    parser.add_argument(
+        "--address", help="address of a Ray cluster; auto: the one of this machine (default: only this machine)"
+    )
+    parser.add_argument(
+        "--workers", type=int, help="models that run at the same time (default: one per GPU, or per CPU core)"
+    )
+    parser.add_argument("--part-size", type=int, default=1000, help="images per result file (default: 1000)")
     add_prediction(parser)
     add_runtime(parser)
     arguments = parser.parse_args(argv)

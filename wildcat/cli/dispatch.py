@@ -1,4 +1,4 @@
-"""The command line: finds the command, and turns errors into one line and an exit code."""
+"""Finds the command, and turns errors into one line and an exit code."""
 
 import os
 import sys
@@ -10,20 +10,20 @@ from importlib import import_module
 from wildcat._version import __version__
 from wildcat.errors import WildcatError, guess
 
-# name -> what it does; each is the `main` of a file in wildcat/commands
+# name -> what it does; each is the `main` of a file in wildcat/cli
 COMMANDS = {
-    "quickstart": "try everything on synthetic images; needs no files",
+    "quickstart": "train on synthetic images and look at the results; needs no files",
     "train": "train a model from image labels",
     "evaluate": "score a run on a dataset",
-    "report": "one HTML page about a run: figures, curves, failures",
-    "predict": "classify images, point at what is in them, segment them",
+    "report": "write an HTML page about a run: scores, curves, failures",
+    "predict": "classify, localize and segment images",
     "batch": "predict millions of images, on one machine or many",
-    "export": "write a model as ONNX, OpenVINO or torch.export",
-    "push": "share a run on the Hugging Face hub",
-    "convert": "make a run of a checkpoint of the authors' code",
-    "reproduce": "repeat tables and figures of the paper",
-    "serve": "show a web page for images of yours",
-    "completion": "let bash or zsh complete commands and options",
+    "export": "write a model as ONNX, OpenVINO or torch.export file",
+    "push": "publish a run on the Hugging Face hub",
+    "convert": "convert a checkpoint of the authors' code to a run",
+    "reproduce": "reproduce tables and figures of the paper",
+    "serve": "serve a web page for your own images",
+    "completion": "print a script for completion in bash or zsh",
 }
 
 
@@ -33,12 +33,12 @@ def _overview() -> str:
         [
             "usage: wildcat COMMAND ...",
             "",
-            "Classify images, point at what is in them and segment them, learning from image tags alone.",
+            "Classify, localize and segment images, with a model that learns from image-level labels alone.",
             "",
             "commands:",
             *lines,
             "",
-            "`wildcat COMMAND --help` tells more, with examples.",
+            "`wildcat COMMAND --help` shows the options of a command, with examples. Start with `wildcat quickstart`.",
         ]
     )
 
@@ -63,24 +63,24 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _message(error: Exception) -> str:
-    """The message, without the number that an error of the system begins with."""
+    """The message, without the error number that an OSError begins with."""
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return str(error)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code is 0, 1 if some images were skipped, 2 for a mistake of the user's."""
+    """Run a command and return its exit code: 0, 1 if images were skipped, 2 for a user error, 130 for Ctrl+C."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         try:
             return _dispatch(argv)
         finally:
-            sys.stdout.flush()  # a reader that has gone (`| head`) is met here, not when Python ends
+            sys.stdout.flush()  # if the reader has ended (`| head`), the error is raised here, not at exit
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (WildcatError, OSError) as error:  # OSError: a folder or file that cannot be made, read or written
+    except (WildcatError, OSError) as error:  # OSError: a directory or file that cannot be made, read or written
         if "--debug" in argv:
             traceback.print_exc()
         else:

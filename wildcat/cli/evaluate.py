@@ -1,11 +1,11 @@
-"""``wildcat evaluate``."""
+"""``wildcat evaluate``: parses arguments and calls :func:`wildcat.evaluate`."""
 
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from wildcat.cli.parser import add_device, add_runtime, command_parser, sizes
+from wildcat.cli.parser import ANY_MODEL, add_device, add_runtime, command_parser, sizes
 from wildcat.errors import WildcatError
 
 
@@ -13,7 +13,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the command."""
     parser = command_parser(
         "evaluate",
-        "Score a run on a dataset. Scores are written to RUN/results.json, or where --json says.",
+        "Score a run on a dataset, and write the results to RUN/results.json or to the file of --json.",
         """
 wildcat evaluate runs/mine
 wildcat evaluate runs/mine --data folder:my_images --split test --tasks classification
@@ -24,39 +24,52 @@ wildcat evaluate runs/voc07 --precision bf16
 wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-background threshold --crf
 """,
     )
-    parser.add_argument("run", metavar="RUN", help="a run's folder")
-    parser.add_argument(
-        "--data", metavar="SPEC", help="dataset; that of results.json, or of the training, unless given"
-    )
-    parser.add_argument("--split", help="split to score; the dataset's usual one unless given")
+    parser.add_argument("run", metavar="RUN", help=ANY_MODEL)
+    parser.add_argument("--data", metavar="SPEC", help="dataset (default: the one of results.json, or of the training)")
+    parser.add_argument("--split", help="split to score (default: test, or val if there is none)")
     parser.add_argument(
         "--tasks",
         metavar="TASK,...",
-        help="classification, pointing, segmentation (default: the first, and the second where there are boxes)",
+        help="classification, pointing, segmentation (default: classification, and pointing if the dataset has boxes)",
     )
     add_runtime(parser)
     add_device(parser)
     parser.add_argument(
-        "--precision", choices=["fp32", "bf16"], default="fp32", help="of the backbone; bf16 is faster on many machines"
+        "--precision",
+        choices=["fp32", "bf16"],
+        default="fp32",
+        help="precision of the backbone; bf16 is faster on many machines (default: fp32)",
     )
-    parser.add_argument("--on-bad-image", choices=["error", "skip"], default="error", help="what to do with bad files")
-    parser.add_argument("--json", metavar="FILE", help="where to write the results; - prints them, and nothing else")
-    parser.add_argument("--score-sizes", type=sizes, help="sides at which images are read for scores, not the run's")
-    parser.add_argument("--map-sizes", type=sizes, help="sides at which they are read for points and masks")
-    parser.add_argument("--mirror", action="store_true", default=None, help="read the mirrored image too and average")
+    parser.add_argument(
+        "--on-bad-image",
+        choices=["error", "skip"],
+        default="error",
+        help="what to do when an image cannot be read (default: error)",
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", help="file for the results; - prints them, and nothing else, to standard output"
+    )
+    parser.add_argument("--score-sizes", type=sizes, help="image sides for scores (default: the run's)")
+    parser.add_argument("--map-sizes", type=sizes, help="image sides for points and masks (default: the run's)")
+    parser.add_argument(
+        "--mirror", action="store_true", default=None, help="also run the mirrored image, and average the two outputs"
+    )
     parser.add_argument(
         "--submission",
         metavar="DIR",
-        help="write files for the VOC 2012 evaluation server there, and score nothing; wants --split",
+        help="write files for the VOC 2012 evaluation server to a directory, and score nothing; needs --split",
     )
-    parser.add_argument("--crf", action="store_true", help="score masks refined by the dense CRF as well")
+    parser.add_argument("--crf", action="store_true", help="also score masks that are refined with the dense CRF")
     parser.add_argument(
-        "--labels", choices=["predicted", "image"], default="predicted", help="which classes a mask may hold"
+        "--labels",
+        choices=["predicted", "image"],
+        default="predicted",
+        help="classes that a mask may contain: those predicted, or those of the image's labels (default: predicted)",
     )
     parser.add_argument(
         "--fit-background",
         choices=["threshold", "power", "class"],
-        help="first choose where masks have their background, on the run's training split, and keep it with the run",
+        help="first fit how masks get their background on the run's training split, and save it in the run",
     )
     arguments = parser.parse_args(argv)
 
@@ -88,7 +101,7 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
         from wildcat.evaluation.submission import write_submission
 
         if arguments.split is None:
-            raise WildcatError("--submission wants --split, for example test")
+            raise WildcatError("--submission needs --split, for example --split test")
         how = {"split": arguments.split, "tasks": tasks or ["classification"], "crf": arguments.crf}
         for folder in write_submission(predictor, data, Path(arguments.submission), **how):
             print(f"written: {folder}")
@@ -104,12 +117,12 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
     split = split or default_splits(data)[1]
     dataset = open_scored(data, split, predictor.settings.classes, arguments.on_bad_image)
     results = evaluate(predictor, dataset, tasks=tasks, labels=arguments.labels, crf=arguments.crf)
-    doubts = seen_in_training(arguments.run, dataset)
-    if doubts:
-        results["warnings"] = doubts
+    warnings = seen_in_training(arguments.run, dataset)
+    if warnings:
+        results["warnings"] = warnings
     print(summary(results), file=stream)
-    for doubt in doubts:
-        print(f"warning: {doubt}", file=sys.stderr)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     if arguments.json == "-":
         print(json.dumps(results, indent=2))
         return 0

@@ -1,4 +1,4 @@
-"""``wildcat export``."""
+"""``wildcat export``: parses arguments and calls :func:`wildcat.export.write.export`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,8 @@ def main(argv: Sequence[str]) -> int:
     """Run the command."""
     parser = command_parser(
         "export",
-        "Write a model as a file for other programs. The file is run and compared with the model before it is kept.",
+        "Write a model as a file for other programs. The file is run and compared with the model; it is removed if the "
+        "outputs differ.",
         """
 wildcat export runs/voc07 --format onnx
 wildcat export runs/mine --format onnx --check images/
@@ -18,13 +19,19 @@ wildcat export runs/voc07 --format openvino --out voc07.xml
 wildcat export imagenet --format onnx --out imagenet.onnx
 """,
     )
-    parser.add_argument("run", metavar="RUN", help='a run\'s folder, a hub name, or "imagenet"')
-    parser.add_argument("--format", choices=["onnx", "openvino", "torch"], default="onnx", help="default: onnx")
+    parser.add_argument("run", metavar="RUN", help='run directory, hub name, or "imagenet"')
     parser.add_argument(
-        "--out", metavar="FILE", help="the file: .onnx, .xml or .pt2; RUN/exports/model.onnx and so on unless given"
+        "--format", choices=["onnx", "openvino", "torch"], default="onnx", help="file format (default: onnx)"
     )
     parser.add_argument(
-        "--check", nargs="+", default=[], metavar="IMAGE", help="images, or folders of them, to compare on as well"
+        "--out", metavar="FILE", help="the file: .onnx, .xml or .pt2 (default: RUN/exports/model.onnx and so on)"
+    )
+    parser.add_argument(
+        "--check",
+        nargs="+",
+        default=[],
+        metavar="IMAGE",
+        help="images, or folders of images, on which outputs are compared as well",
     )
     arguments = parser.parse_args(argv)
 

@@ -17,7 +17,7 @@ from jsonargparse import ActionYesNo
 from wildcat.config import SECTIONS, TrainConfig, describe_type, recipe_names
 from wildcat.errors import WildcatError, guess
 
-RUN_HELP = 'run directory, name on the Hugging Face hub, "imagenet" (ImageNet classifier, no training)'
+ANY_MODEL = 'run directory, name on the Hugging Face hub, "imagenet" (needs no training), or exported file'
 
 _parser_only = ContextVar("_parser_only", default=False)
 

@@ -1,16 +1,16 @@
-"""``wildcat predict``."""
+"""``wildcat predict``: parses arguments, calls :func:`wildcat.load` and writes the predictions of its stream."""
 
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from wildcat.cli.parser import add_device, add_prediction, add_runtime, command_parser
+from wildcat.cli.parser import ANY_MODEL, add_device, add_prediction, add_runtime, command_parser
 from wildcat.errors import WildcatError
 
 
 def _root(paths: Sequence[str]) -> Path | None:
-    """The deepest folder that holds all that was given: results are named from there."""
+    """The deepest directory that contains all inputs: names of results are relative to it."""
     folders = [os.path.abspath(path if Path(path).is_dir() else Path(path).parent) for path in paths]  # noqa: PTH100
     try:
         return Path(os.path.commonpath(folders))
@@ -22,43 +22,43 @@ def main(argv: Sequence[str]) -> int:
     """Run the command."""
     parser = command_parser(
         "predict",
-        "Classify images, point at what is in them, and segment them. Without --out it only says what it finds.",
+        "Classify, localize and segment images. Without --out, the predictions are only printed.",
         """
 wildcat predict imagenet cat.jpg
-wildcat predict imagenet images/ --out found
-wildcat predict runs/mine images/ --out found --formats json,mask --crf
-wildcat predict runs/mine images/ --out found --formats coco,label-studio,cvat
-wildcat predict runs/mine images/ --out found --threshold cat=0.3,dog=0.6
+wildcat predict imagenet images/ --out predictions
+wildcat predict runs/mine images/ --out predictions --formats json,mask --crf
+wildcat predict runs/mine images/ --out predictions --formats coco,label-studio,cvat
+wildcat predict runs/mine images/ --out predictions --threshold cat=0.3,dog=0.6
 wildcat predict runs/mine images/ --json - | jq -c '[.file, .predicted[].class]'
 """,
     )
-    parser.add_argument("run", metavar="RUN", help='a run\'s folder, a hub name, "imagenet", or an exported file')
+    parser.add_argument("run", metavar="RUN", help=ANY_MODEL)
     parser.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="image files, or folders of them (but not what is in --out)"
+        "images", nargs="+", metavar="IMAGE", help="image files, or folders of images (files below --out are left out)"
     )
-    parser.add_argument("--out", metavar="DIR", help="folder for the results")
+    parser.add_argument("--out", metavar="DIR", help="directory for the results")
     known = "json, csv, overlay, mask, coco, yolo, voc, label-studio, cvat"  # formats.FORMATS, which needs PyTorch
+    parser.add_argument("--formats", metavar="NAME,...", help=f"formats to write: {known} (default: json,overlay)")
     parser.add_argument(
-        "--formats", metavar="NAME,...", help=f"what is written to the folder: {known} (default: json,overlay)"
-    )
-    parser.add_argument(
-        "--json", metavar="FILE", help="where to write JSON lines, an image each; - prints them, and nothing else"
+        "--json",
+        metavar="FILE",
+        help="file for JSON lines, one per image; - prints them, and nothing else, to standard output",
     )
     add_prediction(parser)
     parser.add_argument("--crf", action="store_true", help="refine masks with the dense CRF")
     parser.add_argument(
         "--image-prefix",
         metavar="URL-OR-PATH",
-        help="where Label Studio finds the images: their names are added to it (default: /data/local-files/?d=)",
+        help="address where Label Studio finds the images, put before their names (default: /data/local-files/?d=)",
     )
     add_runtime(parser)
     add_device(parser)
     arguments = parser.parse_args(argv)
     if arguments.out is None and (arguments.formats or arguments.crf):
-        raise WildcatError("give a folder for what --formats and --crf write: --out DIR")
+        raise WildcatError("--formats and --crf need a directory to write to: --out DIR")
     formats = (arguments.formats or "json,overlay").split(",") if arguments.out else []
     if arguments.image_prefix is not None and "label-studio" not in formats:
-        raise WildcatError("--image-prefix is for --formats label-studio, and no other format names addresses")
+        raise WildcatError("--image-prefix is only for --formats label-studio")
 
     from wildcat.data.images import image_files_at
     from wildcat.formats import ConsoleWriter, JsonFile, JsonLines, Writer
@@ -71,7 +71,7 @@ wildcat predict runs/mine images/ --json - | jq -c '[.file, .predicted[].class]'
     from tqdm import tqdm
 
     out = Path(arguments.out or "")
-    # What was written before is not read, also where it lies among the images.
+    # Results of an earlier call may lie among the images: they are left out.
     images = image_files_at(arguments.images, [out, *folders_of(out)] if arguments.out else [])
     predictor = load(arguments.run, device=arguments.device, precision=arguments.precision, runtime=arguments.runtime)
     stream = predictor.stream(image_items(images), batch_size=arguments.batch_size, on_error="yield", multi_maps=False)

@@ -1,4 +1,4 @@
-"""``wildcat report``."""
+"""``wildcat report``: parses arguments and calls :func:`wildcat.apps.report.build.write_report`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,20 +10,20 @@ def main(argv: Sequence[str]) -> int:
     """Run the command."""
     parser = command_parser(
         "report",
-        "Write one HTML page about a run: figures, curves, and the images in which it fails. It needs no network.",
+        "Write one HTML page about a run: scores, curves, images with wrong predictions. The page needs no network.",
         """
 wildcat report runs/mine
 wildcat report runs/voc07 --data voc07:data --split test --out voc07.html
 """,
     )
-    parser.add_argument("run", metavar="RUN", help="a run's folder")
+    parser.add_argument("run", metavar="RUN", help="run directory")
+    parser.add_argument("--data", metavar="SPEC", help="dataset (default: the one of results.json, or of the training)")
+    parser.add_argument("--split", help="split to predict (default: the one of results.json, or test, or val)")
+    parser.add_argument("--out", metavar="FILE", help="file of the page (default: RUN/report.html)")
+    parser.add_argument("--title", metavar="TEXT", help="heading of the page (default: name of the run directory)")
     parser.add_argument(
-        "--data", metavar="SPEC", help="dataset; that of results.json, or of the training, unless given"
+        "--images", type=int, default=1000, help="largest number of images that are predicted (default: 1000)"
     )
-    parser.add_argument("--split", help="split to look at; the one of results.json, or the usual one, unless given")
-    parser.add_argument("--out", metavar="FILE", help="the page; RUN/report.html unless given")
-    parser.add_argument("--title", metavar="TEXT", help="heading of the page; the folder's name unless given")
-    parser.add_argument("--images", type=int, default=1000, help="how many images are read at most (default: 1000)")
     add_runtime(parser)
     add_device(parser)
     arguments = parser.parse_args(argv)

@@ -1,8 +1,8 @@
-"""``wildcat serve``."""
+"""``wildcat serve``: parses arguments and calls :func:`wildcat.apps.serve.server.serve`."""
 
 from collections.abc import Sequence
 
-from wildcat.cli.parser import add_device, add_runtime, command_parser
+from wildcat.cli.parser import ANY_MODEL, add_device, add_runtime, command_parser
 from wildcat.errors import WildcatError
 
 
@@ -17,7 +17,7 @@ wildcat serve runs/mine --port 8000
 wildcat serve runs/mine --host 0.0.0.0
 """,
     )
-    parser.add_argument("run", metavar="RUN", help='run directory, hub name, "imagenet" or exported file')
+    parser.add_argument("run", metavar="RUN", help=ANY_MODEL)
     parser.add_argument(
         "--host",
         default="127.0.0.1",
