@@ -96,7 +96,7 @@ def test_errors_name_what_is_missing(tmp_path: Path) -> None:
     content = json.loads(file.read_text())
     del content["categories"]
     file.write_text(json.dumps(content))
-    with pytest.raises(WildcatError, match="has no categories; it is no file of COCO instances"):
+    with pytest.raises(WildcatError, match="has no categories; it is not a file of COCO instances"):
         open_dataset(f"coco:{tmp_path}", "val")
     file.write_text("{")
     with pytest.raises(WildcatError, match=r"instances_val2014.json: cannot be read as JSON"):
@@ -169,7 +169,7 @@ def test_download_asks_for_the_known_checksums(tmp_path: Path, monkeypatch: pyte
         ({"size": [30, 40], "counts": [0.5, 1199.5]}, "run lengths"),
         ({"size": [30, 40], "counts": "\x00\xff"}, "run lengths"),
         ({"size": [30, 40], "counts": None}, "run lengths"),
-        ([[0, 0, 9, 0, 1e8, 9]], "a polygon leads far out of the image of 30 x 40 pixels"),
+        ([[0, 0, 9, 0, 1e8, 9]], "a polygon extends far outside the image of 30 x 40 pixels"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(tmp_path: Path, shape: object, message: str) -> None:

@@ -84,7 +84,7 @@ def test_masks_are_checked(tmp_path: Path) -> None:
         WildcatError, match=r"wrong\.png: the mask holds 3; allowed are 0 \(background\), 1\.\.\.2 and 255"
     ):
         mask("wrong.png")
-    with pytest.raises(WildcatError, match=r"rgb.png: a mask is a palette or grey PNG"):
+    with pytest.raises(WildcatError, match=r"rgb.png: a mask must be a palette or grey PNG"):
         mask("rgb.png")
     with pytest.raises(WildcatError, match=r"gone.png: the mask cannot be read"):
         mask("gone.png")

@@ -91,7 +91,7 @@ def test_subset_keeps_everything_else(root: Path) -> None:
         (
             "ImageSets/Main/dog_trainval.txt",
             "000001 1\n",
-            "dog_trainval.txt: lists other images .* first of them 00000",
+            "dog_trainval.txt: lists other images .* the first one is 00000",
         ),
         ("ImageSets/Main/dog_trainval.txt", "000001  2\n000002 -1\n", "dog_trainval.txt: entry 1 .* label 1, 0 or -1"),
         ("ImageSets/Main/dog_trainval.txt", None, "dog_trainval.txt: not found; each of the 20 classes"),
@@ -170,7 +170,7 @@ def test_action_modes(tmp_path: Path) -> None:
     assert tight.image(0).size == (10, 10) and tight.samples[0].boxes[0].tolist() == [0, 0, 10, 10]
     whole = open_dataset(f"action12:{tmp_path},mode=whole", "train")
     assert whole.image(0).size == (40, 30) and whole.samples[0].boxes[0].tolist() == [10, 10, 20, 20]
-    with pytest.raises(WildcatError, match=r"context is 0\.5"):
+    with pytest.raises(WildcatError, match=r"context must be 1 .* got 0\.5"):
         open_dataset(f"action12:{tmp_path},context=0.5", "train")
     with pytest.raises(WildcatError, match=r"mode=box is not allowed; it must be one of crop, whole"):
         open_dataset(f"action12:{tmp_path},mode=box", "train")

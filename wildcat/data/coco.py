@@ -54,7 +54,7 @@ def _is_shape(value: object) -> bool:
     )
 
 
-# What is read of each entry: whether a value can be used, and what is allowed in words.
+# The values used of each entry: key -> (check, allowed values in words).
 _ENTRIES: dict[str, dict[str, tuple[Callable[[Any], bool], str]]] = {
     "images": {
         "id": (_is_id, "a whole number"),
@@ -72,7 +72,7 @@ _ENTRIES: dict[str, dict[str, tuple[Callable[[Any], bool], str]]] = {
     "categories": {"id": (_is_id, "a whole number"), "name": (_is_name, "text")},
 }
 
-# What tells entries apart, so that no two may have it.
+# Keys by which entries are identified: their values must be unique.
 _UNIQUE = {"images": ("id", "file_name"), "categories": ("id", "name")}
 
 
@@ -84,14 +84,14 @@ class _Segment(NamedTuple):
 
 
 class CocoDataset(Dataset):
-    """COCO images; masks are drawn from the instances when asked for."""
+    """COCO images; masks are rendered from the instances when they are read."""
 
     segments: dict[str, list[_Segment]]
     sizes: dict[str, tuple[int, int]]
 
     @property
     def has_masks(self) -> bool:
-        """Every image has one."""
+        """True: every image has a mask."""
         return bool(self.samples)
 
     def mask(self, index: int) -> npt.NDArray[np.uint8]:
@@ -104,16 +104,16 @@ class CocoDataset(Dataset):
         height, width = self.sizes[name]
         out = np.zeros((height, width), dtype=np.uint8)
         for segment in sorted(self.segments.get(name, []), key=lambda s: (not s.crowd, -s.area)):
-            if isinstance(segment.shape, np.ndarray):  # down the columns, first what is outside
+            if isinstance(segment.shape, np.ndarray):  # run lengths down the columns; the first run is outside
                 inside = np.arange(len(segment.shape)) % 2 == 1
-                drawn = np.repeat(inside, segment.shape).reshape(width, height).T
+                pixels = np.repeat(inside, segment.shape).reshape(width, height).T
             else:
                 runs = coco_mask.merge(coco_mask.frPyObjects(segment.shape, height, width))
                 with warnings.catch_warnings():
-                    # pycocotools 2.0 has not followed NumPy 2's way to make arrays.
+                    # pycocotools 2.0 makes arrays in a way that NumPy 2 deprecates.
                     warnings.simplefilter("ignore", DeprecationWarning)
-                    drawn = coco_mask.decode(runs) > 0
-            out[drawn] = 255 if segment.crowd else segment.label
+                    pixels = coco_mask.decode(runs) > 0
+            out[pixels] = 255 if segment.crowd else segment.label
         return out
 
 
@@ -122,7 +122,9 @@ def _annotations(path: Path, split: str, year: str) -> Path:
 
 
 def _year(path: Path, year: str | None) -> str:
-    require_path(path, "give the folder with annotations/instances_train2014.json and train2014/, or those of 2017")
+    require_path(
+        path, "give the folder that holds annotations/instances_train2014.json and train2014/, or those of 2017"
+    )
     years = [year] if year else [y for y in YEARS if any(_annotations(path, s, y).is_file() for s in SPLITS)]
     if not years:
         raise WildcatError(f"{path}: holds no annotations/instances_<train or val><2014 or 2017>.json")
@@ -130,13 +132,13 @@ def _year(path: Path, year: str | None) -> str:
 
 
 def splits(path: Path, *, year: str | None = None) -> tuple[str, ...]:
-    """Return the splits whose annotations and images are there."""
+    """The splits whose annotations and images exist."""
     year = _year(path, year)
     return tuple(s for s in SPLITS if _annotations(path, s, year).is_file() and (path / f"{s}{year}").is_dir())
 
 
 def download(path: Path, split: str, *, year: str | None = None) -> None:
-    """Fetch images and annotations of a split from the official host (2014: 13 and 6 GB), MD5 sums checked."""
+    """Download images and annotations of a split from the official host (2014: 13 and 6 GB), and check the MD5 sums."""
     check_choice(split, SPLITS, "COCO: a split for download")
     from torchvision.datasets.utils import download_and_extract_archive
 
@@ -153,23 +155,23 @@ def _load(path: Path) -> dict[str, Any]:
         raise WildcatError(f"{path}: cannot be read as JSON: {error}") from None
     missing = _ENTRIES.keys() - (content.keys() if isinstance(content, dict) else set())
     if missing:
-        raise WildcatError(f"{path}: has no {' and no '.join(sorted(missing))}; it is no file of COCO instances")
+        raise WildcatError(f"{path}: has no {' and no '.join(sorted(missing))}; it is not a file of COCO instances")
     for kind, needed in _ENTRIES.items():
         if not isinstance(content[kind], list):
             raise WildcatError(f"{path}: {kind} must be a list; got {type(content[kind]).__name__}")
         for number, item in enumerate(content[kind], start=1):
-            for key, (fits, message) in needed.items():
-                if not (isinstance(item, dict) and key in item and fits(item[key])):
-                    found = reprlib.repr(item[key]) if isinstance(item, dict) and key in item else "nothing"
-                    raise WildcatError(f"{path}: {kind}: {key} of entry {number} must be {message}; got {found}")
+            for key, (is_valid, allowed) in needed.items():
+                if not (isinstance(item, dict) and key in item and is_valid(item[key])):
+                    value = reprlib.repr(item[key]) if isinstance(item, dict) and key in item else "nothing"
+                    raise WildcatError(f"{path}: {kind}: {key} of entry {number} must be {allowed}; got {value}")
     for kind, keys in _UNIQUE.items():
         for key in keys:
-            seen = set()
+            values = set()
             for number, item in enumerate(content[kind], start=1):
-                if item[key] in seen:
-                    message = f"{key} of entry {number} must be no other entry's; got {reprlib.repr(item[key])}"
+                if item[key] in values:
+                    message = f"{key} of entry {number} must be unique; got {reprlib.repr(item[key])}"
                     raise WildcatError(f"{path}: {kind}: {message}")
-                seen.add(item[key])
+                values.add(item[key])
     known = {item["id"] for item in content["categories"]}
     for number, item in enumerate(content["annotations"], start=1):
         if item["category_id"] not in known:
@@ -181,29 +183,29 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _segment(item: dict[str, Any], label: int, height: int, width: int) -> _Segment:
-    """An instance; what its shape says is checked, since the tools that draw it do not.
+    """Read an instance and check its shape, because the tools that render it do not.
 
     Raises:
-        ValueError: for run lengths of another size, and polygons that lead far out of the image.
+        ValueError: for run lengths of another size, and polygons that extend far outside the image.
     """
     shape = item["segmentation"]
-    drawn: list[npt.NDArray[np.float64]] | npt.NDArray[np.int64]
+    outline: list[npt.NDArray[np.float64]] | npt.NDArray[np.int64]
     if isinstance(shape, dict):
         counts = shape["counts"]
-        counts = _unpacked(counts) if isinstance(counts, str) else counts
-        sound = isinstance(counts, list) and all(_is_id(count) and 0 <= count <= height * width for count in counts)
-        if not sound or shape["size"] != [height, width] or sum(counts) != height * width:
+        counts = _unpack(counts) if isinstance(counts, str) else counts
+        is_valid = isinstance(counts, list) and all(_is_id(count) and 0 <= count <= height * width for count in counts)
+        if not is_valid or shape["size"] != [height, width] or sum(counts) != height * width:
             raise ValueError(f"run lengths must be those of {height} x {width} pixels")
-        drawn = np.array(counts, dtype=np.int64)
+        outline = np.array(counts, dtype=np.int64)
     else:
         # A polygon has three corners; the tools would take four numbers for a box.
-        drawn = [np.array(polygon, dtype=np.float64) for polygon in shape if len(polygon) >= 6]
-        if any(np.abs(polygon).max() > 10 * max(height, width) for polygon in drawn):
-            raise ValueError(f"a polygon leads far out of the image of {height} x {width} pixels")
-    return _Segment(label, float(item["area"]), bool(item.get("iscrowd", 0)), drawn)
+        outline = [np.array(polygon, dtype=np.float64) for polygon in shape if len(polygon) >= 6]
+        if any(np.abs(polygon).max() > 10 * max(height, width) for polygon in outline):
+            raise ValueError(f"a polygon extends far outside the image of {height} x {width} pixels")
+    return _Segment(label, float(item["area"]), bool(item.get("iscrowd", 0)), outline)
 
 
-def _unpacked(text: str) -> list[int]:
+def _unpack(text: str) -> list[int]:
     """Run lengths from COCO's packed text: five bits a character from 48 on, differences to the last but one."""
     counts: list[int] = []
     number = shift = 0
@@ -220,7 +222,7 @@ def _unpacked(text: str) -> list[int]:
 
 
 def _short_names(files: Sequence[str]) -> list[str]:
-    """What images are called, no two alike: by stems if these differ, else with their folders, else in full.
+    """Unique names of image files: stems if these differ, else with their folders, else in full.
 
     >>> _short_names(["a/1.jpg", "a/2.jpg"]), _short_names(["a/1.jpg", "b/1.jpg"]), _short_names(["1.jpg", "1.png"])
     (['1', '2'], ['a/1', 'b/1'], ['1.jpg', '1.png'])
@@ -237,10 +239,10 @@ def open_coco(spec: str, path: Path, split: str, *, year: str | None = None, emp
     that has only a crowd of a class gets the label 0 for it. A sample is named by its file, without the suffix.
 
     Args:
-        spec: as given.
+        spec: the specification, as given.
         path: the folder that holds annotations.
         split: train or val.
-        year: "2014" or "2017"; by default the first of them that is there.
+        year: "2014" or "2017"; by default the first one that exists.
         empty: "keep" takes images without any annotation as negatives of all classes, "drop" leaves them out.
     """
     year = _year(path, year)
@@ -273,10 +275,12 @@ def open_coco(spec: str, path: Path, split: str, *, year: str | None = None, emp
         samples.append(Sample(name, folder / image["file_name"], labels, boxes.astype(np.float32), classes, crowd))
         height, width = sizes[name] = (int(image["height"]), int(image["width"]))
         try:
-            drawn = [_segment(item, int(label) + 1, height, width) for item, label in zip(items, classes, strict=True)]
+            instances = [
+                _segment(item, int(label) + 1, height, width) for item, label in zip(items, classes, strict=True)
+            ]
         except ValueError as error:
             raise WildcatError(f"{_annotations(path, split, year)}: {image['file_name']}: {error}") from None
-        segments[name] = [segment for segment in drawn if len(segment.shape)]
+        segments[name] = [segment for segment in instances if len(segment.shape)]
 
     # Annotations refer to the pixels as stored.
     dataset = CocoDataset(spec, split, [item["name"] for item in categories], samples, upright=False)

@@ -1,4 +1,4 @@
-"""Images of any kind, read as upright 8-bit RGB. Free of PyTorch."""
+"""Reads images of any format as upright 8-bit RGB, and lists image files. Free of PyTorch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Source: TypeAlias = "str | Path | bytes | Image.Image | npt.NDArray[Any]"
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit for an error, 2 x 1024**3 / 4 / 3: half a gigabyte of RGB
 
-# Decoders that run an outside program (EPS: Ghostscript) or guess without a signature (TGA) are left out.
+# Left out: decoders that run an external program (EPS: Ghostscript) or accept files without a signature (TGA).
 _FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "HEIF", "JPEG2000", "PPM", "QOI")
 
 _UPRIGHT = {
@@ -37,29 +37,29 @@ _UPRIGHT = {
 }
 _SWAPS_SIDES = (5, 6, 7, 8)
 
-_quiet_lock = threading.Lock()
-_quiet_users = 0
-_QUIET_FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+_pillow_warnings_lock = threading.Lock()
+_active_readers = 0
+_PILLOW_FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
 @contextmanager
-def _quiet_pillow() -> Iterator[None]:
-    """Silence warnings raised inside Pillow, for all threads that are reading at the time.
+def _pillow_warnings_ignored() -> Iterator[None]:
+    """Ignore warnings raised inside Pillow, in all threads that read images at the time.
 
     `warnings.catch_warnings` is not safe here: two readers that overlap restore each other's filters.
     """
-    global _quiet_users
-    with _quiet_lock:
-        _quiet_users += 1
-        if _QUIET_FILTER not in warnings.filters:
+    global _active_readers
+    with _pillow_warnings_lock:
+        _active_readers += 1
+        if _PILLOW_FILTER not in warnings.filters:
             warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         yield
     finally:
-        with _quiet_lock:
-            _quiet_users -= 1
-            if _quiet_users == 0 and _QUIET_FILTER in warnings.filters:
-                warnings.filters.remove(_QUIET_FILTER)  # type: ignore[attr-defined]
+        with _pillow_warnings_lock:
+            _active_readers -= 1
+            if _active_readers == 0 and _PILLOW_FILTER in warnings.filters:
+                warnings.filters.remove(_PILLOW_FILTER)  # type: ignore[attr-defined]
 
 
 def _describe(source: Source) -> str:
@@ -73,12 +73,17 @@ def _describe(source: Source) -> str:
 
 @contextmanager
 def _opened(source: str | Path | bytes) -> Iterator[Image.Image]:
-    """Open an image, header only; everything that goes wrong inside is a WildcatError that names it."""
+    """Open an image and read its header; any error inside the context becomes a WildcatError that names the image."""
     name = _describe(source)
     try:
-        if not isinstance(source, bytes) and not stat.S_ISREG(Path(source).stat().st_mode):  # a pipe would never end
+        if not isinstance(source, bytes) and not stat.S_ISREG(
+            Path(source).stat().st_mode
+        ):  # reading a pipe may never end
             raise WildcatError(f"{name}: not a file")
-        with _quiet_pillow(), io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
+        with (
+            _pillow_warnings_ignored(),
+            io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file,
+        ):
             if not file.read(1):
                 raise WildcatError(f"{name}: the file is empty")
             file.seek(0)
@@ -93,16 +98,16 @@ def _opened(source: str | Path | bytes) -> Iterator[Image.Image]:
         raise WildcatError(f"{name}: not an image in a format that can be read") from None
     except Image.DecompressionBombError as error:
         raise WildcatError(f"{name}: too large: {error}") from None
-    except Exception as error:  # Pillow's decoders raise almost any type for a broken file
+    except Exception as error:  # Pillow's decoders raise almost any type for a damaged file
         raise WildcatError(f"{name}: cannot be read: {error or type(error).__name__}") from error
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 ... 8, that is still to be applied after loading."""
-    if image.format == "TIFF":  # Pillow itself turns a TIFF when it loads it
+    """EXIF orientation, 1 ... 8, that has to be applied after loading."""
+    if image.format == "TIFF":  # Pillow rotates a TIFF when it loads it
         return 1
     try:
-        # The base class's method: PNG's own decodes the whole image to look for EXIF behind it.
+        # The method of the base class: that of PNG decodes the whole image to look for EXIF at the end of the file.
         value = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged EXIF: the image itself may be good
         return 1
@@ -113,11 +118,11 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
     if image.format == "TIFF":
         tags: Any = image.tag_v2  # type: ignore[attr-defined]
         width, height = int(tags[ExifTags.Base.ImageWidth]), int(tags[ExifTags.Base.ImageLength])
-        turned = tags.get(ExifTags.Base.Orientation) in _SWAPS_SIDES
+        swapped = tags.get(ExifTags.Base.Orientation) in _SWAPS_SIDES
     else:
         width, height = image.size
-        turned = _orientation(image) in _SWAPS_SIDES
-    return (height, width) if turned else (width, height)
+        swapped = _orientation(image) in _SWAPS_SIDES
+    return (height, width) if swapped else (width, height)
 
 
 def _check_pixels(name: str, size: tuple[int, int], max_pixels: int) -> None:
@@ -135,13 +140,14 @@ def _to_8_bit(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
     # Not "min < 0 or max > top": NaN must fail too.
     if values.dtype == bool or not (values.min() >= 0 and values.max() <= top):
         raise WildcatError(
-            f"{name}: pixels of type {values.dtype} must be in 0...{top}; uint8, 16-bit integers and floats can be read"
+            f"{name}: pixels of type {values.dtype} must be in 0...{top} "
+            "(supported types: uint8, 16-bit integers and floats)"
         )
     return np.rint(values.astype(np.float64) * (255 / top)).astype(np.uint8)
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    """Any mode to 8-bit RGB; what is transparent becomes white, the paper most such images were drawn for."""
+    """Any mode to 8-bit RGB; transparent pixels become white, for which most such images are made."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return Image.fromarray(_to_8_bit(np.asarray(image), name)).convert("RGB")
     if image.has_transparency_data:
@@ -164,26 +170,28 @@ def _from_array(array: npt.NDArray[Any], max_pixels: int) -> Image.Image:
 def load_image(
     source: Source, *, max_pixels: int = MAX_PIXELS, draft_size: int | None = None, upright: bool = True
 ) -> Image.Image:
-    """Read any image as 8-bit RGB.
+    """Read an image of any format as 8-bit RGB.
 
     Grey, CMYK, palette and 16-bit images are converted (16 bits are scaled by 255 / 65535, not clipped); transparent
-    pixels are laid on white; of an animation the first frame is taken. Colour profiles are not applied.
+    pixels become white; of an animation, the first frame is read. Colour profiles are not applied.
 
     Args:
         source: path, encoded bytes, PIL image, or array (H, W), (H, W, 1 | 3 | 4) of uint8, of 16-bit integers or of
-            floats in [0, 1]. The caller's object is not changed.
+            floats in [0, 1]. The given object is not changed.
         max_pixels: images with more pixels are rejected before they are decoded. Pillow's own limit (twice
             `PIL.Image.MAX_IMAGE_PIXELS`) holds as well.
         draft_size: decode a JPEG at 1/2, 1/4 or 1/8 of its size where both sides stay >= `draft_size`; several times
-            faster for large photographs. `original_size` of the result tells the size in the file.
-        upright: turn the image as its EXIF orientation says. Off for datasets whose annotations refer to the pixels
-            as stored. (A TIFF is always turned.)
+            faster for large photographs. `original_size` returns the size in the file.
+        upright: apply the EXIF orientation. False for datasets whose annotations refer to the pixels as stored. (The
+            orientation of a TIFF is always applied.)
 
     Raises:
-        WildcatError: missing, empty, truncated or too large file, or not an image; the message names file and reason.
+        WildcatError: for a missing, empty, truncated or too large file, or one that is not an image; the message names
+            file and reason.
+        TypeError: for a source of another type.
 
-    >>> load_image(np.zeros((40, 60), np.uint8)).size
-    (60, 40)
+    >>> load_image(np.full((2, 3), 65535, dtype=np.uint16)).getpixel((0, 0))
+    (255, 255, 255)
     """
     if isinstance(source, np.ndarray):
         return _from_array(source, max_pixels)
@@ -203,7 +211,7 @@ def _decode(image: Image.Image, name: str, max_pixels: int, draft_size: int | No
         image.draft(None, (draft_size, draft_size))
     image.load()
     result = _to_rgb(image, name)
-    # Without this the orientation would stay in `info` and be applied a second time by the next reader.
+    # If the orientation stayed in `info`, the next reader would apply it a second time.
     result.info = {}
     if orientation != 1:
         result = result.transpose(_UPRIGHT[orientation])
@@ -213,13 +221,13 @@ def _decode(image: Image.Image, name: str, max_pixels: int, draft_size: int | No
 
 
 def original_size(image: Image.Image) -> tuple[int, int]:
-    """(width, height) in the file of an image from `load_image`: differs from `image.size` after `draft_size`."""
+    """(width, height) in the file of an image from `load_image`; with `draft_size`, `image.size` may be smaller."""
     width, height = image.info.get("original_size", image.size)
     return width, height
 
 
 def image_size(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Upright (width, height) from the header alone; raises as `load_image` for what the header shows."""
+    """Upright (width, height), read from the header; raises what `load_image` raises for a bad header."""
     with _opened(source) as image:
         size = _upright_size(image)
     _check_pixels(_describe(source), size, max_pixels)
@@ -237,44 +245,44 @@ IMAGE_SUFFIXES = frozenset(
 def image_files_below(folder: Path, without: Iterable[Path] = ()) -> list[str]:
     """Paths, relative to `folder` and with "/", of all images at any depth, sorted.
 
-    Hidden ones are left out, and those below the folders `without`.
+    Hidden files and folders are left out, and the folders `without`.
     """
-    found = []
-    others = {os.path.realpath(path) for path in without}
+    images = []
+    excluded = {os.path.realpath(path) for path in without}
     for where, folders, files in os.walk(folder):
         folders[:] = [
             name
             for name in folders
-            if not name.startswith(".") and not (others and os.path.realpath(Path(where, name)) in others)
+            if not name.startswith(".") and not (excluded and os.path.realpath(Path(where, name)) in excluded)
         ]
         inside = Path(where).relative_to(folder)
-        found += [
+        images += [
             (inside / name).as_posix()
             for name in files
             if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
         ]
-    return sorted(found)
+    return sorted(images)
 
 
 def image_files_at(paths: Iterable[str | Path], without: Sequence[Path] = ()) -> list[Path]:
-    """Files as given, and the images below folders.
+    """The given files, and the images below the given folders.
 
     Args:
         paths: of files and folders.
-        without: folders that are passed over where they lie inside of those given.
+        without: folders below those given that are left out.
 
     Raises:
-        WildcatError: for what does not exist, and for a folder without images.
+        WildcatError: for a path that does not exist, and for a folder without images.
     """
-    found: list[Path] = []
+    images: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
             inside = image_files_below(path, without)
             if not inside:
                 raise WildcatError(f"{path} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-            found += [path / name for name in inside]
+            images += [path / name for name in inside]
         elif path.exists():
-            found.append(path)
+            images.append(path)
         else:
             raise WildcatError(f"{path} does not exist")
-    return found
+    return images

@@ -1,4 +1,4 @@
-"""Two photographs that are on every machine, for first looks."""
+"""Two sample photographs that are installed with scikit-learn."""
 
 from pathlib import Path
 
@@ -7,11 +7,11 @@ from PIL import Image
 
 
 def sample_photographs() -> dict[str, Image.Image]:
-    """The two photographs that come with scikit-learn (CC-BY 2.0, by danielle jaouich and Ronnie Jones)."""
+    """Name -> photograph: the two of scikit-learn (CC-BY 2.0, by danielle jaouich and Ronnie Jones)."""
     from sklearn.datasets import load_sample_images
 
-    found = load_sample_images()
+    bunch = load_sample_images()
     return {
         Path(name).stem: Image.fromarray(np.asarray(image))
-        for name, image in zip(found.filenames, found.images, strict=True)
+        for name, image in zip(bunch.filenames, bunch.images, strict=True)
     }

@@ -1,4 +1,4 @@
-"""What every dataset is: a list of samples, and a way to their images and masks. Free of PyTorch."""
+"""The base class of datasets: a list of samples, with access to their images and masks. Free of PyTorch."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from wildcat.errors import WildcatError, guess
 
 Self = TypeVar("Self", bound="Dataset")
 
-MAX_COORDINATE = 1e9  # pixels from an image's corner; beyond it sums and float32 lose count
+MAX_COORDINATE = 1e9  # pixels from an image's corner; larger ones lose precision in float32 and in sums
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """One image and what is known of it.
+    """One image and its annotations.
 
     Attributes:
-        name: unique in dataset and split: "000012", "cats/a.jpg".
-        path: the image's file; None where it is drawn on demand.
-        labels: (C,) int8: 1 present, 0 only difficult ones (or unknown): ignored in scoring, -1 absent.
-        boxes: (B, 4) float32 (x1, y1, x2, y2), continuous pixel edges of the image as `Dataset.image` gives it;
-            None where the dataset has no boxes for it.
+        name: unique in its dataset and split: "000012", "cats/a.jpg".
+        path: file of the image; None if it is rendered on demand.
+        labels: (C,) int8: 1 present, -1 absent, 0 only difficult objects, or unknown: ignored in scoring.
+        boxes: (B, 4) float32 (x1, y1, x2, y2), continuous pixel edges in the image that `Dataset.image` returns;
+            None if the image has no boxes annotated.
         box_classes: (B,) int64, indices of classes.
         box_difficult: (B,) bool.
         mask_path: file of the label map: 0 background, 1 ... C classes, 255 void.
@@ -46,16 +46,22 @@ class Sample:
 
 
 class Dataset:
-    """Samples of one split. Subclasses override `image` and `mask` where these are not plain files.
+    """Samples of one split. Subclasses override `image` and `mask` if these are not plain files.
 
     Args:
-        spec: what `open_dataset` was given, "voc07:data".
+        spec: the specification, as given to `open_dataset`: "voc07:data".
         split: "train", "test", ...
         classes: names, in the order of the label columns.
         samples: in the dataset's own order.
-        multi_label: False where each image has exactly one class.
+        multi_label: False if each image has exactly one class.
         upright: turn images as their EXIF orientation says; False where annotations refer to the pixels as stored.
-        zeros_unknown: labels of 0 mean "nobody looked", not "only difficult ones": they must never be trained on.
+        zeros_unknown: labels of 0 mean "not annotated", not "only difficult objects": they must never be trained on.
+
+    >>> import numpy as np
+    >>> labels = np.array([1, -1], dtype=np.int8)
+    >>> dataset = Dataset("mine:x", "train", ["cat", "dog"], [Sample("a", Path("a.jpg"), labels)], multi_label=False)
+    >>> dataset, dataset.labels.tolist()
+    (Dataset('mine:x', 'train': 1 images, 2 classes), [[1, -1]])
     """
 
     def __init__(
@@ -69,7 +75,7 @@ class Dataset:
         upright: bool = True,
         zeros_unknown: bool = False,
     ) -> None:
-        """Hold the samples; nothing is read."""
+        """Store the samples; no file is read."""
         self.spec = spec
         self.split = split
         self.classes = tuple(classes)
@@ -94,19 +100,19 @@ class Dataset:
 
     @property
     def has_boxes(self) -> bool:
-        """Whether any sample comes with boxes (perhaps none in its image)."""
+        """Whether any sample has its boxes annotated (perhaps there are none in its image)."""
         return any(sample.boxes is not None for sample in self.samples)
 
     @property
     def has_masks(self) -> bool:
-        """Whether any sample comes with a mask."""
+        """Whether any sample has a mask."""
         return any(sample.mask_path is not None for sample in self.samples)
 
     def image(self, index: int, draft_size: int | None = None) -> Image.Image:
-        """RGB image; with `draft_size`, a JPEG may come smaller, both sides >= `draft_size` (see `load_image`).
+        """RGB image; with `draft_size`, a JPEG may be smaller, with both sides >= `draft_size` (see `load_image`).
 
         Raises:
-            WildcatError: the file is missing or cannot be read; the message names it.
+            WildcatError: if the file is missing or cannot be read; the message names it.
         """
         path = self.samples[index].path
         if path is None:
@@ -119,7 +125,7 @@ class Dataset:
         return None if path is None else read_mask(path, len(self.classes))
 
     def subset(self: Self, indices: Iterable[int]) -> Self:
-        """Return the same dataset with only these samples, in this order."""
+        """Return a copy of the dataset with only these samples, in this order."""
         part = copy.copy(self)
         part.samples = [self.samples[index] for index in indices]
         return part
@@ -130,7 +136,7 @@ def read_mask(path: Path, num_classes: int) -> npt.NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
             if image.mode not in ("P", "L"):
-                raise WildcatError(f"{path}: a mask is a palette or grey PNG, not one of mode {image.mode}")
+                raise WildcatError(f"{path}: a mask must be a palette or grey PNG; got one of mode {image.mode}")
             mask: npt.NDArray[Any] = np.array(image)
     except OSError as error:
         raise WildcatError(f"{path}: the mask cannot be read: {error}") from error
@@ -148,13 +154,13 @@ def one_label(index: int, num_classes: int) -> npt.NDArray[np.int8]:
 
 
 def require_path(path: Path, what: str) -> None:
-    """Raise a WildcatError, with the nearest name beside it, unless the file or folder exists."""
+    """Raise a WildcatError, which suggests a similar name in the same folder, unless the file or folder exists."""
     if path.exists():
         return
-    beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    raise WildcatError(f"{path}: not found; {what}{guess(path.name, beside, before=str(path.parent / '_')[:-1])}")
+    neighbours = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise WildcatError(f"{path}: not found; {what}{guess(path.name, neighbours, before=str(path.parent / '_')[:-1])}")
 
 
 def shuffled(names: Iterable[str], seed: int) -> list[str]:
-    """Names in an order that depends on seed and names only: not on their first order, platform or library version."""
+    """Names in a random order that depends only on seed and names, not on the given order, platform or version."""
     return sorted(names, key=lambda name: hashlib.blake2b(f"{seed}/{name}".encode()).digest())

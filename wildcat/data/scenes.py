@@ -1,4 +1,4 @@
-"""Scene datasets of the paper: MIT Indoor 67 and 15-Scene. One folder a class, one class an image."""
+"""Scene datasets of the paper: MIT Indoor 67 and 15-Scene. One folder per class, one class per image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SPLITS = ("train", "test")
 _MIT67_LISTS = {"train": "TrainImages.txt", "test": "TestImages.txt"}
 _MIT67_LAYOUT = "the folder must hold Images, TrainImages.txt and TestImages.txt"
 _SCENE15_LAYOUT = "give the folder with a folder per class"
-_PER_CLASS = 100  # training images a class of 15-Scene (Lazebnik et al. 2006)
+_PER_CLASS = 100  # training images per class of 15-Scene (Lazebnik et al. 2006)
 
 
 def _read_list(path: Path, needed: str) -> list[str]:
@@ -43,7 +43,7 @@ def _classes_of(names: Iterable[str]) -> list[str]:
 
 
 def mit67_splits(path: Path) -> tuple[str, ...]:
-    """Both, in a folder that is complete."""
+    """Train and test, if the folder is complete."""
     for name in ("Images", *_MIT67_LISTS.values()):
         require_path(path / name, _MIT67_LAYOUT)
     return SPLITS
@@ -59,7 +59,7 @@ def open_mit67(spec: str, path: Path, split: str) -> Dataset:
 
 
 def scene15_splits(path: Path) -> tuple[str, ...]:
-    """Both, in a folder that holds folders."""
+    """Train and test, if the folder contains class folders."""
     require_path(path, _SCENE15_LAYOUT)
     if not any(entry.is_dir() for entry in path.iterdir()):
         raise WildcatError(f"{path}: holds no folders; {_SCENE15_LAYOUT}")
@@ -67,10 +67,10 @@ def scene15_splits(path: Path) -> tuple[str, ...]:
 
 
 def open_scene15(spec: str, path: Path, split: str, *, seed: int | None = None) -> Dataset:
-    """15-Scene: a folder a class, 100 training images of each, the others for testing.
+    """15-Scene: a folder per class, 100 training images of each, the others for testing.
 
     Without `seed`, train.txt and test.txt are the lists where both exist; with it, or without lists, the training
-    images are drawn at random, by name, from all images (seed 0 if none is given).
+    images are chosen at random, by name, from all images (seed 0 if none is given).
     """
     require_path(path, _SCENE15_LAYOUT)
     check_choice(split, SPLITS, f"{spec}: split")
@@ -86,8 +86,8 @@ def open_scene15(spec: str, path: Path, split: str, *, seed: int | None = None) 
             raise WildcatError(
                 f"{path / name}: holds {len(images)} images; a random split needs more than {_PER_CLASS}"
             )
-        mixed = shuffled(images, seed or 0)
-        names += sorted(mixed[:_PER_CLASS] if split == "train" else mixed[_PER_CLASS:])
+        order = shuffled(images, seed or 0)
+        names += sorted(order[:_PER_CLASS] if split == "train" else order[_PER_CLASS:])
     return _dataset(spec, split, path, names, classes)
 
 
@@ -97,7 +97,7 @@ MIT67_HOSTS = ("http://groups.csail.mit.edu/vision/LabelMe/NewImages", "http://w
 MIT67_ARCHIVE = "indoorCVPR_09.tar"
 
 
-MIT67_SHA1 = "0b252516e746ba428b96af408d2e8162d9b08ac5"  # as visym/vipy has it
+MIT67_SHA1 = "0b252516e746ba428b96af408d2e8162d9b08ac5"  # the value that visym/vipy checks
 
 
 MIT67_LISTS = {"TrainImages.txt": 67 * 80, "TestImages.txt": 67 * 20}  # images; no checksums are published
@@ -113,7 +113,7 @@ SCENE15_MD5 = "58828019197b2ad0a7efb472e7a85c2a"
 
 
 def download_mit67(path: Path, split: str) -> None:
-    """Fetch all images (2.4 GB) and both lists; the lists last, so that a folder that has them is complete.
+    """Download all images (2.4 GB), then both lists, so that a folder that has the lists is complete.
 
     Raises:
         OSError: without network, or if a checksum or a list's length is not the known one.
@@ -123,12 +123,12 @@ def download_mit67(path: Path, split: str) -> None:
 
     path.mkdir(parents=True, exist_ok=True)
     archive = path / MIT67_ARCHIVE
-    if not (path / "Images").is_dir() or archive.exists():  # it stays until it is unpacked
+    if not (path / "Images").is_dir() or archive.exists():  # the archive stays until it is unpacked
         download_url(f"{MIT67_HOSTS[0]}/{MIT67_ARCHIVE}", str(path))
-        found = _sha1(archive)
-        if found != MIT67_SHA1:
+        digest = _sha1(archive)
+        if digest != MIT67_SHA1:
             archive.unlink()
-            raise OSError(f"{MIT67_ARCHIVE} has the SHA-1 {found}, not {MIT67_SHA1}")
+            raise OSError(f"{MIT67_ARCHIVE} has the SHA-1 {digest}, not {MIT67_SHA1}")
         extract_archive(str(archive), str(path), remove_finished=True)
     for name, count in MIT67_LISTS.items():
         part = path / f"{name}.part"
@@ -149,7 +149,7 @@ def _sha1(file: Path) -> str:
 
 
 def download_scene15(path: Path, split: str) -> None:
-    """Fetch all images (90 MB), MD5 sum checked; the folder gets its name when it is whole.
+    """Download all images (90 MB) and check the MD5 sum; the folder gets its name when it is complete.
 
     Raises:
         OSError: without network, from either host.
@@ -158,12 +158,12 @@ def download_scene15(path: Path, split: str) -> None:
     check_choice(split, SPLITS, "15-Scene: a split for download")
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:
-        _fetch_first(SCENE15_URLS, Path(scratch), SCENE15_MD5)
+        _download_first(SCENE15_URLS, Path(scratch), SCENE15_MD5)
         (Path(scratch) / "images").rename(path)
 
 
-def _fetch_first(urls: Sequence[str], folder: Path, md5: str) -> None:
-    """Unpack the archive of the first host that answers into ``folder/images``."""
+def _download_first(urls: Sequence[str], folder: Path, md5: str) -> None:
+    """Download the archive from the first host that answers, and unpack it into ``folder/images``."""
     from torchvision.datasets.utils import download_and_extract_archive
 
     for url in urls:

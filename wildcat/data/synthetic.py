@@ -1,9 +1,9 @@
-"""Images drawn from a seed: no files, and every box and mask is known exactly.
+"""Synthetic images, rendered from a seed: no files, and every box and mask is known exactly.
 
-Each image shows one to four objects of eight classes on a textured ground, among smaller shapes that belong to no
-class. A class is a shape of two parts (cap and stem, hull and fins, ...); colours are drawn at random for every object,
-so that only the shape decides. Image i of (seed, split) depends on these three alone: not on how many images there
-are, nor on which were drawn before. The scene is laid out in fractions of the side, so it is the same at every size.
+Each image shows one to four objects of eight classes on a textured background, among smaller shapes that belong to no
+class. A class is a shape of two parts (cap and stem, hull and fins, ...); the colours of every object are random: only
+its shape shows its class. Image i of (seed, split) depends on these three alone: not on the number of images, nor on
+those rendered before. The scene is laid out in fractions of the side, so it is the same at every size.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
-from wildcat.data import drawings
-from wildcat.data.drawings import Drawing, Part, Points, Rng
+from wildcat.data import synthetic_shapes as shapes
 from wildcat.data.sample import Dataset, Sample
+from wildcat.data.synthetic_shapes import Part, Points, Rng, Shape
 from wildcat.errors import WildcatError
 from wildcat.render.colours import Colour, as_colour, oklch
 
-CLASSES = tuple(drawings.CLASSES)
+CLASSES = tuple(shapes.CLASSES)
 COUNTS = {"train": 480, "val": 120, "test": 240}  # images of each split
 SIZES = (32, 2048)  # smallest and largest side, in pixels
-DIFFICULT_BELOW = 0.25  # an object of which less than this fraction is visible is "difficult"
+DIFFICULT_BELOW = 0.25  # an object with less than this fraction visible is "difficult"
 
 _SEED, _SIZE = 0, 256  # defaults
 _OBJECTS = (0.30, 0.35, 0.23, 0.12)  # probability of one, two, three, four objects
@@ -32,34 +32,34 @@ _DISTRACTORS = (0.30, 0.35, 0.25, 0.10)  # of none, one, two, three
 _SUPERSAMPLING = 3
 _SHADOW: Colour = (24, 20, 40)
 _PLAIN: list[Colour] = [(0, 0, 0)] * 8  # for masks, where colours do not matter
-_SCENE, _PAINT = 0, 1  # two random streams for each image: boxes and masks need no colours
+_LAYOUT, _COLOURS = 0, 1  # two random streams for each image: boxes and masks do not need the colours
 
 
-# ---- The scene: what lies where -----------------------------------------------------------------------------------
+# ---- Scene layout -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class _Thing:
-    """One drawing placed in the image; ``label`` 0 belongs to no class. Lengths are fractions of the side."""
+class _PlacedShape:
+    """One shape placed in the image; ``label`` 0 means no class. Lengths are fractions of the side."""
 
     label: int
-    parts: list[Part]  # polygons in fractions of the side, around the thing's centre
+    parts: list[Part]  # polygons in fractions of the side, around the centre
     centre: tuple[float, float]
     radius: float
 
 
-def _place(label: int, drawing: Drawing, turn: float, radius: float, centre: Points, rng: Rng) -> _Thing:
+def _place(label: int, shape: Shape, turn: float, radius: float, centre: Points, rng: Rng) -> _PlacedShape:
     angle = math.radians(rng.uniform(-turn, turn))
     stretch = rng.uniform(0.88, 1.0)
     mirror = rng.choice((-1.0, 1.0))
     linear = radius * np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
     linear *= np.array([[mirror * stretch], [1.0]])
-    parts = [(fill, points @ linear) for fill, points in drawing(rng)]
-    return _Thing(label, parts, (float(centre[0]), float(centre[1])), float(radius))
+    parts = [(fill, points @ linear) for fill, points in shape(rng)]
+    return _PlacedShape(label, parts, (float(centre[0]), float(centre[1])), float(radius))
 
 
-def _find_room(taken: list[tuple[Points, float]], radius: float, spacing: float, rng: Rng) -> Points:
-    """A centre at least ``spacing`` of the summed radii from every other, or the roomiest of 20 tried."""
+def _free_centre(taken: list[tuple[Points, float]], radius: float, spacing: float, rng: Rng) -> Points:
+    """A centre at least ``spacing`` times the summed radii from every other, else the best of 20 random ones."""
     best, best_gap = np.zeros(2), -math.inf
     for _ in range(20):
         centre = rng.uniform(0.8 * radius, 1 - 0.8 * radius, 2)
@@ -71,16 +71,16 @@ def _find_room(taken: list[tuple[Points, float]], radius: float, spacing: float,
     return best
 
 
-def _find_cover(taken: list[tuple[Points, float]], radius: float, rng: Rng) -> Points:
-    """A centre where a thing hides much of an earlier one."""
+def _covering_centre(taken: list[tuple[Points, float]], radius: float, rng: Rng) -> Points:
+    """A centre where the shape hides much of an earlier one."""
     other, other_radius = taken[rng.integers(len(taken))]
     angle, away = rng.uniform(0, 2 * math.pi), rng.uniform(0.15, 0.6) * (radius + other_radius)
     centre = other + away * np.array([math.cos(angle), math.sin(angle)])
     return np.clip(centre, 0.8 * radius, 1 - 0.8 * radius)
 
 
-def _scene(rng: Rng) -> list[_Thing]:
-    """Things back to front: distractors first, so that they never hide an object."""
+def _layout(rng: Rng) -> list[_PlacedShape]:
+    """The shapes back to front: distractors first, so that they never hide an object."""
     count = 1 + int(rng.choice(len(_OBJECTS), p=_OBJECTS))
     largest = {1: 0.36, 2: 0.32, 3: 0.27, 4: 0.24}[count]
     radii = np.exp(rng.uniform(math.log(0.12), math.log(largest), count))
@@ -88,65 +88,68 @@ def _scene(rng: Rng) -> list[_Thing]:
     objects = []
     for radius in radii:
         covers = bool(taken) and rng.random() < 0.15
-        centre = _find_cover(taken, radius, rng) if covers else _find_room(taken, radius, rng.uniform(0.6, 1.0), rng)
+        if covers:
+            centre = _covering_centre(taken, radius, rng)
+        else:
+            centre = _free_centre(taken, radius, rng.uniform(0.6, 1.0), rng)
         taken.append((centre, radius))
         label = int(rng.integers(len(CLASSES)))
-        drawing, turn = drawings.CLASSES[CLASSES[label]]
-        objects.append(_place(label + 1, drawing, turn, radius, centre, rng))
+        shape, turn = shapes.CLASSES[CLASSES[label]]
+        objects.append(_place(label + 1, shape, turn, radius, centre, rng))
     distractors = []
     for _ in range(int(rng.choice(len(_DISTRACTORS), p=_DISTRACTORS))):
         radius = rng.uniform(0.05, 0.11)
-        centre = _find_room(taken, radius, 0.9, rng)
+        centre = _free_centre(taken, radius, 0.9, rng)
         taken.append((centre, radius))
-        drawing = drawings.DISTRACTORS[rng.integers(len(drawings.DISTRACTORS))]
-        distractors.append(_place(0, drawing, 25.0, radius, centre, rng))
+        shape = shapes.DISTRACTORS[rng.integers(len(shapes.DISTRACTORS))]
+        distractors.append(_place(0, shape, 25.0, radius, centre, rng))
     return distractors + objects
 
 
 # ---- From polygons to pixels --------------------------------------------------------------------------------------
 
 
-def _rasterise(thing: _Thing, size: int, fills: list[Colour]) -> tuple[Image.Image, Image.Image, int, int]:
-    """One thing in pixels: its coverage (L), its colours (RGB), and where their corner lies in the image.
+def _rasterise(item: _PlacedShape, size: int, fills: list[Colour]) -> tuple[Image.Image, Image.Image, int, int]:
+    """Render one shape: its coverage (L), its colours (RGB), and left and top of both in the image.
 
-    The colours are drawn over a canvas of the main colour, so that the rim has no fringe of another.
+    The colours lie on a canvas of the main colour, so that the rim has no fringe of another colour.
     """
-    side = math.ceil(2.1 * thing.radius * size) + 2
-    left, top = (math.floor(c * size) - side // 2 for c in thing.centre)
+    side = math.ceil(2.1 * item.radius * size) + 2
+    left, top = (math.floor(c * size) - side // 2 for c in item.centre)
     canvas = (side * _SUPERSAMPLING, side * _SUPERSAMPLING)
-    coverage, colours = Image.new("L", canvas), Image.new("RGB", canvas, fills[drawings.MAIN])
+    coverage, colours = Image.new("L", canvas), Image.new("RGB", canvas, fills[shapes.MAIN])
     draw_coverage, draw_colours = ImageDraw.Draw(coverage), ImageDraw.Draw(colours)
-    corner = np.array(thing.centre) * size - (left, top)
-    for fill, points in thing.parts:
+    corner = np.array(item.centre) * size - (left, top)
+    for fill, points in item.parts:
         outline = ((points * size + corner) * _SUPERSAMPLING - 0.5).ravel().tolist()
         draw_coverage.polygon(outline, fill=255)
         draw_colours.polygon(outline, fill=fills[fill])
     return coverage.reduce(_SUPERSAMPLING), colours.reduce(_SUPERSAMPLING), left, top
 
 
-def _instances(things: list[_Thing], size: int) -> tuple[npt.NDArray[np.uint8], list[float]]:
-    """Which thing is seen at each pixel (index + 1, 0 for the ground), and how much of each is visible."""
+def _instances(placed: list[_PlacedShape], size: int) -> tuple[npt.NDArray[np.uint8], list[float]]:
+    """The shape in front at each pixel (index + 1, 0 for the background), and the visible fraction of each shape."""
     front = np.zeros((size, size), np.uint8)
     areas = []
-    for index, thing in enumerate(things):
-        coverage, _, left, top = _rasterise(thing, size, _PLAIN)
+    for index, item in enumerate(placed):
+        coverage, _, left, top = _rasterise(item, size, _PLAIN)
         inside = np.asarray(coverage) >= 128
         areas.append(int(inside.sum()))
         y1, x1 = max(top, 0), max(left, 0)
         cut = inside[y1 - top : size - top, x1 - left : size - left]
         front[y1 : y1 + cut.shape[0], x1 : x1 + cut.shape[1]][cut] = index + 1
-    seen = np.bincount(front.ravel(), minlength=len(things) + 1)[1:]
-    return front, [float(s / max(a, 1)) for s, a in zip(seen, areas, strict=True)]
+    visible_areas = np.bincount(front.ravel(), minlength=len(placed) + 1)[1:]
+    return front, [float(s / max(a, 1)) for s, a in zip(visible_areas, areas, strict=True)]
 
 
-# ---- Paint --------------------------------------------------------------------------------------------------------
+# ---- Colours ------------------------------------------------------------------------------------------------------
 
 
-def _fills(dark_ground: bool, rng: Rng) -> list[Colour]:
-    """Main and accent colours, each with a darker and a lighter one, in the order of the fills of ``drawings``."""
+def _fills(dark_background: bool, rng: Rng) -> list[Colour]:
+    """Main and accent colours, each with a darker and a lighter one, in the order of the fills."""
     hue = rng.uniform(0, 360)
     hues = [[hue], [hue + rng.choice((-1, 1)) * rng.uniform(70, 180)]]
-    low, high = (0.64, 0.8) if dark_ground else (0.52, 0.72)
+    low, high = (0.64, 0.8) if dark_background else (0.52, 0.72)
     lightness = rng.uniform(low, high, (2, 1)) + np.array([0.0, -0.13, 0.14])
     chroma = rng.uniform(0.1, 0.17, (2, 1)) * np.array([1.0, 1.0, 0.6])
     shades = oklch(lightness, chroma, hues).reshape(6, 3)
@@ -160,7 +163,7 @@ def _noise(cells: int, size: int, rng: Rng) -> npt.NDArray[np.float32]:
 
 
 def _pattern(size: int, rng: Rng) -> npt.NDArray[np.floating]:
-    """How much of the second ground colour each pixel takes: (size, size), about [0, 1]."""
+    """The share of the second background colour at each pixel: (size, size), about [0, 1]."""
     kind = rng.integers(6)
     pitch = rng.uniform(0.06, 0.16)  # of the repeat, in fractions of the side
     angle = rng.uniform(0, np.pi)
@@ -186,8 +189,8 @@ def _pattern(size: int, rng: Rng) -> npt.NDArray[np.floating]:
     return 0.5 + 0.4 * wood
 
 
-def _ground(size: int, rng: Rng) -> tuple[Image.Image, bool]:
-    """A calm textured ground, and whether it is dark."""
+def _background(size: int, rng: Rng) -> tuple[Image.Image, bool]:
+    """A textured background of low contrast, and whether it is dark."""
     dark = bool(rng.random() < 0.25)
     lightness = rng.uniform(0.34, 0.44) if dark else rng.uniform(0.8, 0.93)
     step = rng.choice((-1, 1)) * rng.uniform(0.04, 0.07)
@@ -201,7 +204,7 @@ def _ground(size: int, rng: Rng) -> tuple[Image.Image, bool]:
 
 
 def _relief(coverage: Image.Image, radius: float) -> npt.NDArray[np.floating]:
-    """How a softly raised shape lit from the upper left would differ in brightness; about [-1, 1]."""
+    """Change of brightness of a softly raised shape lit from the upper left; about [-1, 1]."""
     soft = np.asarray(coverage.filter(ImageFilter.GaussianBlur(radius)), dtype=np.float32) / 255
     step = max(1, round(radius))
     relief: npt.NDArray[np.floating] = np.roll(soft, (-step, -step), (0, 1)) - np.roll(soft, (step, step), (0, 1))
@@ -217,12 +220,12 @@ def _cast_shadow(image: Image.Image, coverage: Image.Image, left: int, top: int,
     image.paste(_SHADOW, (left - margin + round(0.05 * unit), top - margin + round(0.09 * unit)), shadow)
 
 
-def _paint(things: list[_Thing], size: int, rng: Rng) -> Image.Image:
-    image, dark = _ground(size, rng)
-    for thing in things:
+def _render(placed: list[_PlacedShape], size: int, rng: Rng) -> Image.Image:
+    image, dark = _background(size, rng)
+    for item in placed:
         fills = _fills(dark, rng)
-        coverage, colours, left, top = _rasterise(thing, size, fills)
-        unit = thing.radius * size
+        coverage, colours, left, top = _rasterise(item, size, fills)
+        unit = item.radius * size
         _cast_shadow(image, coverage, left, top, unit)
         raised = np.asarray(colours, dtype=np.float32) + 40 * _relief(coverage, 0.07 * unit)[..., None]
         image.paste(Image.fromarray(np.clip(raised, 0, 255).astype(np.uint8)), (left, top), coverage)
@@ -237,10 +240,10 @@ def _paint(things: list[_Thing], size: int, rng: Rng) -> Image.Image:
 
 
 class Synthetic(Dataset):
-    """Images drawn when asked for; see ``synthetic``."""
+    """Images that are rendered when they are read; see :func:`synthetic`."""
 
     def __init__(self, split: str, count: int, seed: int, size: int) -> None:
-        """Lay out every scene, for its labels and boxes; paint none."""
+        """Lay out every scene for its labels and boxes; no image is rendered."""
         self.seed, self.size = seed, size
         self._split_number = tuple(COUNTS).index(split)
         options = {"count": (count, COUNTS[split]), "seed": (seed, _SEED), "size": (size, _SIZE)}
@@ -252,22 +255,22 @@ class Synthetic(Dataset):
         return np.random.default_rng([self.seed, self._split_number, number, purpose])
 
     def _number(self, index: int) -> int:
-        return int(self.samples[index].name)  # the name, not the index: a subset shows the same images
+        return int(self.samples[index].name)  # the name, not the index: images stay the same in a subset
 
     def _sample(self, number: int) -> Sample:
-        things = _scene(self._stream(number, _SCENE))
-        front, visible = _instances(things, self.size)
+        placed = _layout(self._stream(number, _LAYOUT))
+        front, visible = _instances(placed, self.size)
         labels = np.full(len(CLASSES), -1, np.int8)
         boxes, box_classes, box_difficult = [], [], []
-        for index, (thing, fraction) in enumerate(zip(things, visible, strict=True)):
-            if thing.label == 0 or fraction == 0:
+        for index, (item, fraction) in enumerate(zip(placed, visible, strict=True)):
+            if item.label == 0 or fraction == 0:
                 continue
             rows, columns = np.nonzero(front == index + 1)
             difficult = fraction < DIFFICULT_BELOW
             boxes.append((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
-            box_classes.append(thing.label - 1)
+            box_classes.append(item.label - 1)
             box_difficult.append(difficult)
-            labels[thing.label - 1] = max(labels[thing.label - 1], 0 if difficult else 1)
+            labels[item.label - 1] = max(labels[item.label - 1], 0 if difficult else 1)
         return Sample(
             name=f"{number:06d}",
             path=None,
@@ -279,32 +282,32 @@ class Synthetic(Dataset):
 
     @property
     def has_masks(self) -> bool:
-        """Every image has its mask."""
+        """True: every image has a mask."""
         return True
 
     def image(self, index: int, draft_size: int | None = None) -> Image.Image:
         """RGB image (size, size); ``draft_size`` has no effect."""
         number = self._number(index)
-        return _paint(_scene(self._stream(number, _SCENE)), self.size, self._stream(number, _PAINT))
+        return _render(_layout(self._stream(number, _LAYOUT)), self.size, self._stream(number, _COLOURS))
 
     def mask(self, index: int) -> npt.NDArray[np.uint8]:
-        """Label map (size, size): 0 the ground and what belongs to no class, 1 ... C; no pixel is void."""
-        things = _scene(self._stream(self._number(index), _SCENE))
-        front, _ = _instances(things, self.size)
-        return np.array([0, *(thing.label for thing in things)], np.uint8)[front]
+        """Label map (size, size): 0 background and shapes of no class, 1 ... C classes; no pixel is void."""
+        placed = _layout(self._stream(self._number(index), _LAYOUT))
+        front, _ = _instances(placed, self.size)
+        return np.array([0, *(item.label for item in placed)], np.uint8)[front]
 
 
 def synthetic(split: str, count: int | None = None, seed: int = _SEED, size: int = _SIZE) -> Synthetic:
-    """The synthetic dataset: drawn from a seed, multi-label, with boxes and masks.
+    """The synthetic dataset: rendered from a seed, multi-label, with boxes and masks.
 
-    Labels, boxes and masks tell what stays visible. An object of which less than a quarter does is "difficult", one of
-    which nothing does is left out. The images repeat exactly with the same versions of NumPy and Pillow on the same
-    kind of machine.
+    Labels, boxes and masks are those of the visible parts. An object with less than a quarter visible is "difficult";
+    one that is completely hidden is left out. The images repeat exactly with the same versions of NumPy and Pillow on
+    the same kind of machine.
 
     Args:
-        split: "train", "val" or "test": other images each.
-        count: how many images; 480, 120 and 240 by default. More keep the ones there were and add to them.
-        seed: 0 or more; another seed, other images.
+        split: "train", "val" or "test"; no image is in two of them.
+        count: number of images; 480, 120 and 240 by default. A larger number adds images after the same first ones.
+        seed: 0 or more; each seed gives other images.
         size: side of the square images in pixels, 32 to 2048. The scenes are the same at every size.
 
     Raises:

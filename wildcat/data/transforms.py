@@ -1,5 +1,4 @@
-"""The geometry of training and prediction: the square warp, the mirror, the random crop, and the way from cells of maps
-to pixels of the original.
+"""The geometry of training and prediction: square warp, mirror, random crop, and from map cells to image pixels.
 
 Points are continuous, x before y: pixel i covers [i, i + 1). Free of PyTorch.
 """
@@ -16,8 +15,8 @@ from PIL import Image
 class View:
     """The part of an image that the network sees: a sub-rectangle, mirrored or not, warped to a square.
 
-    `left` and `width` are fractions of the image's width, `top` and `height` of its height, so a view holds for a
-    image at any resolution (a draft, or a cached square warp). The default is the whole image: the square warp.
+    `left` and `width` are fractions of the image's width, `top` and `height` of its height, so a view can be applied to
+    the image at any resolution (a draft, or a cached square warp). The default is the whole image: the square warp.
     """
 
     left: float = 0.0
@@ -41,11 +40,11 @@ CROP_RATIO = 4 / 3  # largest change of a random crop's aspect, either way
 
 
 def random_view(rng: np.random.Generator, *, crop_area: float = 1.0, flip: bool = True) -> View:
-    """Draw a view for training: a crop of random area, aspect and place, mirrored or not.
+    """A random view for training: a crop of random area, aspect and place, mirrored or not.
 
     The area is uniform in [crop_area, 1] of the image's, the aspect log-uniform within 4 / 3 of the image's either
     way (the crop of Szegedy et al. 2015, relative to the image); a side that would leave the image is cut to it.
-    1 means the whole image. Always draws five numbers, so that a run's random stream does not depend on the settings.
+    1 means the whole image. Always takes five random numbers: the random stream does not depend on settings.
 
     Raises:
         ValueError: if `crop_area` is not above 0 and at most 1.

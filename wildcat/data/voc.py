@@ -40,14 +40,14 @@ class _Object:
 
 
 class _NoDoctype(ElementTree.TreeBuilder):
-    """Entities can only be declared in a DOCTYPE; no VOC file has one, so a file that does is rejected unread."""
+    """Rejects files with a DOCTYPE, where entities could be declared; no VOC file has one."""
 
     def doctype(self, name: str, pubid: str | None, system: str | None) -> NoReturn:
         raise WildcatError("a DOCTYPE is not allowed")
 
 
 def find_root(path: Path, year: int) -> Path:
-    """Find the folder VOC<year> below, or at, what the user gave."""
+    """Find the folder VOC<year>: at the given path, or below it."""
     layout = _LAYOUT.format(year=year)
     require_path(path, layout)
     for root in (path / "VOCdevkit" / f"VOC{year}", path / f"VOC{year}"):
@@ -61,16 +61,16 @@ def find_root(path: Path, year: int) -> Path:
 
 
 def download(path: Path, year: int, split: str) -> None:
-    """Fetch and unpack a split below `path` through torchvision, which checks the archives' MD5 sums.
+    """Download and unpack a split below `path` with torchvision, which checks the MD5 sums of the archives.
 
-    VOC 2012's test images need a log-in at the challenge's own server and cannot be fetched.
+    VOC 2012's test images need a log-in at the server of the challenge, so they cannot be downloaded.
     """
     split = split.removeprefix("seg-")
     check_choice(split, SPLITS if year == 2007 else SPLITS[:3], f"VOC {year}: a split for download")
     from torchvision.datasets import VOCSegmentation
 
     path.mkdir(parents=True, exist_ok=True)
-    # One archive holds all tasks; of the two classes this one also asks for the masks to be there.
+    # One archive contains all tasks; of the two classes of torchvision, this one also checks that masks exist.
     VOCSegmentation(str(path), year=str(year), image_set=split, download=True)
 
 
@@ -81,8 +81,8 @@ def _lines(path: Path) -> list[list[str]]:
         raise WildcatError(f"{path}: cannot be read as text in UTF-8: {error}") from None
 
 
-def _broken(path: Path, number: int, allowed: str) -> WildcatError:
-    return WildcatError(f"{path}: entry {number + 1} cannot be read; allowed is {allowed}")
+def _bad_entry(path: Path, number: int, allowed: str) -> WildcatError:
+    return WildcatError(f"{path}: entry {number + 1} cannot be read; it must be {allowed}")
 
 
 def _read_column(path: Path, keys: int) -> dict[tuple[str, ...], int]:
@@ -90,7 +90,7 @@ def _read_column(path: Path, keys: int) -> dict[tuple[str, ...], int]:
     column = {}
     for number, fields in enumerate(_lines(path)):
         if len(fields) != keys + 1 or fields[-1] not in ("1", "0", "-1"):
-            raise _broken(path, number, f"{'image object' if keys == 2 else 'image'} label, the label 1, 0 or -1")
+            raise _bad_entry(path, number, f"{'image object' if keys == 2 else 'image'} label, the label 1, 0 or -1")
         column[tuple(fields[:keys])] = int(fields[-1])
     return column
 
@@ -108,13 +108,13 @@ def read_label_files(folder: Path, split: str) -> tuple[list[str], npt.NDArray[n
         columns.append(_read_column(path, 1))
         if columns[-1].keys() != columns[0].keys():
             other = min(columns[-1].keys() ^ columns[0].keys())[0]
-            raise WildcatError(f"{path}: lists other images than {CLASSES[0]}_{split}.txt, first of them {other}")
+            raise WildcatError(f"{path}: lists other images than {CLASSES[0]}_{split}.txt, the first one is {other}")
     names = [key[0] for key in columns[0]]
     labels = [[column[(name,)] for column in columns] for name in names]
     return names, np.array(labels, dtype=np.int8).reshape(-1, len(CLASSES))
 
 
-def _parse(path: Path) -> ElementTree.Element:
+def _read_xml(path: Path) -> ElementTree.Element:
     try:
         parser = ElementTree.XMLParser(target=_NoDoctype())
         return ElementTree.parse(path, parser).getroot()
@@ -126,13 +126,13 @@ def _parse(path: Path) -> ElementTree.Element:
 
 def _read_annotation(path: Path) -> tuple[tuple[int, int], list[_Object]]:
     """((width, height), all objects in the file's order)."""
-    root = _parse(path)
+    root = _read_xml(path)
     try:
         # Values are floats in a few files of VOC 2012.
         size = (int(float(root.findtext("size/width", ""))), int(float(root.findtext("size/height", ""))))
         objects = []
         for item in root.iterfind("object"):
-            # Only the object's own box: its parts (head, hand, foot) have boxes too.
+            # Only the box of the object itself: its parts (head, hand, foot) have boxes too.
             x1, y1, x2, y2 = (float(item.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax"))
             if not (-MAX_COORDINATE < x1 <= x2 < MAX_COORDINATE and -MAX_COORDINATE < y1 <= y2 < MAX_COORDINATE):
                 raise WildcatError(
@@ -158,7 +158,7 @@ def _labels_of(objects: Sequence[_Object]) -> npt.NDArray[np.int8]:
 
 
 def splits(path: Path, year: int) -> tuple[str, ...]:
-    """Return the splits that the folder has; "seg-train" and so on are those of ImageSets/Segmentation."""
+    """The splits that the folder has; "seg-train" and so on are those of ImageSets/Segmentation."""
     sets = find_root(path, year) / "ImageSets"
     main = [
         s for s in SPLITS if any((sets / "Main" / name).is_file() for name in (f"{s}.txt", f"{CLASSES[0]}_{s}.txt"))
@@ -169,8 +169,8 @@ def splits(path: Path, year: int) -> tuple[str, ...]:
 def open_voc(spec: str, path: Path, split: str, *, year: int) -> Dataset:
     """Classification, pointing and segmentation data of VOC.
 
-    Labels come from the label files of ImageSets/Main, where the split has them, else from the objects of the
-    annotations; boxes from the annotations; masks are attached where SegmentationClass has them. A test split without
+    Labels come from the label files of ImageSets/Main if the split has them, else from the objects of the annotations;
+    boxes come from the annotations, masks from SegmentationClass. A test split without
     label files and annotations (VOC 2012) has labels of 0 throughout, `zeros_unknown`, and no boxes.
     """
     root = find_root(path, year)
@@ -218,13 +218,13 @@ def _annotation(root: Path, name: str) -> Path:
 class ActionDataset(Dataset):
     """Persons of VOC 2012 Action: the unit is a person instance, "2010_006215_1", not an image.
 
-    `crops` holds, per sample's name, the rectangle of the image to be shown; samples that are not in it show all.
+    `crops`: sample name -> (left, top, right, bottom) of the crop in the image; other samples are whole images.
     """
 
     crops: dict[str, tuple[int, int, int, int]]
 
     def image(self, index: int, draft_size: int | None = None) -> Image.Image:
-        """Return the person's crop, or the whole image; `draft_size` is for whole images."""
+        """The crop of the person, or the whole image; `draft_size` applies to whole images only."""
         crop = self.crops.get(self.samples[index].name)
         if crop is None:
             return super().image(index, draft_size)
@@ -232,7 +232,7 @@ class ActionDataset(Dataset):
 
 
 def action_splits(path: Path) -> tuple[str, ...]:
-    """Return the splits of ImageSets/Action."""
+    """The splits of ImageSets/Action."""
     folder = find_root(path, 2012) / "ImageSets" / "Action"
     return tuple(s for s in SPLITS if (folder / f"{s}.txt").is_file() or any(folder.glob(f"*_{s}.txt")))
 
@@ -240,7 +240,7 @@ def action_splits(path: Path) -> tuple[str, ...]:
 def _action_labels(root: Path, split: str) -> dict[tuple[str, str], npt.NDArray[np.int8]]:
     """(image, object number) -> labels, sorted; 0 where a class's file does not list the instance.
 
-    The files differ: "jumping" came in 2011, so persons of 2010 were never annotated for it. Where there are no label
+    The files differ: "jumping" came in 2011, so persons of 2010 were never annotated for it. Without label
     files (test), the persons are those listed in <split>.txt, or, if that names images only, all in the annotations.
     """
     folder = root / "ImageSets" / "Action"
@@ -263,20 +263,20 @@ def _action_labels(root: Path, split: str) -> dict[tuple[str, str], npt.NDArray[
 
 
 def open_action(spec: str, path: Path, split: str, *, mode: str = "crop", context: float = 1.5) -> ActionDataset:
-    """VOC 2012 Action: 10 actions of given persons; a person who does something else is negative for all of them.
+    """VOC 2012 Action: 10 actions of given persons; a person with none of them is negative for all.
 
     Args:
-        spec: as given.
+        spec: the specification, as given.
         path: as for VOC 2012.
-        split: train, val, trainval, test (without labels).
+        split: train, val, trainval or test (without labels).
         mode: "crop" shows the person's box, its sides enlarged by `context` about its centre and clipped to the
             image; "whole" shows the whole image, the same one for each of its persons.
         context: 1 is the box itself.
 
-    The person's box, in the pixels of what is shown, is given once for each action that applies.
+    The box of the person, in pixels of the crop or of the image, occurs once for each action of the person.
     """
     if context < 1:
-        raise WildcatError(f"{spec}: context is {context:g}; allowed is 1 (the person's box) or more")
+        raise WildcatError(f"{spec}: context must be 1 (the box of the person) or more; got {context:g}")
     root = find_root(path, 2012)
     check_choice(split, action_splits(path), f"{spec}: split")
     samples, crops, rows = [], {}, _action_labels(root, split)

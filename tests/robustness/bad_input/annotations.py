@@ -103,13 +103,13 @@ VOC = [
         "label-2",
         "a label of 2",
         text(f"{SETS}/dog_trainval.txt", "000001 1\n000002 2\n000003 -1\n"),
-        "VOCdevkit/VOC2007/ImageSets/Main/dog_trainval.txt: entry 2 cannot be read; allowed is image label, the label 1, 0 or -1",
+        "VOCdevkit/VOC2007/ImageSets/Main/dog_trainval.txt: entry 2 cannot be read; it must be image label, the label 1, 0 or -1",
     ),
     voc_case(
         "other-names",
         "label files with different images",
         text(f"{SETS}/dog_trainval.txt", "000001 1\n"),
-        "VOCdevkit/VOC2007/ImageSets/Main/dog_trainval.txt: lists other images than aeroplane_trainval.txt, first of them 000002",
+        "VOCdevkit/VOC2007/ImageSets/Main/dog_trainval.txt: lists other images than aeroplane_trainval.txt, the first one is 000002",
     ),
     voc_case(
         "no-label-file",
@@ -151,7 +151,7 @@ COCO = [
         "list-json",
         "a list for annotations",
         text(JSON, "[]"),
-        "annotations/instances_train2014.json: has no annotations and no categories and no images; it is no file of COCO instances",
+        "annotations/instances_train2014.json: has no annotations and no categories and no images; it is not a file of COCO instances",
     ),
     coco_case(
         "deep-json",
@@ -163,7 +163,7 @@ COCO = [
         "no-categories",
         "no categories",
         entries(JSON, categories=None),
-        "annotations/instances_train2014.json: has no categories; it is no file of COCO instances",
+        "annotations/instances_train2014.json: has no categories; it is not a file of COCO instances",
     ),
     coco_case(
         "unknown-category",
@@ -175,13 +175,13 @@ COCO = [
         "category-twice",
         "two categories with one id",
         entries(JSON, categories__1__id=90),
-        "annotations/instances_train2014.json: categories: id of entry 2 must be no other entry's; got 90",
+        "annotations/instances_train2014.json: categories: id of entry 2 must be unique; got 90",
     ),
     coco_case(
         "image-twice",
         "an image that is listed twice",
         entries(JSON, images__2__id=7),
-        "annotations/instances_train2014.json: images: id of entry 3 must be no other entry's; got 7",
+        "annotations/instances_train2014.json: images: id of entry 3 must be unique; got 7",
     ),
     coco_case(
         "short-box",

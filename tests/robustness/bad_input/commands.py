@@ -107,7 +107,7 @@ COMMANDS = [
         "mistyped-backbone",
         "a mistyped backbone",
         f"{TRAIN} --backbone resnet1O1",
-        "unknown backbone 'resnet1O1'; did you mean resnet101? (known: lite0, lite1, lite2, resnet18, resnet34, resnet50, resnet101, resnet152, timm:NAME)",
+        "unknown backbone 'resnet1O1'; did you mean resnet101? (known: lite0, lite1, lite2, resnet18, resnet34, resnet50, resnet101, resnet152, timm:NAME; register a backbone of your own with wildcat.backbones.register_backbone first)",
     ),
     command(
         "mistyped-recipe",

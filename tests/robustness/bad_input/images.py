@@ -65,7 +65,7 @@ IMAGES = [
         "a TIFF of floats that are no numbers",
         "a.tif",
         lambda folder: Image.new("F", (8, 8), float("nan")).save(folder / "a.tif"),
-        "pixels of type float32 must be in 0...1; uint8, 16-bit integers and floats can be read",
+        "pixels of type float32 must be in 0...1 (supported types: uint8, 16-bit integers and floats)",
     ),
     image(
         "pipe",

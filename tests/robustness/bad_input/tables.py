@@ -49,13 +49,13 @@ TABLES = [
         "same-columns",
         "two columns of one name",
         "image,cat,cat\ncat.png,1,0\n",
-        "my.csv: the column 'cat' is there twice",
+        "my.csv: the column 'cat' occurs twice",
     ),
     table(
         "nameless-class",
         "a class without a name",
         "image,,cat\ncat.png,1,0\n",
-        "my.csv: column 2 has no name in the first line; it is that of a class",
+        "my.csv: column 2 has no name in the first line; it is the name of a class",
     ),
     table(
         "spaces",
@@ -118,14 +118,14 @@ TABLES = [
         "wrong-share",
         "a share of 2 to hold out",
         "image,tags\ncat.png,cat\n",
-        "tags:my.csv,test=2: test is 2; allowed is a fraction between 0 and 1",
+        "tags:my.csv,test=2: test must be a fraction between 0 and 1; got 2",
         ",test=2",
     ),
     table(
         "wrong-split",
         "no such split",
         "image,tags,split\ncat.png,cat,trian\ncat.png,cat,test\n",
-        "data 'tags:my.csv' has the splits test, trian: name the ones to train on and to score",
+        "data 'tags:my.csv' has the splits test, trian: name those to train on and to score",
     ),
     table(
         "gone-images",

@@ -1,7 +1,7 @@
-"""The drawings of the synthetic dataset: eight classes made of two parts each, and shapes that belong to no class.
+"""The shapes of the synthetic dataset: eight classes of two parts each, and distractors that belong to no class.
 
-A drawing is a function of a random generator (proportions vary from one object to the next) that returns its parts
-back to front: what to fill each with, and a polygon (K, 2) in the drawing's own frame, [-1, 1] with y downwards.
+A shape is a function of a random generator, so that proportions vary from one object to the next. It returns its parts
+back to front: the fill of each, and a polygon (K, 2) in the frame of the shape, [-1, 1] with y downwards.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy.typing as npt
 Rng = np.random.Generator
 Points = npt.NDArray[np.float64]
 Part = tuple[int, Points]
-Drawing = Callable[[Rng], list[Part]]
+Shape = Callable[[Rng], list[Part]]
 
-# Fills, by the part they belong to. Whoever paints chooses one main and one accent colour for each object.
+# Fills of the parts. One main and one accent colour are chosen for each object when it is rendered.
 MAIN, MAIN_DARK, MAIN_LIGHT, ACCENT, ACCENT_DARK, ACCENT_LIGHT, WHITE, INK = range(8)
 
 
@@ -228,8 +228,8 @@ def _ball(rng: Rng) -> list[Part]:
     return [(MAIN, _ellipse(0, 0, 0.85, 0.85)), (MAIN_LIGHT, _stroke(_ellipse(0, -0.62, 0.78, 0.5, 34, 146), 0.18))]
 
 
-# Class name -> drawing and how far it may be turned, in degrees either way. A house stands; a key lies anyhow.
-CLASSES: dict[str, tuple[Drawing, float]] = {
+# Class name -> (shape, largest rotation in degrees either way): a house is nearly upright, a key has any direction.
+CLASSES: dict[str, tuple[Shape, float]] = {
     "fish": (_fish, 35.0),
     "house": (_house, 8.0),
     "key": (_key, 180.0),
@@ -239,4 +239,4 @@ CLASSES: dict[str, tuple[Drawing, float]] = {
     "tree": (_tree, 8.0),
     "umbrella": (_umbrella, 40.0),
 }
-DISTRACTORS: tuple[Drawing, ...] = (_star, _heart, _crescent, _bolt, _gem, _cloud, _ball)
+DISTRACTORS: tuple[Shape, ...] = (_star, _heart, _crescent, _bolt, _gem, _cloud, _ball)
