@@ -1,4 +1,4 @@
-"""Settings: what is rejected and how it is said, recipes, the way to JSON and back."""
+"""Settings: rejected values and their messages, recipes, conversion to JSON and back."""
 
 import dataclasses
 import json
@@ -110,7 +110,7 @@ def test_lists_are_not_shared_between_settings() -> None:
         ("score_sizes", ["224"], "score_sizes must be a list of whole numbers; got ['224']"),
     ],
 )
-def test_bad_values_name_the_setting_the_value_and_what_is_allowed(name: str, value: Any, message: str) -> None:
+def test_errors_name_the_setting_the_value_and_the_allowed_values(name: str, value: Any, message: str) -> None:
     with pytest.raises(WildcatError, match=f"^{re.escape(message)}") as error:
         TrainConfig(**{"data": "synthetic", name: value})
     one_line(error)
@@ -134,7 +134,7 @@ def test_bad_values_name_the_setting_the_value_and_what_is_allowed(name: str, va
         ("weights", "backbone.pth"),
     ],
 )
-def test_values_at_the_edge_of_what_is_allowed(name: str, value: Any) -> None:
+def test_values_at_the_limits_are_allowed(name: str, value: Any) -> None:
     assert getattr(TrainConfig(**{"data": "synthetic", name: value}), name) == value
 
 
@@ -196,7 +196,7 @@ def test_unknown_settings_are_named_with_the_nearest_known(key: Any, hint: str) 
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_every_recipe_can_be_run_and_its_header_says_how(name: str) -> None:
+def test_every_recipe_is_valid_and_its_header_has_a_command(name: str) -> None:
     assert config_from_dict({"data": "synthetic", **read_recipe(name)}, name) != TrainConfig("synthetic")
     text = (Path(module.__file__).parent / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
     header = re.match(r"(#.*\n)+", text)
@@ -223,7 +223,7 @@ def test_a_file_is_a_recipe_too(tmp_path: Path) -> None:
         (b"\xff\xfe\x00\x81\n", "cannot be read as YAML: "),
     ],
 )
-def test_files_that_are_no_recipe(tmp_path: Path, content: bytes, message: str) -> None:
+def test_files_that_are_not_recipes(tmp_path: Path, content: bytes, message: str) -> None:
     file = tmp_path / "mine.yaml"
     file.write_bytes(content)
     with pytest.raises(WildcatError, match=re.escape(f"recipe {file}") + ":? " + re.escape(message)) as error:
@@ -252,7 +252,7 @@ def test_an_unknown_recipe_names_the_known_ones(tmp_path: Path) -> None:
         (b"[1]", "must hold a JSON object; got list"),
     ],
 )
-def test_json_files_that_are_no_object(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_json_files_without_an_object(tmp_path: Path, content: bytes | None, message: str) -> None:
     file = tmp_path / "config.json"
     if content is not None:
         file.write_bytes(content)

@@ -23,7 +23,7 @@ COMMANDS = ("quickstart", "train", "evaluate", "predict", "batch", "export", "pu
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a finished run, a damaged one, an image, a file that is none, and an empty folder."""
+    """A folder with a finished run, a damaged run, an image, a file that is not an image, and an empty folder."""
     folder = tmp_path_factory.mktemp("place")
     train(tiny(epochs=1), folder / "run")
     (folder / "damaged").mkdir()
@@ -60,7 +60,7 @@ def test_help_has_examples(command: str, capsys: pytest.CaptureFixture[str]) -> 
     message = capsys.readouterr().out
     assert re.search(rf"examples:\n  wildcat {command} ", message)
     assert "--debug" in message
-    # Each option says what it is for.
+    # Each option has a help text.
     for option in re.findall(r"^  (--[a-z-]+)", message, re.MULTILINE):
         assert re.search(rf"^  {option}\b.*(?:  \S|\n {{10,}}\S)", message, re.MULTILINE), option
 
@@ -78,7 +78,7 @@ def test_help_in_any_terminal(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])
-def test_a_reader_that_leaves_early(arguments: list[str]) -> None:
+def test_a_closed_pipe_is_not_an_error(arguments: list[str]) -> None:
     """As in `wildcat train --help | head`."""
     process = start(*arguments)
     assert process.stdout is not None and process.stderr is not None
@@ -112,7 +112,7 @@ def test_help_does_not_import_torch(arguments: list[str]) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
-# Mistakes
+# User errors
 
 TRAIN = ["train", "--out", "new", *flags(epochs=1)]
 
@@ -205,7 +205,7 @@ TRAIN = ["train", "--out", "new", *flags(epochs=1)]
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
 )
-def test_a_mistake_is_one_clear_line(
+def test_a_user_error_is_one_line(
     place: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place)
@@ -214,12 +214,12 @@ def test_a_mistake_is_one_clear_line(
     *report, line = captured.err.strip().splitlines()
     assert line.startswith("wildcat: error: ") and message in line, line
     assert "Traceback" not in captured.err and not (place / "new" / "config.json").exists()
-    # What stands before it is the report on the data, no more.
+    # Only the report on the data may precede it.
     assert all("images checked" in other or other.startswith(("  ", "training on ")) for other in report), report
 
 
 @pytest.mark.slow
-def test_mistakes_in_a_process_of_its_own(place: Path) -> None:
+def test_a_user_error_in_a_new_process(place: Path) -> None:
     ended = run("train", "--out", place / "new", *flags(freeze_stages=99))
     assert ended.returncode == 2 and "Traceback" not in ended.stderr
     assert ended.stderr.splitlines()[-1].startswith("wildcat: error: freeze_stages")
@@ -237,7 +237,7 @@ def test_debug_shows_the_traceback(place: Path, capsys: pytest.CaptureFixture[st
         assert "Traceback" in capsys.readouterr().err
 
 
-def test_what_is_not_the_users_mistake_is_not_hidden(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_are_not_caught(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise AttributeError("a defect")
 
@@ -279,8 +279,8 @@ def test_regions_keep_their_kind(tmp_path: Path, text: str, value: object) -> No
     assert (
         main(["train", "--out", str(tmp_path), *flags(epochs=1, data="synthetic:count=4,size=64"), "--kmin", text]) == 0
     )
-    kept = json.loads((tmp_path / "config.json").read_text())["config"]["kmin"]
-    assert kept == value and type(kept) is type(value)
+    saved = json.loads((tmp_path / "config.json").read_text())["config"]["kmin"]
+    assert saved == value and type(saved) is type(value)
 
 
 @pytest.mark.slow
@@ -300,15 +300,15 @@ def test_evaluate_writes_results(place: Path, tmp_path: Path, capsys: pytest.Cap
 
 @pytest.mark.slow
 def test_evaluate_in_half_precision(place: Path, tmp_path: Path) -> None:
-    found = {}
+    results = {}
     for precision in ("fp32", "bf16"):
         file = tmp_path / f"{precision}.json"
         words = ["--data", "synthetic:count=8,size=64", "--precision", precision, "--json", str(file)]
         assert main(["evaluate", str(place / "run"), *words]) == 0
-        found[precision] = json.loads(file.read_text())
-        assert found[precision]["reading"]["precision"] == precision
-    single, half = (found[name]["classification"]["map_area"] for name in found)
-    assert half == pytest.approx(single, abs=15)  # of 8 images: one may change its place
+        results[precision] = json.loads(file.read_text())
+        assert results[precision]["reading"]["precision"] == precision
+    single, half = (results[name]["classification"]["map_area"] for name in results)
+    assert half == pytest.approx(single, abs=15)  # of 8 images: the rank of one may change
 
 
 @pytest.mark.slow
@@ -327,7 +327,7 @@ def test_evaluate_takes_the_data_of_the_run(place: Path, tmp_path: Path, capsys:
     trained_on = TINY["data"]
     assert scored() == (trained_on, "test", 24)
     assert scored("--split", "val") == (trained_on, "val", 24)
-    assert scored() == (trained_on, "val", 24)  # what results.json is about
+    assert scored() == (trained_on, "val", 24)  # the split of results.json
     assert scored("--data", trained_on) == (trained_on, "test", 24)
     other = "synthetic:count=6,size=64"
     assert scored("--data", other, "--split", "val") == scored() == (other, "val", 6)
@@ -348,7 +348,7 @@ def test_predict_files_and_folders(place: Path, tmp_path: Path, capsys: pytest.C
 
 @pytest.mark.slow
 @pytest.mark.parametrize("out", ["images/found", "images", "images/deep/../found/"])
-def test_predict_does_not_read_what_it_wrote(place: Path, tmp_path: Path, out: str) -> None:
+def test_predict_leaves_out_earlier_results(place: Path, tmp_path: Path, out: str) -> None:
     own = ["a.png", "deep/b.png", "deep/found/c.png", "overlays/d.png"]
     for name in own:
         trees.image(tmp_path / "images" / name)
@@ -360,7 +360,7 @@ def test_predict_does_not_read_what_it_wrote(place: Path, tmp_path: Path, out: s
         assert [json.loads(line)["file"] for line in lines] == [str(tmp_path / given / name) for name in own]
 
 
-def test_predict_reads_what_is_named_also_where_it_writes(place: Path, tmp_path: Path) -> None:
+def test_predict_reads_named_folders_inside_the_output_folder(place: Path, tmp_path: Path) -> None:
     for name in ("mine/a.png", "overlay/b.png", "c.png"):
         trees.image(tmp_path / name)
     given = [str(tmp_path / name) for name in ("mine", "overlay", "c.png")]
@@ -369,7 +369,7 @@ def test_predict_reads_what_is_named_also_where_it_writes(place: Path, tmp_path:
     assert [Path(json.loads(line)["file"]).name for line in lines] == ["a.png", "b.png", "c.png"]
 
 
-def test_predict_goes_on_after_a_bad_image(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_continues_after_a_bad_image(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = [str(place / "file"), str(place / "cat.png")]
     assert main(["predict", str(place / "run"), *images, "--out", str(tmp_path)]) == 1
     captured = capsys.readouterr()
@@ -390,7 +390,7 @@ def test_imagenet_from_process_start(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out" / "overlay").iterdir()] == ["china.jpg"]
 
 
-def test_json_to_standard_output_is_all_that_is_there(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_json_is_all_of_standard_output(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(place / "run"), "--data", "synthetic:count=8,size=64", "--json", "-"]) == 0
     out, err = capfd.readouterr()
     assert json.loads(out)["images"] == 8
@@ -398,9 +398,7 @@ def test_json_to_standard_output_is_all_that_is_there(place: Path, capfd: pytest
 
 
 @pytest.mark.slow
-def test_json_lines_to_standard_output_are_all_that_is_there(
-    place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_json_lines_are_all_of_standard_output(place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     predict, image = ["predict", str(place / "run")], str(place / "cat.png")
     assert main([*predict, str(place / "file"), image, "--json", "-", "--threshold", "0"]) == 1
     out, err = capfd.readouterr()
@@ -408,7 +406,7 @@ def test_json_lines_to_standard_output_are_all_that_is_there(
     (line,) = out.splitlines()
     printed = json.loads(line)
     assert printed["file"] == str(place / "cat.png") and len(printed["predicted"]) == len(printed["scores"])
-    # As a file, and beside a folder: the same lines.
+    # The same lines in a file, and in the output folder.
     for target in ("-", str(tmp_path / "lines.jsonl")):
         folder = tmp_path / f"out{target == '-'}"
         words = ["--json", target, "--out", str(folder), "--formats", "json,overlay", "--threshold", "0"]
@@ -420,7 +418,7 @@ def test_json_lines_to_standard_output_are_all_that_is_there(
 
 
 @pytest.mark.slow
-def test_predict_says_what_it_found(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_prints_the_predictions(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in "abc":
         shutil.copy(place / "cat.png", tmp_path / f"{name}.png")
     arguments = ["predict", str(place / "run"), str(tmp_path), "--out", str(tmp_path / "out"), "--formats", "csv"]
@@ -434,12 +432,12 @@ def test_predict_says_what_it_found(place: Path, tmp_path: Path, capsys: pytest.
     assert main(arguments) == 0
     *_, more, last = capsys.readouterr().out.splitlines()
     assert more == "... and 2 more" and last.startswith("12 of 12")
-    assert main(arguments[:3]) == 0  # without a folder: what is found, of every image, and no file
+    assert main(arguments[:3]) == 0  # without --out: the predictions of every image, and no file
     assert len(capsys.readouterr().out.splitlines()) == 12
 
 
 @pytest.mark.parametrize("arguments", [["predict"], ["evaluate"]])
-def test_no_bar_and_no_colour_in_a_pipe(
+def test_no_progress_bar_and_no_colour_in_a_pipe(
     place: Path, tmp_path: Path, arguments: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     rest = {
@@ -455,7 +453,7 @@ def test_no_bar_and_no_colour_in_a_pipe(
 
 
 def completed(script: str, *words: str) -> list[str]:
-    """What bash offers for the last of some words."""
+    """The completions that bash offers for the last word."""
     code = script + '\nCOMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _wildcat; printf "%s\\n" "${COMPREPLY[@]}"'
     ended = subprocess.run(["bash", "-c", code, "bash", *words], capture_output=True, text=True, check=True)
     return ended.stdout.split()
@@ -472,6 +470,6 @@ def test_completion(capsys: pytest.CaptureFixture[str]) -> None:
     assert completed(script, "wildcat", "train", "--recipe", "voc07-mini") >= ["voc07-mini"]
     assert completed(script, "wildcat", "evaluate", "--labels", "im") == ["image"]
     assert completed(script, "wildcat", "completion", "") == ["bash", "zsh"]
-    assert completed(script, "wildcat", "predict", "some") == []  # the shell's own: files
+    assert completed(script, "wildcat", "predict", "some") == []  # file names, completed by the shell
     assert main(["completion", "zsh"]) == 0
     assert capsys.readouterr().out.startswith("#compdef wildcat\n")

@@ -1,11 +1,11 @@
-"""``wildcat completion``."""
+"""``wildcat completion``: prints a script for bash or zsh, made from the parsers of all commands."""
 
 from collections.abc import Sequence
 from importlib import import_module
 
-from wildcat import config as settings
 from wildcat.cli.dispatch import COMMANDS
 from wildcat.cli.parser import CommandParser, command_parser, parser_of
+from wildcat.config import recipe_names
 
 SCRIPT = """\
 _wildcat() {{
@@ -25,7 +25,7 @@ _wildcat() {{
     [[ -n $words ]] && COMPREPLY=( $(compgen -W "$words" -- "$word") )
 }}
 complete -o default -F _wildcat wildcat
-"""  # without words of its own, the shell completes files
+"""  # without words to offer, the shell completes file names
 ZSH = "#compdef wildcat\nautoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashcompinit\n"
 
 
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the command."""
     parser = command_parser(
         "completion",
-        "Print a script that lets the shell complete commands, options and their values.",
+        "Print a script for the shell that completes commands, options and their values.",
         """
 wildcat completion bash > ~/.local/share/bash-completion/completions/wildcat
 eval "$(wildcat completion zsh)"
@@ -46,7 +46,7 @@ eval "$(wildcat completion zsh)"
 
 
 def script() -> str:
-    """Shell functions that know every command; the options are those that the commands' own parsers have."""
+    """The script for bash, with the options and values that the parsers of the commands have."""
     names = sorted(COMMANDS)
     parsers = {name: parser_of(import_module(f"wildcat.cli.{name}").main) for name in names}
     options = [f'        {name}) words="{" ".join(_options(parser))}" ;;' for name, parser in parsers.items()]
@@ -63,15 +63,15 @@ def _options(parser: CommandParser) -> list[str]:
 
 
 def _values(parser: CommandParser) -> dict[str, str]:
-    """Option -> the values that it may have, where these are few."""
-    found = {}
-    command = parser.prog.split()[-1]  # stands before the first word that is no option
+    """Option -> its values, for options with a list of choices; positional arguments are listed under the command."""
+    values = {}
+    command = parser.prog.split()[-1]  # the word before the first positional argument
     for option, action in [(o, a) for a in parser._actions for o in a.option_strings or [command]]:
         shown = str(action.metavar or "")
         if action.choices:
-            found[option] = " ".join(map(str, action.choices))
+            values[option] = " ".join(map(str, action.choices))
         elif option == "--recipe":
-            found[option] = " ".join(settings.recipe_names())
+            values[option] = " ".join(recipe_names())
         elif "|" in shown and shown == shown.lower():
-            found[option] = shown.replace("|", " ")
-    return found
+            values[option] = shown.replace("|", " ")
+    return values
