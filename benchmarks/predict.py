@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.full:
         works, count, turns = {"resnet101": (448, ">= 4"), "lite0": (448, ">= 3")}, 500, 5
     else:
-        works, count, turns = {"resnet18": (64, ""), "lite0": (64, "")}, 4, 1
+        works, count, turns = {"resnet18": (64, "")}, 4, 1
     with scratch_folder() as folder:
         files = photographs(count, Path(folder))
         for name, (size, goal) in works.items():
