@@ -116,6 +116,7 @@ def test_masks_say_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         data.mask(0)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # the oracle's own
 def test_real_coco(real_data: Path) -> None:
     pycocotools = pytest.importorskip("pycocotools.coco")

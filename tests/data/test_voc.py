@@ -250,6 +250,7 @@ def test_scores_keep_the_order_of_float32(tmp_path: Path) -> None:
 # Real data
 
 
+@pytest.mark.slow
 def test_real_voc07(real_data: Path) -> None:
     spec = f"voc07:{real_data / 'voc07-mini'}"
     counts = {"trainval": (2000, 40), "test": (1000, 90)}

@@ -12,6 +12,7 @@ from wildcat.backbones import factory
 BLOCKS = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "own_parts.md").read_text(), re.DOTALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", BLOCKS)
 def test_the_page(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -39,6 +39,7 @@ def test_auto_is_the_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> 
     assert device_of("auto") == torch.device("cpu") == device_of("cpu") == device_of(torch.device("cpu"))
 
 
+@pytest.mark.slow
 def test_unknown_devices(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("tpu", "cuda:99", "cuda:x"):
         with pytest.raises(WildcatError, match=f"device '{name}' cannot be used: .*; auto takes what there is"):
@@ -78,6 +79,7 @@ def predictor(backbone: str, *sizes: int, precision: Precision = "fp32", multi_l
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["lite0", "resnet18", "timm:test_resnet"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_gpu_predicts(backbone: str, precision: Precision) -> None:
@@ -90,6 +92,7 @@ def test_a_gpu_predicts(backbone: str, precision: Precision) -> None:
         assert output.multi_maps.shape == (2, 6, 3, 3)
 
 
+@pytest.mark.slow
 def test_a_gpu_predicts_at_several_scales() -> None:
     parts = {str(size): predictor("resnet18", size, multi_label=False).single for size in (64, 96)}
     bank = ObjectBank(torch.zeros(3, 6, dtype=torch.float64), torch.zeros(3, dtype=torch.float64))
@@ -102,6 +105,7 @@ def test_a_gpu_predicts_at_several_scales() -> None:
         assert outputs["object_bank"].class_maps.shape == (2, 3, 3, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["lite0", "resnet18"])
 @pytest.mark.parametrize("frozen", [False, True])
 def test_a_gpu_trains(backbone: str, frozen: bool, monkeypatch: pytest.MonkeyPatch) -> None:

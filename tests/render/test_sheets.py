@@ -14,6 +14,7 @@ def entries(count: int, width: int, height: int) -> list[Entry]:
     return [Entry(f"class {k}", 1 - k / 10, values, (width * 7 / 8, height * 5 / 6)) for k in range(count)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [0, 1, 3, 8, 13])
 @pytest.mark.parametrize("size", [(32, 32), (640, 427), (427, 640), (20, 900), (900, 20), (1, 1)])
 def test_prediction_overlay_of_any_shape(count: int, size: tuple[int, int]) -> None:

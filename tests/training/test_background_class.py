@@ -32,6 +32,8 @@ from wildcat.training import loop
 from wildcat.training.launch import train
 from wildcat.training.validation import criterion_for
 
+pytestmark = pytest.mark.slow
+
 DATA = "synthetic:count=24,size=64"
 
 
@@ -58,7 +60,6 @@ def test_the_loss_asks_for_it_in_every_image() -> None:
     assert labels.equal(before)
 
 
-@pytest.mark.slow
 def test_the_run_has_the_classes_of_the_data(run: Path) -> None:
     model, info = load_run(run)
     assert info.classes == open_dataset(DATA, "train").classes
@@ -66,7 +67,6 @@ def test_the_run_has_the_classes_of_the_data(run: Path) -> None:
     assert model.num_classes == len(info.classes) + 1
 
 
-@pytest.mark.slow
 def test_validation_scores_the_classes_of_the_data(run: Path) -> None:
     model, info = load_run(run)
     validation = open_dataset(DATA, "val")
@@ -114,7 +114,6 @@ def test_masks_have_their_background_from_it(run: Path) -> None:
     assert np.array_equal(plain.mask(), replace(plain, background_map=None).mask()), "and in this mode only"
 
 
-@pytest.mark.slow
 def test_fitting_it_on_the_command_line(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["evaluate", str(run), "--data", DATA, "--tasks", "segmentation", "--fit-background", "class"]
     assert main(arguments) == 0
@@ -127,7 +126,6 @@ def test_fitting_it_on_the_command_line(run: Path, capsys: pytest.CaptureFixture
     assert len(scores["classification"]["per_class"]) == len(load(run).settings.classes)
 
 
-@pytest.mark.slow
 def test_a_run_without_it(without: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(WildcatError, match="no background class for masks: train it with --background-class"):
         fit_masks(load(without), DATA, "train", "class")
@@ -161,7 +159,6 @@ def test_images_of_one_class_each_are_refused(tmp_path: Path, capsys: pytest.Cap
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
 def test_a_stopped_run_continues_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Stop(Exception):
         """A crash."""

@@ -18,6 +18,8 @@ from wildcat.training.data import open_training_data
 from wildcat.training.launch import train
 from wildcat.training.linear_svm import fit_head, fit_linear_svms, global_features
 
+pytestmark = pytest.mark.slow
+
 FEATURES = {**METHODS["features"], "data": "synthetic:count=40,size=64"}
 
 
@@ -26,7 +28,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(tiny(**FEATURES), tmp_path_factory.mktemp("features") / "run")
 
 
-@pytest.mark.slow
 def test_scores_are_the_svms_of_the_averaged_features(run: Path) -> None:
     model, info = load_run(run)
     dataset, _ = open_training_data(info.config)
@@ -44,7 +45,6 @@ def test_scores_are_the_svms_of_the_averaged_features(run: Path) -> None:
         np.testing.assert_allclose(prediction.class_maps.mean(axis=(1, 2)), expected[index], atol=1e-3)
 
 
-@pytest.mark.slow
 def test_the_backbone_stays_as_it_was(tmp_path: Path) -> None:
     torch.manual_seed(0)
     start = build_model(tiny(**FEATURES), 3, pretrained=False).backbone.state_dict()
@@ -55,7 +55,6 @@ def test_the_backbone_stays_as_it_was(tmp_path: Path) -> None:
     assert all(torch.equal(found[name], value) for name, value in start.items())
 
 
-@pytest.mark.slow
 def test_a_finished_run_stays_and_an_unfinished_one_starts_again(run: Path, tmp_path: Path) -> None:
     before = (run / "model.safetensors").read_bytes()
     written = (run / "model.safetensors").stat().st_mtime_ns
@@ -70,7 +69,6 @@ def test_a_finished_run_stays_and_an_unfinished_one_starts_again(run: Path, tmp_
     assert (again / "model.safetensors").read_bytes() == before
 
 
-@pytest.mark.slow
 def test_its_run_is_scored_like_any_other(run: Path) -> None:
     results = evaluate(load(run), "synthetic:count=20,size=64", tasks=["classification", "pointing", "segmentation"])
     assert all(task in results for task in ("classification", "pointing", "segmentation"))
@@ -78,7 +76,6 @@ def test_its_run_is_scored_like_any_other(run: Path) -> None:
     assert "cv_map" in header and "svm_c" in header and row.startswith("1,")
 
 
-@pytest.mark.slow
 def test_one_class_a_image_and_a_validation_row(tmp_path: Path) -> None:
     for label, colour in {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}.items():
         for number in range(8):
@@ -99,7 +96,6 @@ def test_two_images(tmp_path: Path) -> None:
     assert evaluate(load(run), data, split="all", tasks=["classification"])["classification"]["accuracy"] == 100
 
 
-@pytest.mark.slow
 def test_labels_that_nobody_knows_give_no_score(tmp_path: Path) -> None:
     dataset, _ = open_training_data(tiny(**FEATURES))
     for sample in dataset.samples:
@@ -126,7 +122,6 @@ def test_every_method_is_a_model(name: str) -> None:
     assert model(torch.zeros(1, 3, 64, 64)).scores.shape == (1, 3)
 
 
-@pytest.mark.slow
 def test_methods_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "recipe.yaml").write_text("num_maps: 8\nkmax: 3\npooling: wildcat\nepochs: 1\n")
     settings = ["--backbone", "timm:test_resnet", "--no-pretrained", "--image-size", "64", "--workers", "0"]

@@ -65,6 +65,7 @@ def test_schedules(settings: dict, steps: int, expected: list[float]) -> None:
     assert factors == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_the_rate_of_an_epochs_last_step_is_reported(plain: Path) -> None:
     # 12 steps of half a cosine from 0.1; the last steps of the epochs are 5 and 11
     expected = [0.05 * (1 + math.cos(math.pi * step / 12)) for step in (5, 11)]

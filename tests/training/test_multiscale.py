@@ -25,6 +25,8 @@ from wildcat.training import launch as train
 from wildcat.training import multiscale as scales
 from wildcat.training.multiscale import at_scale, train_scales
 
+pytestmark = pytest.mark.slow
+
 DATA = "synthetic:count=60,size=64"
 CONFIG = tiny(data=DATA, epochs=1, val_fraction=0.4)
 
@@ -49,7 +51,6 @@ def test_sizes_follow_the_scale() -> None:
     assert plain.score_sizes == plain.map_sizes == [300]
 
 
-@pytest.mark.slow
 def test_each_scale_is_a_run_of_its_own(trained: Path) -> None:
     for scale in (64, 96):
         run = read_run(trained / f"scale-{scale}")
@@ -64,7 +65,6 @@ def test_each_scale_is_a_run_of_its_own(trained: Path) -> None:
     assert runs.combination.chosen == max(runs.combination.scores, key=runs.combination.scores.__getitem__)
 
 
-@pytest.mark.slow
 def test_the_combination_reads_what_its_scales_read(trained: Path) -> None:
     predictor = load(trained)
     assert list(predictor.parts) == ["scale-64", "scale-96"] and predictor.combine is not None
@@ -105,7 +105,6 @@ def wildcat_item(image: np.ndarray):
     return next(image_items([image]))
 
 
-@pytest.mark.slow
 def test_scores_of_each_scale_and_combination(trained: Path) -> None:
     results = evaluate(load(trained), "synthetic:count=30,size=64")
     assert json.loads(json.dumps(results, allow_nan=False)) == results
@@ -121,14 +120,12 @@ def test_scores_of_each_scale_and_combination(trained: Path) -> None:
     )
 
 
-@pytest.mark.slow
 def test_images_that_were_trained_on_are_told(trained: Path) -> None:
     dataset = train.open_training_data(CONFIG)[0]
     (message,) = seen_in_training(trained, dataset)
     assert message.startswith(f"{len(dataset)} of {len(dataset)} scored images were trained on")
 
 
-@pytest.mark.slow
 def test_a_bank_is_not_scored_where_it_was_fitted(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = evaluate(load(trained), DATA, split="train", tasks=["classification"])
     assert set(results["combinations"]) == {MEAN} and results["combination"] == MEAN
@@ -161,7 +158,6 @@ def test_masks_of_every_part(trained: Path) -> None:
     assert all(part["segmentation"]["images"] == 6 for part in parts)
 
 
-@pytest.mark.slow
 def test_the_held_out_scores_are_those_of_images_not_trained_on(trained: Path) -> None:
     """The mean's figure in scales.json, from the single runs and the split made anew."""
     dataset = train.open_training_data(CONFIG)[1]
@@ -177,7 +173,6 @@ def test_the_held_out_scores_are_those_of_images_not_trained_on(trained: Path) -
 # Continuing
 
 
-@pytest.mark.slow
 def test_finished_scales_are_skipped_and_others_continue(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -207,7 +202,6 @@ def test_all_scales_are_trained_in_one_precision(tmp_path: Path, monkeypatch: py
     assert [read_run(folder / f"scale-{scale}").config.precision for scale in (64, 96)] == ["bf16", "bf16"]
 
 
-@pytest.mark.slow
 def test_a_crash_between_two_scales_leaves_what_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Stop(Exception):
         pass
@@ -229,7 +223,6 @@ def test_a_crash_between_two_scales_leaves_what_is_needed(tmp_path: Path, monkey
 # Without held-out images
 
 
-@pytest.mark.slow
 def test_without_held_out_images_the_mean_combines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = flags(data="synthetic:count=12,size=64", epochs=1)
     assert main(["train", "--out", str(tmp_path / "runs"), *settings, "--scales", "64,96"]) == 0
@@ -246,7 +239,6 @@ def test_without_held_out_images_the_mean_combines(tmp_path: Path, capsys: pytes
     assert "models of several scales" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_too_few_held_out_images_of_a_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for label, colour in {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}.items():
         for number in range(3):

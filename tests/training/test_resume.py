@@ -160,6 +160,7 @@ def test_automatic_settings_of_a_continued_run_are_its_own(plain: Path) -> None:
     assert weights(plain) == before
 
 
+@pytest.mark.slow
 def test_a_continued_run_sees_that_its_data_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = tmp_path / "images"
     for label in "ab":
