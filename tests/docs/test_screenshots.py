@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from docs import sample_images, screenshots
+from docs import sample_images, screenshots, tutorial
 from tests.conftest import REPOSITORY
 from tests.tiny_runs import tiny
 from wildcat.training.launch import train
@@ -33,6 +33,7 @@ def test_every_image_is_shown_and_has_its_program() -> None:
     pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")]
     shown = {name for page in pages for name in re.findall(r"\((?:docs/)?images/(.*?)\)", page.read_text())}
     there = {file.name for file in (REPOSITORY / "docs" / "images").iterdir()}
-    made = {*screenshots.REPORT, *screenshots.PAGE, *(f"{name}.jpg" for name in sample_images.IMAGES)}
+    sheets = (*sample_images.IMAGES, *tutorial.IMAGES)
+    made = {*screenshots.REPORT, *screenshots.PAGE, *(f"{name}.jpg" for name in sheets)}
     assert shown == there
     assert {name for name in there if name.endswith(".jpg")} == made  # benchmarks plot the SVG files
