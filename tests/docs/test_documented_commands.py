@@ -78,7 +78,8 @@ def parsed(words: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def check(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """One command, and those values of its options that its parser leaves to the command."""
-    arguments = parsed(words, monkeypatch)
+    resumed = words[0] == "train" and "--resume" in words and "--data" not in words  # the run to resume names its data
+    arguments = parsed([*words, *(["--data", "synthetic"] if resumed else [])], monkeypatch)
     for option, known in (("tasks", TASKS), ("formats", FORMATS)):
         given = arguments.get(option)
         assert given is None or set(given.split(",")) <= set(known)
