@@ -33,8 +33,8 @@ import torch
 from benchmarks import planning
 from benchmarks.common import OURS, Report, options, photographs, scratch_folder, take_turns, voc_folder
 from benchmarks.planning import NEEDED, PER_SECOND, WORKERS
-from wildcat.apps.batch.driver import ATTEMPTS, ERRORS, PREDICTIONS
-from wildcat.apps.batch.inputs import Part
+from wildcat.apps.batch.inputs import InputPart
+from wildcat.apps.batch.worker import ATTEMPTS, ERRORS, PREDICTIONS
 from wildcat.cli import main as wildcat
 from wildcat.config import TrainConfig, read_recipe
 from wildcat.data.transforms import warp
@@ -160,10 +160,10 @@ def pieces(run: Path, real: Sequence[Path], folder: Path) -> dict[str, Callable[
         for file in real:
             shard.add(file, file.name)
 
-    def read(part: Part) -> list[np.ndarray]:
+    def read(part: InputPart) -> list[np.ndarray]:
         return [warp(load(side), side) for _, load in part.images()]
 
-    files, shard_part = Part("images", tuple(map(str, real))), Part("shard", (str(folder / "shard.tar"),))
+    files, shard_part = InputPart("images", tuple(map(str, real))), InputPart("shard", (str(folder / "shard.tar"),))
     pixels = torch.from_numpy(np.stack(read(files)[:8])).permute(0, 3, 1, 2)
     network = predictor.batch_function(multi_maps=False)
     sizes = {*predictor.settings.score_sizes, *predictor.settings.map_sizes}
@@ -222,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         calls = pieces(run, real[:timed], folder)
         with served(real[0].parent) as address:
-            part = Part("images", tuple(f"{address}/{file.name}" for file in real[:timed]))
+            part = InputPart("images", tuple(f"{address}/{file.name}" for file in real[:timed]))
             calls["web server of this machine: read"] = lambda: [fetch(name) for name in part.names]
             for piece, times_of in take_turns(calls, 5 if chosen.full else 1).items():
                 values = [1000 * value / timed for value in times_of]

@@ -34,7 +34,7 @@ import torch
 
 from benchmarks.batch import at_work
 from benchmarks.forked import Forked, Row, fault_row, shown, write
-from wildcat.apps.batch.driver import ATTEMPTS, ERRORS, PREDICTIONS
+from wildcat.apps.batch.worker import ATTEMPTS, ERRORS, PREDICTIONS
 from wildcat.config import TrainConfig
 from wildcat.data.registry import open_dataset
 from wildcat.training.launch import train

@@ -1,4 +1,4 @@
-"""Batches: equal to plain prediction, complete after a kill, every image in one of the two tables."""
+"""Batches: same results as `wildcat predict`, complete after a kill, every image in one of the two tables."""
 
 import contextlib
 import json
@@ -18,9 +18,10 @@ from PIL import Image
 from tests import awkward
 from tests.conftest import REPOSITORY
 from tests.tiny_runs import start, tiny
-from wildcat.apps.batch.attempts import MAX_CRASHES_PER_PART, Attempts
-from wildcat.apps.batch.driver import ATTEMPTS, ERRORS, PREDICTIONS, Reader, Work, predict_all
-from wildcat.apps.batch.inputs import Part
+from wildcat.apps.batch.attempts import MAX_CRASHES_PER_PART, AttemptLog
+from wildcat.apps.batch.driver import predict_all
+from wildcat.apps.batch.inputs import InputPart
+from wildcat.apps.batch.worker import ATTEMPTS, ERRORS, PREDICTIONS, BatchWorker, WorkerSettings
 from wildcat.cli import main
 from wildcat.errors import WildcatError
 from wildcat.system.files import unfinished
@@ -28,7 +29,7 @@ from wildcat.training.launch import train
 
 pytestmark = [
     pytest.mark.slow,
-    # Ray Data warns of three settings that it sets itself whenever its context is made.
+    # Ray Data warns about three settings that it sets itself when it creates its context.
     pytest.mark.filterwarnings("ignore:`use_:DeprecationWarning:ray.data.context"),
 ]
 
@@ -50,12 +51,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Any]:
     """A small local Ray."""
-    found = pytest.importorskip("ray", reason="needs Ray: pip install 'wildcat-wsl[ray]'")
+    module = pytest.importorskip("ray", reason="needs Ray: pip install 'wildcat-wsl[ray]'")
     pytest.importorskip("ray.data", reason="needs Ray Data: pip install 'wildcat-wsl[ray]'")
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's name; as in wildcat.apps.batch.driver
-    found.init(num_cpus=2, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False)
-    yield found
-    found.shutdown()
+    module.init(num_cpus=2, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False)
+    yield module
+    module.shutdown()
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -64,8 +65,8 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [row for file in folder.glob("*.parquet") for row in pq.ParquetFile(file).read().to_pylist()]
 
 
-def plainly(place: Path) -> list[dict[str, Any]]:
-    """What `wildcat predict` says of the images that can be read, by name."""
+def predicted(place: Path) -> list[dict[str, Any]]:
+    """The predictions of `wildcat predict` for the readable images, sorted by name."""
     plain = place / "plain"
     if not plain.exists():
         assert main(["predict", str(place / "run"), str(place / "images"), "--out", str(plain)]) == 1
@@ -74,20 +75,20 @@ def plainly(place: Path) -> list[dict[str, Any]]:
     return found
 
 
-def check_whole(place: Path, out: Path) -> None:
-    """Each image once, and what `wildcat predict` says of it."""
-    assert sorted(rows(out / PREDICTIONS), key=lambda row: row["file"]) == plainly(place)
+def check_complete(place: Path, out: Path) -> None:
+    """Check that the tables hold each image once, with the prediction of `wildcat predict`."""
+    assert sorted(rows(out / PREDICTIONS), key=lambda row: row["file"]) == predicted(place)
     (error,) = rows(out / ERRORS)
     assert error["file"] == str(place / "images" / "broken.jpg") and "the file is empty" in error["error"]
 
 
-def test_a_batch_is_plain_prediction_and_goes_on_with_what_is_new(ray: Any, place: Path, tmp_path: Path) -> None:
+def test_a_batch_equals_plain_prediction_and_adds_new_images(ray: Any, place: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
     shutil.copytree(place / "images", images)
     out = tmp_path / "out"
     command = ["batch", str(place / "run"), str(place / "images"), "--out", str(out), "--part-size", "8"]
     assert main(command) == 1
-    check_whole(place, out)
+    check_complete(place, out)
     files = {file: file.stat().st_mtime_ns for file in out.rglob("*.parquet")}
     assert main(command) == 1
     assert {file: file.stat().st_mtime_ns for file in out.rglob("*.parquet")} == files
@@ -99,7 +100,7 @@ def test_a_batch_is_plain_prediction_and_goes_on_with_what_is_new(ray: Any, plac
         predict_all(str(place / "run"), [str(images)], out, threshold=0.3)
 
 
-def test_killed_in_the_middle_and_continued(ray: Any, place: Path, tmp_path: Path) -> None:
+def test_a_killed_batch_is_resumed(ray: Any, place: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = ["batch", str(place / "run"), str(place / "images"), "--out", str(out), "--part-size", "1"]
     process = start(*command, "--workers", "1")
@@ -110,36 +111,37 @@ def test_killed_in_the_middle_and_continued(ray: Any, place: Path, tmp_path: Pat
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL and rows(out / PREDICTIONS)
-    # What a kill at other moments leaves: half a file, and errors of a part without its predictions.
+    # A kill at other moments leaves an incomplete file, or errors of a part without its predictions.
     unfinished(out / PREDICTIONS / "x.parquet").write_bytes(b"PAR1")
     with contextlib.suppress(StopIteration):
         errors = next((out / ERRORS).glob("*.parquet"))
         (out / PREDICTIONS / errors.name).unlink()
     assert main(command) == 1
-    check_whole(place, out)
+    check_complete(place, out)
     assert not list(out.rglob("*.tmp"))
     shutil.rmtree(out / ERRORS)  # images that failed are tried again
     assert main(command) == 1
-    check_whole(place, out)
+    check_complete(place, out)
 
 
-def test_a_part_read_twice_is_one_file(ray: Any, place: Path, tmp_path: Path) -> None:
+def test_a_part_predicted_twice_is_written_once(ray: Any, place: Path, tmp_path: Path) -> None:
     for name in (PREDICTIONS, ERRORS, ATTEMPTS):
         (tmp_path / name).mkdir()
-    reader = Reader(Work(str(place / "run"), str(tmp_path), 0.5, 8, "auto", "torch"))
+    worker = BatchWorker(WorkerSettings(str(place / "run"), str(tmp_path), 0.5, 8, "auto", "torch"))
     names = tuple(str(file) for file in sorted((place / "images").iterdir()))
-    batch = {"part": [Part("images", names).to_json()]}
-    assert reader(batch) == {"images": [COUNT + 1], "error": [""]}
-    assert reader(batch) == {"images": [0], "error": [""]}
-    check_whole(place, tmp_path)
+    batch = {"part": [InputPart("images", names).to_json()]}
+    assert worker(batch) == {"images": [COUNT + 1], "error": [""]}
+    assert worker(batch) == {"images": [0], "error": [""]}
+    check_complete(place, tmp_path)
     broken = tmp_path / "broken.tar"
     broken.write_bytes(b"no shard")
-    assert reader({"part": [Part("shard", (str(broken),)).to_json()]}) == {"images": [1], "error": [""]}
+    assert worker({"part": [InputPart("shard", (str(broken),)).to_json()]}) == {"images": [1], "error": [""]}
     assert str(broken) in {row["file"] for row in rows(tmp_path / ERRORS)}
 
 
-# Python runs a module of this name when it starts; Ray's workers have the path of the process that started Ray.
-MAX_CRASHES_PER_IMAGE = """
+# A sitecustomize module, which Python runs at its start: reading "deadly.png" kills the process. Ray's workers have the
+# module path of the process that started Ray.
+KILLED_BY_AN_IMAGE = """
 import os, signal
 from PIL import Image
 opened = Image.open
@@ -152,24 +154,24 @@ Image.open = open_or_die
 
 
 def at_work(out: Path) -> set[int]:
-    """The processes that are reading parts."""
-    found = set()
+    """The processes that are working on parts."""
+    processes = set()
     for file in (out / ATTEMPTS).glob("*.jsonl"):
-        with contextlib.suppress(FileNotFoundError, IndexError):  # finished meanwhile; not written yet
-            note = json.loads(file.read_text().splitlines()[0])
-            assert note["machine"] == socket.gethostname()
-            found.add(note["process"])
-    return found
+        with contextlib.suppress(FileNotFoundError, IndexError):  # removed meanwhile; not written yet
+            entry = json.loads(file.read_text().splitlines()[0])
+            assert entry["machine"] == socket.gethostname()
+            processes.add(entry["process"])
+    return processes
 
 
-def test_killed_workers_and_a_image_that_kills(ray: Any, place: Path, tmp_path: Path) -> None:
-    """Of two workers one is killed midway, and an image kills whoever reads it; the batch resumes by itself."""
+def test_killed_workers_and_an_image_that_kills(ray: Any, place: Path, tmp_path: Path) -> None:
+    """One of two workers is killed, and an image kills every worker that reads it; the batch completes by itself."""
     names = [f"{number:03}.png" for number in range(300)]
     (tmp_path / "images").mkdir()
     for number, name in enumerate(names):
         (tmp_path / "images" / name).hardlink_to(place / "images" / f"{number % COUNT:02}.png")
     shutil.copy(place / "images" / "00.png", tmp_path / "images" / "deadly.png")
-    (tmp_path / "sitecustomize.py").write_text(MAX_CRASHES_PER_IMAGE)
+    (tmp_path / "sitecustomize.py").write_text(KILLED_BY_AN_IMAGE)
     out = tmp_path / "out"
     command = ["batch", place / "run", tmp_path / "images", "--out", out, "--part-size", "5", "--workers", "2"]
     with start(*command, PYTHONPATH=os.pathsep.join([str(tmp_path), str(REPOSITORY)])) as process:
@@ -186,67 +188,70 @@ def test_killed_workers_and_a_image_that_kills(ray: Any, place: Path, tmp_path: 
     found = {row.pop("file"): row for row in rows(out / PREDICTIONS)}
     assert len(rows(out / PREDICTIONS)) == 300
     assert found.keys() == {str(tmp_path / "images" / name) for name in names}
-    plain = {row.pop("file"): row for row in plainly(place)}
+    plain = {row.pop("file"): row for row in predicted(place)}
     for number, name in enumerate(names):
         assert found[str(tmp_path / "images" / name)] == plain[str(place / "images" / f"{number % COUNT:02}.png")]
     (error,) = rows(out / ERRORS)
-    assert error["file"] == str(tmp_path / "images" / "deadly.png") and "ended the process" in error["error"]
+    assert (
+        error["file"] == str(tmp_path / "images" / "deadly.png")
+        and "processes ended while reading it" in error["error"]
+    )
     assert not (out / ATTEMPTS).exists()
 
 
-def test_what_workers_leave_behind(place: Path, tmp_path: Path) -> None:
-    """Without starting Ray: notes of workers that ended, and what the next one makes of them."""
+def test_a_worker_uses_the_log_of_crashed_workers(place: Path, tmp_path: Path) -> None:
+    """The logs of workers that ended, and what the next worker does; without starting Ray."""
     pytest.importorskip("ray.data", reason="needs Ray Data: pip install 'wildcat-wsl[ray]'")
     for name in (PREDICTIONS, ERRORS, ATTEMPTS):
         (tmp_path / name).mkdir()
     names = tuple(str(file) for file in sorted((place / "images").iterdir()))
-    part = Part("images", names)
-    reader = Reader(Work(str(place / "run"), str(tmp_path), 0.5, 8, "auto", "torch"))
+    part = InputPart("images", names)
+    worker = BatchWorker(WorkerSettings(str(place / "run"), str(tmp_path), 0.5, 8, "auto", "torch"))
     for victim in (None, names[3], names[5], names[3], names[4], names[5]):
-        attempts = Attempts(tmp_path / ATTEMPTS, part.id)
-        attempts.begin()
+        log = AttemptLog(tmp_path / ATTEMPTS, part.id)
+        log.start()
         if victim is not None:
-            attempts.reading(names[0])
-            attempts.reading(victim)
-    assert Attempts(tmp_path / ATTEMPTS, part.id).deadly == {names[3], names[5]}
-    assert reader({"part": [part.to_json()]}) == {"images": [COUNT + 1], "error": [""]}
-    left_out = {row["file"]: row["error"] for row in rows(tmp_path / ERRORS)}
-    assert left_out.keys() == {names[3], names[5], str(place / "images" / "broken.jpg")}
-    assert left_out[names[3]].startswith(f"{names[3]} ended the process that read it")
-    expected = [row for row in plainly(place) if row["file"] not in left_out]
+            log.record_image(names[0])
+            log.record_image(victim)
+    assert AttemptLog(tmp_path / ATTEMPTS, part.id).crashing_images == {names[3], names[5]}
+    assert worker({"part": [part.to_json()]}) == {"images": [COUNT + 1], "error": [""]}
+    skipped = {row["file"]: row["error"] for row in rows(tmp_path / ERRORS)}
+    assert skipped.keys() == {names[3], names[5], str(place / "images" / "broken.jpg")}
+    assert skipped[names[3]] == f"{names[3]}: skipped, because 2 processes ended while reading it"
+    expected = [row for row in predicted(place) if row["file"] not in skipped]
     assert sorted(rows(tmp_path / PREDICTIONS), key=lambda row: row["file"]) == expected
     assert not list((tmp_path / ATTEMPTS).iterdir())
 
-    other = Part("images", names[:2])
+    other = InputPart("images", names[:2])
     for _ in range(MAX_CRASHES_PER_PART):
-        assert not Attempts(tmp_path / ATTEMPTS, other.id).hopeless
-        Attempts(tmp_path / ATTEMPTS, other.id).begin()
+        assert not AttemptLog(tmp_path / ATTEMPTS, other.id).too_many_crashes
+        AttemptLog(tmp_path / ATTEMPTS, other.id).start()
     message = (
-        f"{MAX_CRASHES_PER_PART} workers have ended while they read 2 images, {names[0]} the first: "
-        "is there memory enough?"
+        f"{MAX_CRASHES_PER_PART} workers ended while they read 2 images from {names[0]} on; "
+        "check that the machine has enough memory"
     )
-    assert reader({"part": [other.to_json()]}) == {"images": [0], "error": [message]}
+    assert worker({"part": [other.to_json()]}) == {"images": [0], "error": [message]}
 
 
-def test_a_note_that_is_not_whole_says_nothing(tmp_path: Path) -> None:
-    """As a machine that is switched off leaves it: half a line, or zeros in its place."""
-    attempts = Attempts(tmp_path, "part")
-    attempts.begin()
-    attempts.reading("a.jpg")
+def test_incomplete_lines_of_the_log_are_ignored(tmp_path: Path) -> None:
+    """A machine that is switched off may leave half a line, or zeros."""
+    log = AttemptLog(tmp_path, "part")
+    log.start()
+    log.record_image("a.jpg")
     file = tmp_path / "part.jsonl"
     for rest, image in ((b'{"pict', "b.jpg"), (b"\0\0\0", "b.jpg"), ('{"image": "ü'.encode()[:-1], "c.jpg")):
         with file.open("ab") as stream:
             stream.write(rest)
-        attempts = Attempts(tmp_path, "part")
-        attempts.begin()
-        attempts.reading(image)
-    attempts = Attempts(tmp_path, "part")
-    assert attempts.ended == ["a.jpg", "b.jpg", "b.jpg", "c.jpg"] and attempts.deadly == {"b.jpg"}
-    attempts.begin()
-    assert len(Attempts(tmp_path, "part").ended) == 5 and file.read_bytes().count(b"\n\n") == 0
+        log = AttemptLog(tmp_path, "part")
+        log.start()
+        log.record_image(image)
+    log = AttemptLog(tmp_path, "part")
+    assert log.crashes == ["a.jpg", "b.jpg", "b.jpg", "c.jpg"] and log.crashing_images == {"b.jpg"}
+    log.start()
+    assert len(AttemptLog(tmp_path, "part").crashes) == 5 and file.read_bytes().count(b"\n\n") == 0
 
 
-def test_an_error_of_a_worker_is_told_in_one_line(ray: Any, place: Path, tmp_path: Path) -> None:
+def test_an_error_of_a_worker_is_raised_with_its_message(ray: Any, place: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     run = tmp_path / "run"
@@ -257,7 +262,7 @@ def test_an_error_of_a_worker_is_told_in_one_line(ray: Any, place: Path, tmp_pat
     weights = safetensors.torch.load_file(run / "model.safetensors")
     weights["transfer.bias"] = torch.full_like(weights["transfer.bias"], torch.nan)
     safetensors.torch.save_file(weights, run / "model.safetensors", {"format": "pt"})
-    with pytest.raises(WildcatError, match=r"the model gives NaN.*what is finished is in"):
+    with pytest.raises(WildcatError, match=r"the model gives NaN.*finished parts are in"):
         predict_all(str(run), [str(place / "images")], out, workers=1)
 
 
@@ -268,8 +273,10 @@ def test_another_runtime(ray: Any, place: Path, tmp_path: Path) -> None:
     command = ["batch", str(place / "run"), str(place / "images"), "--out", str(out), "--runtime", "onnx"]
     assert main([*command, "--workers", "1"]) == 1
     found = {row["file"]: row for row in rows(out / PREDICTIONS)}
-    for expected in plainly(place):
-        assert found[expected["file"]]["scores"] == pytest.approx(expected["scores"], abs=0.1)  # plainly in bf16
+    for expected in predicted(place):
+        assert found[expected["file"]]["scores"] == pytest.approx(
+            expected["scores"], abs=0.1
+        )  # those of torch are computed in bf16
     # The exported file alone is the same model.
     file = place / "run" / "exports" / "model.onnx"
     assert file.is_file() and load(file).settings == load(place / "run").settings
@@ -283,8 +290,8 @@ def test_without_ray(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not (tmp_path / "out").exists()
 
 
-def test_mistakes(ray: Any, place: Path, tmp_path: Path) -> None:
-    with pytest.raises(WildcatError, match="at least 1 worker; got 0"):
+def test_errors(ray: Any, place: Path, tmp_path: Path) -> None:
+    with pytest.raises(WildcatError, match="workers must be at least 1; got 0"):
         predict_all(str(place / "run"), [str(place / "images")], tmp_path, workers=0)
     with pytest.raises(WildcatError, match="absent does not exist"):
         predict_all(str(place / "run"), [str(tmp_path / "absent")], tmp_path)

@@ -175,7 +175,7 @@ def runs(folder: Path) -> tuple[Read, list[bytes]]:
 
 def lists(folder: Path) -> tuple[Read, list[bytes]]:
     """The list, Parquet file and shard that a batch reads."""
-    from wildcat.apps.batch.inputs import parts_of
+    from wildcat.apps.batch.inputs import split_inputs
 
     def read(content: bytes) -> None:
         for suffix in ("txt", "parquet", "tar"):
@@ -183,7 +183,7 @@ def lists(folder: Path) -> tuple[Read, list[bytes]]:
             file.write_bytes(content)
 
             def take(file: Path = file) -> None:
-                for part in parts_of([str(file)], 10):
+                for part in split_inputs([str(file)], 10):
                     if part.kind != "images":
                         list(part.images())
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests import awkward
 from tests.tiny_runs import tiny
-from wildcat.apps.batch.inputs import Part, parts_of
+from wildcat.apps.batch.inputs import InputPart, split_inputs
 from wildcat.apps.report.build import write_report
 from wildcat.errors import WildcatError
 from wildcat.evaluation import submission
@@ -120,7 +120,7 @@ def test_the_report(place: Path, inside: Any) -> None:
 def test_a_batch(place: Path, inside: Any) -> None:
     """Its files are named by digests; members of shards are never unpacked."""
     pytest.importorskip("pyarrow", reason="needs pyarrow, which comes with Ray")
-    from wildcat.apps.batch.driver import ATTEMPTS, ERRORS, PREDICTIONS, Reader, Work
+    from wildcat.apps.batch.worker import ATTEMPTS, ERRORS, PREDICTIONS, BatchWorker, WorkerSettings
 
     out, outside = inside
     for name in (PREDICTIONS, ERRORS, ATTEMPTS):
@@ -135,10 +135,10 @@ def test_a_batch(place: Path, inside: Any) -> None:
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         shard.addfile(link)
     (out / "list.txt").write_text("".join(f"{name}\n" for name in NAMES if name.isprintable() and name.strip()))
-    reader = Reader(Work(str(place / "run"), str(out), 0.5, 8, "auto", "torch"))
-    parts = [*parts_of([str(out / "shard.tar"), str(out / "list.txt")], 100), Part("images", tuple(NAMES))]
+    worker = BatchWorker(WorkerSettings(str(place / "run"), str(out), 0.5, 8, "auto", "torch"))
+    parts = [*split_inputs([str(out / "shard.tar"), str(out / "list.txt")], 100), InputPart("images", tuple(NAMES))]
     for part in parts:
-        (error,) = reader({"part": [part.to_json()]})["error"]
+        (error,) = worker({"part": [part.to_json()]})["error"]
         assert error == ""
     assert outside() == set()
     assert len(list((out / PREDICTIONS).iterdir())) == len(parts)

@@ -40,7 +40,7 @@ wildcat batch runs/mine shard-000.tar shard-001.tar table.parquet --out predicti
 
     from wildcat.apps.batch.driver import predict_all
 
-    done = predict_all(
+    counts = predict_all(
         arguments.run,
         arguments.inputs,
         Path(arguments.out),
@@ -52,6 +52,6 @@ wildcat batch runs/mine shard-000.tar shard-001.tar table.parquet --out predicti
         precision=arguments.precision,
         runtime=arguments.runtime,
     )
-    failed = f"; {done.failed} could not be read, see {arguments.out}/errors" if done.failed else ""
-    print(f"{done.predicted} images: {arguments.out}/predictions{failed}")
-    return 1 if done.failed else 0
+    failed = f"; {counts.failed} could not be read, see {arguments.out}/errors" if counts.failed else ""
+    print(f"{counts.predicted} images: {arguments.out}/predictions{failed}")
+    return 1 if counts.failed else 0

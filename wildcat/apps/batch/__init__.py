@@ -1,4 +1,4 @@
-"""Prediction for millions of images on Ray."""
+"""Prediction of millions of images on Ray."""
 
 import lazy_loader
 

@@ -1,7 +1,8 @@
-"""Where earlier workers were when they ended: what a worker that takes over a part of a batch has to know.
+"""A log of what each worker was doing when it ended, for the worker that takes over its part of a batch.
 
-A worker may be killed by an image, whose decoder crashes or wants more memory than there is, or by something else,
-such as a machine that is switched off. Somebody else gets its part in both cases. A file of notes tells them apart.
+A worker process may be killed by an image, whose decoder crashes or needs more memory than there is, or by something
+else, for example a machine that is switched off. In both cases another worker gets the part. The log tells the two
+cases apart.
 """
 
 from __future__ import annotations
@@ -12,66 +13,65 @@ import socket
 from collections import Counter
 from pathlib import Path
 
-MAX_CRASHES_PER_IMAGE = 2  # workers that ended at an image; then it is left out
-MAX_CRASHES_PER_PART = 6  # workers that ended in a part, not at the same image; then it is given up
+MAX_CRASHES_PER_IMAGE = 2  # workers that ended at the same image; then the image is skipped
+MAX_CRASHES_PER_PART = 6  # workers that ended in a part at different images; then the batch ends with an error
 
 
-class Attempts:
-    """The notes about one part: a line when a worker begins with it, and one before each image that it names.
+class AttemptLog:
+    """The log of one part: a line when a worker starts with it, and one before each image that may crash the worker.
 
-    A line is written at once, so it is there when its writer has been killed. One that is not whole, as a machine that
-    is switched off may leave it, says nothing.
+    Lines are written immediately, so they survive a killed writer. Incomplete lines, which a machine that is switched
+    off may leave, are ignored.
 
     Args:
-        folder: of the notes of all parts; it exists.
-        part: its id.
+        folder: folder of the logs of all parts; it exists.
+        part_id: id of the part.
 
     Attributes:
-        ended: for each worker that began and did not finish, the image that it named last, if any.
+        crashes: for each worker that started and did not finish, the last image that it recorded, or None.
     """
 
-    def __init__(self, folder: Path, part: str) -> None:
-        self._file = folder / f"{part}.jsonl"
-        self.ended: list[str | None] = []
+    def __init__(self, folder: Path, part_id: str) -> None:
+        self._file = folder / f"{part_id}.jsonl"
+        self.crashes: list[str | None] = []
         if self._file.is_file():
             for line in self._file.read_bytes().splitlines():
                 try:
-                    note = json.loads(line)
+                    entry = json.loads(line)
                 except ValueError:
                     continue
-                if "process" in note:
-                    self.ended.append(None)
-                elif self.ended:  # else a worker that was taken for dead resumes in a file that has been removed
-                    self.ended[-1] = note["image"]
+                if "process" in entry:
+                    self.crashes.append(None)
+                elif self.crashes:  # else a worker that was believed dead has recreated the file
+                    self.crashes[-1] = entry["image"]
 
     @property
-    def deadly(self) -> set[str]:
-        """Images that are to be left out."""
-        return {
-            name for name, count in Counter(self.ended).items() if name is not None and count >= MAX_CRASHES_PER_IMAGE
-        }
+    def crashing_images(self) -> set[str]:
+        """Images at which so many workers ended that they are skipped."""
+        counts = Counter(self.crashes)
+        return {name for name, count in counts.items() if name is not None and count >= MAX_CRASHES_PER_IMAGE}
 
     @property
-    def hopeless(self) -> bool:
-        """Whether workers keep ending here, at no image in particular."""
-        deadly = self.deadly
-        return sum(name not in deadly for name in self.ended) >= MAX_CRASHES_PER_PART
+    def too_many_crashes(self) -> bool:
+        """Whether too many workers ended in this part, not counting those at crashing images."""
+        crashing = self.crashing_images
+        return sum(name not in crashing for name in self.crashes) >= MAX_CRASHES_PER_PART
 
-    def begin(self) -> None:
-        """This process begins with the part, on a line of its own."""
+    def start(self) -> None:
+        """Record, on a new line, that this process starts with the part."""
         if self._file.is_file() and not self._file.read_bytes().endswith(b"\n"):
             with self._file.open("a", encoding="utf-8") as stream:
                 stream.write("\n")
         self._write({"process": os.getpid(), "machine": socket.gethostname()})
 
-    def reading(self, image: str) -> None:
-        """It is going to read an image."""
-        self._write({"image": image})
+    def record_image(self, name: str) -> None:
+        """Record the image that this process is about to read."""
+        self._write({"image": name})
 
-    def forget(self) -> None:
-        """The part is finished."""
+    def remove(self) -> None:
+        """Delete the log, as the part is finished."""
         self._file.unlink(missing_ok=True)
 
-    def _write(self, note: dict[str, object]) -> None:
+    def _write(self, entry: dict[str, object]) -> None:
         with self._file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(note) + "\n")
+            stream.write(json.dumps(entry) + "\n")

@@ -1,54 +1,46 @@
-"""Predictions of millions of images, on Ray Data: one machine or a cluster.
+"""Prediction of millions of images on Ray Data, on one machine or a cluster.
 
-The inputs are cut into parts; a pool of actors, one per CPU, reads part after part and writes each whole, under a
-name that its images determine. So a part that is read twice, after a crash, is one file, and what a folder holds is
-what is finished.
+The inputs are split into parts. A pool of actors, one per CPU or GPU, predicts part after part and writes each one to
+files whose name is determined by its images. So a part that is predicted twice, after a crash, is written once, and the
+files in the output folder are what is finished.
 
-An actor whose process is killed is started anew by Ray, and given its parts again. It reads the one under way image
-by image, and leaves out an image that has ended two processes.
+Ray restarts an actor whose process was killed, and gives it its parts again. It then predicts the unfinished part image
+by image, and skips an image at which two processes ended.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from wildcat.apps.batch.attempts import Attempts
-from wildcat.apps.batch.inputs import Part, parts_of
+from wildcat.apps.batch.inputs import InputPart, split_inputs
+from wildcat.apps.batch.worker import ATTEMPTS, ERRORS, PREDICTIONS, BatchWorker, WorkerSettings
 from wildcat.errors import WildcatError, first_line
 from wildcat.export.network import Runtime
-from wildcat.prediction.items import Failure, Item
 from wildcat.prediction.loading import load
-from wildcat.prediction.predictor import Predictor
-from wildcat.prediction.result import Prediction, Threshold
+from wildcat.prediction.result import Threshold
 from wildcat.system.devices import Precision
-from wildcat.system.files import UNFINISHED, is_unfinished, write_atomically, write_json
+from wildcat.system.files import UNFINISHED, is_unfinished, write_json
 from wildcat.system.lock import locked
-from wildcat.system.memory import keep_freed_memory
 
-PREDICTIONS = "predictions"
-ERRORS = "errors"
-ATTEMPTS = ".attempts"
-ABOUT = "batch.json"
-OBJECT_STORE = 100 * 2**20  # bytes; Ray moves notes of where images are, not images
-MAX_TASKS = 10_000  # tasks at most: Ray keeps a record of each
+logger = logging.getLogger(__name__)
+
+SETTINGS_FILE = "batch.json"
+OBJECT_STORE_BYTES = 100 * 2**20  # Ray moves descriptions of parts, not images
+MAX_TASKS = 10_000  # as Ray keeps a record of each task
 
 
 @dataclass(frozen=True)
-class Done:
-    """What a folder holds.
+class BatchCounts:
+    """The number of images in an output folder.
 
     Attributes:
         predicted: images with a prediction.
@@ -57,140 +49,6 @@ class Done:
 
     predicted: int
     failed: int
-
-
-@dataclass(frozen=True)
-class Work:
-    """What each actor is told.
-
-    Attributes:
-        run: folder, name or exported file.
-        out: folder that all machines see.
-        threshold: probability from which a class is predicted.
-        batch_size: images per pass of the network.
-        precision: of the backbone.
-        runtime: what the network runs in.
-    """
-
-    run: str
-    out: str
-    threshold: Threshold
-    batch_size: int
-    precision: Precision
-    runtime: Runtime
-
-
-class Reader:
-    """An actor: a model, and the parts that it reads.
-
-    It fetches and decodes two batches ahead of the network, whatever the size of a part.
-    """
-
-    def __init__(self, work: Work) -> None:
-        self._work = work
-        self._out = Path(work.out)
-
-    @cached_property
-    def _predictor(self) -> Predictor:
-        """Loaded in the first part, whose notes then tell of a process that this ends; Ray would start it forever."""
-        import ray
-
-        on_gpu = ray.is_initialized() and ray.get_gpu_ids()
-        torch.set_num_threads(1)  # there is an actor per CPU
-        return load(
-            self._work.run,
-            device="cuda" if on_gpu else "cpu",
-            precision=self._work.precision,
-            runtime=self._work.runtime,
-        )
-
-    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
-        """Read and write the part of a batch of one.
-
-        Returns:
-            How many images that were, and why it could not be done, or "": an exception would reach the driver only
-            as a part of Ray's own.
-        """
-        (note,) = batch["part"]
-        try:
-            with keep_freed_memory():
-                return {"images": [self._read(Part.from_json(str(note)))], "error": [""]}
-        except (WildcatError, OSError) as error:
-            return {"images": [0], "error": [str(error)]}
-
-    def _read(self, part: Part) -> int:
-        file = self._out / PREDICTIONS / f"{part.id}.parquet"
-        if file.is_file():  # the process that wrote it ended before Ray knew
-            return 0
-        attempts = Attempts(self._out / ATTEMPTS, part.id)
-        if attempts.hopeless:
-            raise WildcatError(
-                f"{len(attempts.ended)} workers have ended while they read {part}: is there memory enough?"
-            )
-        attempts.begin()
-        rows: list[dict[str, Any]] = []
-        failures: list[dict[str, str]] = []
-        for found in self._one_by_one(part, attempts) if attempts.ended else self._stream(_items(part)):
-            if isinstance(found, Failure):
-                failures.append({"file": found.name, "error": found.message})
-            else:
-                rows.append(found.to_dict(self._work.threshold))
-        # Errors first: without the predictions' file the part is not finished and the errors are dropped.
-        prediction, failure = schemas(self._predictor.settings.classes)
-        if failures:
-            _write(self._out / ERRORS / file.name, failures, failure)
-        _write(file, rows, prediction)
-        attempts.forget()
-        return len(rows) + len(failures)
-
-    def _stream(self, items: Iterable[Item]) -> Iterator[Prediction | Failure]:
-        return self._predictor.stream(items, batch_size=self._work.batch_size, on_error="yield", multi_maps=False)
-
-    def _one_by_one(self, part: Part, attempts: Attempts) -> Iterator[Prediction | Failure]:
-        """The images of a part in which a process has ended, each named before it is read."""
-        deadly = attempts.deadly
-        for item in _items(part):
-            if item.name in deadly:
-                message = f"{item.name} ended the process that read it, and the next one too: it is left out"
-                yield Failure(item.name, message)
-            else:
-                attempts.reading(item.name)
-                yield from self._stream([item])
-
-
-def _items(part: Part) -> Iterator[Item]:
-    """The images of a part; a file of many that breaks off ends with an error under its own name."""
-    try:
-        for name, source in part.images():
-            yield Item(name, source)
-    except WildcatError as error:
-        broken = error
-
-        def reject(_: int | None) -> Any:
-            raise broken
-
-        yield Item(part.names[0], reject)
-
-
-def schemas(classes: Sequence[str]) -> tuple[Any, Any]:
-    """Columns of the predictions, which are those of ``predictions.jsonl``, and of the errors."""
-    import pyarrow as pa
-
-    number, text = pa.float64(), pa.string()
-    predicted = pa.struct([("class", text), ("score", number), ("point", pa.list_(number, 2))])
-    scores = pa.struct([(name, number) for name in classes])
-    prediction = [("file", text), ("width", pa.int32()), ("height", pa.int32())]
-    prediction += [("predicted", pa.list_(predicted)), ("scores", scores)]
-    return pa.schema(prediction), pa.schema([("file", text), ("error", text)])
-
-
-def _write(file: Path, rows: Sequence[Mapping[str, Any]], schema: Any) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(list(rows), schema), buffer, compression="zstd")
-    write_atomically(file, buffer.getvalue())
 
 
 def predict_all(
@@ -205,58 +63,68 @@ def predict_all(
     threshold: Threshold = 0.5,
     precision: Precision = "auto",
     runtime: Runtime = "torch",
-) -> Done:
-    """Read all images of the inputs that are not read yet; the same again resumes where it stopped.
+) -> BatchCounts:
+    """Predict all images of the inputs that are not in the output folder yet. The same call again resumes a batch.
 
-    ``out/predictions`` holds a row per image, in Parquet files, ``out/errors`` one per image that cannot be read.
-    Files get their names when they are whole.
+    ``out/predictions`` has Parquet files with a row per image, ``out/errors`` with a row per image that cannot be read.
+    Files are written atomically. Progress is shown on standard error, if that is a terminal.
 
     Args:
-        run: what :func:`wildcat.load` takes.
-        inputs: what :func:`wildcat.apps.batch.inputs.parts_of` takes.
-        out: folder, made if needed; seen by all machines.
-        address: of a Ray cluster, "auto" for the one of this machine; None starts one here, for this call.
-        workers: models at work; one per GPU, or per CPU where there is none, unless given.
-        part_size: images per file of the output, where they are files of their own.
-        batch_size: images per pass of the network.
-        threshold: probability from which a class is predicted.
-        precision: of the backbone.
-        runtime: what the network runs in, as for :func:`wildcat.load`; all but "torch" computes on CPUs.
-            The exported file is made before the workers start, where they must see it.
+        run: run directory, hub name, "imagenet" or exported file, as for :func:`wildcat.load`.
+        inputs: paths or URLs of images, folders, lists, Parquet files and shards, as for
+            :func:`wildcat.apps.batch.inputs.split_inputs`.
+        out: output folder, created if missing; all machines must have access to it.
+        address: address of a Ray cluster, or "auto" for the one of this machine; None starts Ray for this call.
+        workers: number of actors; None is one per GPU, or one per CPU if there is no GPU.
+        part_size: images per output file, for images that are files of their own.
+        batch_size: images per forward pass.
+        threshold: probability from which a class counts as predicted, for all classes or by class.
+        precision: precision of the backbone.
+        runtime: runtime of the network, as for :func:`wildcat.load`; all but "torch" run on CPUs. The exported file is
+            written before the workers start, to a place to which they must have access.
+
+    Returns:
+        The number of images in the output folder.
 
     Raises:
-        WildcatError: for a mistake in what is given, a folder with predictions of another model, or a full disk.
+        WildcatError: wrong arguments, Ray not installed or not reachable, an output folder with predictions of another
+            model, a part in which too many workers ended, or a full disk.
 
-    >>> predict_all("runs/mine", ["images/"], Path("predictions"))  # doctest: +SKIP
+    >>> counts = predict_all("runs/mine", ["images/", "shard-000.tar"], Path("found"), workers=4)  # doctest: +SKIP
+    >>> counts  # doctest: +SKIP
+    BatchCounts(predicted=120000, failed=2)
     """
     if workers is not None and workers < 1:
-        raise WildcatError(f"there must be at least 1 worker; got {workers}")
-    ray = _ray()
+        raise WildcatError(f"workers must be at least 1; got {workers}")
+    ray = _import_ray()
     if Path(run).exists():
-        run = os.path.abspath(run)  # noqa: PTH100 - links stay as they are named
+        run = os.path.abspath(run)  # noqa: PTH100 - symbolic links are kept
     out = Path(os.path.abspath(out))  # noqa: PTH100
     predictor = load(run, device="cpu", precision=precision, runtime=runtime)
-    about = {"model": predictor.fingerprint, "threshold": threshold, "precision": precision}
-    runtime = predictor.runtime  # that which "auto" has chosen
+    settings = {"model": predictor.fingerprint, "threshold": threshold, "precision": precision}
+    runtime = predictor.runtime  # the runtime that "auto" selected
     with locked(out):
-        _check_same(out / ABOUT, about)
+        _check_settings(out / SETTINGS_FILE, settings)
         for folder in (out / PREDICTIONS, out / ERRORS):
             folder.mkdir(exist_ok=True)
-        parts = [part for part in parts_of(inputs, part_size, _finished(out)) if not _is_written(out, part)]
+        parts = split_inputs(inputs, part_size, _finished_images(out))
+        parts = [part for part in parts if not (out / PREDICTIONS / f"{part.id}.parquet").is_file()]
+        logger.debug("%d parts to predict", len(parts))
         if parts:
-            shutil.rmtree(out / ATTEMPTS, ignore_errors=True)  # they tell of the workers of one command
+            shutil.rmtree(out / ATTEMPTS, ignore_errors=True)  # logs of an earlier call
             (out / ATTEMPTS).mkdir()
-            # What Ray says of processes that end comes by standard output, until it has ended: with other messages.
-            with contextlib.redirect_stdout(sys.stderr), _connected(ray, address, workers):
-                _run(ray, parts, Work(run, str(out), threshold, batch_size, precision, runtime), workers)
+            worker_settings = WorkerSettings(run, str(out), threshold, batch_size, precision, runtime)
+            # Ray prints messages about ended processes to standard output.
+            with contextlib.redirect_stdout(sys.stderr), _ray_session(ray, address, workers):
+                _predict_parts(ray, parts, worker_settings, workers)
             shutil.rmtree(out / ATTEMPTS)
-        return Done(_rows(out / PREDICTIONS), _rows(out / ERRORS))
+        return BatchCounts(_count_rows(out / PREDICTIONS), _count_rows(out / ERRORS))
 
 
-def _ray() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
-    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 stops a batch wherever anything else computes
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it warns of each actor that can be started anew
+def _import_ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage statistics
+    os.environ.setdefault("RAY_worker_niceness", "0")  # the default, 15, stalls on a busy machine
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # no warning for each actor that is restarted
     try:
         import ray
         import ray.data
@@ -265,24 +133,20 @@ def _ray() -> Any:
     return ray
 
 
-def _check_same(file: Path, about: dict[str, Any]) -> None:
-    """Predictions of two models, or of two thresholds, are not mixed in a folder."""
+def _check_settings(file: Path, settings: dict[str, Any]) -> None:
+    """Write the settings file of an output folder, or check that the existing one has the same settings."""
     if not file.is_file():
-        write_json(file, about)
+        write_json(file, settings)
         return
     before = json.loads(file.read_text(encoding="utf-8"))
-    if different := [name for name in about if before.get(name) != about[name]]:
+    if different := [name for name in settings if before.get(name) != settings[name]]:
         raise WildcatError(
             f"{file.parent} holds predictions with another {' and '.join(different)}: choose another folder"
         )
 
 
-def _is_written(out: Path, part: Part) -> bool:
-    return (out / PREDICTIONS / f"{part.id}.parquet").is_file()
-
-
-def _finished(out: Path) -> set[str]:
-    """Names of the images that are in the tables; what a kill has left beside them is removed."""
+def _finished_images(out: Path) -> set[str]:
+    """Names of the images in the tables. Removes the files of unfinished parts, which a killed batch may leave."""
     import pyarrow.parquet as pq
 
     for folder in (out / PREDICTIONS, out / ERRORS):
@@ -295,70 +159,71 @@ def _finished(out: Path) -> set[str]:
     names: set[str] = set()
     for folder in (out / PREDICTIONS, out / ERRORS):
         for file in sorted(folder.glob("*.parquet")):
-            inside = pq.ParquetFile(file).read(["file"])["file"].to_pylist()
-            if not inside and not (out / ERRORS / file.name).is_file():  # the errors were deleted: all is tried again
+            images = pq.ParquetFile(file).read(["file"])["file"].to_pylist()
+            if not images and not (out / ERRORS / file.name).is_file():  # the user deleted the errors, to try again
                 file.unlink()
-            names.update(inside)
+            names.update(images)
     return names
 
 
-def _rows(folder: Path) -> int:
+def _count_rows(folder: Path) -> int:
     import pyarrow.parquet as pq
 
     return sum(pq.read_metadata(file).num_rows for file in folder.glob("*.parquet"))
 
 
 @contextlib.contextmanager
-def _connected(ray: Any, address: str | None, workers: int | None) -> Iterator[None]:
-    if ray.is_initialized():  # the caller's
+def _ray_session(ray: Any, address: str | None, workers: int | None) -> Iterator[None]:
+    """Connect to a Ray cluster or start a local one, unless the caller has already done so."""
+    if ray.is_initialized():
         yield
         return
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None:
             cores = workers or os.cpu_count()
-            ray.init(num_cpus=cores, include_dashboard=False, object_store_memory=OBJECT_STORE, **quiet)
+            ray.init(num_cpus=cores, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
         else:
             ray.init(address=address, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        where = f"no Ray cluster at {address}" if address else "Ray cannot be started"
-        raise WildcatError(f"{where}: {first_line(error)}") from error
+        failure = f"cannot connect to the Ray cluster {address}" if address else "Ray cannot be started"
+        raise WildcatError(f"{failure}: {first_line(error)}") from error
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def _run(ray: Any, parts: Sequence[Part], work: Work, workers: int | None) -> None:
-    """Have a pool of actors read and write all parts."""
+def _predict_parts(ray: Any, parts: Sequence[InputPart], settings: WorkerSettings, workers: int | None) -> None:
+    """Predict all parts with a pool of actors."""
     from tqdm import tqdm
 
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False  # there is one here
+    context.enable_progress_bars = False  # tqdm shows the progress
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    has = ray.cluster_resources()
-    gpus = int(has.get("GPU", 0)) if work.runtime == "torch" else 0
-    cores = int(has.get("CPU", 1))
+    resources = ray.cluster_resources()
+    gpus = int(resources.get("GPU", 0)) if settings.runtime == "torch" else 0
+    cores = int(resources.get("CPU", 1))
     workers = min(workers or gpus or cores, len(parts))
-    notes = ray.data.from_items(
+    dataset = ray.data.from_items(
         [{"part": part.to_json()} for part in parts], override_num_blocks=min(len(parts), MAX_TASKS)
     )
-    # Ray Data gives an actor a few parts at a time, and where its process ends starts it anew with the same parts, as
-    # often as it takes. The limit is a part's (attempts.py), not an actor's: a batch may take weeks.
-    done = notes.map_batches(
-        Reader,
-        fn_constructor_args=[work],
+    # Ray Data gives an actor a few parts at a time, and restarts an actor that ended, with the same parts and without
+    # limit. The limit is per part (attempts.py) and not per actor, as a batch may run for weeks.
+    results = dataset.map_batches(
+        BatchWorker,
+        fn_constructor_args=[settings],
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=workers),
         num_cpus=1,
         num_gpus=1 if gpus else 0,
     )
-    goes_on = f"what is finished is in {work.out}; the same command resumes"
+    resume = f"finished parts are in {settings.out}; run the same command again to resume"
     try:
-        with tqdm(desc="predicting", unit=" images", disable=None) as shown:
-            for row in done.iter_rows():
+        with tqdm(desc="predicting", unit=" images", disable=None) as progress:
+            for row in results.iter_rows():
                 if row["error"]:
-                    raise WildcatError(f"{row['error']} ({goes_on})")
-                shown.update(row["images"])
+                    raise WildcatError(f"{row['error']} ({resume})")
+                progress.update(row["images"])
     except ray.exceptions.RayError as error:
-        raise WildcatError(f"Ray gave up: {first_line(error)} ({goes_on})") from error
+        raise WildcatError(f"Ray failed: {first_line(error)} ({resume})") from error

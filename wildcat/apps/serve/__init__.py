@@ -1,4 +1,4 @@
-"""The web page."""
+"""The web page: classify, localize and segment uploaded images."""
 
 import lazy_loader
 
