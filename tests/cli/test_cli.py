@@ -426,7 +426,7 @@ def test_predict_prints_the_predictions(place: Path, tmp_path: Path, capsys: pyt
     first, *_, last = capsys.readouterr().out.splitlines()
     assert re.match(r"a\.png: [\w ]+ \d+ % at \(\d+, \d+\), ", first) and last.startswith("3 of 3 images: ")
     assert main([*arguments, "--threshold", "1"]) == 0
-    assert re.match(r"a\.png: nothing; most likely [\w ]+ \d+ %\n", capsys.readouterr().out)
+    assert re.match(r"a\.png: no class above the threshold; most probable: [\w ]+ \d+ %\n", capsys.readouterr().out)
     for _ in range(9):
         shutil.copy(place / "cat.png", tmp_path / f"{_}.png")
     assert main(arguments) == 0

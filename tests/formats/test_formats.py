@@ -23,8 +23,9 @@ from tests.formats.brushes import read_brush
 from tests.tiny_runs import ColourModel, spots
 from wildcat.cli import main
 from wildcat.errors import WildcatError
-from wildcat.formats.base import Names, PredictedImage
 from wildcat.formats.label_studio import brush_rle
+from wildcat.formats.names import UniqueNames
+from wildcat.formats.predicted_image import PredictedImage
 from wildcat.formats.write import FORMATS, write_predictions
 from wildcat.prediction.items import Failure, image_items
 from wildcat.prediction.predictor import Part, Predictor
@@ -302,7 +303,7 @@ def test_masks_of_many_classes_are_files_of_16_bits(root: Path, tmp_path: Path) 
 @pytest.mark.slow
 @given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=30), max_size=8))
 def test_names_stay_inside_and_apart(texts: list[str]) -> None:
-    names = Names(None)
+    names = UniqueNames(None)
     stems = [names.stem(text) for text in texts]
     assert len({stem.casefold() for stem in stems}) == len(texts)
     for stem in stems:
@@ -323,20 +324,20 @@ def test_names_stay_inside_and_apart(texts: list[str]) -> None:
     ],
 )
 def test_names_from_a_root(name: str, relative: str, stem: str) -> None:
-    names = Names(Path("/data/set"))
+    names = UniqueNames(Path("/data/set"))
     assert names.relative(name) == relative
     assert names.stem(relative) == stem
 
 
 @pytest.mark.parametrize("name", ["..", "../..", ".", "", "/", "image 0", "../../etc/x.png"])
 def test_names_without_a_root_are_one_part(name: str) -> None:
-    names = Names(None)
+    names = UniqueNames(None)
     stem = names.stem(names.relative(name))
     assert stem and "/" not in stem and stem.strip(".")
 
 
 def test_names_given_twice_are_numbered_and_the_first_one_stays() -> None:
-    names = Names(None)
+    names = UniqueNames(None)
     assert [names.stem(name) for name in ("a.png", "a.jpg", "A.gif", "a-2.png")] == ["a", "a-2", "A-3", "a-2-2"]
 
 

@@ -77,7 +77,7 @@ wildcat predict runs/mine images/ --json - | jq -c '[.file, .predicted[].class]'
     stream = predictor.stream(image_items(images), batch_size=arguments.batch_size, on_error="yield", multi_maps=False)
     shown = tqdm(stream, "predicting", len(images), unit=" images", disable=None)
     most = 10 if arguments.out or arguments.json else len(images)
-    more: list[Writer] = [JsonLines(sys.stdout) if arguments.json == "-" else ConsoleWriter(most)]
+    more: list[Writer] = [JsonLines(sys.stdout) if arguments.json == "-" else ConsoleWriter(sys.stdout, most)]
     if arguments.json and arguments.json != "-":
         more.append(JsonFile(Path(arguments.json)))
     failures = write_predictions(

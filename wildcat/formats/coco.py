@@ -1,4 +1,4 @@
-"""COCO's JSON: a dataset whose annotations are the regions of masks, and result lists for ``COCO.loadRes``."""
+"""COCO JSON: a dataset whose annotations are the regions of masks, and result files for ``COCO.loadRes``."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 
 from wildcat.errors import WildcatError
-from wildcat.formats.base import Growing, JsonList, PredictedImage
+from wildcat.formats.incremental import IncrementalFile, JsonList
+from wildcat.formats.predicted_image import PredictedImage
 
 
 class CocoWriter:
-    """``coco/dataset.json`` and ``results-bbox.json``, ``results-segm.json``, ``results-keypoints.json`` beside it.
+    """Writes ``coco/dataset.json``, ``results-bbox.json``, ``results-segm.json`` and ``results-keypoints.json``.
 
-    Images are numbered from 1 in the order they come, classes from 1 in the model's order. A box is that of a region
-    of the mask, (x, y, width, height); a key point is the class's point, of which each predicted class has one.
+    Ids of images count from 1 in the order of arrival, ids of classes from 1 in the model's order. Boxes (x, y, width,
+    height) are those of the regions of the mask; each predicted class has one key point, its point.
     """
 
     def __init__(self, out: Path, classes: tuple[str, ...]) -> None:
@@ -30,16 +31,19 @@ class CocoWriter:
             for number, name in enumerate(classes, start=1)
         ]
         folder = out / "coco"
-        # Images and annotations grow side by side; the annotations are put behind the images at the end.
-        self._dataset, self._regions = Growing(folder / "dataset.json"), Growing(folder / "annotations.json")
+        # Images and annotations are written to two files; the annotations are appended to the images at the end.
+        self._dataset, self._regions = (
+            IncrementalFile(folder / "dataset.json"),
+            IncrementalFile(folder / "annotations.json"),
+        )
         self._dataset.stream.write(f'{{"categories": {json.dumps(categories)},\n"images": ')
-        self._results = [Growing(folder / f"results-{kind}.json") for kind in ("bbox", "segm", "keypoints")]
+        self._results = [IncrementalFile(folder / f"results-{kind}.json") for kind in ("bbox", "segm", "keypoints")]
         self._images, self._annotations = JsonList(self._dataset.stream), JsonList(self._regions.stream)
         self._boxes, self._masks, self._points = (JsonList(file.stream) for file in self._results)
         self._image_id = self._annotation_id = 0
 
     def add(self, image: PredictedImage) -> None:
-        """Write an image's entries."""
+        """Write the entries of an image."""
         self._image_id += 1
         width, height = image.prediction.size
         self._images.add({"id": self._image_id, "file_name": image.name, "width": width, "height": height})
@@ -49,32 +53,32 @@ class CocoWriter:
             mask = np.zeros((height, width), dtype=np.uint8, order="F")
             mask[y1:y2, x1:x2] = region.pixels
             runs = self._encode(mask)
-            found = self._found(image, region.label)
+            entry = self._entry(image, region.label)
             box = {"bbox": [x1, y1, x2 - x1, y2 - y1]}
             segmentation = {"segmentation": {"size": [height, width], "counts": runs["counts"].decode("ascii")}}
-            self._boxes.add(found | box)
-            self._masks.add(found | segmentation)
+            self._boxes.add(entry | box)
+            self._masks.add(entry | segmentation)
             self._annotations.add(
-                {"id": self._annotation_id, **found, **box, "area": region.area, "iscrowd": 0, **segmentation}
+                {"id": self._annotation_id, **entry, **box, "area": region.area, "iscrowd": 0, **segmentation}
             )
         for label in image.present:
             x, y = image.point_of(label)
-            self._points.add(self._found(image, label) | {"keypoints": [round(x, 2), round(y, 2), 2]})
+            self._points.add(self._entry(image, label) | {"keypoints": [round(x, 2), round(y, 2), 2]})
 
-    def _found(self, image: PredictedImage, label: int) -> dict[str, Any]:
+    def _entry(self, image: PredictedImage, label: int) -> dict[str, Any]:
         return {"image_id": self._image_id, "category_id": 1 + label, "score": image.score_of(label)}
 
     def finish(self) -> None:
-        """Put the dataset together."""
+        """Complete the dataset and the results."""
         for entries in (self._images, self._annotations, self._boxes, self._masks, self._points):
             entries.end()
         self._dataset.stream.write(',\n"annotations": ')
-        self._dataset.take(self._regions)
+        self._dataset.append(self._regions)
         self._dataset.stream.write("}\n")
         for file in (self._dataset, *self._results):
             file.finish()
 
     def discard(self) -> None:
-        """Remove what is not whole."""
+        """Remove incomplete files."""
         for file in (self._dataset, self._regions, *self._results):
             file.discard()

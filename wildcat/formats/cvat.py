@@ -1,4 +1,4 @@
-"""CVAT's pre-annotations, "CVAT for images 1.1": tags, points and masks."""
+"""Annotations for CVAT in its format "CVAT for images 1.1": tags, points and masks."""
 
 import json
 from pathlib import Path
@@ -7,20 +7,22 @@ from xml.etree import ElementTree
 import numpy as np
 import numpy.typing as npt
 
-from wildcat.formats.base import Growing, PredictedImage, xml_text
+from wildcat.formats.incremental import IncrementalFile
+from wildcat.formats.names import xml_text
+from wildcat.formats.predicted_image import PredictedImage
 from wildcat.render.colours import class_colours
 from wildcat.system.files import write_atomically
 
 
 class CvatWriter:
-    """``cvat/annotations.xml``, to be uploaded to a task of the same images, and ``labels.json``, its labels.
+    """Writes ``cvat/annotations.xml``, to be uploaded to a task with the same images, and its ``labels.json``.
 
     An image has a tag, a point and a mask for each predicted class.
     """
 
     def __init__(self, out: Path, classes: tuple[str, ...]) -> None:
         self._folder = out / "cvat"
-        self._file = Growing(self._folder / "annotations.xml")
+        self._file = IncrementalFile(self._folder / "annotations.xml")
         colours = class_colours(len(classes)).tolist()
         self._labels = [
             {"name": xml_text(name), "color": f"#{red:02x}{green:02x}{blue:02x}", "attributes": []}
@@ -31,7 +33,7 @@ class CvatWriter:
         self._write(self._meta())
 
     def _meta(self) -> ElementTree.Element:
-        """The task's labels, without which some readers take nothing."""
+        """The labels of the task, which some readers require."""
         meta = ElementTree.Element("meta")
         labels = ElementTree.SubElement(ElementTree.SubElement(meta, "task"), "labels")
         for values in self._labels:
@@ -45,7 +47,7 @@ class CvatWriter:
         self._file.stream.write(ElementTree.tostring(element, encoding="unicode") + "\n")
 
     def add(self, image: PredictedImage) -> None:
-        """Write an image's element."""
+        """Write the element of an image."""
         width, height = image.prediction.size
         element = ElementTree.Element(
             "image", id=str(self._images), name=xml_text(image.name), width=str(width), height=str(height)
@@ -59,7 +61,7 @@ class CvatWriter:
             ElementTree.SubElement(element, "points", {**name, **shape, "points": f"{x:.2f},{y:.2f}"})
             inside = image.inside(label)
             if inside.any():
-                ElementTree.SubElement(element, "mask", {**name, **shape, **_cut_out(inside)})
+                ElementTree.SubElement(element, "mask", {**name, **shape, **_mask_attributes(inside)})
         self._write(element)
 
     def finish(self) -> None:
@@ -69,12 +71,15 @@ class CvatWriter:
         self._file.finish()
 
     def discard(self) -> None:
-        """Remove what is not whole."""
+        """Remove incomplete files."""
         self._file.discard()
 
 
-def _cut_out(inside: npt.NDArray[np.bool_]) -> dict[str, str]:
-    """A mask within its box: lengths of runs row by row, of pixels outside and inside in turn, outside first."""
+def _mask_attributes(inside: npt.NDArray[np.bool_]) -> dict[str, str]:
+    """A mask as XML attributes: its box, and the run lengths of its pixels in row order.
+
+    Runs alternate between pixels outside and inside the mask, outside first.
+    """
     rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
     top, left = int(rows[0]), int(columns[0])
     part = inside[top : rows[-1] + 1, left : columns[-1] + 1]

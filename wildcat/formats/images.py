@@ -1,4 +1,4 @@
-"""Images to look at, and masks as palette PNGs."""
+"""Overlays as JPEG, and masks as PNG with a palette."""
 
 import io
 from pathlib import Path
@@ -6,12 +6,13 @@ from pathlib import Path
 from PIL import Image
 
 from wildcat import render
-from wildcat.formats.base import PredictedImage, label_names
+from wildcat.formats.names import label_names
+from wildcat.formats.predicted_image import PredictedImage
 from wildcat.system.files import write_atomically
 
 
 def save_image(image: Image.Image, file: Path) -> None:
-    """Write a JPEG or PNG, whole or not at all; its folder is made if needed."""
+    """Write a JPEG or PNG atomically; its folder is created if missing."""
     buffer = io.BytesIO()
     if file.suffix == ".jpg":
         image.save(buffer, "JPEG", quality=92)
@@ -22,40 +23,40 @@ def save_image(image: Image.Image, file: Path) -> None:
 
 
 class _FilePerImage:
-    """A format that is whole after each image."""
+    """A format with separate files for each image."""
 
     def __init__(self, out: Path, classes: tuple[str, ...]) -> None:
         self._out, self._classes = out, classes
 
     def finish(self) -> None:
-        """Nothing is left to do."""
+        """Do nothing: the files of each image are complete."""
 
     def discard(self) -> None:
-        """Nothing is half-written."""
+        """Do nothing: there are no incomplete files."""
 
 
 class OverlayWriter(_FilePerImage):
-    """``overlay/NAME.jpg``."""
+    """Writes ``overlay/NAME.jpg``: the image with heatmap, point and score of each predicted class."""
 
     def add(self, image: PredictedImage) -> None:
-        """Write an image."""
+        """Write the overlay of an image."""
         save_image(image.prediction.overlay(image.threshold), self._out / "overlay" / f"{image.stem}.jpg")
 
 
 class MaskWriter(_FilePerImage):
-    """``mask/NAME.png`` and ``mask-overlay/NAME.jpg``; the most probable class is in it even below the threshold.
+    """Writes ``mask/NAME.png``, ``mask-overlay/NAME.jpg`` and ``mask-labels.txt``, the names of the labels from 0 on.
 
-    ``mask-labels.txt`` names the masks' values, from 0, a line each.
+    If no class reaches the threshold, the mask shows the most probable class.
     """
 
     def add(self, image: PredictedImage) -> None:
-        """Write mask and image."""
+        """Write mask and overlay of an image."""
         prediction = image.prediction
         mask = image.mask if image.present else prediction.mask(crf=image.crf, threshold=image.threshold)
         save_image(render.mask_png(mask), self._out / "mask" / f"{image.stem}.png")
         save_image(prediction.mask_overlay(mask), self._out / "mask-overlay" / f"{image.stem}.jpg")
 
     def finish(self) -> None:
-        """Name the labels."""
+        """Write the names of the labels."""
         self._out.mkdir(parents=True, exist_ok=True)
         write_atomically(self._out / "mask-labels.txt", label_names(self._classes).encode())

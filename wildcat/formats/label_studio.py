@@ -1,4 +1,4 @@
-"""Label Studio's pre-annotations: tags, points and brush masks."""
+"""Pre-annotations for Label Studio: tags, points and brush masks."""
 
 from __future__ import annotations
 
@@ -11,31 +11,33 @@ import numpy as np
 import numpy.typing as npt
 
 from wildcat._version import __version__
-from wildcat.formats.base import Growing, JsonList, PredictedImage, xml_text
+from wildcat.formats.incremental import IncrementalFile, JsonList
+from wildcat.formats.names import xml_text
+from wildcat.formats.predicted_image import PredictedImage
 from wildcat.render.colours import class_colours
 from wildcat.system.files import write_atomically
 
-LOCAL_FILES = "/data/local-files/?d="  # where Label Studio serves files of its machine
-_RUN_BITS = (3, 6, 10, 16)  # a run's length less one is written with the smallest of these
+LOCAL_FILES = "/data/local-files/?d="  # the URL at which Label Studio serves local files
+_RUN_BITS = (3, 6, 10, 16)  # length - 1 of a run is encoded with the smallest sufficient number of bits
 _WORD_BITS = 8
 
 
 class LabelStudioWriter:
-    """``label-studio/tasks.json``, to be imported, and ``labels.xml``, the labelling interface that it fits.
+    """Writes ``label-studio/tasks.json``, to be imported, and ``labels.xml``, the matching labelling interface.
 
-    A task has one prediction: a choice of tags, a key point and a brush mask for each predicted class. Its image's
-    address is the prefix with the image's name behind.
+    A task has one prediction: the tags, and a key point and a brush mask for each predicted class. The URL of its image
+    is ``image_prefix`` followed by the image's name.
     """
 
     def __init__(self, out: Path, classes: tuple[str, ...], image_prefix: str = LOCAL_FILES) -> None:
         self._prefix = image_prefix if image_prefix.endswith(("/", "=")) else f"{image_prefix}/"
         self._folder = out / "label-studio"
-        self._file = Growing(self._folder / "tasks.json")
+        self._file = IncrementalFile(self._folder / "tasks.json")
         self._tasks = JsonList(self._file.stream)
         self._classes = classes
 
     def add(self, image: PredictedImage) -> None:
-        """Write a task."""
+        """Write the task of an image."""
         url = self._prefix + quote(image.name, errors="surrogateescape")
         prediction: dict[str, Any] = {"model_version": f"wildcat {__version__}", "result": _result(image)}
         if image.present:
@@ -43,14 +45,14 @@ class LabelStudioWriter:
         self._tasks.add({"data": {"image": url}, "predictions": [prediction]})
 
     def finish(self) -> None:
-        """Write the labelling interface and close the tasks."""
+        """Write the labelling interface and complete the tasks."""
         write_atomically(self._folder / "labels.xml", _interface(self._classes))
         self._tasks.end()
         self._file.stream.write("\n")
         self._file.finish()
 
     def discard(self) -> None:
-        """Remove what is not whole."""
+        """Remove incomplete files."""
         self._file.discard()
 
 
@@ -78,10 +80,19 @@ def _result(image: PredictedImage) -> list[dict[str, Any]]:
 
 
 def brush_rle(inside: npt.NDArray[np.bool_]) -> list[int]:
-    """A mask (H, W) as the bytes of a brush: thi.ng's "rle-pack" of its RGBA pixels, each 0 or 255 throughout.
+    """Encode a mask as a Label Studio brush: thi.ng's "rle-pack" of RGBA pixels whose channels are all 0 or all 255.
 
-    Bits: 32 the number of words, 5 their size less one, four times 4 the sizes of lengths less one; then runs: 1 for
-    "repeated", 2 which size, the length less one, the word.
+    The bits are: the number of words (32 bits), the size of a word - 1 (5), the four possible sizes of run lengths - 1
+    (4 each); then for each run: 1 for "repeated", the index of the size of its length (2), its length - 1, the word.
+
+    Args:
+        inside: (H, W) bool.
+
+    Returns:
+        The bytes, 0 to 255.
+
+    >>> brush_rle(np.array([[True]]))[:4]  # 4 words of 8 bits: one RGBA pixel
+    [0, 0, 0, 4]
     """
     flat = inside.reshape(-1)
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1

@@ -1,81 +1,98 @@
-"""JSON lines and CSV."""
+"""JSON lines, CSV, and lines of text for people."""
 
 import csv
 import json
 from pathlib import Path
 from typing import IO
 
-from wildcat.formats.base import Growing, PredictedImage
+from wildcat.formats.incremental import IncrementalFile
+from wildcat.formats.predicted_image import PredictedImage
 
 
 class JsonLines:
-    """JSON lines into an open stream, each as soon as it is known: scores in per cent, points in pixels."""
+    """Writes JSON lines to an open stream, one per image and flushed immediately.
+
+    Scores are in per cent, points in pixels of the image.
+
+    Args:
+        stream: text stream; it is not closed.
+    """
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
 
     def add(self, image: PredictedImage) -> None:
-        """Write a line."""
+        """Write the line of an image."""
         print(json.dumps(image.prediction.to_dict(image.threshold)), file=self._stream, flush=True)
 
     def finish(self) -> None:
-        """The stream is its owner's."""
+        """Do nothing: the stream stays open."""
 
     def discard(self) -> None:
-        """What was written has been read."""
+        """Do nothing: lines that were written cannot be withdrawn."""
 
 
 class ConsoleWriter:
-    """What is found, in words, of the first images: ``cat.jpg: tabby 64 % at (120, 88)``; printed at the end."""
+    """Writes one line of text per image to a stream, at the end: ``cat.jpg: tabby 64 % at (120, 88)``.
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    Args:
+        stream: text stream; it is not closed.
+        max_lines: further images are only counted.
+    """
+
+    def __init__(self, stream: IO[str], max_lines: int) -> None:
+        self._stream = stream
+        self._max_lines = max_lines
         self._lines: list[str] = []
         self._count = 0
 
     def add(self, image: PredictedImage) -> None:
-        """Note a line."""
+        """Format the line of an image."""
         self._count += 1
-        if len(self._lines) < self._most:
-            found = [
-                f"{_message(image, c)} at ({x:.0f}, {y:.0f})" for c in image.present for x, y in [image.point_of(c)]
+        if len(self._lines) < self._max_lines:
+            present = [
+                f"{_class_score(image, c)} at ({x:.0f}, {y:.0f})" for c in image.present for x, y in [image.point_of(c)]
             ]
             best = image.prediction.candidates(image.threshold)[0]
-            message = ", ".join(found) or f"nothing; most likely {_message(image, best)}"
+            message = ", ".join(present) or f"no class above the threshold; most probable: {_class_score(image, best)}"
             self._lines.append(f"{' '.join(image.name.split())}: {message}")
 
     def finish(self) -> None:
-        """Print the lines."""
+        """Write the lines."""
         if self._count > len(self._lines):
             self._lines.append(f"... and {self._count - len(self._lines):,} more")
-        print("\n".join(self._lines) if self._lines else "no image could be read")
+        self._stream.write("\n".join(self._lines or ["no image could be read"]) + "\n")
 
     def discard(self) -> None:
-        """Nothing was written."""
+        """Do nothing: nothing was written yet."""
 
 
-def _message(image: PredictedImage, label: int) -> str:
+def _class_score(image: PredictedImage, label: int) -> str:
     return f"{image.class_of(label)} {100 * image.score_of(label):.0f} %"
 
 
 class JsonFile:
-    """The same as a file."""
+    """Writes JSON lines to a file, as :class:`JsonLines`.
+
+    Args:
+        file: path of the file, which appears when it is complete.
+    """
 
     def __init__(self, file: Path) -> None:
-        lines = Growing(file)
+        lines = IncrementalFile(file)
         self.add, self.finish, self.discard = JsonLines(lines.stream).add, lines.finish, lines.discard
 
 
 class CsvWriter:
-    """``scores.csv``: scores in per cent."""
+    """Writes ``scores.csv``: a row per image, a column per class, in per cent."""
 
     def __init__(self, out: Path, classes: tuple[str, ...]) -> None:
-        self._rows = Growing(out / "scores.csv")
+        self._rows = IncrementalFile(out / "scores.csv")
         self._csv = csv.writer(self._rows.stream, lineterminator="\n")
         self._csv.writerow(["file", *classes])
         self.finish, self.discard = self._rows.finish, self._rows.discard
 
     def add(self, image: PredictedImage) -> None:
-        """Write a row."""
+        """Write the row of an image."""
         prediction = image.prediction
         self._csv.writerow([prediction.name, *(f"{100 * float(p):.3f}" for p in prediction.probabilities)])

@@ -1,22 +1,27 @@
-"""PASCAL VOC's masks and XML."""
+"""Masks and XML annotations in the layout of PASCAL VOC."""
 
 from pathlib import Path
 from xml.etree import ElementTree
 
 from wildcat import render
 from wildcat.errors import WildcatError
-from wildcat.formats.base import Growing, PredictedImage, label_names, xml_text
 from wildcat.formats.images import save_image
+from wildcat.formats.incremental import IncrementalFile
+from wildcat.formats.names import label_names, xml_text
+from wildcat.formats.predicted_image import PredictedImage
 from wildcat.prediction.result import MAX_BYTE_LABELS
 from wildcat.system.files import write_atomically
 
 
 class VocWriter:
-    """``voc/``: what VOCdevkit's folder of a year holds, except the images.
+    """Writes ``voc/``, the folder of a year of VOCdevkit without the images.
 
-    ``SegmentationClass/NAME.png`` are masks with VOC's palette, ``Annotations/NAME.xml`` boxes of regions of masks
-    (pixels counted from 1, both ends included), ``ImageSets/Main/train.txt`` and ``ImageSets/Segmentation/train.txt``
-    the names. ``labels.txt`` names the masks' values, the first of them background.
+    ``SegmentationClass/NAME.png`` are masks with the VOC palette, ``Annotations/NAME.xml`` boxes of the regions of
+    masks (pixels counted from 1, both ends included), ``ImageSets/Main/train.txt`` and
+    ``ImageSets/Segmentation/train.txt`` the names of the images, ``labels.txt`` those of the labels from 0 on.
+
+    Raises:
+        WildcatError: more than 254 classes, which VOC masks cannot hold.
     """
 
     def __init__(self, out: Path, classes: tuple[str, ...]) -> None:
@@ -25,11 +30,13 @@ class VocWriter:
                 f"masks of PASCAL VOC hold up to {MAX_BYTE_LABELS} classes; the model has {len(classes)}"
             )
         self._folder = out / "voc"
-        self._lists = [Growing(self._folder / "ImageSets" / task / "train.txt") for task in ("Main", "Segmentation")]
+        self._lists = [
+            IncrementalFile(self._folder / "ImageSets" / task / "train.txt") for task in ("Main", "Segmentation")
+        ]
         self._classes = classes
 
     def add(self, image: PredictedImage) -> None:
-        """Write an image's mask and XML."""
+        """Write mask and XML of an image."""
         save_image(render.mask_png(image.mask), self._folder / "SegmentationClass" / f"{image.stem}.png")
         file = self._folder / "Annotations" / f"{image.stem}.xml"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -40,13 +47,13 @@ class VocWriter:
             names.stream.write(image.stem + "\n")
 
     def finish(self) -> None:
-        """Write the lists."""
+        """Write the lists of names."""
         write_atomically(self._folder / "labels.txt", label_names(self._classes).encode())
         for file in self._lists:
             file.finish()
 
     def discard(self) -> None:
-        """Remove what is not whole."""
+        """Remove incomplete files."""
         for file in self._lists:
             file.discard()
 
@@ -62,13 +69,13 @@ def _annotation(image: PredictedImage) -> ElementTree.Element:
         _add(size, name, value)
     _add(root, "segmented", int(bool(image.mask.any())))
     for region in image.regions:
-        found = ElementTree.SubElement(root, "object")
+        element = ElementTree.SubElement(root, "object")
         x1, y1, x2, y2 = region.box
-        _add(found, "name", image.class_of(region.label))
-        _add(found, "pose", "Unspecified")
-        _add(found, "truncated", 0)
-        _add(found, "difficult", 0)
-        box = ElementTree.SubElement(found, "bndbox")
+        _add(element, "name", image.class_of(region.label))
+        _add(element, "pose", "Unspecified")
+        _add(element, "truncated", 0)
+        _add(element, "difficult", 0)
+        box = ElementTree.SubElement(element, "bndbox")
         for name, value in (("xmin", x1 + 1), ("ymin", y1 + 1), ("xmax", x2), ("ymax", y2)):
             _add(box, name, value)
     return root

@@ -1,4 +1,4 @@
-"""Writes predictions in the formats that other tools read."""
+"""Writes predictions in any of the formats."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -6,13 +6,15 @@ from functools import partial
 from pathlib import Path
 
 from wildcat.errors import check_choice
-from wildcat.formats.base import Names, PredictedImage, Writer
 from wildcat.formats.coco import CocoWriter
 from wildcat.formats.cvat import CvatWriter
 from wildcat.formats.images import MaskWriter, OverlayWriter
 from wildcat.formats.label_studio import LOCAL_FILES, LabelStudioWriter
+from wildcat.formats.names import UniqueNames
+from wildcat.formats.predicted_image import PredictedImage
 from wildcat.formats.tables import CsvWriter, JsonFile
 from wildcat.formats.voc import VocWriter
+from wildcat.formats.writer import Writer
 from wildcat.formats.yolo import YoloWriter
 from wildcat.prediction.items import Failure
 from wildcat.prediction.result import Prediction, Threshold
@@ -32,6 +34,7 @@ _WRITERS: dict[str, Callable[[Path, tuple[str, ...]], Writer]] = {
 
 
 FORMATS = tuple(_WRITERS)
+"""Names of the formats."""
 
 
 def write_predictions(
@@ -46,7 +49,7 @@ def write_predictions(
     image_prefix: str = LOCAL_FILES,
     more: Sequence[Writer] = (),
 ) -> list[Failure]:
-    """Write predictions as they come; memory does not grow with their number.
+    """Write predictions in several formats, image by image, in constant memory.
 
     ======================  ===========================================================================================
     ``json``                ``predictions.jsonl``, an object per image
@@ -60,49 +63,50 @@ def write_predictions(
     ``cvat``                ``cvat/``: tags, points and masks
     ======================  ===========================================================================================
 
-    Files that hold all images get their name when they are whole; the others are written whole or not at all. What a
-    killed process of this machine has left half-written in the folder is removed.
+    All files are written atomically; those of all images appear at the end. Temporary files in the folder, which a
+    killed process of this machine has left, are removed.
 
     Args:
         predictions: from :meth:`wildcat.prediction.predictor.Predictor.stream`.
-        out: folder, made if needed.
-        formats: out of :data:`FORMATS`.
-        classes: of the model.
-        root: folder that images are named from: ``root/a/cat.jpg`` gives ``overlay/a/cat.jpg``. Without it, and for
-            images elsewhere, the last part of the name counts; names given twice are numbered.
+        out: output folder, created if missing.
+        formats: names out of :data:`FORMATS`.
+        classes: names of the model's classes.
+        root: folder to which names of images are relative: ``root/a/cat.jpg`` gives ``overlay/a/cat.jpg``. For None,
+            and for images outside of it, the file name is used; equal names are numbered.
         threshold: probability from which a class counts as predicted, for all classes or by class.
         crf: refine masks with the dense CRF.
-        image_prefix: where ``label-studio`` says that images are: an address or a path, which names are added to.
-        more: writers of other places, which are given every image as well.
+        image_prefix: URL or path of the images for ``label-studio``; the names of the images are appended to it.
+        more: further writers, which receive every image as well.
 
     Returns:
         The images that could not be read.
 
     Raises:
-        WildcatError: for an unknown format, or one whose package is not installed.
+        WildcatError: an unknown format, one whose package is not installed, or one that the model's classes exceed.
 
     >>> import wildcat
     >>> predictor = wildcat.load("imagenet")  # doctest: +SKIP
     >>> predictions = predictor.stream(wildcat.prediction.image_items(["dog.jpg"]), on_error="yield")  # doctest: +SKIP
     >>> write_predictions(predictions, Path("out"), ["json", "mask"], predictor.settings.classes)  # doctest: +SKIP
+    []
     """
-    wanted = list(dict.fromkeys(formats))
-    check_formats(wanted)
-    if wanted:
-        below = (file for folder in folders_of(out) for file in folder.rglob(UNFINISHED))
-        remove_leftovers([*out.glob(UNFINISHED), *below])
+    unique_formats = list(dict.fromkeys(formats))
+    check_formats(unique_formats)
+    if unique_formats:
+        nested = (file for folder in folders_of(out) for file in folder.rglob(UNFINISHED))
+        remove_leftovers([*out.glob(UNFINISHED), *nested])
     makers = _WRITERS | {"label-studio": partial(LabelStudioWriter, image_prefix=image_prefix)}
-    names = Names(root)
+    names = UniqueNames(root)
     failures: list[Failure] = []
     writers: list[Writer] = []
-    with ExitStack() as held:  # each is discarded, whatever goes wrong in another one
+    with ExitStack() as stack:  # every writer is discarded, also after an error of another one
         for writer in more:
-            held.callback(writer.discard)
-        for name in wanted:
+            stack.callback(writer.discard)
+        for name in unique_formats:
             writer = makers[name](out, tuple(classes))
-            held.callback(writer.discard)
+            stack.callback(writer.discard)
             writers.append(writer)
-        writers += more  # last: files have their names before anything is told, perhaps to a reader that has gone
+        writers += more  # last, so that an error of theirs, such as a closed pipe, leaves complete files
         for prediction in predictions:
             if isinstance(prediction, Failure):
                 failures.append(prediction)
@@ -117,17 +121,21 @@ def write_predictions(
 
 
 def folders_of(out: Path) -> list[Path]:
-    """The folders in ``out`` into which formats write, whether they are there or not.
+    """The folders in ``out`` to which the formats write, whether they exist or not.
 
-    >>> [folder.name for folder in folders_of(Path("out"))][:3]  # doctest: +SKIP
+    >>> Path("found/mask-overlay") in folders_of(Path("found"))
+    True
     """
     return [out / name for name in (*FORMATS, "mask-overlay")]
 
 
 def check_formats(formats: Iterable[str]) -> None:
-    """Raise a WildcatError for a name that is no format.
+    """Check names of formats.
 
-    >>> check_formats(["json", "mask"])
+    Raises:
+        WildcatError: an unknown name.
+
+    >>> check_formats(["coco", "mask"])
     """
     for name in formats:
         check_choice(name, FORMATS, "format")

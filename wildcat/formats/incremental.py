@@ -1,0 +1,71 @@
+"""Text files that grow image by image and get their name when they are complete."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import IO, Any
+
+from wildcat.system.files import remove_leftovers, unfinished
+
+
+class IncrementalFile:
+    """A text file that is written bit by bit under a temporary name and renamed when it is complete.
+
+    Args:
+        file: its final path; folders are created.
+
+    Attributes:
+        file: the final path.
+        stream: the open file to write to.
+    """
+
+    def __init__(self, file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(file.parent.glob(f".{glob.escape(file.name)}.*.tmp"))
+        self.file = file
+        self._part = unfinished(file)
+        # surrogateescape writes file names that are not UTF-8 with their original bytes
+        self.stream: IO[str] = self._part.open("w", encoding="utf-8", errors="surrogateescape", newline="\n")
+
+    def finish(self) -> None:
+        """Close the file and rename it to its final path."""
+        self.stream.flush()
+        os.fsync(self.stream.fileno())
+        self.stream.close()
+        self._part.replace(self.file)
+
+    def append(self, other: IncrementalFile) -> None:
+        """Append the contents of another incremental file, and remove that one."""
+        other.stream.close()
+        with other._part.open(encoding="utf-8", errors="surrogateescape", newline="") as source:
+            shutil.copyfileobj(source, self.stream)
+        other.discard()
+
+    def discard(self) -> None:
+        """Remove the file unless it is finished."""
+        with contextlib.suppress(OSError):  # closing flushes the buffer, and the disk may be full
+            self.stream.close()
+        self._part.unlink(missing_ok=True)
+
+
+class JsonList:
+    """Writes a JSON list to a text stream, one entry per line."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._stream.write("[")
+        self._empty = True
+
+    def add(self, value: Any) -> None:
+        """Write one entry."""
+        self._stream.write(("\n" if self._empty else ",\n") + json.dumps(value))
+        self._empty = False
+
+    def end(self) -> None:
+        """End the list."""
+        self._stream.write("\n]")

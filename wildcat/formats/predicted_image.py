@@ -1,0 +1,117 @@
+"""One predicted image with its mask and regions, as writers of formats receive it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from wildcat.formats.names import safe_name
+from wildcat.prediction.result import Labels, Prediction, Threshold, numbered
+
+SMALLEST_REGION = 0.001  # of the image's area; smaller connected parts of a mask get no box
+
+
+@dataclass(frozen=True)
+class Region:
+    """A connected part of the mask of a class; pixels are connected to their eight neighbours.
+
+    Attributes:
+        label: index of the class.
+        box: (x1, y1, x2, y2) in pixels of the image, pixel edges.
+        pixels: (y2 - y1, x2 - x1) bool, the pixels of the region in its box.
+
+    >>> Region(0, (10, 20, 12, 22), np.array([[True, True], [False, True]])).area
+    3
+    """
+
+    label: int
+    box: tuple[int, int, int, int]
+    pixels: npt.NDArray[np.bool_]
+
+    @property
+    def area(self) -> int:
+        """Number of pixels."""
+        return int(self.pixels.sum())
+
+
+@dataclass(frozen=True)
+class PredictedImage:
+    """One predicted image, as writers of formats receive it.
+
+    Attributes:
+        name: path of the image's file relative to the folder of all images, with "/": "a/cat.jpg".
+        stem: unique and safe name without suffix, for output files: "a/cat".
+        prediction: the prediction for the image.
+        threshold: probability from which a class counts as predicted, for all classes or by class.
+        crf: refine masks with the dense CRF.
+    """
+
+    name: str
+    stem: str
+    prediction: Prediction
+    threshold: Threshold
+    crf: bool
+
+    @property
+    def suffix(self) -> str:
+        """Suffix of the image's file: ".jpg"."""
+        return Path(safe_name(self.name)).suffix
+
+    @cached_property
+    def present(self) -> list[int]:
+        """Indices of the predicted classes, the most probable first; may be empty."""
+        return self.prediction.present(self.threshold)
+
+    @cached_property
+    def _ranks(self) -> Labels:
+        """(H, W): 0 background, otherwise 1 + position in :attr:`present`."""
+        part = replace(
+            self.prediction,
+            settings=replace(self.prediction.settings, classes=tuple(map(self.class_of, self.present))),
+            class_maps=self.prediction.class_maps[self.present],
+            probabilities=self.prediction.probabilities[self.present],
+        )
+        return part.mask(crf=self.crf, allowed=range(len(self.present)))
+
+    def inside(self, label: int) -> npt.NDArray[np.bool_]:
+        """The pixels of a predicted class, (H, W) bool."""
+        inside: npt.NDArray[np.bool_] = self._ranks == 1 + self.present.index(label)
+        return inside
+
+    @cached_property
+    def mask(self) -> Labels:
+        """The mask (H, W): 0 background, otherwise 1 + class, of the predicted classes; uint16 above 254 classes."""
+        return numbered(self._ranks, self.present, len(self.prediction.settings.classes))
+
+    @cached_property
+    def regions(self) -> list[Region]:
+        """The regions of the mask, class by class; regions smaller than 0.1 % of the image are omitted."""
+        smallest = SMALLEST_REGION * self._ranks.size
+        return [r for c in self.present for r in _connected(self.inside(c), c) if r.area >= smallest]
+
+    def class_of(self, label: int) -> str:
+        """The name of a class."""
+        return self.prediction.settings.classes[label]
+
+    def score_of(self, label: int) -> float:
+        """The probability of a class, 0 to 1, rounded to six digits."""
+        return round(float(self.prediction.probabilities[label]), 6)
+
+    def point_of(self, label: int) -> tuple[float, float]:
+        """The point (x, y) of a class in pixels of the image."""
+        x, y = self.prediction.point_array[label]
+        return float(x), float(y)
+
+
+def _connected(inside: npt.NDArray[np.bool_], label: int) -> Iterator[Region]:
+    from scipy import ndimage
+
+    numbers, _ = ndimage.label(inside, structure=np.ones((3, 3)))
+    for number, (rows, columns) in enumerate(ndimage.find_objects(numbers), start=1):
+        box = (columns.start, rows.start, columns.stop, rows.stop)
+        yield Region(label, box, numbers[rows, columns] == number)
