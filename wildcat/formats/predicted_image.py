@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wildcat.formats.names import safe_name
-from wildcat.prediction.result import Labels, Prediction, Threshold, numbered
+from wildcat.prediction.result import Labels, Prediction, Threshold, class_labels
 
 SMALLEST_REGION = 0.001  # of the image's area; smaller connected parts of a mask get no box
 
@@ -86,7 +86,7 @@ class PredictedImage:
     @cached_property
     def mask(self) -> Labels:
         """The mask (H, W): 0 background, otherwise 1 + class, of the predicted classes; uint16 above 254 classes."""
-        return numbered(self._ranks, self.present, len(self.prediction.settings.classes))
+        return class_labels(self._ranks, self.present, len(self.prediction.settings.classes))
 
     @cached_property
     def regions(self) -> list[Region]:
