@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests import awkward
+from tests import unusual
 from tests.conftest import REPOSITORY
 from tests.tiny_runs import start, tiny
 from wildcat.apps.batch.attempts import MAX_CRASHES_PER_PART, AttemptLog
@@ -43,7 +43,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train(tiny(epochs=1), folder / "run")
     (folder / "images").mkdir()
     for number in range(COUNT):
-        Image.fromarray(awkward.photo(40 + number, 50, seed=number)).save(folder / "images" / f"{number:02}.png")
+        Image.fromarray(unusual.photo(40 + number, 50, seed=number)).save(folder / "images" / f"{number:02}.png")
     (folder / "images" / "broken.jpg").write_bytes(b"")
     return folder
 

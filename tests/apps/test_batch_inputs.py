@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests import awkward
+from tests import unusual
 from wildcat.apps.batch.inputs import InputPart, split_inputs
 from wildcat.errors import WildcatError
 
 
 def png(seed: int = 0) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(awkward.photo(seed=seed)).save(buffer, "PNG")
+    Image.fromarray(unusual.photo(seed=seed)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -32,7 +32,7 @@ def check(parts: list[InputPart], names: list[str]) -> None:
     images = [entry for part in parts for entry in InputPart.from_json(part.to_json()).images()]
     assert [name for name, _ in images] == names
     for seed, (_, load) in enumerate(images):
-        assert np.array_equal(np.asarray(load(None)), awkward.photo(seed=seed))
+        assert np.array_equal(np.asarray(load(None)), unusual.photo(seed=seed))
 
 
 def test_folders_images_and_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

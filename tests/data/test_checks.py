@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests import awkward
+from tests import unusual
 from wildcat.data import Dataset, Sample, check_dataset, class_counts, label_warnings, shared_image_warnings
 from wildcat.data.registry import open_dataset
 from wildcat.errors import WildcatError
@@ -15,8 +15,8 @@ from wildcat.errors import WildcatError
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CSV over good and bad images, and one that is missing."""
     base = tmp_path_factory.mktemp("mixed")
-    awkward.write_all(base / "images")
-    names = [*awkward.GOOD, *awkward.BAD, "gone.jpg"]
+    unusual.write_all(base / "images")
+    names = [*unusual.GOOD, *unusual.BAD, "gone.jpg"]
     rows = [f"images/{name},{'cat' if index % 2 else 'dog'}" for index, name in enumerate(names)]
     (base / "my.csv").write_text("image,tags\n" + "\n".join([*rows, "images/empty.jpg,ghost"]) + "\n")
     return base
@@ -27,12 +27,12 @@ def test_good_images_are_used_and_bad_ones_reported(mixed: Path) -> None:
     names = [sample.name for sample in data.samples]
     data = data.subset([*range(len(data)), names.index("images/alpha.png"), names.index("images/empty.jpg")])
     kept, report = check_dataset(data, on_bad_image="skip")
-    assert [sample.name for sample in kept.samples] == [f"images/{name}" for name in awkward.GOOD]
+    assert [sample.name for sample in kept.samples] == [f"images/{name}" for name in unusual.GOOD]
     assert kept.classes == data.classes and len(data) == 17  # the caller's dataset is as it was
     assert report.images == 17
     assert report.missing == ("images/gone.jpg",)
     reasons = dict(report.unreadable)
-    assert sorted(reasons) == [f"images/{name}" for name in awkward.BAD]
+    assert sorted(reasons) == [f"images/{name}" for name in unusual.BAD]
     assert reasons["images/empty.jpg"] == "the file is empty" and "truncated" in reasons["images/truncated.jpg"]
     assert report.duplicate_names == ("images/alpha.png", "images/empty.jpg")
     assert report.classes_without_positives == ("ghost",)  # its only image is a bad one
@@ -69,12 +69,12 @@ def test_a_dataset_without_usable_images_is_an_error(tmp_path: Path) -> None:
 def test_images_that_are_also_held_out_are_recognised_by_content(tmp_path: Path) -> None:
     for split in ("train", "test"):
         (tmp_path / split / "a").mkdir(parents=True)
-    shared = bytes((awkward.huge_png(tmp_path / "s.png", 100)).read_bytes())
+    shared = bytes((unusual.huge_png(tmp_path / "s.png", 100)).read_bytes())
     (tmp_path / "s.png").unlink()
     (tmp_path / "train" / "a" / "1.png").write_bytes(shared)
     (tmp_path / "test" / "a" / "9.png").write_bytes(shared)
-    awkward.huge_png(tmp_path / "train" / "a" / "5.png", 200)
-    awkward.huge_png(tmp_path / "test" / "a" / "5.png", 300)  # same name, other content
+    unusual.huge_png(tmp_path / "train" / "a" / "5.png", 200)
+    unusual.huge_png(tmp_path / "test" / "a" / "5.png", 300)  # same name, other content
     train, test = (open_dataset(f"folder:{tmp_path}", split) for split in ("train", "test"))
     (message,) = shared_image_warnings(train, test, "test")
     assert message.startswith("1 of 2 test images were trained on") and message.endswith(": a/9.png = a/1.png")

@@ -1,4 +1,4 @@
-"""Reading of awkward images."""
+"""Reading of unusual and damaged images."""
 
 import threading
 import warnings
@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from tests import awkward
+from tests import unusual
 from wildcat.data.images import image_size, load_image, original_size
 from wildcat.data.transforms import warp
 from wildcat.errors import WildcatError
 
-RGB = awkward.photo()
+RGB = unusual.photo()
 
 
 def pixels(source, **options) -> np.ndarray:
@@ -25,14 +25,14 @@ def pixels(source, **options) -> np.ndarray:
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mixed")
-    awkward.write_all(folder)
+    unusual.write_all(folder)
     return folder
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_all_eight_exif_orientations_come_upright(tmp_path: Path, orientation: int, suffix: str) -> None:
-    path = awkward.oriented(tmp_path / f"turned{suffix}", orientation, RGB)
+    path = unusual.oriented(tmp_path / f"turned{suffix}", orientation, RGB)
     assert image_size(path) == (60, 40)
     image = load_image(path)
     assert np.abs(np.asarray(image).astype(int) - RGB).max() <= (12 if suffix == ".jpg" else 0)
@@ -43,7 +43,7 @@ def test_all_eight_exif_orientations_come_upright(tmp_path: Path, orientation: i
 
 @pytest.mark.parametrize("orientation", [3, 6])
 def test_pixels_as_stored_on_request(tmp_path: Path, orientation: int) -> None:
-    path = awkward.oriented(tmp_path / "turned.png", orientation, RGB)
+    path = unusual.oriented(tmp_path / "turned.png", orientation, RGB)
     stored = {3: np.rot90(RGB, 2), 6: np.rot90(RGB, 1)}[orientation]
     assert np.array_equal(pixels(path, upright=False), stored)
 
@@ -106,7 +106,7 @@ def test_what_is_transparent_becomes_white(tmp_path: Path) -> None:
 
 
 def test_grey_bits_palette_and_first_frame(mixed: Path) -> None:
-    for name in awkward.GOOD:
+    for name in unusual.GOOD:
         assert pixels(mixed / name).shape == (40, 60, 3), name
         assert image_size(mixed / name) == (60, 40), name
     grey = pixels(mixed / "grey.jpg")
@@ -133,7 +133,7 @@ def test_bad_files_are_named_with_the_reason(mixed: Path, name: str, reason: str
 
 
 def test_the_pixel_limit_holds_before_anything_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = awkward.huge_png(tmp_path / "large.png", 10_000)  # between Pillow's warning and its error
+    path = unusual.huge_png(tmp_path / "large.png", 10_000)  # between Pillow's warning and its error
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     assert image_size(path) == (10_000, 10_000)
     for read in (load_image, image_size):
@@ -177,8 +177,8 @@ def test_the_callers_image_is_left_alone() -> None:
 
 @pytest.mark.parametrize("wanted", [1, 50, 100, 101, 200, 399, 401, 5000])
 def test_a_draft_is_never_below_the_size_asked_for(tmp_path: Path, wanted: int) -> None:
-    large = awkward.photo(801, 400)
-    path = awkward.oriented(tmp_path / "large.jpg", 6, large)
+    large = unusual.photo(801, 400)
+    path = unusual.oriented(tmp_path / "large.jpg", 6, large)
     image = load_image(path, draft_size=wanted)
     assert min(image.size) >= min(wanted, 400)
     assert original_size(image) == (801, 400) == image_size(path)
@@ -192,7 +192,7 @@ def test_a_draft_is_never_below_the_size_asked_for(tmp_path: Path, wanted: int) 
 
 
 def test_pillows_warnings_stay_inside_also_with_threads(tmp_path: Path) -> None:
-    path = awkward.huge_png(tmp_path / "large.png", 10_000)
+    path = unusual.huge_png(tmp_path / "large.png", 10_000)
     before = list(warnings.filters)
     failures = []
 

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests import awkward
+from tests import unusual
 from wildcat.data.transforms import View, cell_centres, random_view, warp
 
-RGB = awkward.photo()
+RGB = unusual.photo()
 
 views = st.builds(
     lambda seed, low, flip: random_view(np.random.default_rng(seed), crop_area=low, flip=flip),
@@ -53,7 +53,7 @@ def test_views_by_hand() -> None:
 
 
 def test_a_cached_square_warp_gives_nearly_the_same_view() -> None:
-    large = awkward.photo(300, 200)
+    large = unusual.photo(300, 200)
     view = View(left=0.1, top=0.2, width=0.7, height=0.6)
     direct, cached = view.image(large, 64), view.image(warp(large, 128), 64)
     assert np.abs(direct.astype(int) - cached).max() <= 4

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests import awkward
+from tests import unusual
 from tests.conftest import REPOSITORY
 from tests.tiny_runs import tiny
 from wildcat.cli import main
@@ -23,7 +23,7 @@ def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(tiny(data=DATA, epochs=1), tmp_path / "runs" / "voc12")
     (tmp_path / "images").mkdir()
     for path in (tmp_path / "dog.jpg", tmp_path / "images" / "dog.jpg"):
-        Image.fromarray(awkward.photo()).save(path)
+        Image.fromarray(unusual.photo()).save(path)
     monkeypatch.chdir(tmp_path)
     (commands,) = re.findall(r"```bash\n(.*?)```", TEXT, re.S)
     for command in commands.splitlines():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests import awkward
+from tests import unusual
 from tests.data import trees
 from tests.tiny_runs import ColourModel, tiny
 from wildcat.cli import main
@@ -197,14 +197,14 @@ def test_one_class_a_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_bad_images_stop_or_are_skipped_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = folder_of_colours(tmp_path)
-    awkward.write_all(tmp_path / "test" / "red")
+    unusual.write_all(tmp_path / "test" / "red")
     predictor = colours(("blue", "green", "red"))
     with pytest.raises(WildcatError, match=r"3 images cannot be read"):
         evaluate(predictor, data)
     results = evaluate(predictor, data, on_bad_image="skip", tasks=["classification"])
-    assert results["images"] == 9 + len(awkward.GOOD)
+    assert results["images"] == 9 + len(unusual.GOOD)
     message = capsys.readouterr().err
-    assert all(name in message for name in awkward.BAD) and not any(name in message for name in awkward.GOOD)
+    assert all(name in message for name in unusual.BAD) and not any(name in message for name in unusual.GOOD)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from experiments import ledger, segmentation
-from tests import awkward
+from tests import unusual
 from tests.tiny_runs import tiny
 from wildcat.evaluation.background import fit_masks
 from wildcat.evaluation.scoring import evaluate
@@ -36,7 +36,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_grad_cam_is_the_class_map_without_its_bias(runs: dict[str, Path], kind: str) -> None:
     predictor = load(runs[kind])
     predictor = predictor.with_settings(replace(predictor.settings, map_sizes=(64,), mirror=False))
-    image = awkward.photo(70, 50)
+    image = unusual.photo(70, 50)
     plain = predictor(image)
     (found,) = segmentation.GradCAMPredictor(predictor).stream(image_items([image]))
     bias = class_filters(predictor.model.transfer)[1].tolist()
@@ -55,7 +55,7 @@ def test_grad_cam_is_the_class_map_without_its_bias(runs: dict[str, Path], kind:
 @pytest.mark.slow
 def test_the_mirrored_image_has_the_mirrored_maps(runs: dict[str, Path]) -> None:
     predictor = segmentation.GradCAMPredictor(load(runs["average"]))
-    image = awkward.photo(64, 64)
+    image = unusual.photo(64, 64)
     one, other = predictor.stream(image_items([image, image[:, ::-1].copy()]))
     assert one.class_maps.shape[1:] == (96, 96)
     assert one.candidates() == other.candidates()
@@ -142,7 +142,7 @@ def folder(path: Path) -> Path:
 def test_the_predictors_own_network_has_no_hooks(runs: dict[str, Path]) -> None:
     predictor = load(runs["average"])
     found = segmentation.GradCAMPredictor(predictor)
-    next(found.stream(image_items([awkward.photo()])))
+    next(found.stream(image_items([unusual.photo()])))
     assert not any(module._forward_hooks for module in predictor.model.modules())
     assert all(weight.requires_grad for weight in predictor.model.parameters())
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from tests import awkward
+from tests import unusual
 from tests.tiny_runs import tiny
 from wildcat.cli import main
 from wildcat.data.transforms import warp
@@ -207,7 +207,7 @@ def test_models_of_every_kind(changes: dict, multi_label: bool) -> None:
 @pytest.mark.slow
 def test_compared_on_given_images(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(5):
-        Image.fromarray(awkward.photo(60 + 9 * number, 50, seed=number)).save(tmp_path / f"{number}.png")
+        Image.fromarray(unusual.photo(60 + 9 * number, 50, seed=number)).save(tmp_path / f"{number}.png")
     words = ["export", str(run), "--format", "torch", "--out", str(tmp_path / "a.pt2"), "--check"]
     assert main([*words, str(tmp_path), str(tmp_path / "0.png")]) == 0
     message = capsys.readouterr().out.splitlines()

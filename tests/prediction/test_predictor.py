@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests import awkward
+from tests import unusual
 from tests.tiny_runs import ColourModel, spots, tiny
 from wildcat.data.images import load_image
 from wildcat.data.transforms import warp
@@ -56,7 +56,7 @@ def same(first: Prediction, second: Prediction, tolerance: float = 0.0) -> None:
 
 @pytest.mark.slow
 def test_the_same_image_from_any_source(trained: Predictor, tmp_path: Path) -> None:
-    rgb = awkward.photo(90, 60)
+    rgb = unusual.photo(90, 60)
     Image.fromarray(rgb).save(tmp_path / "a.png")
     path = tmp_path / "a.png"
     with Image.open(path) as opened:
@@ -70,8 +70,8 @@ def test_the_same_image_from_any_source(trained: Predictor, tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_a_jpeg_upright_and_a_large_one_decoded_small(trained: Predictor, tmp_path: Path) -> None:
-    upright = awkward.photo(1200, 800)
-    path = awkward.oriented(tmp_path / "turned.jpg", 6, upright)
+    upright = unusual.photo(1200, 800)
+    path = unusual.oriented(tmp_path / "turned.jpg", 6, upright)
     small, whole = trained(path), trained(load_image(path))  # the path's decoder may reduce, the image is whole
     assert small.size == whole.size == (1200, 800)
     np.testing.assert_allclose(small.probabilities, whole.probabilities, atol=0.02)
@@ -80,11 +80,11 @@ def test_a_jpeg_upright_and_a_large_one_decoded_small(trained: Predictor, tmp_pa
 
 
 def test_the_callers_image_is_untouched(trained: Predictor, tmp_path: Path) -> None:
-    rgb = awkward.photo()
+    rgb = unusual.photo()
     array = rgb.copy()
     array.setflags(write=False)
     trained(array)
-    with Image.open(awkward.oriented(tmp_path / "turned.png", 6, rgb)) as image:
+    with Image.open(unusual.oriented(tmp_path / "turned.png", 6, rgb)) as image:
         size, mode, exif = image.size, image.mode, dict(image.getexif())
         prediction = trained(image)
         prediction.overlay()
@@ -158,10 +158,10 @@ def test_a_threshold_for_each_class() -> None:
 @pytest.mark.parametrize("mirror", [False, True])
 def test_masks_use_the_maps_of_all_sizes_and_mirrored_images(trained: Predictor, mirror: bool) -> None:
     settings = replace(trained.settings, mirror=mirror, background=Background("threshold", 0.3))
-    prediction = trained.with_settings(settings)(awkward.photo(90, 60))
+    prediction = trained.with_settings(settings)(unusual.photo(90, 60))
     views = []
     for side in (64, 96):
-        pixels = torch.from_numpy(warp(Image.fromarray(awkward.photo(90, 60)), side).copy()).permute(2, 0, 1)[None]
+        pixels = torch.from_numpy(warp(Image.fromarray(unusual.photo(90, 60)), side).copy()).permute(2, 0, 1)[None]
         for turned in (False, True) if mirror else (False,):
             with torch.inference_mode():
                 maps = trained.model(trained.model.normalize(pixels.flip(3) if turned else pixels)).class_maps
@@ -187,7 +187,7 @@ def test_exclusive_classes() -> None:
 
 
 def test_a_batch_of_one_is_a_batch_of_many(trained: Predictor) -> None:
-    images = [awkward.photo(40 + 7 * i, 50, seed=i) for i in range(7)]
+    images = [unusual.photo(40 + 7 * i, 50, seed=i) for i in range(7)]
     single = [trained(image) for image in images]
     for batch_size in (1, 3, 7, 50):
         many = list(trained.stream(image_items(images), batch_size=batch_size))
@@ -197,7 +197,7 @@ def test_a_batch_of_one_is_a_batch_of_many(trained: Predictor) -> None:
 
 
 def test_merged_maps_are_the_mean_of_multi_maps(trained: Predictor) -> None:
-    images = [awkward.photo(seed=i) for i in range(3)]
+    images = [unusual.photo(seed=i) for i in range(3)]
     whole = list(trained.stream(image_items(images)))
     merged = list(trained.stream(image_items(images), multi_maps=False))
     for one, other in zip(whole, merged, strict=True):
@@ -219,7 +219,7 @@ def test_sizes_of_scores_and_maps() -> None:
 
 
 def test_probabilities_are_the_same_without_the_map_sizes(tmp_path: Path) -> None:
-    Image.fromarray(awkward.photo(1200, 800)).save(tmp_path / "large.jpg")  # decoded smaller for the scores alone
+    Image.fromarray(unusual.photo(1200, 800)).save(tmp_path / "large.jpg")  # decoded smaller for the scores alone
     predictor = colour_predictor((64,), (64, 512), mirror=True)
     (whole,) = predictor.stream(image_items([tmp_path / "large.jpg"]))
     predictor.single.network.batches.clear()
@@ -239,7 +239,7 @@ def test_a_mirrored_image_has_the_same_prediction() -> None:
 def test_a_model_in_training_mode_predicts_in_evaluation_mode() -> None:
     model = build_model(tiny(), 2, pretrained=False).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    Predictor.from_model(model, InferenceSettings(("a", "b"), True, (64,), (64,)))(awkward.photo())
+    Predictor.from_model(model, InferenceSettings(("a", "b"), True, (64,), (64,)))(unusual.photo())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -247,7 +247,7 @@ def test_a_model_that_is_not_finite() -> None:
     model = build_model(tiny(), 2, pretrained=False)
     torch.nn.init.constant_(model.transfer.bias, torch.nan)
     with pytest.raises(WildcatError, match="NaN or infinit"):
-        Predictor.from_model(model, InferenceSettings(("a", "b"), True, (64,), (64,)))(awkward.photo())
+        Predictor.from_model(model, InferenceSettings(("a", "b"), True, (64,), (64,)))(unusual.photo())
 
 
 # Parts
@@ -273,7 +273,7 @@ def test_the_mean_of_two_parts(trained: Predictor) -> None:
     both = Predictor({"small": small, "large": large}, Ensemble())
     assert list(both.outputs) == ["small", "large", "mean"] and both.chosen == "mean"
     assert (both.settings.score_sizes, both.settings.map_sizes) == ((64, 96), (64, 96))
-    image = awkward.photo(90, 60)
+    image = unusual.photo(90, 60)
     alone = [Predictor(part)(image).probabilities for part in (small, large)]
     np.testing.assert_allclose(both(image).probabilities, np.mean(alone, axis=0), atol=1e-6)
     (each,) = both.stream_each(image_items([image]), outputs=["large"])
@@ -361,13 +361,13 @@ def test_order_does_not_depend_on_duration() -> None:
 
 
 def test_failures_stand_in_their_places(tmp_path: Path) -> None:
-    awkward.write_all(tmp_path)
-    names = sorted([*awkward.GOOD, *awkward.BAD])
+    unusual.write_all(tmp_path)
+    names = sorted([*unusual.GOOD, *unusual.BAD])
     predictor = colour_predictor((32,), (32,))
     predictions = list(predictor.stream(image_items(tmp_path / name for name in names), batch_size=3, on_error="yield"))
     assert [Path(entry.name).name for entry in predictions] == names
     failed = [entry for entry in predictions if isinstance(entry, Failure)]
-    assert [Path(entry.name).name for entry in failed] == sorted(awkward.BAD)
+    assert [Path(entry.name).name for entry in failed] == sorted(unusual.BAD)
     assert all(entry.name in entry.message for entry in failed)
     with pytest.raises(WildcatError, match=r"empty\.jpg: the file is empty"):
         list(predictor.stream(image_items(tmp_path / name for name in names)))
@@ -403,9 +403,9 @@ def test_load_a_run(tmp_path: Path) -> None:
     predictor = load(folder)
     assert predictor.settings == InferenceSettings(predictor.settings.classes, True, (64,), (64, 96), True)
     assert len(predictor.settings.classes) == 8
-    prediction = predictor(awkward.photo())
+    prediction = predictor(unusual.photo())
     assert prediction.class_maps.shape == (8, 3, 3)
-    same(prediction, load(str(folder))(awkward.photo()))
+    same(prediction, load(str(folder))(unusual.photo()))
 
 
 @pytest.mark.parametrize(
@@ -433,7 +433,7 @@ def test_a_model_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         return str(folder)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    same(load("owner/model")(awkward.photo()), load(folder)(awkward.photo()))
+    same(load("owner/model")(unusual.photo()), load(folder)(unusual.photo()))
     with pytest.raises(
         WildcatError, match=r"there is no folder owner/gone, and no model of that name on the hub: 404$"
     ):

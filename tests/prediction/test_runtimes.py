@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from tests import awkward
+from tests import unusual
 from tests.conftest import REPOSITORY
 from tests.tiny_runs import tiny
 from wildcat.cli import main
@@ -38,7 +38,7 @@ from wildcat.training.launch import train
 pytestmark = pytest.mark.slow
 
 FORMAT_OF: dict[str, Format] = {form: name for name, form in SUFFIX.items()}
-IMAGES = [awkward.photo(90 + 10 * i, 60, seed=i) for i in range(3)]
+IMAGES = [unusual.photo(90 + 10 * i, 60, seed=i) for i in range(3)]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Small files that readers can read, from which fuzzers start; free of what the fuzzers look into."""
+"""Small valid files, from which fuzzers start; imports nothing that the fuzzers instrument."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ from wildcat.errors import WildcatError
 
 
 def clear(read: Callable[[], object]) -> None:
-    """It succeeds, or tells in a few words what is wrong."""
+    """Check that a reader succeeds or raises a short WildcatError."""
     try:
         read()
     except WildcatError as error:

@@ -185,20 +185,20 @@ def test_images(kind: str) -> None:
 
 @pytest.mark.slow
 def test_no_reader_executes_what_it_reads() -> None:
-    """torch.load is told to read tensors alone, YAML is read by safe_load, and pickle, eval and exec have no place."""
-    found = []
+    """torch.load reads tensors only, YAML is read by safe_load, and pickle, eval and exec are not used."""
+    calls = []
     for file in sorted((REPOSITORY / "wildcat").rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call):
                 continue
             called = ast.unparse(node.func)
-            message = {word.arg: ast.unparse(word.value) for word in node.keywords}
+            arguments = {word.arg: ast.unparse(word.value) for word in node.keywords}
             if (
-                (called == "torch.load" and message.get("weights_only") != "True")
+                (called == "torch.load" and arguments.get("weights_only") != "True")
                 or called in ("eval", "exec", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "os.system")
                 or called.startswith(("pickle.load", "marshal.", "shelve.", "joblib."))
-                or (called in ("np.load", "numpy.load") and message.get("allow_pickle", "False") != "False")
-                or message.get("shell") == "True"
+                or (called in ("np.load", "numpy.load") and arguments.get("allow_pickle", "False") != "False")
+                or arguments.get("shell") == "True"
             ):
-                found.append(f"{file.relative_to(REPOSITORY)}:{node.lineno}: {ast.unparse(node)}")
-    assert found == []
+                calls.append(f"{file.relative_to(REPOSITORY)}:{node.lineno}: {ast.unparse(node)}")
+    assert calls == []

@@ -1,4 +1,4 @@
-"""Names that data bring, of images and of classes, never make a file outside the folder that is written to."""
+"""Names from data, of images and of classes, never lead to a file outside the output folder."""
 
 import tarfile
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests import awkward
+from tests import unusual
 from tests.tiny_runs import tiny
 from wildcat.apps.batch.inputs import InputPart, split_inputs
 from wildcat.apps.report.build import write_report
@@ -51,7 +51,16 @@ NAMES = [
     "con.jpg",
     "predictions.jsonl",
 ]
-CLASSES = ("../up", "/absolute", "nul\0<b>\n", "..", "a\\b", "C:\\up", "long" * 1000, "é")  # as many as the run has
+CLASSES = (
+    "../up",
+    "/absolute",
+    "nul\0<b>\n",
+    "..",
+    "a\\b",
+    "C:\\up",
+    "long" * 1000,
+    "é",
+)  # as many as in the run
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +73,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Callable[[], set[Path]]]:
-    """A folder to write to, deep in one that is watched; what is new outside of it."""
+    """An output folder, and a function that returns the new files outside of it."""
     out = tmp_path / "deep" / "deeper" / "out"
     out.parent.mkdir(parents=True)
     monkeypatch.chdir(out.parent)
@@ -72,14 +81,14 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Calla
     before = {file for place in places for file in place.iterdir()}
 
     def outside() -> set[Path]:
-        found = {file for file in tmp_path.rglob("*") if not file.is_relative_to(out)} - {*out.parents}
-        return found | {file for place in places for file in place.iterdir()} - before
+        files = {file for file in tmp_path.rglob("*") if not file.is_relative_to(out)} - {*out.parents}
+        return files | {file for place in places for file in place.iterdir()} - before
 
     return out, outside
 
 
 def loader(number: int) -> Callable[[int | None], Image.Image]:
-    return lambda _: Image.fromarray(awkward.photo(24, 20, seed=number))
+    return lambda _: Image.fromarray(unusual.photo(24, 20, seed=number))
 
 
 @pytest.mark.slow
@@ -90,10 +99,10 @@ def test_every_format(place: Path, inside: Any, root: Path | None) -> None:
     predictor = load(place / "run")
     predictor = predictor.with_settings(replace(predictor.settings, classes=CLASSES))
     items = [Item(name, loader(number)) for number, name in enumerate(NAMES)]
-    found = predictor.stream(items, multi_maps=False)
-    # Sheets of all classes take their time: once is enough.
+    predictions = predictor.stream(items, multi_maps=False)
+    # Overlays of all classes are slow: one case is enough.
     formats = FORMATS if root is None else [name for name in FORMATS if name != "overlay"]
-    write_predictions(found, out, formats, CLASSES, root=root, threshold=0.0)
+    write_predictions(predictions, out, formats, CLASSES, root=root, threshold=0.0)
     assert outside() == set()
     for kind, suffix in (("mask", ".png"), ("voc/Annotations", ".xml"), ("yolo/labels", ".txt")):
         files = [file for file in (out / kind).rglob("*") if file.is_file()]

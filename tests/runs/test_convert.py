@@ -11,7 +11,7 @@ import torch
 import torchvision
 from torch import nn
 
-from tests import awkward
+from tests import unusual
 from wildcat.cli import main
 from wildcat.errors import WildcatError
 from wildcat.evaluation.scoring import evaluate
@@ -113,9 +113,9 @@ def test_resnet101(tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = ["convert", str(file), "--classes", ",".join(CLASSES), "--kmax", "0.2", "--alpha", "0.7"]
     assert main([*command, "--image-size", "64", "--out", str(out)]) == 0
-    prediction = load(out)(awkward.photo())
+    prediction = load(out)(unusual.photo())
     assert set(prediction.scores) == set(CLASSES)
-    pixels = torch.from_numpy(awkward.photo(64, 64)).permute(2, 0, 1)[None]
+    pixels = torch.from_numpy(unusual.photo(64, 64)).permute(2, 0, 1)[None]
     predictor = load(out)
     with torch.inference_mode():
         images = predictor.model.normalize(pixels)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 
-from tests import awkward
+from tests import unusual
 from tests.tiny_runs import tiny
 from wildcat.cli import main
 from wildcat.errors import WildcatError
@@ -83,7 +83,7 @@ def test_there_and_back(run: Path, hub: Hub) -> None:
     assert {path.name for path in shared.iterdir()} == names
     one, other = load(run), load("owner/name")
     assert one.settings == other.settings
-    assert np.array_equal(one(awkward.photo()).probabilities, other(awkward.photo()).probabilities)
+    assert np.array_equal(one(unusual.photo()).probabilities, other(unusual.photo()).probabilities)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests import awkward
+from tests import unusual
 from tests.data import trees
 from tests.tiny_runs import flags, tiny
 from wildcat.cli import main
@@ -83,7 +83,7 @@ def test_validation_scores_the_classes_of_the_data(run: Path) -> None:
 def test_a_prediction_keeps_its_map_and_nothing_else(run: Path, multi_maps: bool) -> None:
     predictor = load(run)
     classes = len(predictor.settings.classes)
-    image = awkward.photo(90, 60)
+    image = unusual.photo(90, 60)
     (found,) = predictor.stream(image_items([image]), multi_maps=multi_maps)
     sides = {}
     for side in (64, 96):
@@ -104,7 +104,7 @@ def test_a_prediction_keeps_its_map_and_nothing_else(run: Path, multi_maps: bool
 def test_masks_have_their_background_from_it(run: Path) -> None:
     predictor = load(run)
     predictor = predictor.with_settings(replace(predictor.settings, background=Background("class", 0.7)))
-    found = predictor(awkward.photo(90, 60))
+    found = predictor(unusual.photo(90, 60))
     expected = strengths(found.mask_maps, [3, 1], (60, 90), Background("class", 0.7))
     assert np.array_equal(found.mask(allowed=[3, 1]), label_map(expected, [3, 1]))
     found = replace(found, class_maps=np.abs(found.class_maps))  # evidence for every class
@@ -131,7 +131,7 @@ def test_a_run_without_it(without: Path, run: Path, tmp_path: Path, capsys: pyte
         fit_masks(load(without), DATA, "train", "class")
     assert main(["evaluate", str(without), "--data", DATA, "--fit-background", "class"]) == 2
     assert "no background class" in capsys.readouterr().err
-    assert load(without)(awkward.photo()).background_map is None
+    assert load(without)(unusual.photo()).background_map is None
     save_background(without, Background("class", 1.0), "elsewhere", 0.0)
     with pytest.raises(WildcatError, match="no background class"):
         load(without)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests import awkward
+from tests import unusual
 from tests.data import trees
 from tests.tiny_runs import flags, tiny
 from tests.training.runs import rows
@@ -117,10 +117,10 @@ def test_a_image_that_vanishes_while_training_is_named(
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A class of good images, one of awkward ones, and a CSV of both."""
     folder = tmp_path_factory.mktemp("mixed") / "images"
-    awkward.write_all(folder / "awkward")
+    unusual.write_all(folder / "awkward")
     for number in range(4):
         trees.image(folder / "plain" / f"{number}.jpg", colour=(50 * number, 80, 160))
-    lines = [f"awkward/{name},odd" for name in (*awkward.GOOD, *awkward.BAD)]
+    lines = [f"awkward/{name},odd" for name in (*unusual.GOOD, *unusual.BAD)]
     lines += [f"plain/{number}.jpg,plain;calm" for number in range(4)]
     trees.write(folder / "tags.csv", "\n".join(["image,tags", *lines]))
     return folder
@@ -135,16 +135,16 @@ def test_awkward_images(mixed: Path, tmp_path: Path, kind: str, capsys: pytest.C
     assert main([*arguments, "--on-bad-image", "error"]) == 2
     message = capsys.readouterr()
     assert "4 images cannot be read" in message.err and "on-bad-image skip" in message.err
-    assert all(name in message.err for name in awkward.BAD) and "Traceback" not in message.err
+    assert all(name in message.err for name in unusual.BAD) and "Traceback" not in message.err
     assert len(message.err.strip().splitlines()) <= 3
     assert not (tmp_path / "run").exists()
 
     assert main([*arguments, "--on-bad-image", "skip"]) == 0
     message = capsys.readouterr()
-    assert all(name in message.err for name in awkward.BAD)
-    assert not any(name in message.err for name in awkward.GOOD)
+    assert all(name in message.err for name in unusual.BAD)
+    assert not any(name in message.err for name in unusual.GOOD)
     found = read_run(tmp_path / "run")
-    assert found.images == len(awkward.GOOD) + 4
+    assert found.images == len(unusual.GOOD) + 4
     assert found.classes == (("awkward", "plain") if kind == "folder" else ("calm", "odd", "plain"))
 
     evaluate = ["evaluate", str(tmp_path / "run"), "--data", data, "--split", "all"]
@@ -152,13 +152,13 @@ def test_awkward_images(mixed: Path, tmp_path: Path, kind: str, capsys: pytest.C
     assert "on-bad-image skip" in capsys.readouterr().err
     assert main([*evaluate, "--on-bad-image", "skip"]) == 0
     message = capsys.readouterr()
-    assert all(name in message.err for name in awkward.BAD)
+    assert all(name in message.err for name in unusual.BAD)
     assert json.loads((tmp_path / "run" / "results.json").read_text())["images"] == found.images
 
     images = str(mixed / "awkward")
     assert main(["predict", str(tmp_path / "run"), images, "--out", str(tmp_path / "found")]) == 1
     message = capsys.readouterr()
-    assert all(name in message.err for name in awkward.BAD)
+    assert all(name in message.err for name in unusual.BAD)
     lines = (tmp_path / "found" / "predictions.jsonl").read_text().splitlines()
-    assert [Path(json.loads(line)["file"]).name for line in lines] == sorted(awkward.GOOD)
-    assert len(list((tmp_path / "found" / "overlay").iterdir())) == len(awkward.GOOD)
+    assert [Path(json.loads(line)["file"]).name for line in lines] == sorted(unusual.GOOD)
+    assert len(list((tmp_path / "found" / "overlay").iterdir())) == len(unusual.GOOD)

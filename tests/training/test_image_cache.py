@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from tests import awkward
+from tests import unusual
 from tests.tiny_runs import tiny
 from wildcat.data.registry import open_dataset
 from wildcat.training.data import EpochSampler, TrainDataset
@@ -54,8 +54,8 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("photographs")
     for name, size in (("a", (70, 60)), ("b", (130, 128)), ("c", (300, 260)), ("d", (127, 500))):
         (folder / name).mkdir()
-        Image.fromarray(awkward.photo(*size)).save(folder / name / "1.jpg", quality=90)
-        Image.fromarray(awkward.photo(*size)).save(folder / name / "2.png")
+        Image.fromarray(unusual.photo(*size)).save(folder / name / "1.jpg", quality=90)
+        Image.fromarray(unusual.photo(*size)).save(folder / name / "2.png")
     return f"folder:{folder}"
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests import awkward
+from tests import unusual
 from tests.tiny_runs import tiny
 from wildcat import pooling
 from wildcat.backbones import factory
@@ -51,7 +51,7 @@ def test_one_epoch_saved_and_loaded(tmp_path: Path) -> None:
     assert predictor.model.backbone.channels == 16 and predictor.model.backbone.stride == 16
     factor = predictor.model.pooling.factor.item()
     assert factor != 1  # it learnt, and came back from the file
-    prediction = predictor(awkward.photo())
+    prediction = predictor(unusual.photo())
     logits = factor * prediction.class_maps.mean(axis=(1, 2))
     np.testing.assert_allclose(prediction.probabilities, 1 / (1 + np.exp(-logits)), atol=1e-5)
     made = export(predictor.model, predictor.settings, tmp_path / "a.pt2", "torch")

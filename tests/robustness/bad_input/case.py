@@ -10,18 +10,18 @@ from typing import Any
 import torch
 from PIL import Image
 
-from tests import awkward
+from tests import unusual
 
 Make = Callable[[Path], object]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One mistake.
+    """One user error.
 
     Attributes:
         name: unique, for the test.
-        what: the mistake in a few words, for the page.
+        what: the error in a few words, for the page.
         make: produces the situation in a folder that holds a run (``run``) and an image (``cat.png``).
         typed: the command, without "wildcat".
         message: the expected message, word for word; "..." stands for text of the library that opened the file.
@@ -42,11 +42,11 @@ class Case:
 
 
 def nothing(folder: Path) -> None:
-    """There is nothing to make."""
+    """Change nothing."""
 
 
 def text(name: str, content: str | bytes) -> Make:
-    """A file of this content."""
+    """Write a file with this content."""
 
     def make(folder: Path) -> None:
         file = folder / name
@@ -57,7 +57,7 @@ def text(name: str, content: str | bytes) -> Make:
 
 
 def cut(name: str, share: float) -> Make:
-    """Only the first part of a file is left."""
+    """Truncate a file."""
 
     def make(folder: Path) -> None:
         content = (folder / name).read_bytes()
@@ -67,7 +67,7 @@ def cut(name: str, share: float) -> Make:
 
 
 def flipped(name: str) -> Make:
-    """One bit of a file's last byte but a hundred is another one."""
+    """Flip one bit, 100 bytes before the end of a file."""
 
     def make(folder: Path) -> None:
         content = bytearray((folder / name).read_bytes())
@@ -78,7 +78,7 @@ def flipped(name: str) -> Make:
 
 
 def entries(name: str, **changes: Any) -> Make:
-    """A JSON file with other values; ``None`` removes an entry."""
+    """Change entries of a JSON file; ``None`` removes an entry."""
 
     def make(folder: Path) -> None:
         values = json.loads((folder / name).read_text())
@@ -96,7 +96,7 @@ def entries(name: str, **changes: Any) -> Make:
 
 
 def in_order(*steps: Make) -> Make:
-    """One after the other."""
+    """Several steps, one after the other."""
 
     def make(folder: Path) -> None:
         for step in steps:
@@ -106,8 +106,8 @@ def in_order(*steps: Make) -> Make:
 
 
 def png(width: int, height: int) -> bytes:
-    """Signature and header of a PNG, and no image behind them."""
-    return b"\x89PNG\r\n\x1a\n" + awkward._chunk(
+    """Signature and header of a PNG without image data."""
+    return b"\x89PNG\r\n\x1a\n" + unusual._chunk(
         b"IHDR", width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x02\x00\x00\x00"
     )
 
@@ -115,17 +115,17 @@ def png(width: int, height: int) -> bytes:
 def encoded(kind: str, share: float = 1.0) -> bytes:
     """The first part of a good image."""
     buffer = io.BytesIO()
-    Image.fromarray(awkward.photo(200, 150)).save(buffer, kind)
+    Image.fromarray(unusual.photo(200, 150)).save(buffer, kind)
     return buffer.getvalue()[: int(len(buffer.getvalue()) * share)]
 
 
 class Command:
-    """Pickled, it makes a file when it is unpickled by a reader that executes what it reads."""
+    """Creates a file when a reader unpickles it."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open, ("executed", "w")
 
 
 def pickled(name: str) -> Make:
-    """A PyTorch file with code in it."""
+    """Save a PyTorch file that contains code."""
     return lambda folder: torch.save({"state_dict": Command()}, folder / name)

@@ -1,15 +1,15 @@
-# ruff: noqa: E501 - what is told stands in one line
+# ruff: noqa: E501 - each message is on one line
 """Command lines."""
 
 from tests.robustness.bad_input.case import Case, nothing, text
 
 TRAIN = "train --data synthetic --out new"
-PREDICT = "predict run cat.png --out found"
+PREDICT = "predict run cat.png --out out"
 EVALUATE = "evaluate run --data synthetic:count=2,size=64"
 
 
 def command(name: str, what: str, typed: str, message: str) -> Case:
-    """A mistake on the command line alone."""
+    """An error on the command line, with no change of files."""
     return Case(name, what, nothing, typed, message)
 
 
@@ -35,7 +35,7 @@ COMMANDS = [
     command(
         "no-images-given",
         "no image",
-        "predict run --out found",
+        "predict run --out out",
         "required: IMAGE (see wildcat predict --help)",
     ),
     command(
@@ -187,7 +187,7 @@ COMMANDS = [
         f"{EVALUATE} --json no/r.json",
         "no/r.json cannot be written: No such file or directory",
     ),
-    command("unmatched-stars", "stars that match nothing", "predict run '*.jpg' --out found", "*.jpg does not exist"),
+    command("unmatched-stars", "stars that match nothing", "predict run '*.jpg' --out out", "*.jpg does not exist"),
     command(
         "mistyped-format",
         "a mistyped format",
@@ -208,7 +208,10 @@ COMMANDS = [
     ),
     command("empty-batch", "0 images per pass", f"{PREDICT} --batch-size 0", "batch size must be at least 1; got 0"),
     command(
-        "file-found", "a file for the results' folder", "predict run cat.png --out cat.png", "cat.png: File exists"
+        "file-out-predict",
+        "a file for the results' folder",
+        "predict run cat.png --out cat.png",
+        "cat.png: File exists",
     ),
     command(
         "mistyped-runtime",
@@ -223,7 +226,7 @@ COMMANDS = [
         "device 'tpu' cannot be used: ...; auto takes what there is",
     ),
     command(
-        "no-workers", "no worker", "batch run cat.png --out found --workers 0", "there must be at least 1 worker; got 0"
+        "no-workers", "no worker", "batch run cat.png --out out --workers 0", "there must be at least 1 worker; got 0"
     ),
     command(
         "mistyped-export",

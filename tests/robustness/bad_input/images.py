@@ -1,14 +1,14 @@
-# ruff: noqa: E501 - what is told stands in one line
+# ruff: noqa: E501 - each message is on one line
 """Images."""
 
 import os
 
 from PIL import Image
 
-from tests import awkward
+from tests import unusual
 from tests.robustness.bad_input.case import Case, Make, encoded, nothing, png, text
 
-PREDICT = "predict run {} --out found"
+PREDICT = "predict run {} --out out"
 
 
 def image(name: str, what: str, file: str, content: bytes | Make, message: str) -> Case:
@@ -50,7 +50,7 @@ IMAGES = [
         "huge-png",
         "900 million pixels in a small file",
         "a.png",
-        lambda folder: awkward.huge_png(folder / "a.png", 30_000),
+        lambda folder: unusual.huge_png(folder / "a.png", 30_000),
         "too large: Image size (900000000 pixels) exceeds limit of 178956970 pixels, could be decompression bomb DOS attack.",
     ),
     image(

@@ -1,4 +1,4 @@
-# ruff: noqa: E501 - what is told stands in one line
+# ruff: noqa: E501 - each message is on one line
 """Runs and checkpoints."""
 
 from pathlib import Path
@@ -11,7 +11,7 @@ EVALUATE = "evaluate run --data synthetic:count=2,size=64"
 CONFIG = "run/config.json"
 
 
-def run_case(name: str, what: str, make: Make, message: str, typed: str = "predict run cat.png --out found") -> Case:
+def run_case(name: str, what: str, make: Make, message: str, typed: str = "predict run cat.png --out out") -> Case:
     """A mistake in a run's folder."""
     return Case(name, what, make, typed, message)
 
@@ -28,14 +28,14 @@ RUNS = [
         "no such run",
         nothing,
         "no run in mine: give a run's folder, a hub name (owner/name), or imagenet",
-        "predict mine cat.png --out found",
+        "predict mine cat.png --out out",
     ),
     run_case(
         "file-run",
         "a file for a run",
         nothing,
         "no run in cat.png: give a run's folder, a hub name (owner/name), or imagenet",
-        "predict cat.png cat.png --out found",
+        "predict cat.png cat.png --out out",
     ),
     run_case(
         "cut-config",

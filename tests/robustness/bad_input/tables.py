@@ -1,4 +1,4 @@
-# ruff: noqa: E501 - what is told stands in one line
+# ruff: noqa: E501 - each message is on one line
 """Tables of tags."""
 
 from tests.robustness.bad_input.case import Case, encoded, text

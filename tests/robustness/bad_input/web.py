@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests import awkward
+from tests import unusual
 from tests.robustness.bad_input.case import Make, encoded, nothing, text
 from wildcat.apps.serve.server import MAX_FILE_BYTES
 
@@ -115,7 +115,7 @@ REQUESTS = [
         "drop-huge",
         "900 million pixels in a small file",
         "a.png",
-        lambda folder: awkward.huge_png(folder / "a.png", 30_000),
+        lambda folder: unusual.huge_png(folder / "a.png", 30_000),
         "a.png: too large: Image size (900000000 pixels) exceeds limit of 178956970 pixels, could be decompression bomb DOS attack.",
     ),
     bad_file(

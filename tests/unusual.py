@@ -1,4 +1,4 @@
-"""Images that real folders hold and that readers trip over, made on the fly."""
+"""Unusual and damaged images as they occur in real folders, made on the fly."""
 
 import struct
 import zlib
