@@ -12,7 +12,7 @@ are those of this project, so that loss curves can be compared.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ from torchvision import transforms
 from wildcat.pooling import count_regions
 
 WORKERS = 4
-warnings.filterwarnings("ignore", "This DataLoader will create 4 worker processes")  # as there, on any machine
 
 
 class SortPool(torch.autograd.Function):
@@ -111,9 +110,13 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
         return self.transform(image), torch.from_numpy(self.labels[index])
 
 
-def loader(images: Images, batch: int) -> DataLoader[tuple[Tensor, Tensor]]:
-    # Forked, as there: in a process that was itself spawned PyTorch would spawn them, which takes seconds.
-    return DataLoader(images, batch, num_workers=WORKERS, multiprocessing_context="fork")
+def batches(images: Images, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches from as many workers as there, on any machine: PyTorch's warning on a machine of few cores is ignored."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create 4 worker processes")
+        # Forked, as there: in a process that was itself spawned PyTorch would spawn them, which takes seconds.
+        started = iter(DataLoader(images, batch, num_workers=WORKERS, multiprocessing_context="fork"))
+    yield from started
 
 
 def predict(net: Network, files: Sequence[Path], size: int, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
@@ -121,7 +124,7 @@ def predict(net: Network, files: Sequence[Path], size: int, mean: Sequence[float
     sources = Images(files, np.zeros((len(files), 1)), [False] * len(files), size, mean, std)
     scores, points = [], []
     with torch.no_grad():
-        for images, _ in loader(sources, 16):
+        for images, _ in batches(sources, 16):
             logits, maps = net(images)
             scores.append(torch.sigmoid(logits).numpy())
             best = maps.flatten(2).argmax(2).numpy()

@@ -69,7 +69,7 @@ def peer_process(pipe: Any, kind: str, settings: dict[str, Any], count: int, wei
             dataset_images = peers.Images(
                 files, labels, flips, config.image_size, example.backbone.mean, example.backbone.std
             )
-            batches: Any = peers.loader(dataset_images, config.batch_size)
+            batches: Any = peers.batches(dataset_images, config.batch_size)
         else:
             keys = [(epoch, index) for index in indices]
             dataset_images = TrainDataset(dataset, config)

@@ -13,8 +13,6 @@ from tests.conftest import REPOSITORY
 from wildcat.losses import multi_label_loss
 from wildcat.model import create_model
 
-pytestmark = pytest.mark.filterwarnings("default")  # warnings of the peers are theirs
-
 
 @pytest.mark.parametrize("page", [tables, planning], ids=lambda page: page.__name__)
 def test_the_page_is_up_to_date(page: ModuleType) -> None:
@@ -32,6 +30,8 @@ def test_it_runs_without_data(script: str, monkeypatch: pytest.MonkeyPatch, caps
 
 
 @pytest.mark.slow
+# Ray Data warns of three settings that it sets itself whenever its context is made.
+@pytest.mark.filterwarnings("ignore:`use_:DeprecationWarning:ray.data.context")
 def test_a_batch_with_a_killed_worker(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("ray.data", reason="needs Ray: pip install 'wildcat-wsl[ray]'")
     from benchmarks import batch
