@@ -226,7 +226,7 @@ COMMANDS = [
         "device 'tpu' cannot be used: ...; auto takes what there is",
     ),
     command(
-        "no-workers", "no worker", "batch run cat.png --out out --workers 0", "there must be at least 1 worker; got 0"
+        "no-workers", "no worker", "batch run cat.png --out out --workers 0", "workers must be at least 1; got 0"
     ),
     command(
         "mistyped-export",
