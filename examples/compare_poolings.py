@@ -38,7 +38,7 @@ for name, settings in POOLINGS.items():
             data=arguments.data, seed=seed, epochs=arguments.epochs, image_size=arguments.image_size, **settings
         )
         run = train(config, arguments.out / f"{name}-seed{seed}", resume=True)
-        found = evaluate(load(run), arguments.data, tasks=["classification"])["classification"]
-        scores.append(found["map_area"] if "map_area" in found else found["accuracy"])
+        measured = evaluate(load(run), arguments.data, tasks=["classification"]).classification
+        scores.append(measured.map_area if measured.multi_label else measured.accuracy)
     rows.append(f"{name:<10}{np.mean(scores):6.1f} ± {np.std(scores):.1f}")
 print("pooling    score", *rows, sep="\n")

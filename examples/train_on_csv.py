@@ -10,8 +10,8 @@ import argparse
 import numpy as np
 
 from wildcat import TrainConfig, load, open_dataset
-from wildcat.evaluation.results import summary
 from wildcat.evaluation.scoring import evaluate
+from wildcat.evaluation.summary import summary
 from wildcat.prediction.items import dataset_items
 from wildcat.training.launch import train
 

@@ -1,4 +1,4 @@
-"""Exported files against the model in PyTorch, on photographs: differences of outputs, and scores in each runtime.
+"""Exported files compared with the model in PyTorch: differences of outputs, and scores in each runtime.
 
     python -m experiments.exports RUN --data voc07:DIR --scored voc12:DIR
 
@@ -21,22 +21,18 @@ from wildcat.data.registry import default_splits, open_dataset
 from wildcat.evaluation.scoring import evaluate
 from wildcat.export.graph import OUTPUTS
 from wildcat.export.write import SUFFIX, export
+from wildcat.metrics.metric_table import Detail, measured
+from wildcat.metrics.scores import TASKS
 from wildcat.model import create_model
 from wildcat.prediction.loading import load
 from wildcat.prediction.loading import load as load_file
 from wildcat.prediction.predictor import Predictor
 
 FORMATS = {"onnx": "ONNX", "openvino": "OpenVINO", "torch": "torch.export"}
-SCORES = {
-    "mAP": ("classification", "map_area"),
-    "accuracy": ("classification", "accuracy"),
-    "points": ("pointing", "map"),
-    "mIoU": ("segmentation", "miou"),
-}
 
 
 def random_resnet(like: Predictor, backbone: str, size: int) -> Predictor:
-    """A model that nobody trained, for the classes of another."""
+    """A model with random weights, with the classes of another."""
     torch.manual_seed(0)
     model = create_model(backbone, num_classes=len(like.settings.classes), num_maps=8, pretrained=False)
     settings = replace(like.settings, score_sizes=(size,), map_sizes=(size,), background_class=False, mirror=False)
@@ -44,7 +40,7 @@ def random_resnet(like: Predictor, backbone: str, size: int) -> Predictor:
 
 
 def differences(name: str, predictor: Predictor, images: Sequence[Path], folder: Path) -> list[str]:
-    """A row per format; the files stay in the folder."""
+    """A table row per format; the exported files stay in the folder."""
     rows = []
     for form, shown in FORMATS.items():
         made = export(predictor.model, predictor.settings, folder / f"{name}{SUFFIX[form]}", form, images)
@@ -54,10 +50,9 @@ def differences(name: str, predictor: Predictor, images: Sequence[Path], folder:
 
 
 def scores(predictor: Predictor, data: str) -> dict[str, str]:
-    """The headline scores that the dataset allows."""
-    found = evaluate(predictor, data, tasks=["classification", "pointing", "segmentation"])
-    values = {name: found.get(task, {}).get(key) for name, (task, key) in SCORES.items()}
-    return {name: f"{value:.3f}" for name, value in values.items() if value is not None}
+    """The main scores that the annotations of the dataset allow, by metric name."""
+    results = evaluate(predictor, data, tasks=TASKS)
+    return {metric.name: f"{value:.3f}" for metric, value in measured(results, Detail.TABLE)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -65,9 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--data", required=True, metavar="SPEC", help="dataset whose images are compared on")
     parser.add_argument("--scored", required=True, metavar="SPEC", help="dataset that is scored in each runtime")
-    parser.add_argument("--images", type=int, default=16, help="of them, the first (default: 16)")
+    parser.add_argument("--images", type=int, default=16, help="how many of its first images (default: 16)")
     parser.add_argument("--backbone", default="resnet50", help="of the model with random weights")
-    parser.add_argument("--size", type=int, default=448, help="at which it reads images")
+    parser.add_argument("--size", type=int, default=448, help="side in pixels at which it processes images")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of exports.md")
     chosen = parser.parse_args(arguments)
     dataset = open_dataset(chosen.data, default_splits(chosen.data)[1])
@@ -77,26 +72,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows = differences(chosen.run.name, predictor, images, folder)
         rows += differences(chosen.backbone, random_resnet(predictor, chosen.backbone, chosen.size), images, folder)
         file = folder / f"{chosen.run.name}.onnx"  # which --runtime opens in either
-        reading = {
+        predictors = {
             "PyTorch": predictor,
             "PyTorch, backbone in bf16": load(chosen.run, "cpu", precision="bf16"),
             "ONNX Runtime": load_file(file, "onnx"),
             "OpenVINO": load_file(file, "openvino"),
             "OpenVINO, backbone in bf16": load_file(file, "openvino", "bf16"),
         }
-        scored = {runtime: scores(each, chosen.scored) for runtime, each in reading.items()}
+        scored = {runtime: scores(each, chosen.scored) for runtime, each in predictors.items()}
     kind = chosen.data.partition(":")[0], chosen.scored.partition(":")[0]
     given = f"--data {kind[0]}:DIR/{label_of(chosen.data)} --scored {kind[1]}:DIR/{label_of(chosen.scored)}"
     given += "".join(
         f" --{name} {value}"
-        for name in ("pictures", "backbone", "size")
+        for name in ("images", "backbone", "size")
         if (value := getattr(chosen, name)) != parser.get_default(name)
     )
     text = [
         "## Exported files",
         "",
         f"Largest differences from PyTorch (single precision, in units of the largest value, or of 1) on "
-        f"{len(images)} images of {label_of(chosen.data)} {dataset.split}, at each size that the model reads. "
+        f"{len(images)} images of {label_of(chosen.data)} {dataset.split}, at each image size of the model. "
         f"`{chosen.backbone}` has random weights. Written by",
         "",
         f"    python -m experiments.exports {chosen.run.name} {given}",
@@ -109,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "",
         "| runtime | " + " | ".join(scored["PyTorch"]) + " |",
         "|---|" + "---|" * len(scored["PyTorch"]),
-        *(f"| {runtime} | {' | '.join(found.values())} |" for runtime, found in scored.items()),
+        *(f"| {runtime} | {' | '.join(values.values())} |" for runtime, values in scored.items()),
     ]
     (chosen.out / "exports.md").write_text("\n".join(text) + "\n", encoding="utf-8")
     print("\n".join(text))

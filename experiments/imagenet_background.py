@@ -1,14 +1,14 @@
-"""Where masks of the embedded ImageNet classifier have their background: fitted on masks of VOC's training images.
+"""The background of masks of the embedded ImageNet classifier, fitted on masks of VOC's training images.
 
     python -m experiments.imagenet_background --data voc07:DIR voc12:DIR
 
-The classifier has learnt no background, and the constant that suits models trained on tags of several classes gives it
-masks that are too large. Its 1,000 classes have no masks either; VOC's have, and many of its classes are groups of
-ImageNet's (dogs of 118 breeds). An image counts if the group of its most probable class is among its true labels; its
-mask is then the class's against all else. The constant is the one of `wildcat.masks.GRIDS` with the highest mean of the
-IoUs of object and background on the training splits of all datasets together; the scoring splits only show what it
-brings. `wildcat/prediction/loading.py` holds the constant; imagenet_background.md says what was measured, and
-`python -m experiments.ledger` puts it into README.md of this folder.
+The constant of models that were trained with several labels per image gives masks that are too large for this
+classifier. There are no masks for its 1,000 classes, but many classes of VOC are groups of ImageNet's (dogs of 118
+breeds). An image is used if the group of its most probable class is among its true labels; its mask is then that of the
+class, and all other pixels are background. The constant is the one of `wildcat.masks.GRIDS` with the highest mean IoU
+of object and background on the training splits of all datasets together; the scoring splits only show its effect.
+`wildcat/prediction/loading.py` holds the constant; imagenet_background.md has the scores, and
+`python -m experiments.ledger` includes it in README.md of this folder.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from wildcat.prediction.loading import load
 from wildcat.prediction.predictor import Predictor
 from wildcat.prediction.result import Prediction
 
-GROUPS = {  # class of VOC -> places in wildcat/imagenet_classes.txt
+GROUPS = {  # class of VOC -> indices of lines in wildcat/imagenet_classes.txt
     "aeroplane": [404, 895],
     "bicycle": [444, 671],
     "bird": [*range(7, 25), *range(80, 101), *range(127, 147)],
@@ -55,11 +55,11 @@ GROUPS = {  # class of VOC -> places in wildcat/imagenet_classes.txt
 }
 GROUP_OF = {label: name for name, labels in GROUPS.items() for label in labels}
 
-Case = tuple[Prediction, npt.NDArray[np.uint8]]  # of the class alone, and 1 where it is, 255 void, 0 elsewhere
+Case = tuple[Prediction, npt.NDArray[np.uint8]]  # prediction of one class, and its mask: 1 object, 255 void, 0 else
 
 
 def cases(predictor: Predictor, dataset: Dataset) -> Iterator[Case]:
-    """The images whose most probable class is of a group that is truly there."""
+    """The images whose most probable class is of a group that the image holds."""
     dataset = with_masks(dataset)
     for index, prediction in enumerate(predictor.stream(dataset_items(dataset), multi_maps=False)):
         best = prediction.candidates()[0]
@@ -73,13 +73,13 @@ def cases(predictor: Predictor, dataset: Dataset) -> Iterator[Case]:
 
 
 def as_fitted(found: Sequence[Case]) -> Iterator[tuple[torch.Tensor, list[int], npt.NDArray[np.uint8]]]:
-    """As :func:`wildcat.masks.fit_background` takes them."""
+    """Maps, classes and true masks for :func:`wildcat.masks.fit_background`."""
     for prediction, truth in found:
         yield torch.from_numpy(prediction.class_maps), [0], truth
 
 
 def miou(found: Sequence[Case], background: Background, crf: bool) -> float:
-    """Mean IoU of object and background, 0 to 1."""
+    """Mean IoU of object and background, from 0 to 1."""
     confusion = ConfusionMatrix(2)
     for prediction, truth in found:
         placed = replace(prediction, settings=replace(prediction.settings, background=background))
@@ -88,7 +88,7 @@ def miou(found: Sequence[Case], background: Background, crf: bool) -> float:
 
 
 def measure(specs: Sequence[str]) -> str:
-    """The section of the ledger: the fitted background, and what it brings on the scoring splits."""
+    """The section of the ledger: the fitted background, and the scores with it on the scoring splits."""
     predictor = load("imagenet")
     fitted_on, scored_on = (
         {label_of(s): list(cases(predictor, open_dataset(s, default_splits(s)[part]))) for s in specs}
@@ -96,7 +96,7 @@ def measure(specs: Sequence[str]) -> str:
     )
     best, score = fit_background("threshold", as_fitted([*chain(*fitted_on.values())]), 1, mean_iou)
     counts = ", ".join(f"{len(found)} of {name}" for name, found in fitted_on.items())
-    lines = ["| scored on | images | background | mIoU | mIoU CRF |", "|---|---|---|---|---|"]
+    lines = ["| scored on | images | background | mIoU | mIoU with CRF |", "|---|---|---|---|---|"]
     for name, found in scored_on.items():
         for background in (Background(), best):
             plain, refined = (100 * miou(found, background, crf) for crf in (False, True))
@@ -105,7 +105,7 @@ def measure(specs: Sequence[str]) -> str:
     return (
         f"## Masks of the embedded ImageNet classifier\n\n"
         f"Fitted on training images ({counts}): background {best}, mIoU {100 * score:.1f} there. Mean IoU of object "
-        f"and background, over images whose most probable class is truly there. Written by\n\n"
+        f"and background, over images that hold their most probable class. Written by\n\n"
         f"    python -m experiments.imagenet_background --data {given}\n\n" + "\n".join(lines) + "\n"
     )
 

@@ -1,14 +1,15 @@
-"""The ledger of measured figures: kept by program, never by hand.
+"""The ledger of measured scores: written by this program, never by hand.
 
-python -m experiments.ledger add RUN [--label NAME] [--note TEXT] [--commit HASH]   keep the figures of a scored run
-python -m experiments.ledger reproduced DIR [--commit HASH]         keep what `wildcat reproduce` wrote to DIR
-python -m experiments.ledger                                        write all pages, and the recipes' headers
+python -m experiments.ledger add RUN [--label NAME] [--note TEXT] [--commit HASH]   add the scores of an evaluated run
+python -m experiments.ledger reproduced DIR [--commit HASH]         add what `wildcat reproduce` wrote to DIR
+python -m experiments.ledger                                        write all pages, and the headers of the recipes
 python -m experiments.ledger check                                  fail if they are not up to date
 """
 
 import argparse
 import csv
 import json
+import math
 import os
 import platform
 import statistics
@@ -19,6 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments import reproduced
+from wildcat.metrics.metric_table import Detail, metrics_shown
+from wildcat.metrics.scores import Scores
+from wildcat.runs.results import RESULTS as RESULTS_JSON
+from wildcat.runs.results import Results, read_results
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -27,61 +32,55 @@ LEDGER = HERE / "README.md"
 README = HERE.parent / "README.md"
 RECIPES = HERE.parent / "wildcat" / "recipes"
 MEASURED = "# Measured:"
-BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"  # around the table in the main README
 HEAD = """# Ledger
 
-One row per group of runs that differ in their seed alone: mean, and standard deviation where there are several.
+One row per group of runs that differ only in their seed: the mean, and the standard deviation if there are several.
 Written by `python -m experiments.ledger` from `experiments/results/`; scores in per cent. `voc07-mini` and the other
-`-mini` sets are small subsets with their own splits: their figures compare methods with each other, and are **not**
-comparable with published VOC, COCO or 15-Scene figures.
+`-mini` datasets are small subsets with their own splits: their scores compare methods with each other and are **not**
+comparable with published scores on VOC, COCO or 15-Scene.
 """
-COLUMNS = {
-    "mAP": ("classification", "map_area"),
-    "accuracy": ("classification", "accuracy"),
-    "points": ("pointing", "map"),
-    "mIoU": ("segmentation", "miou"),
-    "mIoU CRF": ("segmentation", "miou_crf"),
-}
+COLUMNS = metrics_shown(Detail.TABLE)
+LEFT_OUT = ("decisions", "classes_without_positives", "classes_absent")  # entries of results.json that are not kept
 
 
 def add(run: Path, label: str, note: str, commit: str) -> list[Path]:
-    """Copy a run's figures, with what is needed to repeat them.
+    """Write a record with the scores of a run and what is needed to repeat it.
 
-    Of runs at several scales the figures of each, as LABEL-224, and of their combinations, as LABEL-mean.
+    For a run at several scales, one record for each scale, as LABEL-224, and for each combination, as LABEL-mean.
     """
-    results = json.loads((run / "results.json").read_text())
-    parts = {label: (run, results)}
-    if "combinations" in results:
-        parts = {f"{label}-{scale}": (run / f"scale-{scale}", found) for scale, found in results["scales"].items()}
-        parts |= {f"{label}-{name}": (run, found) for name, found in results["combinations"].items()}
-    shared = {key: results[key] for key in ("split", "seconds", "versions")}
-    return [_add(folder, name, {**found, **shared}, note, commit) for name, (folder, found) in parts.items()]
+    results = read_results(run / RESULTS_JSON)
+    parts: dict[str, tuple[Path, Scores]] = {label: (run, results)}
+    if results.combination is not None:
+        parts = {f"{label}-{scale}": (run / f"scale-{scale}", found) for scale, found in results.scales.items()}
+        parts |= {f"{label}-{name}": (run, found) for name, found in results.combinations.items()}
+    return [_add(folder, name, scores, results, note, commit) for name, (folder, scores) in parts.items()]
 
 
-def _add(run: Path, label: str, results: dict[str, Any], note: str, commit: str) -> Path:
-    """One record; ``run`` is the folder of a run, or of those of all scales."""
+def _add(run: Path, label: str, scores: Scores, results: Results, note: str, commit: str) -> Path:
+    """One record; ``run`` is the run directory of one scale, or of all scales."""
     single = run / "config.json"
     config = json.loads((single if single.exists() else run / "scales.json").read_text())
     seconds = 0.0
     for file in run.rglob("metrics.csv"):
         with file.open() as rows:
             seconds += sum(float(row["seconds"]) for row in csv.DictReader(rows))
-    for task in ("classification", "pointing", "segmentation"):
-        for key in ("decisions", "classes_without_positives", "classes_absent"):
-            results.get(task, {}).pop(key, None)
     settings = {k: v for k, v in config["config"].items() if k not in ("data", "workers", "save_minutes", "cache_gb")}
     record = {
         "label": label,
         "data": label_of(config["config"]["data"]),
-        "split": results["split"],
+        "split": results.split,
         "note": note,
         "commit": commit,
         "seed": settings["seed"],
         "config": settings,
         "train_seconds": round(seconds),
-        "evaluate_seconds": round(results["seconds"]),
-        "results": {k: results[k] for k in ("classification", "pointing", "segmentation") if k in results},
-        "machine": {"cores": os.cpu_count(), "processor": processor(), **results["versions"]},
+        "evaluate_seconds": round(results.seconds),
+        "results": {
+            task: {key: value for key, value in section.items() if key not in LEFT_OUT}
+            for task, section in scores.to_dict().items()
+        },
+        "machine": {"cores": os.cpu_count(), "cpu": cpu_name(), **results.versions},
     }
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / f"{label}-seed{settings['seed']}.json"
@@ -101,7 +100,7 @@ def label_of(spec: str) -> str:
     return Path(path).name or kind
 
 
-def processor() -> str:
+def cpu_name() -> str:
     """Name of the CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -110,15 +109,21 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def figures(records: list[dict[str, Any]]) -> dict[str, str]:
-    """Column -> "mean" or "mean ± deviation" over seeds."""
+def machine_of(record: dict[str, Any]) -> str:
+    """The machine of a record in words; earlier records have "processor" instead of "cpu"."""
+    machine = record["machine"]
+    return f"{machine['cores']} cores, {machine.get('cpu') or machine['processor']}"
+
+
+def mean_scores(records: list[dict[str, Any]]) -> dict[str, str]:
+    """Metric name -> "mean" or "mean ± deviation" over seeds, for the metrics that all records have."""
     shown = {}
-    for column, (task, key) in COLUMNS.items():
-        values = [r["results"].get(task, {}).get(key) for r in records]
-        known = [v for v in values if v is not None]
-        if len(known) == len(records):
-            deviation = f" ± {statistics.stdev(known):.1f}" if len(known) > 1 else ""
-            shown[column] = f"{statistics.fmean(known):.1f}{deviation}"
+    sections = [Scores.from_dict(record["results"], record["label"]) for record in records]
+    for metric in COLUMNS:
+        values = [metric.value(scores) for scores in sections]
+        if not any(map(math.isnan, values)):
+            deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+            shown[metric.name] = f"{statistics.fmean(values):.1f}{deviation}"
     return shown
 
 
@@ -127,20 +132,21 @@ def table(records: list[dict[str, Any]]) -> str:
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for record in records:
         groups[record["label"], record["commit"]].append(record)
-    header = ["run", "data", *COLUMNS, "train", "score", "seeds", "commit", "machine", "note"]
+    names = [metric.name for metric in COLUMNS]
+    header = ["run", "data", *names, "training", "evaluation", "seeds", "commit", "machine", "note"]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for (label, commit), group in groups.items():
-        shown = figures(group)
+        shown = mean_scores(group)
         first = group[0]
         row = [
             label,
             f"{first['data']} {first['split']}",
-            *(shown.get(column, "") for column in COLUMNS),
+            *(shown.get(name, "") for name in names),
             f"{statistics.fmean(r['train_seconds'] for r in group) / 60:.1f} min",
             f"{statistics.fmean(r['evaluate_seconds'] for r in group) / 60:.1f} min",
             ", ".join(str(r["seed"]) for r in group),
             commit,
-            f"{first['machine']['cores']} cores, {first['machine']['processor']}",
+            machine_of(first),
             first["note"],
         ]
         lines.append("| " + " | ".join(row) + " |")
@@ -148,34 +154,34 @@ def table(records: list[dict[str, Any]]) -> str:
 
 
 def sections() -> list[str]:
-    """Tables that experiments keep as Markdown beside their CSV, by file name."""
+    """Tables that other experiments write as Markdown, sorted by file name."""
     return [file.read_text() for file in sorted(RESULTS.glob("*.md"))]
 
 
 def read_records() -> list[dict[str, Any]]:
-    """All kept figures, by file name."""
+    """All records, sorted by file name."""
     return [json.loads(file.read_text()) for file in sorted(RESULTS.glob("*.json"))]
 
 
 def measured(records: list[dict[str, Any]]) -> str:
-    """The line of a recipe's header that says what it reached."""
-    scores = ", ".join(f"{column} {shown}" for column, shown in figures(records).items())
+    """The line of a recipe's header with its measured scores."""
+    scores = ", ".join(f"{column} {shown}" for column, shown in mean_scores(records).items())
     runs = "; ".join(f"seed {r['seed']} {r['train_seconds'] / 60:.0f} min" for r in records)
     return f"{MEASURED} {scores} (training, {records[0]['machine']['cores']} cores: {runs})."
 
 
 def recipes(records: list[dict[str, Any]]) -> dict[Path, str]:
-    """The recipes of which runs are kept, their headers brought up to date."""
-    found = {}
+    """The text of the recipes that have records, with updated headers."""
+    texts = {}
     for file in sorted(RECIPES.glob("*.yaml")):
         if own := [r for r in records if r["label"] == file.stem]:
             lines = file.read_text().splitlines(keepends=True)
-            found[file] = "".join(f"{measured(own)}\n" if line.startswith(MEASURED) else line for line in lines)
-    return found
+            texts[file] = "".join(f"{measured(own)}\n" if line.startswith(MEASURED) else line for line in lines)
+    return texts
 
 
 def pages() -> dict[Path, str]:
-    """What the ledger, README and the recipes' headers should say."""
+    """The text of the ledger, the main README and the recipes, with the scores of all records."""
     records = read_records()
     readme = README.read_text()
     before, _, rest = readme.partition(BEGIN)
@@ -183,13 +189,13 @@ def pages() -> dict[Path, str]:
     main = [r for r in records if r["label"] == "voc07-mini"]
     row = ""
     if main:
-        shown = figures(main)
+        shown = mean_scores(main)
         minutes = statistics.fmean(r["train_seconds"] for r in main) / 60
         row = "| " + " | ".join(["trained on", *shown, "training"]) + " |\n"
         row += "|" + "---|" * (len(shown) + 2) + "\n"
         row += (
             "| "
-            + " | ".join(["`voc07-mini`, 2,000 tagged photographs", *shown.values(), f"{minutes:.0f} min on a CPU"])
+            + " | ".join(["`voc07-mini`, 2,000 images with labels", *shown.values(), f"{minutes:.0f} min on a CPU"])
             + " |"
         )
     tables = reproduced.section(REPRODUCED)
@@ -216,7 +222,7 @@ def main() -> int:
     if arguments.action == "reproduced":
         if arguments.run is None:
             parser.error("reproduced needs DIR")
-        machine = {"cores": os.cpu_count(), "processor": processor()}
+        machine = {"cores": os.cpu_count(), "cpu": cpu_name()}
         for file in reproduced.keep(arguments.run, REPRODUCED, short_commit(arguments.commit), machine):
             print(file)
     stale = [file for file, text in pages().items() if not file.exists() or file.read_text() != text]

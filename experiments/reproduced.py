@@ -1,4 +1,4 @@
-"""Tables and figures of the paper in the ledger: what `wildcat reproduce` measured, kept without the runs."""
+"""Tables and figures of the paper in the ledger: the records of `wildcat reproduce`, without the runs."""
 
 import json
 import shlex
@@ -13,7 +13,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def command_of(values: dict[str, Any]) -> str:
-    """The command that repeats one experiment, without the paths of one machine."""
+    """The command that repeats one experiment, without paths of this machine."""
     words = shlex.split(values["command"])[2:]
     kept, position = ["wildcat", "reproduce", values["name"]], 0
     while position < len(words):
@@ -37,12 +37,12 @@ def command_of(values: dict[str, Any]) -> str:
 
 
 def keep(folder: Path, results: Path, commit: str, machine: dict[str, Any]) -> list[Path]:
-    """Copy the figures of every experiment in a folder that `wildcat reproduce` wrote; the files written."""
+    """Copy the record of every experiment in a folder of `wildcat reproduce`; return the files written."""
     written = []
     for file in sorted(folder.glob("*.json")):
         values = json.loads(file.read_text())
         if not any(row["runs"] for row in values.get("rows", ())):
-            continue  # the settings that the folder shares, or nothing measured yet
+            continue  # the shared settings, or an experiment without finished runs
         values["command"] = command_of(values)
         values["data"] = data_name(values["data"])
         kept = results / f"{label_of(values)}.json"
@@ -50,40 +50,44 @@ def keep(folder: Path, results: Path, commit: str, machine: dict[str, Any]) -> l
         kept.write_text(json.dumps({**values, "commit": commit, "machine": machine}, indent=1) + "\n")
         written.append(kept)
         drawing = file.with_suffix(".svg")
-        if any(row["x"] is not None for row in values["rows"]) and drawing.exists():  # curves, not photographs
+        if (
+            any(row["x"] is not None for row in values["rows"]) and drawing.exists()
+        ):  # curves; Figure 6 shows images of the dataset
             shutil.copy(drawing, kept.with_suffix(".svg"))
     return written
 
 
 def label_of(values: dict[str, Any]) -> str:
-    """File name of an experiment: what, on what, with what."""
+    """File name of an experiment: its name, dataset, backbone and image size."""
     recipe = values["recipe"]
     return f"{values['name']}-{values['data']}-{recipe['backbone'].replace(':', '-')}-{recipe['image_size']}"
 
 
 def section(results: Path) -> str:
-    """The ledger's part on the paper's tables and figures, from the folder that they are kept in."""
+    """The section of the ledger about the paper's tables and figures, from the folder of their records."""
     files = sorted(results.glob("*.json"))
     parts = ["## Tables and figures of the paper", PREFACE, *(part_of(file) for file in files)]
     return "\n\n".join(parts) + "\n" if files else ""
 
 
-PREFACE = """Kept by `python -m experiments.ledger reproduced DIR` from what `wildcat reproduce` wrote to DIR. The
-paper's figures are those of ResNet-101 at 448 px on the full datasets: what can be compared is how rows differ."""
+PREFACE = """Written by `python -m experiments.ledger reproduced DIR` from the output of `wildcat reproduce` in DIR. The
+paper's scores are those of ResNet-101 at 448 px on the full datasets, so only differences between rows can be
+compared."""
 
 
 def part_of(file: Path) -> str:
-    """One experiment."""
+    """The text about one experiment."""
     values = json.loads(file.read_text())
     recipe, machine = values["recipe"], values["machine"]
     runs = {run["run"]: run for row in values["rows"] for run in row["runs"]}
     seconds = statistics.fmean(run["train_seconds"] + run["evaluate_seconds"] for run in runs.values())
+    cpu = machine.get("cpu") or machine["processor"]  # the key of earlier records
     drawing = file.with_suffix(".svg")
     parts = [
         f"### {values['title']} ({values['data']}, {recipe['backbone']}, {recipe['image_size']} px)",
         f"`{values['command']}`",
         f"Scored on {values['data']} {values['split']}, {values['images']:,} images; commit {values['commit']}; "
-        f"{len(runs)} runs of {seconds / 60:.1f} min; {machine['cores']} cores, {machine['processor']}.",
+        f"{len(runs)} runs of {seconds / 60:.1f} min; {machine['cores']} cores, {cpu}.",
         f"![{values['title']}]({drawing.relative_to(HERE).as_posix()})" if drawing.exists() else "",
         comparison(values),
         verdicts(values),

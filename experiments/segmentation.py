@@ -3,20 +3,20 @@
     python -m experiments.segmentation --data voc07:DIR voc12:DIR --wildcat RUN --background-class RUN \\
         --average RUN --max RUN
 
-Methods: WILDCAT; WILDCAT trained with a background class; average pooling, whose maps are CAM's; max pooling; and
-Grad-CAM (package grad-cam) on the networks of WILDCAT and of average pooling. The runs differ in their pooling alone; a
-run that is not given has no row. All methods read an image at the run's map sizes and mirrored, and the classes that
-may appear are those predicted from the run's own scores. Maps become masks by the same code (`wildcat.masks`); the
-background's constant is fitted for each row on the masks of the run's training split, and the same constant is used
-with and without CRF and on every dataset. The runs' folders are only read.
+Methods: WILDCAT; WILDCAT trained with a background class; average pooling, whose maps are those of CAM; max pooling;
+and Grad-CAM (package grad-cam) on the networks of WILDCAT and of average pooling. The runs differ only in their
+pooling; a run that is not given has no row. All methods use the run's map sizes and the mirror image, and masks may
+hold the classes that are predicted from the run's own scores. The same code (`wildcat.masks`) turns maps into masks.
+The constant of the background is fitted for each row on the masks of the run's training split, and used with and
+without CRF and on every dataset. The run directories are not changed.
 
-Grad-CAM is of the pooled score with respect to the backbone's features. The package keeps the positive part and
-stretches it to [0, 1] for each size and mirror image, before these are averaged; maps of the other methods are averaged
-first. Behind the features the network is linear but for the pooling, and the gradient's mean over positions is the
-class's filter times a constant: so Grad-CAM's map is the class map without its bias, whatever the pooling.
+Grad-CAM is computed for the pooled score with respect to the backbone's features. The package takes the positive part
+and scales it to [0, 1] for each size and mirror image before these are averaged; the maps of the other methods are
+averaged first. After the features the network is linear except for the pooling, and the mean of the gradient over
+positions is the filter of the class times a constant: Grad-CAM's map is the class map without its bias for any pooling.
 
-Each finished row goes to segmentation.csv at once, and is not computed again; segmentation.md is made from it, and
-`python -m experiments.ledger` puts it into README.md of this folder.
+Each finished row is written to segmentation.csv at once and not computed again; segmentation.md is made from it, and
+`python -m experiments.ledger` includes it in README.md of this folder.
 """
 
 import argparse
@@ -38,15 +38,15 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 from tqdm import tqdm
 
-from experiments.ledger import RESULTS, label_of, processor, short_commit
+from experiments.ledger import RESULTS, cpu_name, label_of, short_commit
 from wildcat.data import Dataset
 from wildcat.data.registry import default_splits, open_dataset
 from wildcat.data.transforms import warp
 from wildcat.errors import WildcatError
-from wildcat.evaluation.background import read_masks, with_masks
-from wildcat.evaluation.scoring import MaskScore, with_classes
+from wildcat.evaluation.background import predicted_and_true_masks, with_masks
+from wildcat.evaluation.scoring import MaskAccumulator, with_classes
 from wildcat.masks import MODES, Background, fit_background
-from wildcat.metrics import mean_iou
+from wildcat.metrics import SegmentationScores, mean_iou
 from wildcat.multiscale import fuse_maps
 from wildcat.prediction.items import Item, dataset_items
 from wildcat.prediction.loading import load
@@ -58,13 +58,13 @@ Row = dict[str, Any]
 
 
 class PooledScores(nn.Module):
-    """The network as Grad-CAM takes it: from images to scores. Its backbone gives features and learns nothing."""
+    """The network in the form that Grad-CAM needs, from images to scores, without gradients of the backbone."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
         model.backbone.requires_grad_(False)
-        # Gradients begin at the features: behind them the backbone is not gone through a second time.
+        # Gradients start at the features, so there is no backward pass through the backbone.
         model.backbone.register_forward_hook(lambda module, inputs, features: features.requires_grad_())
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -72,11 +72,11 @@ class PooledScores(nn.Module):
 
 
 class GradCAMPredictor(Predictor):
-    """A predictor with the same scores whose maps are Grad-CAM's, 0 for classes that are not predicted."""
+    """A predictor with the same scores and the maps of Grad-CAM; the maps of classes that are not predicted are 0."""
 
     def __init__(self, predictor: Predictor) -> None:
         super().__init__(predictor.single)
-        self.scores = PooledScores(copy.deepcopy(self.model))  # the hooks of Grad-CAM are not the predictor's
+        self.scores = PooledScores(copy.deepcopy(self.model))  # so that the predictor's own network gets no hooks
 
     def stream(self, items: Sequence[Item], **options: Any) -> Iterator[Prediction]:
         with GradCAM(self.scores, [self.scores.model.backbone]) as cam:
@@ -92,10 +92,10 @@ class GradCAMPredictor(Predictor):
             pixels = torch.from_numpy(warp(image, size).copy()).to(self.device).permute(2, 0, 1)[None]
             images = self.scores.model.normalize(pixels).expand(len(classes), -1, -1, -1)
             for mirrored in (False, True) if self.settings.mirror else (False,):
-                found = torch.from_numpy(cam(images.flip(3) if mirrored else images, targets))[
+                view = torch.from_numpy(cam(images.flip(3) if mirrored else images, targets))[
                     None
                 ]  # (1, K, size, size)
-                views.append(found.flip(3) if mirrored else found)
+                views.append(view.flip(3) if mirrored else view)
         fused = fuse_maps(views)[0].numpy()
         maps = np.zeros((len(self.settings.classes), *fused.shape[1:]), np.float32)
         maps[classes] = fused
@@ -104,7 +104,7 @@ class GradCAMPredictor(Predictor):
 
 @dataclass(frozen=True)
 class Method:
-    """A kind of maps, and the run that they come from."""
+    """A kind of maps, and the run that gives them."""
 
     name: str
     run: Path
@@ -116,7 +116,7 @@ class Method:
 
 
 def methods(options: argparse.Namespace) -> list[Method]:
-    """Those whose run is given."""
+    """The methods whose run is given."""
     known = (
         ("WILDCAT", options.wildcat, False),
         ("WILDCAT, background class", options.background_class, False),
@@ -129,11 +129,11 @@ def methods(options: argparse.Namespace) -> list[Method]:
 
 
 def fitted(predictor: Predictor, run: Path, count: int | None) -> Iterator[tuple[Background, float, str]]:
-    """The background in each mode, its mIoU in per cent and on what: the masks of the run's training split."""
+    """The fitted background of each mode, its mIoU in per cent, and the training masks it was fitted on."""
     config = read_run(run).config
     split = config.train_split or default_splits(config.data)[0]
     dataset = first(with_masks(with_classes(open_dataset(config.data, split), predictor.settings.classes)), count)
-    images = list(read_masks(predictor, dataset))
+    images = list(predicted_and_true_masks(predictor, dataset))
     for mode in MODES:
         if mode != "class" or predictor.settings.background_class:
             background, miou = fit_background(mode, images, len(dataset.classes), mean_iou)
@@ -141,26 +141,26 @@ def fitted(predictor: Predictor, run: Path, count: int | None) -> Iterator[tuple
 
 
 def first(dataset: Dataset, count: int | None) -> Dataset:
-    """The first images, or all."""
+    """The first ``count`` images, or all if it is None."""
     return dataset if count is None else dataset.subset(list(range(min(count, len(dataset)))))
 
 
-def score(predictor: Predictor, backgrounds: Sequence[Background], dataset: Dataset) -> list[dict[str, Any]]:
-    """The segmentation part of results.json for each background; an image is read once."""
-    scores = [MaskScore(dataset, "predicted", crf=True) for _ in backgrounds]
+def score(predictor: Predictor, backgrounds: Sequence[Background], dataset: Dataset) -> list[SegmentationScores]:
+    """The scores of the masks for each background; every image is predicted once."""
+    scores = [MaskAccumulator(dataset, "predicted", crf=True) for _ in backgrounds]
     stream = predictor.stream(dataset_items(dataset), multi_maps=False)
     for index, prediction in enumerate(tqdm(stream, dataset.split, len(dataset), unit=" images", disable=None)):
-        for background, kept in zip(backgrounds, scores, strict=True):
+        for background, accumulator in zip(backgrounds, scores, strict=True):
             settings = replace(prediction.settings, background=background)
-            kept.update(index, replace(prediction, settings=settings))
-    return [kept.to_dict(background) for kept, background in zip(scores, backgrounds, strict=True)]
+            accumulator.update(index, replace(prediction, settings=settings))
+    return [accumulator.result(background) for accumulator, background in zip(scores, backgrounds, strict=True)]
 
 
 def measure(method: Method, specs: Sequence[str], count: int | None, done: Sequence[Row]) -> Iterator[list[Row]]:
-    """The rows of a method that are not done yet, one dataset after the other."""
+    """The rows of a method that are missing, dataset by dataset."""
     weights = hashlib.sha256((method.run / WEIGHTS).read_bytes()).hexdigest()[:10]
     predictor = method.open()
-    found: list[tuple[Background, float, str]] = []
+    backgrounds: list[tuple[Background, float, str]] = []
     for spec in specs:
         dataset = with_classes(open_dataset(spec, default_splits(spec)[1]), predictor.settings.classes)
         dataset = first(with_masks(dataset), count)
@@ -170,14 +170,14 @@ def measure(method: Method, specs: Sequence[str], count: int | None, done: Seque
             "weights": weights,
             "data": label_of(spec),
             "split": dataset.split,
-            "pictures": len(dataset),
+            "images": len(dataset),
         }
         have = {row["background"] for row in done if all(row[name] == str(value) for name, value in key.items())}
         if have == set(modes):
             continue
-        found = found or list(fitted(predictor, method.run, count))
+        backgrounds = backgrounds or list(fitted(predictor, method.run, count))
         start = time.perf_counter()
-        results = score(predictor, [background for background, _, _ in found], dataset)
+        results = score(predictor, [background for background, _, _ in backgrounds], dataset)
         seconds = (time.perf_counter() - start) / len(results)
         yield [
             key
@@ -190,21 +190,21 @@ def measure(method: Method, specs: Sequence[str], count: int | None, done: Seque
                 "constant": background.constant,
                 "fitted_on": on,
                 "fitted_miou": f"{miou:.2f}",
-                "labels": result["labels"],
-                "miou": f"{result['miou']:.2f}",
-                "miou_crf": f"{result['miou_crf']:.2f}",
-                "pixel_accuracy": f"{result['pixel_accuracy']:.2f}",
+                "labels": result.labels,
+                "miou": f"{result.miou:.2f}",
+                "miou_crf": f"{result.miou_crf:.2f}",
+                "pixel_accuracy": f"{result.pixel_accuracy:.2f}",
                 "seconds": f"{seconds:.0f}",
                 "commit": short_commit("HEAD"),
                 "torch": torch.__version__,
-                "processor": processor(),
+                "cpu": cpu_name(),
             }
-            for (background, miou, on), result in zip(found, results, strict=True)
+            for (background, miou, on), result in zip(backgrounds, results, strict=True)
         ]
 
 
 def read_rows(file: Path) -> list[Row]:
-    """The rows of a CSV, all values text; none if there is no file."""
+    """The rows of a CSV file, with all values as text; none if the file is missing."""
     if not file.exists():
         return []
     with file.open(newline="") as stream:
@@ -221,12 +221,12 @@ def write_rows(file: Path, rows: Sequence[Row]) -> None:
 
 
 def markdown(rows: Sequence[Row], command: str) -> str:
-    """The table: a row for each method and background, a pair of columns for each dataset."""
-    sets = list(dict.fromkeys((row["data"], row["split"], row["pictures"]) for row in rows))
+    """The table in Markdown: a row for each method and background, two columns for each dataset."""
+    sets = list(dict.fromkeys((row["data"], row["split"], row["images"]) for row in rows))
     lines: dict[tuple[str, ...], dict[tuple[str, ...], Row]] = {}
     for row in rows:
         lines.setdefault((row["method"], row["background"], row["run"], row["seed"]), {})[
-            row["data"], row["split"], row["pictures"]
+            row["data"], row["split"], row["images"]
         ] = row
     header = ["maps", "background"]
     for data, split, images in sets:
@@ -241,21 +241,21 @@ def markdown(rows: Sequence[Row], command: str) -> str:
         text.append("| " + " | ".join([*cells, run, some["commit"]]) + " |")
     fits = ", ".join(dict.fromkeys(row["fitted_on"] for row in rows))
     seeds = ", ".join(dict.fromkeys(row["seed"] for row in rows))
-    about = f"""mIoU in per cent, over the classes present, of masks from image labels alone; in brackets, the number of
-true masks. Classes that may appear: those predicted. The background's constant was fitted on {fits}.
-Seeds of the runs: {seeds}. What each method is: `experiments/segmentation.py`. All columns:
-`experiments/results/segmentation.csv`."""
+    about = f"""mIoU in per cent, over the classes present, of masks from image-level labels alone; the number of true
+masks is in brackets. Masks hold the predicted classes. The constant of the background was fitted on {fits}.
+Seeds of the runs: {seeds}. `experiments/segmentation.py` describes the methods;
+`experiments/results/segmentation.csv` has all columns."""
     return f"## Segmentation\n\n{about}\n\n    {command}\n\n" + "\n".join(text) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Compute what is missing, keep each row, write the table."""
+    """Compute the missing rows, add each to the CSV file, write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", required=True, metavar="SPEC", help="datasets with masks, kind:path")
     runs = ("wildcat", "background-class", "average", "max")
     for name in runs:
         parser.add_argument(f"--{name}", type=Path, metavar="RUN", help="a run's folder")
-    parser.add_argument("--count", type=int, help="the first images of each dataset alone, for a look")
+    parser.add_argument("--count", type=int, help="use only the first images of each dataset")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of segmentation.csv and segmentation.md")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)

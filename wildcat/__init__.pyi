@@ -14,4 +14,5 @@ from .model import create_model as create_model
 from .prediction.loading import load as load
 from .prediction.predictor import Predictor as Predictor
 from .prediction.result import Prediction as Prediction
+from .runs.results import Results as Results
 from .training.launch import train as train

@@ -1,4 +1,4 @@
-"""The first command anyone tries, at a tiny size."""
+"""The quickstart at a tiny size."""
 
 import json
 from pathlib import Path
@@ -32,17 +32,17 @@ def test_quickstart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = json.loads((out / "results.json").read_text())
     assert results["images"] == 16 and {"classification", "pointing"} <= set(results)
     assert (out / "run" / "model.safetensors").exists()
-    message = capsys.readouterr().out
-    assert "mAP" in message and "flower is a daisy" in message
+    text = capsys.readouterr().out
+    assert "mAP" in text and "flower is a daisy" in text
     for name in ("overlays.jpg", "imagenet-flower.jpg", "imagenet-china.jpg"):
-        assert name in message or name == "imagenet-china.jpg"
+        assert name in text or name == "imagenet-china.jpg"
         with Image.open(out / name) as image:
             image.load()
             assert min(image.size) > 200
 
-    assert "report.html" in message and "What each of its maps looks at" in (out / "report.html").read_text()
+    assert "report.html" in text and "Heatmap of each map of the class" in (out / "report.html").read_text()
 
-    # Again: what is trained is not trained again, and the answer is the same.
+    # A second call does not train again and has the same results.
     before = (out / "run" / "model.safetensors").stat().st_mtime_ns
     assert main(arguments) == 0
     again = json.loads((out / "results.json").read_text())
@@ -55,7 +55,7 @@ def test_quickstart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [
         ([2, 1, 3, 1, 2, 4, 2, 1, 2], [1, 0, 3, 4, 7, 6]),  # one class on the left, two on the right
         ([1, 1, 1, 1, 1, 1, 3], [0, 3, 1, 4, 2, 5]),
-        ([5, 2, 3, 4, 2, 2, 2], [1, 6, 4, 2, 5, 3]),  # the fewest classes stand in
+        ([5, 2, 3, 4, 2, 2, 2], [1, 6, 4, 2, 5, 3]),  # images with the fewest classes come first
         ([2, 1, 1], [1, 0, 2]),
     ],
 )

@@ -1,4 +1,4 @@
-"""The report of a run: what is on the page, and how it behaves in a browser."""
+"""The report of a run: the contents of the page, and the page in a browser."""
 
 import json
 import re
@@ -15,10 +15,11 @@ from tests.tiny_runs import ColourModel, spots, tiny
 from wildcat.apps.report import contents
 from wildcat.apps.report.build import render_page
 from wildcat.apps.report.charts import nice_ticks
-from wildcat.apps.report.selection import Choice, failures, successes
+from wildcat.apps.report.selection import Choice, best_predictions, failures
 from wildcat.cli import main
 from wildcat.data import Dataset, Sample
 from wildcat.evaluation.scoring import ScoreAccumulator, build_results, collect
+from wildcat.metrics import ClassificationAccumulator
 from wildcat.prediction.predictor import Part, Predictor
 from wildcat.runs.folder import Run
 from wildcat.runs.settings import InferenceSettings
@@ -30,14 +31,14 @@ SECRET = "/home/someone/private"
 
 
 class Spots(Dataset):
-    """Bright spots: the model sees the colours that are there, the labels say something else now and then."""
+    """Bright spots: the model recognizes their colours; some of the labels and boxes are of something else."""
 
     def __init__(self, multi_label: bool = True) -> None:
         scenes: list[tuple[dict[int, tuple[float, float]], set[int], tuple[float, float] | None]] = [
-            ({0: (24, 24)}, {0}, (24, 24)),  # found
-            ({0: (72, 24)}, {0}, (24, 72)),  # its box is elsewhere
+            ({0: (24, 24)}, {0}, (24, 24)),  # correct
+            ({0: (72, 24)}, {0}, (24, 72)),  # a wrong point: its box is elsewhere
             ({}, {0}, (48, 48)),  # missed
-            ({0: (48, 72)}, {1}, (48, 72)),  # a false alarm of red, and green missed
+            ({0: (48, 72)}, {1}, (48, 72)),  # a false positive of red, and green is missed
             ({1: (24, 48)}, {1}, (24, 48)),
             ({2: (48, 48)}, {2}, (48, 48)),
         ]
@@ -95,22 +96,22 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_choices() -> None:
     _, score = observed()
-    found = [(choice.index, choice.kind) for choice in failures(score, 0, 9)]
-    assert found == [(2, "missed"), (3, "false alarm"), (1, "wrong point")]
+    chosen = [(choice.index, choice.kind) for choice in failures(score, 0, 9)]
+    assert chosen == [(2, "missed"), (3, "false positive"), (1, "wrong point")]
     assert [choice.index for choice in failures(score, 0, 1)] == [2]
-    assert [choice.index for choice in successes(score, 0, 9)] == [0]
+    assert [choice.index for choice in best_predictions(score, 0, 9)] == [0]
     assert [(choice.index, choice.kind) for choice in failures(score, 1, 9)] == [(3, "missed")]
     assert failures(score, 2, 9) == []
-    (best,) = successes(score, 2, 9)
-    assert best == Choice(5, 2, "found", pytest.approx(float(score.probabilities[5, 2])))
+    (best,) = best_predictions(score, 2, 9)
+    assert best == Choice(5, 2, "correct", pytest.approx(float(score.probabilities[5, 2])))
 
 
 def test_choices_where_each_image_has_one_class() -> None:
-    """The most probable class counts, however probable; image 2 is black and so of the first class."""
+    """The most probable class is predicted whatever its probability; image 2 is black and so of the first class."""
     _, score = observed(multi_label=False)
     assert [(choice.index, choice.kind) for choice in failures(score, 1, 9)] == [(3, "missed")]
     assert [(choice.index, choice.kind) for choice in failures(score, 0, 9)] == [
-        (3, "false alarm"),
+        (3, "false positive"),
         (1, "wrong point"),
         (2, "wrong point"),
     ]
@@ -121,9 +122,9 @@ def test_the_page_where_each_image_has_one_class(tmp_path: Path) -> None:
     results = build_results(reader, {"model": score}, 1.0)
     info = Run(replace(tiny(), data="spots"), CLASSES, False, (0.5,) * 3, (0.5,) * 3, 6)
     page_text = render_page("one class", info, reader, score, results, tmp_path)
-    assert "Confusion" in page_text and "<h2>Training" not in page_text
-    cards = re.findall(r'<div class="figure"><dt>(.*?)</dt>', page_text)
-    assert cards == ["Accuracy", "Accuracy by class", "Pointing", "Points inside"]
+    assert "Confusion matrix" in page_text and "<h2>Training" not in page_text
+    cards = re.findall(r'<div class="score"><dt>(.*?)</dt>', page_text)
+    assert cards == ["accuracy", "mean class accuracy", "pointing mAP", "pointing accuracy"]
 
 
 class Checker(HTMLParser):
@@ -163,9 +164,9 @@ def test_the_page(text: str) -> None:
     assert len(charts) == 3 + 3 and all(values["aria-label"] for values in charts)
     links = {values["href"] for tag, values in checker.tags if tag == "a"}
     assert {(link or "")[1:] for link in links} <= set(checker.ids)
-    assert "The figures are of 6 images: a single one is 17 points of accuracy." in text
+    assert "There are only 6 images: a single one changes the accuracy by 17 points." in text
     assert "the true boxes in white" in text and "images of tags:spots.csv (test)" in text
-    assert "5.png: heatmap" in text and SECRET not in text and "<dd>backbone.pt</dd>" in text  # a report is sent
+    assert "5.png: heatmap" in text and SECRET not in text and "<dd>backbone.pt</dd>" in text  # reports are shared
     assert "A note." in text and "http" not in text.replace("http-equiv", "")
     assert "<script>alert" not in text and "<b>1</b>" not in text  # names are text
     assert text.count("<script>") == 1
@@ -175,14 +176,17 @@ def test_the_weakest_curve_comes_first() -> None:
     reader = predictor()
     score = collect(reader, Spots().subset([0, 1, 2, 0, 1, 3, 3, 4, 5]))["model"]
     # The worst probabilities for red, which is in five images, the best for green, which is in three.
-    score.probabilities[:, 0] = (score.dataset.labels[:, 0] == -1) / 2
-    score.probabilities[:, 1] = (score.dataset.labels[:, 1] == 1) / 2
-    shown = contents.panels(score)
+    probabilities = score.probabilities
+    probabilities[:, 0] = (score.dataset.labels[:, 0] == -1) / 2
+    probabilities[:, 1] = (score.dataset.labels[:, 1] == 1) / 2
+    score.classification = ClassificationAccumulator(CLASSES)
+    score.classification.update(probabilities, score.dataset.labels)
+    shown = contents.precision_recall_curves(score)
     assert shown[0]["name"] == "red" and shown[0]["svg"].count("average precision") == 1
-    figures = [float(panel["figure"]) for panel in shown]
-    assert figures == sorted(figures) and figures[0] < 60 < figures[-1] == 100
-    found = {panel["name"]: (panel["count"], panel["few"]) for panel in shown}
-    assert found == {"red": ("5 images", False), "green": ("3 images", True), NASTY: ("1 image", True)}
+    precisions = [float(curve["score"]) for curve in shown]
+    assert precisions == sorted(precisions) and precisions[0] < 60 < precisions[-1] == 100
+    counts = {curve["name"]: (curve["count"], curve["few"]) for curve in shown}
+    assert counts == {"red": ("5 images", False), "green": ("3 images", True), NASTY: ("1 image", True)}
 
 
 @pytest.mark.slow
@@ -192,16 +196,16 @@ def test_the_command_and_big_data(tmp_path: Path, capsys: pytest.CaptureFixture[
     run = train(tiny(epochs=1, data="synthetic:count=8,size=64"), tmp_path / "run")
     assert main(["report", str(run), "--images", "5", "--out", str(tmp_path / "a page.html")]) == 0
     message = capsys.readouterr()
-    assert "a page.html" in message.out and "reading 5 of 8 images; --images N" in message.err
+    assert "a page.html" in message.out and "predicting 5 of 8 images; --images N" in message.err
     written = (tmp_path / "a page.html").read_text()
-    assert "All figures are of 5 of 8 images" in written
-    # With results of all images the figures are theirs.
+    assert "All scores are of 5 of 8 images" in written
+    # If results.json has the scores of all images, they are shown.
     assert main(["evaluate", str(run), "--data", "synthetic:count=8,size=64"]) == 0
-    assert main(["report", str(run), "--images", "5", "--title", "Drawn & scored"]) == 0
+    assert main(["report", str(run), "--images", "5", "--title", "Synthetic & scored"]) == 0
     written = (run / "report.html").read_text()
-    assert "<h1>Drawn &amp; scored</h1>" in written
+    assert "<h1>Synthetic &amp; scored</h1>" in written
     results = json.loads((run / "results.json").read_text())
-    assert f"{results['classification']['map_area']:.1f}" in written and "curves and images of 5," in written
+    assert f"{results['classification']['map_area']:.1f}" in written and "curves and images are of 5," in written
     for arguments, message in (
         (["report", str(run), "--images", "0"], "at least 1 image"),
         (["report", str(tmp_path)], "not a run's folder"),
@@ -228,8 +232,8 @@ def test_in_a_browser(text: str, tmp_path: Path) -> None:
     with chromium() as browser:
         for size, dark in ((DESKTOP, False), (DESKTOP, True), (PHONE, False)):
             with page(browser, size, dark=dark, offline=True) as opened:
-                said: list[str] = []
-                opened.on("console", lambda message, said=said: said.append(message.text))
+                logged: list[str] = []
+                opened.on("console", lambda message, logged=logged: logged.append(message.text))
                 opened.goto(file.as_uri())
                 assert opened.title().startswith(NASTY)
                 ground = opened.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -252,4 +256,4 @@ def test_in_a_browser(text: str, tmp_path: Path) -> None:
                 opened.wait_for_function(
                     "[...document.images].every(image => image.complete && image.naturalWidth > 0)"
                 )
-                assert (said, opened.errors, opened.outside) == ([], [], [])
+                assert (logged, opened.errors, opened.outside) == ([], [], [])

@@ -1,4 +1,4 @@
-"""The paper's experiments: what is planned, what the tables say, and that killed calls go on."""
+"""The paper's experiments: planned runs, tables and figures, and resuming after a kill."""
 
 import copy
 import csv
@@ -64,7 +64,7 @@ def test_experiments_share_runs_and_all_of_seed_0_come_first() -> None:
     assert (first.config.num_maps, first.config.kmax, first.config.kmin, first.config.alpha) == (1, 1, 1, 1.0)
 
 
-def test_rows_differ_in_what_they_vary_alone() -> None:
+def test_rows_differ_only_in_the_varied_setting() -> None:
     recipe = tiny(num_maps=4, alpha=0.7, kmax=0.2)
     for name, varied in {"table5": {"architecture"}, "table6": {"num_maps"}, "figure4": {"alpha"}}.items():
         configs = [run.config.to_dict() for run in planning.plan([planning.experiments()[name]], recipe, [0])]
@@ -72,7 +72,7 @@ def test_rows_differ_in_what_they_vary_alone() -> None:
         assert differing == varied
 
 
-def test_the_control_of_table_6_changes_the_rate_of_the_head_alone() -> None:
+def test_the_control_of_table_6_changes_only_the_rate_of_the_head() -> None:
     runs = planning.plan([planning.experiments()["table6-rate"]], tiny(lr=0.01, backbone_lr_factor=0.1), [0])
     assert [run.config.lr for run in runs] == pytest.approx([0.01, 0.02, 0.04, 0.08, 0.12, 0.16])
     assert [run.config.lr * run.config.backbone_lr_factor for run in runs] == pytest.approx([0.001] * 6)
@@ -106,11 +106,11 @@ def test_random_splits_differ_by_seed() -> None:
     assert len({run.setting for run in runs}) == 2
 
 
-def test_a_run_is_known_by_what_changes_its_scores() -> None:
+def test_the_name_of_a_run_depends_on_everything_that_changes_its_scores() -> None:
     name = planning.run_name(tiny())
     assert planning.run_name(tiny()) == name
     assert planning.run_name(tiny(workers=2, save_minutes=1.0)) == name
-    assert planning.run_name(tiny(precision="auto")) == name  # the folder has one
+    assert planning.run_name(tiny(precision="auto")) == name  # all runs of a folder have the same
     for changes in ({"lr": 0.2}, {"data": "synthetic:count=25,size=64"}, {"seed": 1}, {"image_size": 96}):
         assert planning.run_name(tiny(**changes)) != name
 
@@ -122,7 +122,7 @@ def test_every_published_row_is_in_its_table() -> None:
         assert {kind for row in rows.values() for kind in row} <= set(tables.DATA_NAMES)
 
 
-def test_an_effect_is_judged_against_what_settings_and_seeds_leave_unexplained() -> None:
+def test_an_effect_is_judged_by_the_deviation_that_settings_and_seeds_do_not_explain() -> None:
     rows = made(a=[10.0, 12.0], b=[13.0, 15.2], c=[11.0, 12.8])
     # By hand: means of rows 11, 14.1, 11.9; seed 1 is 2 above seed 0; residuals 0, 0.1 and -0.1, twice each.
     chance = tables.spread([run for row in rows for run in row["runs"]], "mAP")
@@ -135,7 +135,7 @@ def test_an_effect_is_judged_against_what_settings_and_seeds_leave_unexplained()
     assert judged("b", "a", made(a=[10.0, 12.0], b=[12.0, 10.5]))["verdict"] == "unclear"
 
 
-def test_a_seed_under_way_does_not_hide_the_seeds_that_are_done() -> None:
+def test_an_incomplete_seed_does_not_hide_the_complete_ones() -> None:
     rows = made(a=[10.0, 12.0, 14.0], b=[13.0, 15.2], c=[11.0, 12.8])
     assert tables.spread([run for row in rows for run in row["runs"]], "mAP")["freedom"] == 2
     assert judged("b", "a", rows)["difference"] == pytest.approx(3.1)
@@ -145,14 +145,14 @@ def test_with_one_seed_no_verdict_is_given() -> None:
     rows = made(a=[10.0], b=[13.0], c=[])
     assert judged("b", "a", rows)["verdict"] == "one seed"
     assert judged("c", "a", rows)["verdict"] == "not measured"
-    assert "chance cannot be told" in tables.message(judged("b", "a", rows))
+    assert "so chance cannot be excluded" in tables.describe_effect(judged("b", "a", rows))
 
 
 def test_without_shared_seeds_chance_is_unknown() -> None:
     rows = made(a=[10.0, 12.0], b=[13.0, 15.2])
     found = tables.judged(Effect("b beats a", "b", "a"), rows, "mAP", None)
     assert (found["verdict"], found["difference"]) == ("chance unknown", pytest.approx(3.1))
-    assert tables.message(found).endswith("over 2 seeds; too few of the runs share seeds to tell it from chance.")
+    assert tables.describe_effect(found).endswith("too few runs share seeds to estimate the effect of chance.")
 
 
 def test_pages_before_the_first_run() -> None:
@@ -168,23 +168,24 @@ def test_mean_and_deviation() -> None:
     assert tables.mean_and_deviation([]) == ""
 
 
-def test_a_data_set_is_called_by_its_folder() -> None:
+def test_a_dataset_is_named_by_its_folder() -> None:
     assert tables.data_name("coco:/somewhere/coco-mini,year=2014") == "coco-mini"
 
 
-# Runs that are done already: pages from known scores, with no training
+# Pages of finished runs with known scores, without training
 
 
 def finish(folder: Path, score: float, **parts: dict) -> None:
-    """What a finished run leaves that tables read."""
+    """Write the files of a finished run that tables need."""
     folder.mkdir(parents=True)
-    results = {"classification": {"map_area": score}, **parts, "seconds": 30.0, "versions": {}}
+    about = {"data": "synthetic", "split": "test", "images": 24, "seconds": 30.0, "versions": {}}
+    results = {**about, "classification": {"map_area": score}, **parts}
     (folder / "results.json").write_text(json.dumps(results))
     (folder / "metrics.csv").write_text("epoch,seconds\n1,60\n2,90\n")
 
 
 def finished_runs(out: Path, names: list[str], score, seeds=(0, 1)) -> list:
-    """Experiments whose runs all have the score that a function of their settings gives."""
+    """Experiments whose finished runs have the score that a function of their settings gives."""
     chosen = [planning.experiments()[name] for name in names]
     for run in planning.plan(chosen, tiny(), seeds):
         finish(out / "runs" / run.name, score(run.config))
@@ -193,7 +194,7 @@ def finished_runs(out: Path, names: list[str], score, seeds=(0, 1)) -> list:
 
 @pytest.fixture
 def untrained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the runs that anything wanted to train."""
+    """Names of the runs that were to be trained; nothing is trained."""
     asked: list[str] = []
     monkeypatch.setattr(running, "complete", lambda run, *_: asked.append(run.name))
     return asked
@@ -222,8 +223,8 @@ def test_tables_of_finished_runs(tmp_path: Path, untrained: list[str], monkeypat
     values = json.loads(page.with_suffix(".json").read_text())
     assert values["score"] == "mAP" and values["chance"]["freedom"] == 5
 
-    # The ledger keeps it without the paths of this machine.
-    (kept,) = reproduced.keep(tmp_path, tmp_path / "kept", "abc", {"cores": 2, "CPU": "p"})
+    # The ledger has no paths of this machine.
+    (kept,) = reproduced.keep(tmp_path, tmp_path / "kept", "abc", {"cores": 2, "cpu": "p"})
     assert json.loads(kept.read_text())["command"] == "wildcat reproduce table6"
     monkeypatch.setattr(reproduced, "HERE", tmp_path)
     section = reproduced.section(tmp_path / "kept")
@@ -233,7 +234,7 @@ def test_tables_of_finished_runs(tmp_path: Path, untrained: list[str], monkeypat
     assert reproduced.section(tmp_path / "nothing") == ""
 
 
-def test_a_kept_command_names_no_path_of_a_machine() -> None:
+def test_the_command_in_the_ledger_has_no_paths_of_this_machine() -> None:
     command = (
         "wildcat reproduce table5 figure4 --data 'voc07:/home/me/my data' --recipe r --workers 0 --seeds 0,1 --out /x"
     )
@@ -242,14 +243,14 @@ def test_a_kept_command_names_no_path_of_a_machine() -> None:
 
 
 @pytest.mark.slow
-def test_curves_are_drawn_as_png_and_svg(tmp_path: Path, untrained: list[str]) -> None:
+def test_curves_are_written_as_png_and_svg(tmp_path: Path, untrained: list[str]) -> None:
     chosen = finished_runs(tmp_path, ["figure4"], lambda config: 80 + 4 * config.alpha * (1.4 - config.alpha))
     (page,) = reproduce(chosen, tiny(), tmp_path, [0, 1], "wildcat reproduce figure4")
     assert "![Figure 4" in page.read_text() and untrained == []
     pixels = np.asarray(Image.open(tmp_path / "figure4.png").convert("RGB")).astype(int)
     assert pixels.shape[0] > 400 and (pixels[..., 2] - pixels[..., 0] > 60).sum() > 500  # a blue curve
     text = " ".join(ElementTree.parse(tmp_path / "figure4.svg").getroot().itertext())
-    assert "alpha" in text and "mAP, per cent" in text and text.count("each seed") == 1
+    assert "alpha" in text and "mAP (%)" in text and text.count("each seed") == 1
     before = (tmp_path / "figure4.svg").read_bytes()
     reproduce(chosen, tiny(), tmp_path, [0, 1], "wildcat reproduce figure4")
     assert (tmp_path / "figure4.svg").read_bytes() == before
@@ -266,10 +267,10 @@ def test_random_splits_are_seeds_of_one_setting(tmp_path: Path, untrained: list[
 
 
 @pytest.mark.slow
-def test_runs_scored_for_another_experiment_alone_do_not_count(
+def test_runs_scored_only_for_another_experiment_do_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """figure4's runs, scored on classification, are those of figure5, which shows points."""
+    """The runs of figure4, scored on classification, are also those of figure5, which shows pointing."""
 
     def complete(run, folder: Path) -> None:
         page = tmp_path / "figure5.md"
@@ -308,7 +309,7 @@ def test_missing_runs_are_done_and_a_failed_one_does_not_stop_the_others(
     assert page.count("| 80.0 | 0 |") == 2 and page.count("not measured yet |") == 2
 
 
-def test_a_folder_is_of_one_data_set_and_recipe(tmp_path: Path, untrained: list[str]) -> None:
+def test_a_folder_has_one_dataset_and_recipe(tmp_path: Path, untrained: list[str]) -> None:
     chosen = finished_runs(tmp_path, ["table5"], lambda config: 80.0)
     reproduce(chosen, tiny(), tmp_path, [0, 1], "")
     reproduce(chosen, tiny(workers=1), tmp_path, [0, 1], "")
@@ -339,7 +340,7 @@ def test_all_runs_of_a_folder_have_one_precision(tmp_path: Path, monkeypatch: py
     assert len(used) == 5
 
 
-def test_what_the_data_lacks_is_said_before_anything_is_trained(tmp_path: Path, untrained: list[str]) -> None:
+def test_missing_annotations_are_an_error_before_training(tmp_path: Path, untrained: list[str]) -> None:
     for name in ("a", "b"):
         for split in ("train", "test"):
             (tmp_path / "data" / split / name).mkdir(parents=True)
@@ -386,12 +387,12 @@ def test_mistakes(words: list[str], message: str, capsys: pytest.CaptureFixture[
     assert message in capsys.readouterr().err
 
 
-def kept_times(folder: Path) -> dict[Path, int]:
+def modification_times(folder: Path) -> dict[Path, int]:
     return {file: file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()}
 
 
 @pytest.mark.slow
-def test_a_killed_process_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_killed_process_is_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     words = ["reproduce", "table5", "--out", out, "--seeds", "0", *flags(epochs=3, save_minutes=1e-9)]
     words = [str(word) for word in words]
@@ -410,27 +411,27 @@ def test_a_killed_process_goes_on_where_it_was(tmp_path: Path, capsys: pytest.Ca
     state = load_state(unfinished)
     assert state is not None and not (unfinished / "model.safetensors").exists()
     reached, settings = state["progress"]["epoch"], (unfinished / "config.json").stat().st_mtime_ns
-    before = kept_times(finished)
+    before = modification_times(finished)
     assert (finished / "results.json").exists()
     assert "| (b) pool, then classify | 87.3 | 77.5 | 68.1 |  | not measured yet |" in (out / "table5.md").read_text()
 
     assert main(words) == 0
-    message = capsys.readouterr().err
-    assert "2 runs, 1 of them finished" in message and f"epoch {reached + 1}/3" in message
-    assert reached == 0 or "epoch 1/3" not in message
-    assert kept_times(finished) == before
+    log = capsys.readouterr().err
+    assert "2 runs, 1 of them finished" in log and f"epoch {reached + 1}/3" in log
+    assert reached == 0 or "epoch 1/3" not in log
+    assert modification_times(finished) == before
     assert (unfinished / "config.json").stat().st_mtime_ns == settings
     assert "not measured yet |" not in (out / "table5.md").read_text()
 
-    before = kept_times(out / "runs")
+    before = modification_times(out / "runs")
     assert main(words) == 0
-    assert kept_times(out / "runs") == before
+    assert modification_times(out / "runs") == before
     assert "2 runs, 2 of them finished" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_figure_6_shows_images_maps_and_masks(tmp_path: Path) -> None:
-    """And what was scored for one experiment stays when its run is scored for another."""
+    """And the scores for one experiment are kept when its run is scored for another."""
     recipe = tiny(data="synthetic:count=8,size=64", epochs=1)
     known = planning.experiments()
     figure6 = known["figure6"]
@@ -443,7 +444,7 @@ def test_figure_6_shows_images_maps_and_masks(tmp_path: Path) -> None:
     assert not (run / "background.json").exists()
 
     pages = reproduce([figure6, shown("table9")], recipe, tmp_path, [0], "wildcat reproduce figure6")
-    assert "here, mIoU | here, mIoU CRF" in pages[0].read_text()
+    assert "here, mIoU | here, mIoU with CRF" in pages[0].read_text()
     assert json.loads((run / "background.json").read_text())["mode"] == "threshold"
     text = " ".join(ElementTree.parse(tmp_path / "figure6.svg").getroot().itertext())
     assert text.count("true: ") == text.count("predicted: ") == 4
@@ -453,21 +454,21 @@ def test_figure_6_shows_images_maps_and_masks(tmp_path: Path) -> None:
 
     masks = json.loads((run / "results.json").read_text())["segmentation"]
     (page,) = reproduce([shown("table8")], recipe, tmp_path, [0], "")
-    assert "here, points | here, mAP" in page.read_text()
+    assert "here, pointing mAP | here, mAP" in page.read_text()
     results = json.loads((run / "results.json").read_text())
     assert results["segmentation"] == masks and masks["miou_crf"] is not None
     assert {"classification", "pointing"} <= results.keys()
 
 
-def test_figure_6_is_drawn_once_its_masks_are_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figure_6_is_made_after_its_masks_are_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = finished_runs(tmp_path, ["figure6"], lambda config: 80.0, seeds=[0])
-    drawn = []
-    monkeypatch.setattr(figures, "maps", lambda run, file: drawn.append(run.name))
-    monkeypatch.setattr(running, "complete", lambda run, folder: drawn.append("scored"))
+    calls = []
+    monkeypatch.setattr(figures, "maps", lambda run, file: calls.append(run.name))
+    monkeypatch.setattr(running, "complete", lambda run, folder: calls.append("scored"))
     reproduce(chosen, tiny(), tmp_path, [0], "")
-    assert drawn == ["scored"]
+    assert calls == ["scored"]
     (run,) = (tmp_path / "runs").iterdir()
     results = json.loads((run / "results.json").read_text())
     (run / "results.json").write_text(json.dumps({**results, "segmentation": {"miou": 40.0}}))
     reproduce(chosen, tiny(), tmp_path, [0], "")
-    assert drawn == ["scored", run.name]
+    assert calls == ["scored", run.name]

@@ -163,7 +163,7 @@ TRAIN = ["train", "--out", "new", *flags(epochs=1)]
         ([*TRAIN, "--data", "synthetic:size=7"], "size=7 is not allowed"),
         (["train", "--out", "damaged", "--resume"], "damaged/config.json"),
         (["train", "--out", "run", "--resume", "--lr", "3"], "a continued run keeps its settings; lr is 0.1"),
-        (["evaluate", "imagenet"], "imagenet has no data of its own"),
+        (["evaluate", "imagenet"], "imagenet has no dataset of its own"),
         (["evaluate", "nowhere", "--data", "synthetic"], "no run in nowhere"),
         (["evaluate", "empty", "--data", "synthetic"], "empty is not a run's folder"),
         (["evaluate", "damaged", "--data", "synthetic"], "config.json has no entry"),
@@ -306,7 +306,7 @@ def test_evaluate_in_half_precision(place: Path, tmp_path: Path) -> None:
         words = ["--data", "synthetic:count=8,size=64", "--precision", precision, "--json", str(file)]
         assert main(["evaluate", str(place / "run"), *words]) == 0
         results[precision] = json.loads(file.read_text())
-        assert results[precision]["reading"]["precision"] == precision
+        assert results[precision]["inference"]["precision"] == precision
     single, half = (results[name]["classification"]["map_area"] for name in results)
     assert half == pytest.approx(single, abs=15)  # of 8 images: the rank of one may change
 
@@ -320,7 +320,7 @@ def test_evaluate_takes_the_data_of_the_run(place: Path, tmp_path: Path, capsys:
         assert main(["evaluate", str(run), *arguments]) == 0
         results = json.loads((run / "results.json").read_text())
         message = capsys.readouterr().err
-        assert ("as --data was not given" in message) == ("--data" not in arguments)
+        assert ("as none was given" in message) == ("--data" not in arguments)
         assert "--data" in arguments or f"data: {results['data']} {results['split']}, as --data" in message
         return results["data"], results["split"], results["images"]
 

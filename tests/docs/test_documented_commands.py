@@ -16,8 +16,8 @@ import pytest
 from tests.conftest import REPOSITORY
 from wildcat.cli import COMMANDS
 from wildcat.cli.parser import CommandParser, parser_of
-from wildcat.evaluation.scoring import TASKS
 from wildcat.formats.write import FORMATS
+from wildcat.metrics.scores import TASKS
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 HEADS = [*sorted((REPOSITORY / "wildcat" / "recipes").glob("*.yaml")), *sorted((REPOSITORY / "examples").glob("*.py"))]

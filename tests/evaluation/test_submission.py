@@ -39,7 +39,7 @@ def test_files_of_voc12(voc12: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main([*arguments, "--split", "test", "--tasks", "classification"]) == 0
     where = tmp_path / "out" / "results" / "VOC2012" / "Main"
     assert str(where) in capsys.readouterr().out
-    expected = load(run)(open_dataset(voc12, "test").loaded(0))
+    expected = load(run)(open_dataset(voc12, "test").image(0))
     assert len(list(where.iterdir())) == 20
     for name, probability in expected.scores.items():
         image, score = (where / f"comp2_cls_test_{name}.txt").read_text().split()

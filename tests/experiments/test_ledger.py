@@ -1,4 +1,4 @@
-"""Figures are written by program: the ledger and README say what the kept results say."""
+"""The ledger and the main README show the scores of the records."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ def test_pages_are_up_to_date(monkeypatch):
     assert ledger.main() == 0
 
 
-def test_seeds_are_summed_up(tmp_path: Path, monkeypatch):
+def test_seeds_are_averaged(tmp_path: Path, monkeypatch):
     record = json.loads(next(ledger.RESULTS.glob("*.json")).read_text())
     records = []
     for seed, score in enumerate((80.0, 82.0)):
@@ -20,14 +20,14 @@ def test_seeds_are_summed_up(tmp_path: Path, monkeypatch):
         copied["results"]["classification"]["map_area"] = score
         copied["results"].pop("segmentation", None)
         records.append(copied)
-    shown = ledger.figures(records)
+    shown = ledger.mean_scores(records)
     assert shown["mAP"] == "81.0 ± 1.4"
     assert "mIoU" not in shown
     (row,) = ledger.table(records).splitlines()[2:]
     assert "81.0 ± 1.4" in row and "| 0, 1 |" in row
 
 
-def test_scales_are_kept_each_and_combined(tmp_path: Path, monkeypatch):
+def test_each_scale_and_combination_has_a_record(tmp_path: Path, monkeypatch):
     config = {"config": {"data": "scene15:/somewhere/15-Scene", "seed": 0, "workers": 1, "lr": 0.1}}
     run = tmp_path / "run"
     for scale in (64, 96):
@@ -36,7 +36,8 @@ def test_scales_are_kept_each_and_combined(tmp_path: Path, monkeypatch):
         (run / f"scale-{scale}" / "metrics.csv").write_text(f"epoch,seconds\n1,{scale}\n2,1\n")
     (run / "scales.json").write_text(json.dumps(config))
     part = {score: {"classification": {"accuracy": score}} for score in (90.0, 91.0, 93.0)}
-    results = {"split": "test", "seconds": 3, "versions": {}, "combination": "mean", **part[93.0]}
+    results = {"data": "scene15:x", "split": "test", "images": 9, "seconds": 3, "versions": {}, "combination": "mean"}
+    results |= part[93.0]
     results |= {"scales": {"64": part[90.0], "96": part[91.0]}, "combinations": {"mean": part[93.0]}}
     (run / "results.json").write_text(json.dumps(results))
     monkeypatch.setattr(ledger, "RESULTS", tmp_path / "results")

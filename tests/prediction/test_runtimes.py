@@ -356,7 +356,7 @@ def test_commands(run: Path, runtime: str, tmp_path: Path, capsys: pytest.Captur
     assert main(["evaluate", str(run), "--data", data, "--json", str(tmp_path / "torch.json")]) == 0
     ours, theirs = (json.loads(file.read_text()) for file in (scores, tmp_path / "torch.json"))
     assert ours["classification"]["map_area"] == pytest.approx(theirs["classification"]["map_area"], abs=1e-6)
-    assert (ours["reading"]["runtime"], theirs["reading"]["runtime"]) == (runtime, "torch")
+    assert (ours["inference"]["runtime"], theirs["inference"]["runtime"]) == (runtime, "torch")
 
 
 # The example

@@ -163,6 +163,6 @@ def test_files_for_the_server(inside: Any) -> None:
             lambda name=name: submission.write_masks(out, [(name, mask)]),
             lambda name=name: submission.write_classification(out, ["000001"], scores, [name]),
         ):
-            with pytest.raises(WildcatError, match="is no name for a file"):
+            with pytest.raises(WildcatError, match="cannot be used as a file name"):
                 write()
     assert outside() == set()

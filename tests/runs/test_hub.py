@@ -75,7 +75,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
 
 
 @pytest.mark.slow
-def test_there_and_back(run: Path, hub: Hub) -> None:
+def test_upload_and_download(run: Path, hub: Hub) -> None:
     assert push_to_hub(run, "owner/name", private=True) == "https://hub.example/owner/name"
     assert hub.made == [("owner/name", True)]
     shared = hub.root / "owner" / "name"
@@ -87,7 +87,7 @@ def test_there_and_back(run: Path, hub: Hub) -> None:
 
 
 @pytest.mark.slow
-def test_no_path_of_this_machine_is_told(run: Path, tmp_path: Path) -> None:
+def test_no_path_of_this_machine_is_shared(run: Path, tmp_path: Path) -> None:
     save_for_hub(run, tmp_path / "shared")
     for file in (tmp_path / "shared").iterdir():
         assert b"someone" not in file.read_bytes(), file.name
@@ -97,13 +97,13 @@ def test_no_path_of_this_machine_is_told(run: Path, tmp_path: Path) -> None:
     assert json.loads((run / "config.json").read_text())["config"]["data"] == f"folder:{SECRET}/images"
 
 
-def test_the_card(run: Path, tmp_path: Path) -> None:
+def test_the_model_card(run: Path, tmp_path: Path) -> None:
     save_for_hub(run, tmp_path, name="owner/name", license="apache-2.0")
     card = ModelCard.load(tmp_path / "README.md")  # the hub's own reader
     assert card.data.license == "apache-2.0" and card.data.library_name == "wildcat"
     measured = {result.metric_name: result.metric_value for result in card.data.eval_results}
     assert measured == {"mAP": 89.5, "pointing mAP": 70.25}
-    assert "| mAP | 89.5 |" in card.text and "1,234 images" in card.text
+    assert "| mAP | 89.5 % |" in card.text and "1,234 images" in card.text
     assert "24 images of `folder:images`" in card.text
     for name in load(run).settings.classes:
         assert name in card.text
@@ -111,7 +111,7 @@ def test_the_card(run: Path, tmp_path: Path) -> None:
     assert "## Limits" in card.text and 'wildcat.load("owner/name")' in card.text
 
 
-def test_a_run_that_was_not_measured(run: Path, tmp_path: Path) -> None:
+def test_a_run_without_results(run: Path, tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     bare.mkdir()
     for name in ("config.json", "model.safetensors"):
@@ -122,7 +122,7 @@ def test_a_run_that_was_not_measured(run: Path, tmp_path: Path) -> None:
     assert "# bare" in card.text and "Not measured" in card.text
 
 
-def test_what_goes_wrong(run: Path, hub: Hub, tmp_path: Path) -> None:
+def test_errors(run: Path, hub: Hub, tmp_path: Path) -> None:
     with pytest.raises(WildcatError, match=r"other/name could not be uploaded: 403 Forbidden$"):
         push_to_hub(run, "other/name")
     for name in ("name", "a/b/c", "/name", "owner/"):

@@ -123,7 +123,7 @@ def test_fitting_it_on_the_command_line(run: Path, capsys: pytest.CaptureFixture
     assert results["segmentation"]["background"] == str(read_background(run))
     assert len(results["segmentation"]["per_class"]) == len(load(run).settings.classes) + 1
     scores = evaluate(load(run), DATA, tasks=["classification", "pointing"])
-    assert len(scores["classification"]["per_class"]) == len(load(run).settings.classes)
+    assert len(scores.classification.per_class) == len(load(run).settings.classes)
 
 
 def test_a_run_without_it(without: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,7 +71,7 @@ def test_a_finished_run_stays_and_an_unfinished_one_starts_again(run: Path, tmp_
 
 def test_its_run_is_scored_like_any_other(run: Path) -> None:
     results = evaluate(load(run), "synthetic:count=20,size=64", tasks=["classification", "pointing", "segmentation"])
-    assert all(task in results for task in ("classification", "pointing", "segmentation"))
+    assert results.tasks == ("classification", "pointing", "segmentation")
     header, row = (run / "metrics.csv").read_text().splitlines()
     assert "cv_map" in header and "svm_c" in header and row.startswith("1,")
 
@@ -85,7 +85,7 @@ def test_one_class_a_image_and_a_validation_row(tmp_path: Path) -> None:
     config = tiny(**{**FEATURES, "data": data}, val_split="test")
     run = train(config, tmp_path / "run")
     assert "cv_accuracy" in (run / "metrics.csv").read_text() and "val_accuracy" in (run / "metrics.csv").read_text()
-    assert evaluate(load(run), data, tasks=["classification"])["classification"]["accuracy"] > 60
+    assert evaluate(load(run), data, tasks=["classification"]).classification.accuracy > 60
 
 
 def test_two_images(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_two_images(tmp_path: Path) -> None:
         trees.image(tmp_path / "data" / label / "0.png", colour=colour)
     data = f"folder:{tmp_path / 'data'}"
     run = train(tiny(**{**FEATURES, "data": data}, train_split="all"), tmp_path / "run")
-    assert evaluate(load(run), data, split="all", tasks=["classification"])["classification"]["accuracy"] == 100
+    assert evaluate(load(run), data, split="all", tasks=["classification"]).classification.accuracy == 100
 
 
 def test_labels_that_nobody_knows_give_no_score(tmp_path: Path) -> None:

@@ -14,12 +14,15 @@ from tests.tiny_runs import flags, tiny
 from wildcat.cli import main
 from wildcat.config import TrainConfig
 from wildcat.errors import WildcatError
-from wildcat.evaluation.results import seen_in_training, summary
+from wildcat.evaluation.run import training_overlap
 from wildcat.evaluation.scoring import evaluate, scored_parts
+from wildcat.evaluation.summary import summary
 from wildcat.metrics import average_precision
+from wildcat.metrics.metric_table import Detail, metrics_shown
 from wildcat.multiscale import fuse_maps
 from wildcat.prediction.loading import load
 from wildcat.runs.folder import read_run
+from wildcat.runs.results import Results
 from wildcat.runs.scales import BANK, MEAN, OBJECT_BANK, SCALES, read_scales, save_scales
 from wildcat.training import launch as train
 from wildcat.training import multiscale as scales
@@ -107,30 +110,31 @@ def wildcat_item(image: np.ndarray):
 
 def test_scores_of_each_scale_and_combination(trained: Path) -> None:
     results = evaluate(load(trained), "synthetic:count=30,size=64")
-    assert json.loads(json.dumps(results, allow_nan=False)) == results
-    assert set(results["scales"]) == {"64", "96"} and set(results["combinations"]) == {MEAN, OBJECT_BANK}
-    assert results["classification"] == results["combinations"][results["combination"]]["classification"]
-    for scale, found in results["scales"].items():
+    assert Results.from_dict(json.loads(json.dumps(results.to_dict(), allow_nan=False))) == results
+    assert set(results.scales) == {"64", "96"} and set(results.combinations) == {MEAN, OBJECT_BANK}
+    assert results.combination is not None
+    assert results.classification == results.combinations[results.combination].classification
+    for scale, scores in results.scales.items():
         alone = evaluate(load(trained / f"scale-{scale}"), "synthetic:count=30,size=64")
-        for task, key in (("classification", "map_area"), ("pointing", "map")):
-            assert found[task][key] == pytest.approx(alone[task][key], abs=0.5)
-    message = summary(results)
-    assert (
-        "scale 64\n" in message and message.count("classification: mAP") == 4 and message.count("(reads images)") == 1
-    )
+        for metric in metrics_shown(Detail.TABLE, ["classification", "pointing"]):
+            expected = metric.value(alone)
+            assert metric.value(scores) == pytest.approx(expected, abs=0.5, nan_ok=True)
+    text = summary(results)
+    assert "scale 64\n" in text and text.count("classification: mAP") == 4
+    assert text.count("(used for predictions)") == 1
 
 
-def test_images_that_were_trained_on_are_told(trained: Path) -> None:
+def test_images_that_were_used_for_training_are_reported(trained: Path) -> None:
     dataset = train.open_training_data(CONFIG)[0]
-    (message,) = seen_in_training(trained, dataset)
+    (message,) = training_overlap(trained, dataset)
     assert message.startswith(f"{len(dataset)} of {len(dataset)} scored images were trained on")
 
 
-def test_a_bank_is_not_scored_where_it_was_fitted(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bank_is_not_scored_where_it_was_fitted(trained: Path, caplog: pytest.LogCaptureFixture) -> None:
     results = evaluate(load(trained), DATA, split="train", tasks=["classification"])
-    assert set(results["combinations"]) == {MEAN} and results["combination"] == MEAN
-    assert "fitted on images of train: it is not scored on train" in capsys.readouterr().err
-    assert OBJECT_BANK in evaluate(load(trained), DATA, tasks=["classification"])["combinations"]
+    assert set(results.combinations) == {MEAN} and results.combination == MEAN
+    assert "fitted on images of train: it is not scored on train" in caplog.text
+    assert OBJECT_BANK in evaluate(load(trained), DATA, tasks=["classification"]).combinations
 
 
 @pytest.mark.parametrize(
@@ -154,8 +158,8 @@ def test_a_bank_is_not_scored_on_splits_that_hold_its_images(
 
 def test_masks_of_every_part(trained: Path) -> None:
     results = evaluate(load(trained), "synthetic:count=6,size=64", tasks=["segmentation"])
-    parts = [*results["scales"].values(), *results["combinations"].values(), results]
-    assert all(part["segmentation"]["images"] == 6 for part in parts)
+    parts = [*results.scales.values(), *results.combinations.values(), results]
+    assert [part.segmentation.images for part in parts if part.segmentation] == [6] * 5
 
 
 def test_the_held_out_scores_are_those_of_images_not_trained_on(trained: Path) -> None:
@@ -280,7 +284,11 @@ def test_folders_that_hold_something_else(folder: Path, tmp_path: Path) -> None:
     [
         ("scales.json", "{", "scales.json is not valid JSON"),
         ("scales.json", "{}", "scales.json has no entry 'config'"),
-        ("scales.json", '{"config": {}, "scales": [], "combination": null}', "scales.json is damaged: no scales"),
+        (
+            "scales.json",
+            '{"config": {}, "scales": [], "combination": null}',
+            "scales.json: scales must be a list of whole numbers above 0; got []",
+        ),
         ("scales.json", '{"config": {"lr": "x"}, "scales": [1]}', "scales.json: lr must be a number"),
         ("object_bank.safetensors", "x", "object_bank.safetensors is missing or damaged"),
         ("object_bank.safetensors", None, "object_bank.safetensors is missing or damaged"),
@@ -309,7 +317,7 @@ def test_an_unknown_combination_is_refused(folder: Path, combination: dict[str, 
     (folder / "scales.json").write_text(json.dumps(values))
     with pytest.raises(WildcatError) as caught:
         load(folder)
-    assert str(caught.value) == f"{folder / 'scales.json'}: the combination that is chosen must be {message}"
+    assert str(caught.value) == f"{folder / 'scales.json'}: combination.chosen must be {message}"
 
 
 def test_a_bank_of_other_scales(folder: Path) -> None:

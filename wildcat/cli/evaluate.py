@@ -1,5 +1,6 @@
-"""``wildcat evaluate``: parses arguments and calls :func:`wildcat.evaluate`."""
+"""``wildcat evaluate``: parses arguments and calls :func:`wildcat.evaluation.evaluate_run`."""
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -73,65 +74,66 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
     )
     arguments = parser.parse_args(argv)
 
-    from wildcat.data.registry import default_splits
-    from wildcat.evaluation.background import fit_masks
-    from wildcat.evaluation.results import data_of, results_file, seen_in_training, summary, with_earlier
-    from wildcat.evaluation.scoring import check_tasks, evaluate, open_scored
-    from wildcat.prediction.loading import load
-    from wildcat.prediction.predictor import Predictor
-    from wildcat.runs.folder import read_settings, save_background
-    from wildcat.system.files import write_json
-
-    stream = sys.stderr if arguments.json == "-" else sys.stdout
-
-    def opened() -> Predictor:
-        predictor = load(
-            arguments.run, device=arguments.device, precision=arguments.precision, runtime=arguments.runtime
-        )
-        return predictor.at_sizes(arguments.score_sizes, arguments.map_sizes, arguments.mirror)
-
     tasks = arguments.tasks.split(",") if arguments.tasks else None
-    check_tasks(tasks or ())
-    predictor = opened()
-    data, split = arguments.data, arguments.split
-    if data is None:
-        data, split = data_of(arguments.run, split=split)
-        print(f"data: {data} {split}, as --data was not given", file=sys.stderr)
     if arguments.submission:
-        from wildcat.evaluation.submission import write_submission
+        return _submit(arguments, tasks)
 
-        if arguments.split is None:
-            raise WildcatError("--submission needs --split, for example --split test")
-        how = {"split": arguments.split, "tasks": tasks or ["classification"], "crf": arguments.crf}
-        for folder in write_submission(predictor, data, Path(arguments.submission), **how):
-            print(f"written: {folder}")
-        return 0
-    if arguments.fit_background:
-        config = read_settings(Path(arguments.run))
-        trained_on = config.train_split or default_splits(config.data)[0]
-        on_bad_image = config.on_bad_image
-        background, miou = fit_masks(predictor, config.data, trained_on, arguments.fit_background, on_bad_image)
-        save_background(Path(arguments.run), background, f"{config.data} {trained_on}", miou)
-        predictor = opened()
-        print(f"background: {background}, mIoU {miou:.1f} on the masks of {trained_on}", file=stream)
-    split = split or default_splits(data)[1]
-    dataset = open_scored(data, split, predictor.settings.classes, arguments.on_bad_image)
-    results = evaluate(predictor, dataset, tasks=tasks, labels=arguments.labels, crf=arguments.crf)
-    warnings = seen_in_training(arguments.run, dataset)
-    if warnings:
-        results["warnings"] = warnings
-    print(summary(results), file=stream)
-    for warning in warnings:
+    from wildcat.evaluation.run import evaluate_run
+    from wildcat.evaluation.summary import summary
+
+    to_stdout = arguments.json == "-"
+    evaluation = evaluate_run(
+        arguments.run,
+        arguments.data,
+        split=arguments.split,
+        tasks=tasks,
+        score_sizes=arguments.score_sizes,
+        map_sizes=arguments.map_sizes,
+        mirror=arguments.mirror,
+        device=arguments.device,
+        precision=arguments.precision,
+        runtime=arguments.runtime,
+        on_bad_image=arguments.on_bad_image,
+        labels=arguments.labels,
+        crf=arguments.crf,
+        fit_background=arguments.fit_background,
+        file=None if to_stdout else arguments.json,
+        save=not to_stdout,
+    )
+    stream = sys.stderr if to_stdout else sys.stdout
+    if evaluation.fitted is not None:
+        fitted = evaluation.fitted
+        print(f"background: {fitted.background}, mIoU {fitted.miou:.1f} on the masks of {fitted.split}", file=stream)
+    print(summary(evaluation.results), file=stream)
+    for warning in evaluation.results.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    if arguments.json == "-":
-        print(json.dumps(results, indent=2))
-        return 0
-    file = results_file(arguments.run)
-    if arguments.json:
-        file = Path(arguments.json)
-    elif file is not None:  # what another file holds may be of another model
-        results = with_earlier(results, file)
-    if file is not None:
-        write_json(file, results)
-        print(f"written: {file}")
+    if to_stdout:
+        print(json.dumps(evaluation.results.to_dict(), indent=2))
+    elif evaluation.file is not None:
+        print(f"written: {evaluation.file}")
+    return 0
+
+
+def _submit(arguments: argparse.Namespace, tasks: list[str] | None) -> int:
+    """Write files for the evaluation server."""
+    from wildcat.evaluation.run import submit_run
+
+    if arguments.split is None:
+        raise WildcatError("--submission needs --split, for example --split test")
+    folders = submit_run(
+        arguments.run,
+        Path(arguments.submission),
+        arguments.data,
+        split=arguments.split,
+        tasks=tasks or ["classification"],
+        score_sizes=arguments.score_sizes,
+        map_sizes=arguments.map_sizes,
+        mirror=arguments.mirror,
+        device=arguments.device,
+        precision=arguments.precision,
+        runtime=arguments.runtime,
+        crf=arguments.crf,
+    )
+    for folder in folders:
+        print(f"written: {folder}")
     return 0

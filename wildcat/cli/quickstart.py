@@ -24,6 +24,13 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
 
     from wildcat.apps.quickstart import quickstart
+    from wildcat.evaluation.summary import summary
 
-    quickstart(Path(arguments.out), read_recipe(arguments.recipe))
+    outcome = quickstart(Path(arguments.out), read_recipe(arguments.recipe))
+    print(summary(outcome.results))
+    for name, prediction in outcome.photographs.items():
+        best, probability = next(iter(prediction.scores.items()))
+        x, y = prediction.points[best]
+        print(f"imagenet, no training: {name} is a {best} ({100 * probability:.0f} %), at ({x:.0f}, {y:.0f})")
+    print(f"look at: {', '.join(map(str, outcome.files))}")
     return 0

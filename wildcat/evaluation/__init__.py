@@ -1,4 +1,4 @@
-"""Scoring a predictor on a dataset."""
+"""Scores of a model on a dataset: classification, pointing and segmentation."""
 
 import lazy_loader
 

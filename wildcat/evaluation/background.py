@@ -1,4 +1,4 @@
-"""Fits the background of masks on images whose masks are known."""
+"""Fitting the background of masks on images with true masks."""
 
 from collections.abc import Iterator
 
@@ -19,37 +19,52 @@ from wildcat.prediction.predictor import Predictor
 def fit_masks(
     predictor: Predictor, data: str, split: str, mode: Mode, on_bad_image: str = "error"
 ) -> tuple[Background, float]:
-    """Choose the background's constant on the masks of a training split, with the classes predicted.
+    """Choose the constant of the background that gives the highest mIoU on the true masks of a split.
+
+    Masks hold the predicted classes. The constants of :data:`wildcat.masks.GRIDS` are tried.
+
+    Args:
+        predictor: from :func:`wildcat.load`.
+        data: a dataset with masks, kind:path.
+        split: the split, usually the one of the training.
+        mode: how the background arises: "threshold", "power" or "class".
+        on_bad_image: "error" or "skip", as for :func:`wildcat.evaluation.scoring.open_scored`.
 
     Returns:
-        The background, and its mIoU there in per cent.
+        The background, and its mIoU on these masks in per cent.
 
     Raises:
-        WildcatError: if the split has no masks, or the model no background class for the mode "class".
+        WildcatError: if the split has no masks, or the mode is "class" and the model has no background class.
+
+    >>> import wildcat
+    >>> fit_masks(wildcat.load("runs/mine"), "voc12:data", "seg-train", "threshold")  # doctest: +SKIP
+    (Background(mode='threshold', constant=0.22), 45.1)
     """
     predictor.settings.check_background(mode)
     dataset = with_masks(open_scored(data, split, predictor.settings.classes, on_bad_image))
-    best, miou = fit_background(mode, read_masks(predictor, dataset), len(dataset.classes), metrics.mean_iou)
+    best, miou = fit_background(
+        mode, predicted_and_true_masks(predictor, dataset), len(dataset.classes), metrics.mean_iou
+    )
     return best, 100 * miou
 
 
 def with_masks(dataset: Dataset) -> Dataset:
-    """The images of a dataset that have a mask.
+    """The part of a dataset that has true masks.
 
     Raises:
-        WildcatError: if none has.
+        WildcatError: if no image has one.
     """
     if not dataset.has_masks:
         raise WildcatError(f"{dataset.spec} {dataset.split} has no masks")
-    # An image without a file is drawn, and its mask with it.
+    # A synthetic image has no file, and its mask is made with it.
     return dataset.subset([i for i, s in enumerate(dataset.samples) if s.path is None or s.mask_path is not None])
 
 
-def read_masks(
+def predicted_and_true_masks(
     predictor: Predictor, dataset: Dataset
 ) -> Iterator[tuple[torch.Tensor, list[int], npt.NDArray[np.uint8]]]:
-    """What :func:`wildcat.masks.fit_background` is given: maps, classes predicted and true mask of each image."""
-    bar = tqdm(total=len(dataset), desc=f"reading {dataset.split}", unit=" images", disable=None)
+    """Maps, predicted classes and true mask of each image, as :func:`wildcat.masks.fit_background` takes them."""
+    bar = tqdm(total=len(dataset), desc=f"predicting {dataset.split}", unit=" images", disable=None)
     for index, prediction in enumerate(predictor.stream(dataset_items(dataset), multi_maps=False)):
         truth = dataset.mask(index)
         if truth is not None:

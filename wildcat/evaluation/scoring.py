@@ -1,11 +1,13 @@
-"""Scores of a model on a dataset: predictor + data + metrics -> results."""
+"""The scores of a model on a dataset: predictor, dataset and metrics in, results out."""
 
-import sys
+import logging
 import time
 from collections.abc import Sequence
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import PIL
 import torch
 from tqdm import tqdm
@@ -15,31 +17,37 @@ from wildcat._version import __version__
 from wildcat.data import Dataset, check_dataset
 from wildcat.data.registry import default_splits, open_dataset
 from wildcat.errors import WildcatError, check_choice, shorten
-from wildcat.evaluation.results import TASKS
 from wildcat.masks import Background
+from wildcat.metrics.scores import TASKS, Scores, SegmentationScores
 from wildcat.prediction.items import dataset_items
 from wildcat.prediction.predictor import Predictor
 from wildcat.prediction.result import Prediction
+from wildcat.runs.results import Inference, Results
 from wildcat.runs.scales import MEAN, OBJECT_BANK
+
+AllowedClasses: TypeAlias = Literal["predicted", "image"]
+"""Which classes a mask may hold: those predicted, or those of the image's true labels."""
+
+logger = logging.getLogger(__name__)
 
 
 def check_tasks(tasks: Sequence[str]) -> None:
-    """Reject what is no task.
+    """Check the names of tasks.
 
     Raises:
-        WildcatError: with the task that was perhaps meant.
+        WildcatError: for an unknown one; the message names the allowed ones and the closest match.
     """
     for task in tasks:
         check_choice(task, TASKS, "task")
 
 
 def usual_tasks(dataset: Dataset) -> list[str]:
-    """What is scored where nothing is asked for."""
+    """The tasks that are scored unless others are given: classification, and pointing where there are boxes."""
     return ["classification", "pointing"] if dataset.has_boxes else ["classification"]
 
 
 def need_maps(tasks: Sequence[str]) -> bool:
-    """Whether a task looks at where things are: images are then read at the sizes of maps too."""
+    """Whether a task needs points or masks, so that images are processed at the sizes of maps too."""
     return "pointing" in tasks or "segmentation" in tasks
 
 
@@ -60,22 +68,22 @@ def with_classes(dataset: Dataset, classes: Sequence[str]) -> Dataset:
 
 
 def open_scored(data: str, split: str, classes: Sequence[str], on_bad_image: str = "error") -> Dataset:
-    """The images of a split that a model of these classes can be looked at on.
+    """Open a split of a dataset for a model, and check its classes and images.
 
     Args:
-        data: a dataset, kind:path.
-        split: of it.
-        classes: the model's.
-        on_bad_image: "error" to raise for images that are not there, whose headers cannot be read or whose names
-            repeat; "skip" to decode each image, and to leave out, with a report, those that cannot be.
+        data: the dataset, kind:path.
+        split: name of the split.
+        classes: the model's, in the order of its scores.
+        on_bad_image: "error" to raise for images that are missing, have unreadable headers or repeated names; "skip"
+            to decode every image, and to leave out, with a warning in the log, those that cannot be decoded.
 
     Raises:
-        WildcatError: for bad images, or other classes.
+        WildcatError: for bad images, or if the dataset has other classes than the model.
     """
     dataset = with_classes(open_dataset(data, split), classes)
     dataset, report = check_dataset(dataset, on_bad_image=on_bad_image, decode=on_bad_image == "skip")
     if report.has_bad_images:
-        print(report, file=sys.stderr)
+        logger.warning("%s", report)
     return dataset
 
 
@@ -86,33 +94,36 @@ def evaluate(
     split: str | None = None,
     tasks: Sequence[str] | None = None,
     on_bad_image: str = "error",
-    labels: Literal["predicted", "image"] = "predicted",
+    labels: AllowedClasses = "predicted",
     crf: bool = False,
-) -> dict[str, Any]:
-    """Score a model.
+) -> Results:
+    """Score a model on a dataset.
 
-    Of a folder of runs at several scales each scale and each combination is scored; every image is read once. The
-    tasks of the combination that reads images stand where those of a single run do, and beside them::
-
-        "combination": "mean", "scales": {"224": {"classification": ...}, ...}, "combinations": {"mean": ..., ...}
-
-    An Object Bank is never scored on a split that holds images that it was fitted on.
+    For a model of several scales, each scale and each combination is scored, and every image is decoded once;
+    ``results.scales`` and ``results.combinations`` hold their scores. An Object Bank is not scored on a split that
+    holds images that it was fitted on.
 
     Args:
         predictor: from :func:`wildcat.load`.
         data: a dataset, kind:path; or one from :func:`open_scored`.
         split: of a path, the dataset's usual scoring split unless given.
-        tasks: out of classification, pointing, segmentation; those that the data has no annotation for are left out
-            with a note. Classification, and pointing where there are boxes, unless given.
-        on_bad_image: "error" or "skip".
-        labels: which classes a mask may hold: those predicted, or those of the image's true labels.
+        tasks: out of "classification", "pointing" and "segmentation"; those for which the dataset has no annotation
+            are left out, with a warning in the log. Unless given, classification, and pointing where there are boxes.
+        on_bad_image: "error" or "skip", as for :func:`open_scored`.
+        labels: which classes a mask may hold: those "predicted", or those of the true labels of the "image".
         crf: score masks refined by the dense CRF as well.
 
     Returns:
-        The content of results.json; scores in per cent.
+        The scores, in per cent; a score that is not defined is NaN.
 
     Raises:
-        WildcatError: for an unknown task, or other classes than the model's.
+        WildcatError: for an unknown task, other classes than the model's, or no task that the dataset allows.
+
+    >>> import wildcat
+    >>> predictor = wildcat.load("runs/voc07")  # doctest: +SKIP
+    >>> results = wildcat.evaluate(predictor, "voc07:data")  # doctest: +SKIP
+    >>> results.classification.map_area, results.pointing.map  # doctest: +SKIP
+    (89.6, 84.5)
     """
     check_tasks(tasks or ())
     start = time.perf_counter()
@@ -124,10 +135,10 @@ def evaluate(
     tasks = usual_tasks(dataset) if tasks is None else tasks
     for task, what, has in (("pointing", "boxes", dataset.has_boxes), ("segmentation", "masks", dataset.has_masks)):
         if task in tasks and not has:
-            print(f"{dataset.spec} has no {what}: {task} is left out", file=sys.stderr)
+            logger.warning("%s has no %s: %s is left out", dataset.spec, what, task)
             tasks = [other for other in tasks if other != task]
     if not tasks:
-        raise WildcatError(f"{dataset.spec} {dataset.split} has nothing to score of what was asked for")
+        raise WildcatError(f"{dataset.spec} {dataset.split} has no annotations for the tasks to score")
     scores = collect(predictor, dataset, tasks, labels=labels, crf=crf)
     return build_results(predictor, scores, time.perf_counter() - start)
 
@@ -137,10 +148,15 @@ def collect(
     dataset: Dataset,
     tasks: Sequence[str] = ("classification", "pointing"),
     *,
-    labels: Literal["predicted", "image"] = "predicted",
+    labels: AllowedClasses = "predicted",
     crf: bool = False,
 ) -> dict[str, "ScoreAccumulator"]:
-    """Read every image of a dataset once, at the sizes that the tasks need: what each part of the predictor says."""
+    """Predict every image of a dataset once, at the sizes that the tasks need.
+
+    Returns:
+        Part of the predictor -> its predictions, collected for the metrics. A single model has one part,
+        ``predictor.chosen``; a model of several scales has one for each scale and each combination.
+    """
     parts = scored_parts(predictor, dataset.spec, dataset.split)
     scores = {part: ScoreAccumulator(dataset, tasks, labels, crf) for part in parts}
     bar = tqdm(total=len(dataset), desc=f"scoring {dataset.split}", unit=" images", disable=None)
@@ -152,43 +168,45 @@ def collect(
     return scores
 
 
-def build_results(predictor: Predictor, scores: dict[str, "ScoreAccumulator"], seconds: float) -> dict[str, Any]:
-    """The content of results.json: what :func:`collect` found, in figures."""
-    found = {part: score.to_dict(predictor.outputs[part].background) for part, score in scores.items()}
-    chosen = predictor.chosen if predictor.chosen in found else MEAN
-    dataset = scores[chosen].dataset
-    results: dict[str, Any] = {"data": dataset.spec, "split": dataset.split, "images": len(dataset), **found[chosen]}
-    settings, maps = predictor.settings, need_maps(scores[chosen].tasks)
-    results["reading"] = {
-        "score_sizes": list(settings.score_sizes),
-        **({"map_sizes": list(settings.map_sizes)} if maps else {}),
-        "mirror": settings.mirror,
-        "precision": predictor.precision,
-        "runtime": predictor.runtime,
-    }
-    if predictor.combine is not None:
-        results["combination"] = chosen
-        results["scales"] = {name.removeprefix("scale-"): found.pop(name) for name in predictor.parts}
-        results["combinations"] = found
-    results["seconds"] = round(seconds, 2)
-    results["versions"] = {"wildcat": __version__, "torch": torch.__version__, "pillow": PIL.__version__}
-    return results
+def build_results(predictor: Predictor, scores: dict[str, "ScoreAccumulator"], seconds: float) -> Results:
+    """The results of a predictor from the predictions that :func:`collect` gathered in ``seconds``."""
+    by_part = {part: score.result(predictor.outputs[part].background) for part, score in scores.items()}
+    chosen = predictor.chosen if predictor.chosen in by_part else MEAN
+    dataset, settings = scores[chosen].dataset, predictor.settings
+    results = Results(
+        data=dataset.spec,
+        split=dataset.split,
+        images=len(dataset),
+        **{task: getattr(by_part[chosen], task) for task in by_part[chosen].tasks},
+        inference=Inference(
+            score_sizes=settings.score_sizes,
+            map_sizes=settings.map_sizes if need_maps(scores[chosen].tasks) else None,
+            mirror=settings.mirror,
+            precision=predictor.precision,
+            runtime=predictor.runtime,
+        ),
+        seconds=round(seconds, 2),
+        versions={"wildcat": __version__, "torch": torch.__version__, "pillow": PIL.__version__},
+    )
+    if predictor.combine is None:
+        return results
+    scales = {name.removeprefix("scale-"): by_part.pop(name) for name in predictor.parts}
+    return replace(results, combination=chosen, scales=scales, combinations=by_part)
 
 
 def scored_parts(predictor: Predictor, data: str, split: str) -> list[str]:
-    """The parts of a predictor but an Object Bank that was fitted on images of this split."""
+    """The parts of a predictor to score: all, except an Object Bank that was fitted on images of this split."""
     parts = list(predictor.outputs)
     if predictor.combine is not None and predictor.combine.fitted_on is not None:
         fitted_on, fitted_split = predictor.combine.fitted_on
         if fitted_on.partition(":")[0] == data.partition(":")[0] and _share_images(fitted_split, split):
-            message = f"the Object Bank was fitted on images of {fitted_split}: it is not scored on {split}"
-            print(message, file=sys.stderr)
+            logger.warning("the Object Bank was fitted on images of %s: it is not scored on %s", fitted_split, split)
             parts.remove(OBJECT_BANK)
     return parts
 
 
 def _share_images(*splits: str) -> bool:
-    """Whether two splits of a dataset may share images, by their names; those with masks are parts of the others.
+    """Whether two splits of a dataset may share images, by their names; a split "seg-X" is a part of the split "X".
 
     >>> _share_images("train", "trainval"), _share_images("seg-val", "all"), _share_images("trainval", "test")
     (True, True, False)
@@ -199,87 +217,110 @@ def _share_images(*splits: str) -> bool:
 
 
 def headline(scores: Any, dataset: Dataset) -> float:
-    """The figure of a classification, in per cent: mAP (area), or accuracy where each image has one class."""
+    """The main score of a classification in per cent: mAP (area), or accuracy where each image has one class.
+
+    Args:
+        scores: (N, C), one row per image of the dataset.
+        dataset: N images.
+    """
     if dataset.multi_label:
         return 100 * metrics.classification_result(scores, dataset.labels, dataset.classes).map_area
     return 100 * metrics.multi_class_result(scores, dataset.labels, dataset.classes).accuracy
 
 
 class ScoreAccumulator:
-    """What one way of reading a dataset is worth, image by image."""
+    """Collects the predictions of one part of a predictor, image by image, for the metrics of some tasks.
 
-    def __init__(
-        self, dataset: Dataset, tasks: Sequence[str], labels: Literal["predicted", "image"], crf: bool
-    ) -> None:
+    Attributes:
+        dataset: N images.
+        tasks: the tasks to score.
+        classification: probabilities and labels; collected for every task.
+        pointing: points and boxes, or None if that is not a task.
+        masks: pixels of the masks, or None if segmentation is not a task.
+    """
+
+    def __init__(self, dataset: Dataset, tasks: Sequence[str], labels: AllowedClasses, crf: bool) -> None:
         self.dataset, self.tasks = dataset, tasks
-        self.probabilities = np.empty((len(dataset), len(dataset.classes)), dtype=np.float32)
-        self.points = np.empty((*self.probabilities.shape, 2))
-        self.masks = MaskScore(dataset, labels, crf) if "segmentation" in tasks else None
+        self.classification = metrics.ClassificationAccumulator(dataset.classes, dataset.multi_label)
+        self.pointing = metrics.PointingAccumulator(dataset.classes) if "pointing" in tasks else None
+        self.masks = MaskAccumulator(dataset, labels, crf) if "segmentation" in tasks else None
+        self._labels = dataset.labels
+
+    @property
+    def probabilities(self) -> npt.NDArray[np.float32]:
+        """(N, C) probabilities of the images so far."""
+        return self.classification.scores
 
     def update(self, index: int, prediction: Prediction) -> None:
-        """Take in what is said of an image."""
-        self.probabilities[index] = prediction.probabilities
-        self.points[index] = prediction.point_array
+        """Add the prediction for an image of the dataset; images are added in their order."""
+        self.classification.update(prediction.probabilities, self._labels[index])
+        if self.pointing is not None:
+            sample = self.dataset.samples[index]
+            if sample.boxes is None or sample.box_classes is None or sample.box_difficult is None:
+                raise WildcatError(f"{self.dataset.spec}: {sample.name} has no boxes, so points cannot be scored")
+            boxes = (sample.boxes, sample.box_classes, sample.box_difficult)
+            self.pointing.update(prediction.point_array, prediction.probabilities, *boxes)
         if self.masks is not None:
             self.masks.update(index, prediction)
 
-    def to_dict(self, background: Background) -> dict[str, Any]:
-        """The tasks' parts of results.json."""
-        dataset, found = self.dataset, {}
-        if "classification" in self.tasks:
-            score = metrics.classification_result if dataset.multi_label else metrics.multi_class_result
-            found["classification"] = score(self.probabilities, dataset.labels, dataset.classes).to_dict()
-        if "pointing" in self.tasks:
-            found["pointing"] = score_points(dataset, self.probabilities, self.points).to_dict()
-        if self.masks is not None:
-            found["segmentation"] = self.masks.to_dict(background)
-        return found
+    def result(self, background: Background) -> Scores:
+        """The scores of all images, in per cent.
+
+        Args:
+            background: what the masks had as background; it is recorded with their scores.
+        """
+        return Scores(
+            classification=self.classification.result().scores() if "classification" in self.tasks else None,
+            pointing=None if self.pointing is None else self.pointing.result().scores(),
+            segmentation=None if self.masks is None else self.masks.result(background),
+        )
 
 
-class MaskScore:
-    """Confusion matrices of a dataset's masks, with and without CRF; images without a mask are passed over."""
+class MaskAccumulator:
+    """Collects the pixels of the masks of a dataset, with and without CRF; images without a true mask are skipped.
 
-    def __init__(self, dataset: Dataset, labels: Literal["predicted", "image"], crf: bool) -> None:
+    Args:
+        dataset: whose true masks are compared with.
+        labels: which classes a mask may hold.
+        crf: whether masks refined by the dense CRF are scored as well.
+    """
+
+    def __init__(self, dataset: Dataset, labels: AllowedClasses, crf: bool) -> None:
         self.dataset, self.labels = dataset, labels
         size = len(dataset.classes) + 1
         self.plain = metrics.ConfusionMatrix(size)
         self.crf = metrics.ConfusionMatrix(size) if crf else None
         self.images = 0
 
-    def allowed(self, index: int) -> list[int] | None:
-        """Classes of the true labels, difficult ones too, or None for those predicted."""
-        if self.labels == "predicted":
-            return None
-        return [int(c) for c in np.flatnonzero(self.dataset.samples[index].labels >= 0)]
-
     def update(self, index: int, prediction: Prediction) -> None:
-        """Count an image's pixels."""
+        """Count the pixels of an image."""
         truth = self.dataset.mask(index)
         if truth is None:
             return
-        allowed = self.allowed(index)
+        allowed = self._allowed(index)
         self.plain.update(prediction.mask(allowed=allowed), truth, prediction.name)
         if self.crf is not None:
             self.crf.update(prediction.mask(allowed=allowed, crf=True), truth, prediction.name)
         self.images += 1
 
-    def to_dict(self, background: Background) -> dict[str, Any]:
-        """The segmentation part of results.json."""
+    def _allowed(self, index: int) -> list[int] | None:
+        """Classes of the true labels, difficult ones too, or None for those predicted."""
+        if self.labels == "predicted":
+            return None
+        return [int(c) for c in np.flatnonzero(self.dataset.samples[index].labels >= 0)]
+
+    def result(self, background: Background) -> SegmentationScores:
+        """The scores of all masks, in per cent.
+
+        Args:
+            background: what the masks had as background; it is recorded with their scores.
+        """
         names = ("background", *self.dataset.classes)
-        values = metrics.segmentation_result(self.plain, names).to_dict()
+        scores = self.plain.result(names).scores()
         if self.crf is not None:
-            refined = metrics.segmentation_result(self.crf, names).to_dict()
-            values |= {"miou_crf": refined["miou"], "per_class_crf": refined["per_class"]}
-        return values | {"background": str(background), "labels": self.labels, "pictures": self.images}
-
-
-def score_points(dataset: Dataset, probabilities: Any, points: Any) -> metrics.PointingResult:
-    """Pointwise localisation of a dataset whose samples all have boxes (perhaps none in an image)."""
-    boxes, box_classes, difficult = [], [], []
-    for sample in dataset.samples:
-        if sample.boxes is None or sample.box_classes is None or sample.box_difficult is None:
-            raise WildcatError(f"{dataset.spec}: {sample.name} has no boxes, so points cannot be scored on this split")
-        boxes.append(sample.boxes)
-        box_classes.append(sample.box_classes)
-        difficult.append(sample.box_difficult)
-    return metrics.pointing_result(points, probabilities, boxes, box_classes, difficult, dataset.classes)
+            refined = self.crf.result(names).scores()
+            per_class = {
+                name: replace(each, iou_crf=refined.per_class[name].iou) for name, each in scores.per_class.items()
+            }
+            scores = replace(scores, miou_crf=refined.miou, per_class=per_class)
+        return replace(scores, background=str(background), labels=self.labels, images=self.images)

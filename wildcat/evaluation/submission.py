@@ -1,7 +1,8 @@
-"""Results in the format of the VOC 2012 evaluation server, where test labels are not public.
+"""Predictions in the format of the VOC 2012 evaluation server, for splits whose labels are not public.
 
 Source: the VOC 2012 development kit document, "Submission of results". The competitions that allow pre-training on
-other data are comp2 (classification), comp6 (segmentation) and comp10 (actions). Pack the folder `results`, upload it.
+other data are comp2 (classification), comp6 (segmentation) and comp10 (actions). To submit, pack the folder `results`
+and upload it.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from wildcat.errors import WildcatError
-from wildcat.evaluation.results import TASKS
 from wildcat.evaluation.scoring import need_maps, open_scored
+from wildcat.metrics.scores import TASKS
 from wildcat.prediction.items import dataset_items
 from wildcat.prediction.predictor import Predictor
 from wildcat.render.masks import voc_palette
@@ -29,21 +30,24 @@ SERVED = {"voc12": ("classification", "segmentation"), "action12": ("classificat
 def write_submission(
     predictor: Predictor, data: str, out: Path, *, split: str = "test", tasks: Sequence[str] = TASKS, crf: bool = False
 ) -> list[Path]:
-    """Write the folder ``results`` that the server takes, packed; labels are not looked at.
+    """Write the predictions for a split as the folder ``results`` that the server accepts; labels are not used.
 
     Args:
         predictor: from :func:`wildcat.load`.
-        data: ``voc12:`` or ``action12:``.
-        out: what is to hold ``results``.
-        split: any; the server scores "test". Masks want a split of segmentation, "seg-test".
-        tasks: of these, those that the server has for the data are written.
+        data: ``voc12:DIR`` or ``action12:DIR``.
+        out: folder in which ``results`` is written.
+        split: the split; the server scores "test", and masks need "seg-test".
+        tasks: of these, the ones that the server has for the dataset are written.
         crf: refine masks with the dense CRF.
 
     Returns:
         The folders written, one per task.
 
     Raises:
-        WildcatError: for other data, other classes than the model's, or no task that the server has.
+        WildcatError: for another dataset, other classes than the model's, or no task that the server has.
+
+    >>> import wildcat
+    >>> write_submission(wildcat.load("runs/voc12"), "voc12:data", Path("upload"))  # doctest: +SKIP
     """
     kind = data.partition(":")[0]
     if kind not in SERVED:
@@ -56,7 +60,7 @@ def write_submission(
     probabilities = np.empty((len(dataset), len(dataset.classes)), dtype=np.float32)
     folders = []
     stream = predictor.stream(dataset_items(dataset), multi_maps=False, maps=need_maps(asked))
-    for index, prediction in enumerate(tqdm(stream, f"reading {split}", len(dataset), unit=" images", disable=None)):
+    for index, prediction in enumerate(tqdm(stream, f"predicting {split}", len(dataset), unit=" images", disable=None)):
         probabilities[index] = prediction.probabilities
         if "segmentation" in asked:
             folders = [write_masks(out, [(prediction.name, prediction.mask(crf=crf))], part)]
@@ -90,7 +94,7 @@ def write_masks(
     """Write results/VOC2012/Segmentation/comp6_<split>_cls/<image>.png: palette PNGs with VOC's colours; return it.
 
     Args:
-        folder: what is to hold `results`.
+        folder: folder in which `results` is written.
         masks: (image identifier, label map (H, W) at the image's size, 0 background, 1 ... 20); taken one by one.
         split: "test" for the server.
     """
@@ -115,7 +119,7 @@ def _write_scores(
         raise ValueError("scores must be finite: the server cannot rank NaN or infinity")
     folder.mkdir(parents=True, exist_ok=True)
     for name, column in zip(classes, scores.T, strict=True):
-        # 9 digits tell every two float32 apart, so the server's ranking is the model's own.
+        # With 9 digits all float32 values stay distinct, so the server ranks the images as the model does.
         lines = [f"{image} {score:.9g}\n" for image, score in zip(names, column.tolist(), strict=True)]
         with (folder / f"{stem}_{_plain(name)}.txt").open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(lines)
@@ -123,7 +127,11 @@ def _write_scores(
 
 
 def _plain(name: str) -> str:
-    """A name from data, if a file in the folder that is written to can have it: the server wants these very names."""
+    """A name from a dataset, checked: the server needs files of exactly these names.
+
+    Raises:
+        WildcatError: if it cannot be the name of a file in the folder.
+    """
     if name in ("", ".", "..") or re.search(r"[/\\\x00-\x1f]", name):
-        raise WildcatError(f"{name!r} is no name for a file")
+        raise WildcatError(f"{name!r} cannot be used as a file name")
     return name

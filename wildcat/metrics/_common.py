@@ -1,7 +1,8 @@
-"""What the three metric files share: arrays in (numpy, lists, tensors), per cent and aligned text tables out."""
+"""What the three metrics share: arrays from any input, the base of their results, and aligned text tables."""
 
-from collections.abc import Sequence
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,57 @@ from wildcat.errors import WildcatError
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
+Entry = TypeVar("Entry")
+
+
+class PerClassResult(ABC):
+    """The base of the results of all metrics: a value for each of C classes, and what is made of them.
+
+    A subclass is a frozen dataclass of counts and proportions in [0, 1]; NaN is a proportion that is not defined.
+
+    Attributes:
+        classes: C names.
+    """
+
+    classes: tuple[str, ...]
+
+    @abstractmethod
+    def scores(self) -> Any:
+        """The typed section of :mod:`wildcat.metrics.scores`, in per cent."""
+
+    @abstractmethod
+    def _columns(self) -> dict[str, npt.NDArray[Any]]:
+        """Heading -> (C,) values of the printed table."""
+
+    @abstractmethod
+    def _totals(self) -> list[tuple[object, ...]]:
+        """Rows below those of the classes: name, then a value for each column."""
+
+    @abstractmethod
+    def _notes(self) -> list[str]:
+        """Lines below the table."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The section of results.json: plain values, scores in per cent, None where a score is not defined."""
+        values: dict[str, Any] = self.scores().to_dict()
+        return values
+
+    def table(self) -> str:
+        """An aligned table: one line per class, then the totals; proportions in per cent."""
+        columns = self._columns()
+        rows: list[Sequence[object]] = list(zip(self.classes, *columns.values(), strict=True))
+        return format_table(("class", *columns), [*rows, *self._totals()], self._notes())
+
+    def _names_where(self, chosen: BoolArray) -> tuple[str, ...]:
+        """Names of the classes chosen by (C,) booleans."""
+        return tuple(name for name, is_chosen in zip(self.classes, chosen, strict=True) if is_chosen)
+
+    def _per_class(self, entry: Callable[..., Entry], **columns: npt.NDArray[Any]) -> dict[str, Entry]:
+        """Class name -> ``entry(**values)`` with the class's value of each (C,) column."""
+        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+        return {
+            name: entry(**dict(zip(columns, row, strict=True))) for name, row in zip(self.classes, rows, strict=True)
+        }
 
 
 def to_numpy(values: Any) -> npt.NDArray[Any]:
@@ -60,11 +112,6 @@ def mean_defined(values: FloatArray) -> float:
     """Mean of the values that are not NaN; NaN if there are none."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if defined.size else float("nan")
-
-
-def percent(value: float) -> float | None:
-    """A proportion as per cent for JSON, which has no NaN: None in its place."""
-    return None if np.isnan(value) else 100.0 * float(value)
 
 
 def format_cell(value: object) -> str:

@@ -1,7 +1,7 @@
-"""Average precision in three named forms, and accuracies of multi-class data.
+"""Average precision in three named forms, and accuracies of data with one class per image.
 
-Labels are 1 (holds the class), 0 (ignored: VOC's "only difficult objects") and -1 (does not). Everything is in [0, 1];
-`to_dict` and `table` turn it into per cent.
+Labels are 1 (the image holds the class), 0 (ignored: VOC's "only difficult objects") and -1 (it does not). Results are
+proportions in [0, 1]; `scores`, `to_dict` and `table` give per cent.
 """
 
 from collections.abc import Sequence
@@ -9,19 +9,20 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from wildcat.metrics._common import (
     BoolArray,
     FloatArray,
     IntArray,
+    PerClassResult,
     check_classes,
     check_finite,
-    format_table,
     mean_defined,
-    percent,
     to_float,
     to_numpy,
 )
+from wildcat.metrics.scores import ClassClassification, ClassificationScores
 
 Method = Literal["area", "11point", "step"]
 
@@ -93,7 +94,7 @@ def precision_recall_curve(scores: Any, labels: Any) -> PrecisionRecallCurve:
     """
     scores, labels = _check(to_numpy(scores), to_numpy(labels), None)
     if scores.ndim != 1:
-        raise ValueError(f"a curve is drawn for one class, scores (N,), but scores have shape {scores.shape}")
+        raise ValueError(f"a curve belongs to one class, so scores must be (N,), not {scores.shape}")
     return _curve(scores, labels)
 
 
@@ -129,7 +130,7 @@ def average_precision(scores: Any, labels: Any, method: Method = "area") -> Any:
 
 
 @dataclass(frozen=True, eq=False)
-class ClassificationResult:
+class ClassificationResult(PerClassResult):
     """Average precision of a multi-label dataset; arrays (C,) in [0, 1], NaN for a class without positives."""
 
     classes: tuple[str, ...]
@@ -159,38 +160,45 @@ class ClassificationResult:
 
     @property
     def classes_without_positives(self) -> tuple[str, ...]:
-        """Classes that no image holds, left out of the means."""
-        return tuple(name for name, count in zip(self.classes, self.positives, strict=True) if count == 0)
+        """Classes that no image holds; they are left out of the means."""
+        return self._names_where(self.positives == 0)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The part "classification" of results.json, in per cent."""
-        per_class = {
-            name: {
-                "area": percent(self.ap_area[c]),
-                "11point": percent(self.ap_11point[c]),
-                "step": percent(self.ap_step[c]),
-                "positives": int(self.positives[c]),
-                "ignored": int(self.ignored[c]),
-            }
-            for c, name in enumerate(self.classes)
-        }
+    def scores(self) -> ClassificationScores:
+        """The section "classification" of the results, in per cent."""
+        return ClassificationScores(
+            multi_label=True,
+            map_area=100 * self.map_area,
+            map_11point=100 * self.map_11point,
+            map_step=100 * self.map_step,
+            classes_without_positives=self.classes_without_positives,
+            per_class=self._per_class(
+                ClassClassification,
+                ap_area=100 * self.ap_area,
+                ap_11point=100 * self.ap_11point,
+                ap_step=100 * self.ap_step,
+                positives=self.positives,
+                ignored=self.ignored,
+            ),
+        )
+
+    def _columns(self) -> dict[str, npt.NDArray[Any]]:
         return {
-            "map_area": percent(self.map_area),
-            "map_11point": percent(self.map_11point),
-            "map_step": percent(self.map_step),
-            "classes_without_positives": list(self.classes_without_positives),
-            "per_class": per_class,
+            "AP area": self.ap_area,
+            "AP 11point": self.ap_11point,
+            "AP step": self.ap_step,
+            "positives": self.positives,
+            "ignored": self.ignored,
         }
 
-    def table(self) -> str:
-        """One line a class and the mean, in per cent."""
-        columns = (self.classes, self.ap_area, self.ap_11point, self.ap_step, self.positives, self.ignored)
-        rows: list[Sequence[object]] = list(zip(*columns, strict=True))
-        rows.append(("mean", self.map_area, self.map_11point, self.map_step, self.positives.sum(), self.ignored.sum()))
+    def _totals(self) -> list[tuple[object, ...]]:
+        counts = (self.positives.sum(), self.ignored.sum())
+        return [("mean", self.map_area, self.map_11point, self.map_step, *counts)]
+
+    def _notes(self) -> list[str]:
         notes = [f"average precision in per cent over {self.images} images"]
         if self.classes_without_positives:
             notes.append(f"no positives, left out of the mean: {', '.join(self.classes_without_positives)}")
-        return format_table(("class", "AP area", "AP 11point", "AP step", "positives", "ignored"), rows, notes)
+        return notes
 
 
 def classification_result(scores: Any, labels: Any, classes: Sequence[str]) -> ClassificationResult:
@@ -220,8 +228,8 @@ def classification_result(scores: Any, labels: Any, classes: Sequence[str]) -> C
 
 
 @dataclass(frozen=True, eq=False)
-class MultiClassResult:
-    """Accuracies of data with one class an image (MIT67, 15-Scene)."""
+class MultiClassResult(PerClassResult):
+    """Accuracies of data with one class per image (MIT67, 15-Scene)."""
 
     classes: tuple[str, ...]
     confusion: IntArray
@@ -233,6 +241,11 @@ class MultiClassResult:
         return int(self.confusion.sum())
 
     @property
+    def positives(self) -> IntArray:
+        """(C,) images of each true class."""
+        return np.asarray(self.confusion.sum(axis=1))
+
+    @property
     def accuracy(self) -> float:
         """Share of images whose highest score is that of their class, in [0, 1]; NaN without images."""
         return float(np.trace(self.confusion) / self.images) if self.images else float("nan")
@@ -240,8 +253,7 @@ class MultiClassResult:
     @property
     def class_accuracy(self) -> FloatArray:
         """(C,) the same within the images of each true class; NaN for a class without images."""
-        totals = self.confusion.sum(axis=1)
-        return np.where(totals > 0, np.diag(self.confusion) / np.maximum(totals, 1), np.nan)
+        return np.where(self.positives > 0, np.diag(self.confusion) / np.maximum(self.positives, 1), np.nan)
 
     @property
     def mean_class_accuracy(self) -> float:
@@ -250,33 +262,30 @@ class MultiClassResult:
 
     @property
     def classes_without_positives(self) -> tuple[str, ...]:
-        """Classes without images, left out of the mean."""
-        return tuple(name for name, count in zip(self.classes, self.confusion.sum(axis=1), strict=True) if count == 0)
+        """Classes without images; they are left out of the mean."""
+        return self._names_where(self.positives == 0)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The part "classification" of results.json for one class an image, in per cent."""
-        totals = self.confusion.sum(axis=1)
-        per_class = {
-            name: {"accuracy": percent(self.class_accuracy[c]), "positives": int(totals[c])}
-            for c, name in enumerate(self.classes)
-        }
-        return {
-            "accuracy": percent(self.accuracy),
-            "mean_class_accuracy": percent(self.mean_class_accuracy),
-            "classes_without_positives": list(self.classes_without_positives),
-            "per_class": per_class,
-        }
+    def scores(self) -> ClassificationScores:
+        """The section "classification" of the results, in per cent."""
+        return ClassificationScores(
+            multi_label=False,
+            accuracy=100 * self.accuracy,
+            mean_class_accuracy=100 * self.mean_class_accuracy,
+            classes_without_positives=self.classes_without_positives,
+            per_class=self._per_class(
+                ClassClassification, accuracy=100 * self.class_accuracy, positives=self.positives
+            ),
+        )
 
-    def table(self) -> str:
-        """One line a class, the mean over classes, and the accuracy over all images, in per cent."""
-        totals = self.confusion.sum(axis=1)
-        rows: list[Sequence[object]] = list(zip(self.classes, self.class_accuracy, totals, strict=True))
-        rows.append(("mean over classes", self.mean_class_accuracy, ""))
-        rows.append(("all images", self.accuracy, self.images))
-        notes = []
-        if self.classes_without_positives:
-            notes.append(f"no images, left out of the mean: {', '.join(self.classes_without_positives)}")
-        return format_table(("class", "accuracy", "images"), rows, notes)
+    def _columns(self) -> dict[str, npt.NDArray[Any]]:
+        return {"accuracy": self.class_accuracy, "images": self.positives}
+
+    def _totals(self) -> list[tuple[object, ...]]:
+        return [("mean over classes", self.mean_class_accuracy, ""), ("all images", self.accuracy, self.images)]
+
+    def _notes(self) -> list[str]:
+        missing = self.classes_without_positives
+        return [f"no images, left out of the mean: {', '.join(missing)}"] if missing else []
 
 
 def multi_class_result(scores: Any, labels: Any, classes: Sequence[str]) -> MultiClassResult:
@@ -304,6 +313,61 @@ def multi_class_result(scores: Any, labels: Any, classes: Sequence[str]) -> Mult
     # argmax of an array without columns is an error even if it has no rows
     cells = labels.argmax(axis=1) * count + scores.argmax(axis=1) if count else np.zeros(0, dtype=np.int64)
     return MultiClassResult(tuple(classes), np.bincount(cells, minlength=count**2).reshape(count, count))
+
+
+class ClassificationAccumulator:
+    """Collects scores and labels batch by batch, and scores them at the end: average precision needs all of a ranking.
+
+    Args:
+        classes: C different names.
+        multi_label: whether an image may have several classes (average precision) or has exactly one (accuracy).
+
+    >>> accumulator = ClassificationAccumulator(["cat", "dog"])
+    >>> accumulator.update([0.9, 0.2], [1, -1])
+    >>> accumulator.update([[0.1, 0.8], [0.3, 0.4]], [[-1, 1], [1, -1]])
+    >>> accumulator.result().ap_area.tolist()
+    [1.0, 1.0]
+    """
+
+    def __init__(self, classes: Sequence[str], multi_label: bool = True) -> None:
+        """Start with no images."""
+        self.classes, self.multi_label = tuple(classes), multi_label
+        self._scores: list[npt.NDArray[Any]] = []
+        self._labels: list[npt.NDArray[Any]] = []
+
+    def update(self, scores: Any, labels: Any) -> None:
+        """Add one image or a batch.
+
+        Args:
+            scores: (C,) or (N, C) finite numbers, higher = more certain.
+            labels: same shape; 1, 0 (ignored) or -1.
+
+        Raises:
+            ValueError: shapes differ or do not fit the classes. Nothing was added then.
+        """
+        scores, labels = np.atleast_2d(to_numpy(scores)), np.atleast_2d(to_numpy(labels))
+        if scores.shape != labels.shape or scores.shape[1:] != (len(self.classes),):
+            raise ValueError(
+                f"scores and labels must be (C,) or (N, C) of {len(self.classes)} classes, "
+                f"not {scores.shape} and {labels.shape}"
+            )
+        self._scores.append(scores)
+        self._labels.append(labels)
+
+    @property
+    def scores(self) -> npt.NDArray[Any]:
+        """(N, C) scores so far, in the order in which they were added."""
+        return np.concatenate(self._scores or [np.empty((0, len(self.classes)))])
+
+    @property
+    def labels(self) -> npt.NDArray[Any]:
+        """(N, C) labels so far."""
+        return np.concatenate(self._labels or [np.empty((0, len(self.classes)), np.int8)])
+
+    def result(self) -> ClassificationResult | MultiClassResult:
+        """As :func:`classification_result`, or :func:`multi_class_result`, of all images so far."""
+        score = classification_result if self.multi_label else multi_class_result
+        return score(self.scores, self.labels, self.classes)
 
 
 def _curve(scores: FloatArray, labels: IntArray) -> PrecisionRecallCurve:

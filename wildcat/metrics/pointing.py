@@ -9,20 +9,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from wildcat.metrics._common import (
     BoolArray,
     FloatArray,
     IntArray,
+    PerClassResult,
     check_classes,
     check_finite,
-    format_table,
     mean_defined,
-    percent,
     to_float,
     to_numpy,
 )
 from wildcat.metrics.classification import PrecisionRecallCurve
+from wildcat.metrics.scores import ClassPointing, PointingScores
 
 TOLERANCE = 18.0  # pixels; Oquab et al. 2015
 
@@ -62,7 +63,7 @@ def points_in_boxes(points: Any, boxes: Any, tolerance: float = 0.0) -> BoolArra
 
 
 @dataclass(frozen=True, eq=False)
-class PointingResult:
+class PointingResult(PerClassResult):
     """Pointwise localisation of a dataset; per-class arrays (C,), proportions in [0, 1], NaN without positives."""
 
     classes: tuple[str, ...]
@@ -105,50 +106,53 @@ class PointingResult:
 
     @property
     def classes_without_positives(self) -> tuple[str, ...]:
-        """Classes that no image holds, left out of the means."""
-        return tuple(name for name, count in zip(self.classes, self.positives, strict=True) if count == 0)
+        """Classes that no image holds; they are left out of the means."""
+        return self._names_where(self.positives == 0)
 
     @property
     def decisions(self) -> tuple[str, ...]:
-        """What was decided where the source is silent: to be printed with the result."""
+        """How cases are scored about which the source is silent, a sentence each; to be shown with the result."""
         return (f"boxes are enlarged by {self.tolerance:g} pixels on each side, edges included", *DECISIONS)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The part "pointing" of results.json, in per cent."""
-        per_class = {
-            name: {
-                "ap": percent(self.ap[c]),
-                "ap_tolerance_0": percent(self.ap_tolerance_0[c]),
-                "accuracy": percent(self.class_accuracy[c]),
-                "correct": int(self.correct[c]),
-                "positives": int(self.positives[c]),
-                "ignored": int(self.ignored[c]),
-            }
-            for c, name in enumerate(self.classes)
-        }
+    def scores(self) -> PointingScores:
+        """The section "pointing" of the results, in per cent."""
+        return PointingScores(
+            map=100 * self.map,
+            map_tolerance_0=100 * self.map_tolerance_0,
+            accuracy=100 * self.accuracy,
+            accuracy_pairs=100 * self.accuracy_pairs,
+            tolerance=float(self.tolerance),
+            classes_without_positives=self.classes_without_positives,
+            decisions=self.decisions,
+            per_class=self._per_class(
+                ClassPointing,
+                ap=100 * self.ap,
+                ap_tolerance_0=100 * self.ap_tolerance_0,
+                accuracy=100 * self.class_accuracy,
+                correct=self.correct,
+                positives=self.positives,
+                ignored=self.ignored,
+            ),
+        )
+
+    def _columns(self) -> dict[str, npt.NDArray[Any]]:
         return {
-            "map": percent(self.map),
-            "map_tolerance_0": percent(self.map_tolerance_0),
-            "accuracy": percent(self.accuracy),
-            "accuracy_pairs": percent(self.accuracy_pairs),
-            "tolerance": float(self.tolerance),
-            "classes_without_positives": list(self.classes_without_positives),
-            "decisions": list(self.decisions),
-            "per_class": per_class,
+            f"AP {self.tolerance:g} px": self.ap,
+            "AP 0 px": self.ap_tolerance_0,
+            "accuracy": self.class_accuracy,
+            "positives": self.positives,
+            "ignored": self.ignored,
         }
 
-    def table(self) -> str:
-        """One line a class and the mean, in per cent, with the decisions below."""
-        columns = (self.ap, self.ap_tolerance_0, self.class_accuracy, self.positives, self.ignored)
-        rows: list[Sequence[object]] = list(zip(self.classes, *columns, strict=True))
-        rows.append(
-            ("mean", self.map, self.map_tolerance_0, self.accuracy, self.positives.sum(), self.ignored.sum()),
-        )
-        header = ("class", f"AP {self.tolerance:g} px", "AP 0 px", "accuracy", "positives", "ignored")
+    def _totals(self) -> list[tuple[object, ...]]:
+        counts = (self.positives.sum(), self.ignored.sum())
+        return [("mean", self.map, self.map_tolerance_0, self.accuracy, *counts)]
+
+    def _notes(self) -> list[str]:
         notes = list(self.decisions)
         if self.classes_without_positives:
             notes.append(f"no positives, left out of the mean: {', '.join(self.classes_without_positives)}")
-        return format_table(header, rows, notes)
+        return notes
 
 
 def pointing_result(
@@ -202,6 +206,61 @@ def pointing_average_precision(
     """
     truth = _Truth.check(points, scores, boxes, box_classes, box_difficult, None)
     return truth.judge(tolerance).average_precision(truth.scores)
+
+
+class PointingAccumulator:
+    """Collects points, scores and boxes image by image, and scores them at the end.
+
+    Args:
+        classes: C different names.
+        tolerance: pixels by which each side of a box is moved outwards.
+
+    >>> accumulator = PointingAccumulator(["cat"], tolerance=0)
+    >>> accumulator.update([[5, 5]], [0.9], boxes=[[0, 0, 9, 9]], box_classes=[0], box_difficult=[False])
+    >>> accumulator.result().accuracy
+    1.0
+    """
+
+    def __init__(self, classes: Sequence[str], tolerance: float = TOLERANCE) -> None:
+        """Start with no images."""
+        self.classes, self.tolerance = tuple(classes), tolerance
+        self._points: list[FloatArray] = []
+        self._scores: list[FloatArray] = []
+        self._boxes: list[tuple[Any, Any, Any]] = []
+
+    def update(self, points: Any, scores: Any, boxes: Any, box_classes: Any, box_difficult: Any) -> None:
+        """Add one image.
+
+        Args:
+            points: (C, 2) x, y of the point of each class, in pixels of the image.
+            scores: (C,) scores by which the points are ranked.
+            boxes: (B, 4) x1, y1, x2, y2 of the image's true boxes; B may be 0.
+            box_classes: (B,) index of the class of each.
+            box_difficult: (B,) whether each is marked difficult.
+
+        Raises:
+            ValueError: points or scores do not fit the classes. Nothing was added then.
+        """
+        points, scores = to_float(points), to_float(scores)
+        count = len(self.classes)
+        if points.shape != (count, 2) or scores.shape != (count,):
+            raise ValueError(
+                f"points must be ({count}, 2) and scores ({count},), not {points.shape} and {scores.shape}"
+            )
+        self._points.append(points)
+        self._scores.append(scores)
+        self._boxes.append((boxes, box_classes, box_difficult))
+
+    @property
+    def points(self) -> FloatArray:
+        """(N, C, 2) points so far, in the order in which they were added."""
+        return np.stack(self._points) if self._points else np.empty((0, len(self.classes), 2))
+
+    def result(self) -> PointingResult:
+        """As :func:`pointing_result`, of all images so far."""
+        scores = np.stack(self._scores) if self._scores else np.empty((0, len(self.classes)))
+        boxes, box_classes, box_difficult = ([each[i] for each in self._boxes] for i in range(3))
+        return pointing_result(self.points, scores, boxes, box_classes, box_difficult, self.classes, self.tolerance)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from wildcat.errors import WildcatError
-from wildcat.metrics._common import FloatArray, IntArray, check_classes, format_table, mean_defined, percent, to_numpy
+from wildcat.metrics._common import FloatArray, IntArray, PerClassResult, check_classes, mean_defined, to_numpy
+from wildcat.metrics.scores import ClassSegmentation, SegmentationScores
 
 
 class ConfusionMatrix:
@@ -65,6 +66,10 @@ class ConfusionMatrix:
         cells = true.astype(np.int64) * self.num_classes + predicted.astype(np.int64)
         self.counts += np.bincount(cells, minlength=self.counts.size).reshape(self.counts.shape)
 
+    def result(self, classes: Sequence[str]) -> "SegmentationResult":
+        """As :func:`segmentation_result`, of all masks so far."""
+        return segmentation_result(self, classes)
+
     def __repr__(self) -> str:
         """Settings and the number of pixels so far."""
         return f"ConfusionMatrix(num_classes={self.num_classes}, void={self.void}, pixels={int(self.counts.sum())})"
@@ -78,7 +83,7 @@ class ConfusionMatrix:
 
 
 @dataclass(frozen=True, eq=False)
-class SegmentationResult:
+class SegmentationResult(PerClassResult):
     """Intersection over union of a dataset; proportions in [0, 1]."""
 
     classes: tuple[str, ...]
@@ -107,27 +112,29 @@ class SegmentationResult:
     @property
     def classes_absent(self) -> tuple[str, ...]:
         """Classes neither in the ground truth nor in any prediction."""
-        return tuple(name for name, iou in zip(self.classes, self.iou, strict=True) if np.isnan(iou))
+        return self._names_where(np.isnan(self.iou))
 
-    def to_dict(self) -> dict[str, Any]:
-        """The part "segmentation" of results.json, in per cent."""
-        return {
-            "miou": percent(self.miou),
-            "miou_all": percent(self.miou_all),
-            "pixel_accuracy": percent(self.pixel_accuracy),
-            "classes_absent": list(self.classes_absent),
-            "per_class": {name: percent(iou) for name, iou in zip(self.classes, self.iou, strict=True)},
-        }
+    def scores(self) -> SegmentationScores:
+        """The section "segmentation" of the results, in per cent."""
+        return SegmentationScores(
+            miou=100 * self.miou,
+            miou_all=100 * self.miou_all,
+            pixel_accuracy=100 * self.pixel_accuracy,
+            classes_absent=self.classes_absent,
+            per_class=self._per_class(ClassSegmentation, iou=100 * self.iou),
+        )
 
-    def table(self) -> str:
-        """One line a class, both means and the pixel accuracy, in per cent."""
-        rows: list[Sequence[object]] = list(zip(self.classes, self.iou, strict=True))
-        rows.append(("mean of present", self.miou))
-        rows.append((f"mean of all {len(self.classes)}", self.miou_all))
-        notes = [f"pixel accuracy {percent(self.pixel_accuracy):.1f}"] if self.confusion.any() else []
+    def _columns(self) -> dict[str, npt.NDArray[Any]]:
+        return {"IoU": self.iou}
+
+    def _totals(self) -> list[tuple[object, ...]]:
+        return [("mean of present", self.miou), (f"mean of all {len(self.classes)}", self.miou_all)]
+
+    def _notes(self) -> list[str]:
+        notes = [f"pixel accuracy {100 * self.pixel_accuracy:.1f}"] if self.confusion.any() else []
         if self.classes_absent:
             notes.append(f"absent, 0 in the mean of all: {', '.join(self.classes_absent)}")
-        return format_table(("class", "IoU"), rows, notes)
+        return notes
 
 
 def class_iou(confusion: Any) -> FloatArray:
@@ -179,4 +186,4 @@ def _counts(confusion: Any) -> IntArray:
             f"a confusion matrix is a square of pixel counts (K, K), not {counts.dtype} of shape {counts.shape}"
             f"{' with negative values' if counts.size and (counts < 0).any() else ''}"
         )
-    return counts.astype(np.int64)  # a copy: the result must not change when the accumulator resumes
+    return counts.astype(np.int64)  # a copy: later updates of the accumulator must not change the result

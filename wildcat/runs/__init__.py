@@ -1,4 +1,4 @@
-"""A run directory: what training writes and everything else reads."""
+"""Run directories: settings, weights and scores on disk, and sharing them on the Hugging Face hub."""
 
 import lazy_loader
 

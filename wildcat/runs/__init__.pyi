@@ -3,6 +3,10 @@ from .folder import load_run as load_run
 from .folder import read_run as read_run
 from .hub import push_to_hub as push_to_hub
 from .hub import save_for_hub as save_for_hub
+from .results import Inference as Inference
+from .results import Results as Results
+from .results import read_results as read_results
+from .results import write_results as write_results
 from .scales import ScaleRuns as ScaleRuns
 from .scales import read_scales as read_scales
 from .settings import InferenceSettings as InferenceSettings

@@ -1,31 +1,30 @@
-"""A run's folder: what it holds, written so that nothing half-written is ever read as whole.
+"""A run directory: its files, and how they are written so that an interrupted write leaves no partial file.
 
 ::
 
     RUN/config.json         settings, class names, preprocessing, versions
     RUN/model.safetensors   weights
     RUN/metrics.csv         one row per epoch
-    RUN/state.pt            everything needed to continue training (see state.py)
-    RUN/state.previous.pt   the state saved before it
+    RUN/state.pt            checkpoint for resuming the training (see training/state.py)
+    RUN/state.previous.pt   the checkpoint before it
     RUN/tensorboard/        the same curves for TensorBoard
-    RUN/background.json     where masks have their background, if it was fitted
+    RUN/background.json     mode and constant of the background of masks, if they were fitted
+    RUN/results.json        scores, if the run was evaluated (see results.py)
 
-A folder of runs at several scales holds instead::
+A run at several scales holds instead::
 
-    RUN/scales.json                 settings, scales, and how they were combined, once all are trained
-    RUN/scale-224/                  a run, as above, per scale
+    RUN/scales.json                 settings, scales and, once all scales are trained, how they are combined
+    RUN/scale-224/                  a run directory, as above, per scale
     RUN/object_bank.safetensors     linear classifiers on the scores of all scales
     RUN/background.json             as above, for the combination
+    RUN/results.json                as above, for each scale and each combination
 """
 
-import json
 import os
-import reprlib
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -40,21 +39,24 @@ from wildcat.masks import Background
 from wildcat.model import Wildcat, create_model
 from wildcat.runs.scales import SCALES, read_scales, scale_folder
 from wildcat.system.files import read_json, write_atomically, write_json
+from wildcat.system.json_object import JsonObject
 
 CONFIG, WEIGHTS, BACKGROUND = "config.json", "model.safetensors", "background.json"
 STATE, PREVIOUS_STATE = "state.pt", "state.previous.pt"
+CHECKSUM = "crc32"  # key in the metadata of model.safetensors
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run is, apart from its weights.
+    """The description of a run: everything in its config.json.
 
     Attributes:
-        config: every setting, automatic choices resolved.
-        classes: names in the order of the scores; a background class of the settings is not among them.
+        config: every setting, with automatic choices resolved.
+        classes: C names in the order of the scores; a background class of the settings is not among them.
         multi_label: whether an image may have several classes (sigmoid) or has exactly one (softmax).
-        mean, std: normalisation of the backbone's input, for pixel values in [0, 1].
-        images: how many images it was trained on.
+        mean: red, green and blue, subtracted from pixel values in [0, 1].
+        std: red, green and blue, by which the difference is divided.
+        images: number of training images; 0 for converted weights.
     """
 
     config: TrainConfig
@@ -66,15 +68,15 @@ class Run:
 
 
 def build_model(config: TrainConfig, num_classes: int, pretrained: bool) -> Wildcat:
-    """The model that the settings describe.
+    """Create the model that the settings describe.
 
     Args:
         config: the settings.
-        num_classes: C, the classes of the data; with ``background_class`` the model has one more, the last.
-        pretrained: off when the weights are loaded afterwards.
+        num_classes: C, the classes of the dataset; with ``background_class`` the model has one more, the last.
+        pretrained: whether pretrained weights are loaded; off when weights are loaded afterwards.
 
     Raises:
-        WildcatError: for a setting that no model can have.
+        WildcatError: for settings that do not give a valid model.
     """
     try:
         return create_model(
@@ -92,7 +94,7 @@ def build_model(config: TrainConfig, num_classes: int, pretrained: bool) -> Wild
         )
     except WildcatError:
         raise
-    except (ValueError, TypeError) as error:  # the network's parts know nothing of settings
+    except (ValueError, TypeError) as error:  # parts of the network raise plain errors
         raise WildcatError(str(error)) from error
 
 
@@ -103,41 +105,46 @@ def save_config(folder: Path, run: Run) -> None:
 
 
 def save_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write ``model.safetensors``, a model's state dict, with a checksum of its numbers."""
+    """Write ``model.safetensors``: a model's state dict, and a checksum of its numbers in the file's metadata."""
     state = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
-    content = safetensors.torch.save(state, metadata={"format": "pt"})
-    start = 8 + int.from_bytes(content[:8], "little")  # the format: length of the header, header in JSON, numbers
-    header = json.loads(content[8:start])
-    header["__metadata__"]["crc32"] = f"{zlib.crc32(content[start:]):08x}"
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the numbers stay aligned
-    write_atomically(folder / WEIGHTS, len(text).to_bytes(8, "little") + text + content[start:])
+    checksum = zlib.crc32(_numbers(safetensors.torch.save(state)))
+    # The checksum is the only entry: safetensors writes several in random order, and equal weights give equal files.
+    write_atomically(folder / WEIGHTS, safetensors.torch.save(state, metadata={CHECKSUM: f"{checksum:08x}"}))
+
+
+def _numbers(content: bytes) -> memoryview:
+    """The part of a safetensors file behind its header: the numbers of all tensors, which do not depend on metadata."""
+    return memoryview(content)[8 + int.from_bytes(content[:8], "little") :]
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """The tensors of ``model.safetensors``, compared with its checksum where it has one.
+    """The tensors of ``model.safetensors``, compared with the checksum where the file has one.
 
     Raises:
         SafetensorError: if the file is damaged.
     """
     with safetensors.safe_open(file, framework="pt") as opened:
-        checksum = (opened.metadata() or {}).get("crc32")
-    if checksum is not None:
-        with file.open("rb") as stream:
-            stream.seek(int.from_bytes(stream.read(8), "little"), os.SEEK_CUR)
-            found = 0
-            while part := stream.read(1 << 24):
-                found = zlib.crc32(part, found)
-        if f"{found:08x}" != checksum:
-            raise SafetensorError("its checksum is wrong")
+        expected = (opened.metadata() or {}).get(CHECKSUM)
+    if expected is not None and f"{_checksum(file):08x}" != expected:
+        raise SafetensorError("its checksum is wrong")
     return safetensors.torch.load_file(file)
+
+
+def _checksum(file: Path) -> int:
+    """CRC-32 of the numbers in a safetensors file, read in parts."""
+    checksum = 0
+    with file.open("rb") as stream:
+        stream.seek(int.from_bytes(stream.read(8), "little"), os.SEEK_CUR)
+        while part := stream.read(1 << 24):
+            checksum = zlib.crc32(part, checksum)
+    return checksum
 
 
 def read_run(folder: Path) -> Run:
     """Read ``config.json``.
 
     Raises:
-        WildcatError: if the folder is not a run's or its config.json is damaged.
+        WildcatError: if the folder is not a run directory or its config.json is damaged.
     """
     file = folder / CONFIG
     if not file.is_file():
@@ -145,61 +152,45 @@ def read_run(folder: Path) -> Run:
             one = scale_folder(read_scales(folder).scales[0])
             raise WildcatError(f"{folder} holds runs of several scales; give one of them, such as {folder / one}")
         raise WildcatError(f"{folder} is not a run's folder: it has no {CONFIG}")
-    values = read_json(file)
-    if "config" not in values:
-        raise WildcatError(f"{file} has no entry 'config'")
-    config = config_from_dict(values["config"], str(file))
-    for key, (fits, message) in _ALLOWED.items():
-        if key not in values:
-            raise WildcatError(f"{file} has no entry {key!r}")
-        if not fits(values[key]):
-            raise WildcatError(f"{file}: {key} must be {message}; got {reprlib.repr(values[key])}")
-    return Run(
+    values = JsonObject.read(file)
+    config = config_from_dict(values.any("config"), str(file))
+    run = Run(
         config=config,
-        classes=tuple(values["classes"]),
-        multi_label=values["multi_label"],
-        mean=tuple(values["mean"]),
-        std=tuple(values["std"]),
-        images=values["images"],
+        classes=values.texts("classes"),
+        multi_label=values.flag("multi_label"),
+        mean=values.numbers("mean"),
+        std=values.numbers("std", low=0),
+        images=values.count("images"),
     )
-
-
-def _are_colours(value: object, low: float) -> bool:
-    """Whether a value is three finite numbers above a lowest one."""
-    return (
-        isinstance(value, list)
-        and len(value) == 3
-        and all(isinstance(v, int | float) and low < v < float("inf") for v in value)
-    )
-
-
-# Entries of config.json beside the settings: whether a value can be used, and what is allowed in words.
-_ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "classes": (
-        lambda value: isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value),
-        "a list of names",
-    ),
-    "multi_label": (lambda value: isinstance(value, bool), "true or false"),
-    "mean": (lambda value: _are_colours(value, -float("inf")), "three finite numbers"),
-    "std": (lambda value: _are_colours(value, 0), "three finite numbers above 0"),
-    "images": (lambda value: isinstance(value, int) and value >= 0, "a whole number from 0"),
-}
+    if not run.classes:
+        raise values.error("classes", "a list of names")
+    return run
 
 
 def read_settings(folder: Path) -> TrainConfig:
-    """The settings of a run, or of the runs at several scales, in a folder.
+    """The settings of a run directory, of one scale or of several.
 
     Raises:
-        WildcatError: if the folder holds neither.
+        WildcatError: if the folder is neither.
     """
     return read_scales(folder).config if (folder / SCALES).is_file() else read_run(folder).config
 
 
 def load_run(folder: Path) -> tuple[Wildcat, Run]:
-    """Model in evaluation mode, and run.
+    """Load a run of one scale.
+
+    Args:
+        folder: the run directory.
+
+    Returns:
+        The model in evaluation mode, on the CPU, and the description of the run.
 
     Raises:
-        WildcatError: if training has not finished, or the weights are damaged or of another model.
+        WildcatError: if training has not finished, or a file is damaged or of another model.
+
+    >>> model, run = load_run(Path("runs/mine"))  # doctest: +SKIP
+    >>> model.num_classes, run.config.backbone  # doctest: +SKIP
+    (20, 'lite0')
     """
     run = read_run(folder)
     file = folder / WEIGHTS
@@ -218,12 +209,19 @@ def load_run(folder: Path) -> tuple[Wildcat, Run]:
 
 
 def _briefly(error: Exception) -> str:
-    """The head of PyTorch's message, and the first tensor that it complains of."""
+    """The first two lines of PyTorch's message: the second names the first tensor that does not fit."""
     return " ".join(line.strip() for line in str(error).splitlines()[:2])
 
 
 def save_background(folder: Path, background: Background, fitted_on: str, miou: float) -> None:
-    """Write ``background.json``: mode and constant, on what they were fitted, and the mIoU there in per cent."""
+    """Write ``background.json``.
+
+    Args:
+        folder: the run directory.
+        background: mode and constant.
+        fitted_on: dataset and split whose masks they were fitted on.
+        miou: mIoU on these masks, in per cent.
+    """
     write_json(folder / BACKGROUND, {**asdict(background), "fitted_on": fitted_on, "miou": miou})
 
 

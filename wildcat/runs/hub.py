@@ -1,42 +1,42 @@
-"""Runs on the Hugging Face hub: the files that are shared, the model card, and the way there.
+"""Sharing a run on the Hugging Face hub: the files, the model card and the upload.
 
-A shared model is config.json, model.safetensors, background.json and results.json of a run, and README.md, the card.
-No pickle is written, and none is read back: :func:`wildcat.load` takes JSON and safetensors alone.
+A shared model consists of config.json, model.safetensors, background.json and results.json of a run, and the model
+card, README.md. No pickle is written or read: :func:`wildcat.load` reads JSON and safetensors only.
 """
 
 import shutil
 import tempfile
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from wildcat.data.registry import without_path
 from wildcat.errors import WildcatError, first_line
+from wildcat.metrics.metric_table import Detail, measured
 from wildcat.runs.folder import BACKGROUND, CONFIG, WEIGHTS, Run, read_run
+from wildcat.runs.results import RESULTS, Results, read_results, write_results
 from wildcat.system.files import read_json, write_atomically, write_json
 
-RESULTS, CARD = "results.json", "README.md"
-SCORES = {
-    # task -> key in results.json -> its name in the card; the first that is there stands in the card's metadata too
-    "classification": {"map_area": "mAP", "accuracy": "accuracy", "mean_class_accuracy": "mean accuracy of classes"},
-    "pointing": {"map": "pointing mAP", "accuracy": "pointing accuracy"},
-    "segmentation": {"miou": "mIoU", "miou_crf": "mIoU with CRF"},
-}
+CARD = "README.md"
 
 
 def save_for_hub(run: str | Path, folder: str | Path, *, name: str | None = None, license: str = "unknown") -> Path:  # noqa: A002
-    """Write a run in the hub's layout, card included; what is there already stays, but for files of the same name.
+    """Write the files of a run that are shared on the hub, model card included.
 
-    Paths of this machine are left out: of a dataset only its kind and the last part of its path are told, and of
-    warnings not the names of images, which may be paths.
+    Paths of this machine are left out: only the kind of a dataset and the last part of its path are written, and
+    warnings do not name images. Files of the same names are replaced, other files in the folder stay.
 
     Args:
-        run: the run's folder.
-        folder: where to; made if needed.
-        name: of the model, for the card; the run's folder name unless given.
+        run: the run directory.
+        folder: where to write; created if needed.
+        name: of the model, for the card; the name of the run directory unless given.
         license: identifier of the hub, such as apache-2.0.
 
+    Returns:
+        The folder.
+
     Raises:
-        WildcatError: if there is no finished run.
+        WildcatError: if the run is not finished, or one of its files is damaged.
     """
     source, target = Path(run), Path(folder)
     info = read_run(source)
@@ -48,12 +48,11 @@ def save_for_hub(run: str | Path, folder: str | Path, *, name: str | None = None
     if values["config"]["weights"] is not None:
         values["config"]["weights"] = Path(values["config"]["weights"]).name
     write_json(target / CONFIG, values)
-    results = read_json(source / RESULTS) if (source / RESULTS).is_file() else None
+    results = read_results(source / RESULTS) if (source / RESULTS).is_file() else None
     if results is not None:
-        results["data"] = without_path(results["data"])
-        if "warnings" in results:
-            results["warnings"] = [warning.partition(": ")[0] for warning in results["warnings"]]
-        write_json(target / RESULTS, results)
+        warnings = tuple(warning.partition(": ")[0] for warning in results.warnings)  # without the names of images
+        results = replace(results, data=without_path(results.data), warnings=warnings)
+        write_results(target / RESULTS, results)
     if (source / BACKGROUND).is_file():
         background = read_json(source / BACKGROUND)
         if "fitted_on" in background:
@@ -74,20 +73,23 @@ def push_to_hub(
     private: bool = False,
     token: str | None = None,
 ) -> str:
-    """Share a run as ``owner/name`` on the hub; anyone can then ``wildcat.load("owner/name")``.
+    """Upload a run to the hub as ``owner/name``, so that others can use ``wildcat.load("owner/name")``.
 
     Args:
-        run: the run's folder.
-        repo_id: owner/name; made if needed.
-        license: see :func:`save_for_hub`.
-        private: whether a model that is made is for its owner alone.
+        run: the run directory.
+        repo_id: owner/name; created if needed.
+        license: as for :func:`save_for_hub`.
+        private: whether a model that is created is visible to its owner only.
         token: of the hub; the one of ``hf auth login`` unless given.
 
     Returns:
-        The model's address.
+        The address of the model.
 
     Raises:
-        WildcatError: if there is no finished run, or the hub rejects.
+        WildcatError: if the run is not finished, or the hub rejects the upload.
+
+    >>> push_to_hub("runs/mine", "owner/name", license="mit")  # doctest: +SKIP
+    'https://huggingface.co/owner/name'
     """
     if repo_id.count("/") != 1 or not all(repo_id.split("/")):
         raise WildcatError(f"a model of the hub is called owner/name; got {repo_id!r}")
@@ -105,25 +107,32 @@ def push_to_hub(
     return str(address)
 
 
-def model_card(info: Run, results: dict[str, Any] | None, name: str, license: str) -> str:  # noqa: A002
-    """The card of a run: Markdown with the hub's metadata in front."""
+def model_card(info: Run, results: Results | None, name: str, license: str) -> str:  # noqa: A002
+    """The model card of a run: Markdown, with the hub's metadata at the top.
+
+    Args:
+        info: the run.
+        results: its scores, if it was scored.
+        name: of the model, owner/name for a model that is uploaded.
+        license: identifier of the hub.
+    """
     from huggingface_hub import EvalResult, ModelCardData
 
     data = without_path(info.config.data)
-    scores = _scores(results)
-    measured = None
+    scores = [] if results is None else measured(results, Detail.HEADLINE)
+    entries = None
     if results is not None and scores:
-        measured = [
+        entries = [
             EvalResult(
-                task_type="image-classification" if task == "classification" else task,
-                dataset_type=without_path(results["data"]).partition(":")[0],
-                dataset_name=without_path(results["data"]),
-                dataset_split=results["split"],
-                metric_type=key,
-                metric_name=message,
+                task_type="image-classification" if metric.task == "classification" else metric.task,
+                dataset_type=without_path(results.data).partition(":")[0],
+                dataset_name=without_path(results.data),
+                dataset_split=results.split,
+                metric_type=metric.key,
+                metric_name=metric.name,
                 metric_value=round(value, 2),
             )
-            for task, key, message, value in scores
+            for metric, value in scores
         ]
     metadata = ModelCardData(
         license=license,
@@ -131,19 +140,20 @@ def model_card(info: Run, results: dict[str, Any] | None, name: str, license: st
         pipeline_tag="image-classification",
         tags=["weakly-supervised-learning", "localization", "segmentation", "wildcat"],
         model_name=name,
-        eval_results=measured,
+        eval_results=entries,
     ).to_yaml()
     config = info.config
+    mirror = ", and mirrored too" if config.mirror else ""
     kind = "several classes in an image" if info.multi_label else "exactly one class in an image"
     trained = f"{info.images:,} images of `{data}`" if info.images else f"`{data}`: not trained by this package"
-    table = "\n".join(f"| {message} | {value:.1f} |" for _, _, message, value in scores)
-    warnings = "".join(f"\n\n**Warning:** {warning}." for warning in (results or {}).get("warnings", ()))
-    measured_on = (
-        f"Measured on `{without_path(results['data'])}`, split `{results['split']}`, {results['images']:,} images; "
-        f"per cent.\n\n| | |\n|---|---|\n{table}{warnings}"
-        if results is not None and scores
-        else "Not measured: no results.json came with the run."
-    )
+    measured_on = "Not measured: the run has no results.json."
+    if results is not None and scores:
+        table = "\n".join(f"| {metric.name} | {value:.1f} {metric.unit} |" for metric, value in scores)
+        warnings = "".join(f"\n\n**Warning:** {warning}." for warning in results.warnings)
+        measured_on = (
+            f"Measured on `{without_path(results.data)}`, split `{results.split}`, {results.images:,} images.\n\n"
+            f"| metric | score |\n|---|---|\n{table}{warnings}"
+        )
     return f"""---
 {metadata}
 ---
@@ -151,14 +161,14 @@ def model_card(info: Run, results: dict[str, Any] | None, name: str, license: st
 # {name}
 
 A [WILDCAT](https://openaccess.thecvf.com/content_cvpr_2017/html/Durand_WILDCAT_Weakly_Supervised_CVPR_2017_paper.html)
-model: it classifies images, points at what is in them and segments them, and has learnt from image tags alone, no
-boxes and no masks.
+model: it classifies images, locates objects by one point per class and segments them. It was trained on image-level
+labels alone, without boxes or masks.
 
 ```python
 import wildcat  # pip install wildcat-wsl
 
-found = wildcat.load("{name}")("image.jpg")
-print(found.scores, found.points)
+prediction = wildcat.load("{name}")("image.jpg")
+print(prediction.scores, prediction.points)
 ```
 
 ## Model
@@ -166,8 +176,8 @@ print(found.scores, found.points)
 - Backbone `{config.backbone}`, {config.num_maps} maps per class, pooling `{config.pooling}` with k+ {config.kmax}, \
 k- {config.kmax if config.kmin is None else config.kmin}, alpha {config.alpha}.
 - {len(info.classes)} classes, {kind}: {_listed(info.classes)}.
-- Images are read at {_listed(map(str, config.score_sizes))} pixels for scores and at \
-{_listed(map(str, config.map_sizes))} for points and masks{", mirrored too" if config.mirror else ""}.
+- Images are resized to a side of {_listed(map(str, config.score_sizes))} pixels for scores and of \
+{_listed(map(str, config.map_sizes))} pixels for points and masks{mirror}.
 
 ## Training data
 
@@ -179,28 +189,18 @@ k- {config.kmax if config.kmin is None else config.kmin}, alpha {config.alpha}.
 
 ## Limits
 
-- A point or a mask shows what the class was recognised by. That may be a part of the object, or what usually
-  surrounds it.
-- Masks are coarse: a cell of the maps is many pixels. They were never compared with masks while training.
-- Probabilities are those of images like the training data's. Elsewhere they may be far off, and a class that was not
-  trained is never found.
-- The scores above hold for the data named there and for no other.
+- A point or a mask shows the evidence for a class. That may be a part of the object, or what usually surrounds it.
+- Masks are coarse: a cell of the class maps covers many pixels. The model was never trained with masks.
+- Probabilities are reliable only for images like the training data. The model cannot recognize classes that it was
+  not trained on.
+- The scores above are valid only for the dataset that they were measured on.
 
 ## License
 
-`{license}`. The license of the training images and of the backbone's first weights may bind the use of the model too.
+`{license}`. The licenses of the training images and of the backbone's pretrained weights may restrict the use of the
+model as well.
 """
 
 
-def _scores(results: dict[str, Any] | None) -> list[tuple[str, str, str, float]]:
-    """(task, key, name, value) of each headline figure."""
-    return [
-        (task, key, message, float(value))
-        for task, keys in SCORES.items()
-        for key, message in keys.items()
-        if (value := (results or {}).get(task, {}).get(key)) is not None
-    ]
-
-
-def _listed(names: Any) -> str:
+def _listed(names: Iterable[str]) -> str:
     return ", ".join(names)

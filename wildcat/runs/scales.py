@@ -1,6 +1,5 @@
-"""A run at several scales: a run directory per scale, and how they are combined."""
+"""A run at several scales: a run directory for each scale, and how their scores are combined."""
 
-import reprlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -10,7 +9,8 @@ from safetensors import SafetensorError
 from wildcat.config import TrainConfig, config_from_dict
 from wildcat.errors import WildcatError
 from wildcat.multiscale import ObjectBank
-from wildcat.system.files import read_json, write_atomically, write_json
+from wildcat.system.files import write_atomically, write_json
+from wildcat.system.json_object import JsonObject
 
 SCALES, BANK = "scales.json", "object_bank.safetensors"
 
@@ -20,13 +20,14 @@ MEAN, OBJECT_BANK = "mean", "object_bank"  # names of the combinations
 
 @dataclass(frozen=True)
 class Combination:
-    """How the scales of a folder were combined.
+    """How the scales of a run are combined.
 
     Attributes:
-        chosen: the combination that reads images, "mean" or "object_bank": the better one on held-out images.
-        held_out: how many images no model was trained on; 0 where there is no Object Bank.
-        scores: of each combination on them, in per cent, those of the Object Bank cross-validated.
-        fitted_on: dataset and split of the held-out images, None where there is no Object Bank.
+        chosen: the combination that is used for predictions, "mean" or "object_bank": the better one on held-out
+            images.
+        held_out: how many images were held out of the training of all scales; 0 without an Object Bank.
+        scores: main score of each combination on them, in per cent; that of the Object Bank is cross-validated.
+        fitted_on: dataset and split of the held-out images; None without an Object Bank.
     """
 
     chosen: str
@@ -37,12 +38,12 @@ class Combination:
 
 @dataclass(frozen=True)
 class ScaleRuns:
-    """What a folder of runs at several scales is.
+    """The description of a run at several scales: everything in its scales.json.
 
     Attributes:
         config: settings from which those of each scale follow.
-        scales: sides of the training images, rising.
-        combination: None while they are being trained.
+        scales: sides of the training images in pixels, in increasing order.
+        combination: how the scales are combined; None until all are trained.
     """
 
     config: TrainConfig
@@ -66,33 +67,34 @@ def read_scales(folder: Path) -> ScaleRuns:
     Raises:
         WildcatError: if the file is missing or damaged.
     """
-    file = folder / SCALES
-    values = read_json(file)
-    try:
-        config = config_from_dict(values["config"], str(file))
-        scales, found = tuple(int(scale) for scale in values["scales"]), values["combination"]
-        if not scales:
-            raise ValueError("no scales")
-        if found is None:
-            return ScaleRuns(config, scales)
-        fitted_on = None if found["fitted_on"] is None else (found["fitted_on"][0], found["fitted_on"][1])
-        combination = Combination(found["chosen"], found["held_out"], found["scores"], fitted_on)
-        allowed = (MEAN,) if fitted_on is None else (MEAN, OBJECT_BANK)
-        if combination.chosen not in allowed:
-            message = f"must be {' or '.join(allowed)}; got {reprlib.repr(combination.chosen)}"
-            raise WildcatError(f"{file}: the combination that is chosen {message}")
-    except WildcatError:
-        raise
-    except KeyError as error:
-        raise WildcatError(f"{file} has no entry {error}") from error
-    except (TypeError, ValueError, IndexError, OverflowError) as error:
-        raise WildcatError(f"{file} is damaged: {error}") from error
-    return ScaleRuns(config, scales, combination)
+    values = JsonObject.read(folder / SCALES)
+    config = config_from_dict(values.any("config"), values.file)
+    scales = values.sizes("scales")
+    if not scales:
+        raise values.error("scales", "a list of whole numbers above 0")
+    if values.any("combination") is None:
+        return ScaleRuns(config, scales)
+    return ScaleRuns(config, scales, _read_combination(values.child("combination")))
+
+
+def _read_combination(values: JsonObject) -> Combination:
+    fitted_on = None
+    if values.any("fitted_on") is not None:
+        dataset_and_split = values.texts("fitted_on")
+        if len(dataset_and_split) != 2:
+            raise values.error("fitted_on", "a dataset and a split, or null")
+        fitted_on = (dataset_and_split[0], dataset_and_split[1])
+    allowed = (MEAN,) if fitted_on is None else (MEAN, OBJECT_BANK)
+    chosen = values.any("chosen")
+    if chosen not in allowed:
+        raise values.error("chosen", " or ".join(allowed))
+    scores = {name: values.child("scores").number(name) for name in values.child("scores").values}
+    return Combination(chosen, values.count("held_out"), scores, fitted_on)
 
 
 def save_bank(folder: Path, bank: ObjectBank) -> None:
     """Write ``object_bank.safetensors``."""
-    weights = bank.weights.contiguous()  # scikit-learn may give them column by column, which the format does not know
+    weights = bank.weights.contiguous()  # scikit-learn may return column-major arrays, which safetensors rejects
     write_atomically(folder / BANK, safetensors.torch.save({"weights": weights, "bias": bank.bias}))
 
 

@@ -161,7 +161,7 @@ COMMANDS = [
         "no-data",
         "a model that has no data, scored without any",
         "evaluate imagenet",
-        "imagenet has no data of its own: say which images to score with --data",
+        "imagenet has no dataset of its own; name the dataset to score on with --data",
     ),
     command(
         "mistyped-task",

@@ -1,4 +1,4 @@
-"""One HTML page about a run."""
+"""One HTML page about a run: scores, curves and example images."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Images of the page, as JPEGs inside it."""
+"""The images of the page, as JPEG files inside the HTML."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ class Shown:
     """An image of the page.
 
     Attributes:
-        uri: the JPEG itself.
-        width, height: in pixels.
-        alt: what is to be seen, in words.
-        caption: below it.
-        kind: of the choice it belongs to, or "".
-        score: probability in per cent, or None.
+        uri: the JPEG as a data URI.
+        width: in pixels.
+        height: in pixels.
+        alt: description for screen readers.
+        caption: text below the image.
+        kind: kind of the choice that the image belongs to, or "".
+        score: probability of the class in per cent, or None.
     """
 
     uri: str
@@ -46,7 +47,7 @@ class Shown:
 
 
 def card(choice: Choice, prediction: Prediction, sample: Sample) -> Shown:
-    """The image with the class's heatmap, its true boxes and the model's point."""
+    """The image with the heatmap of a class, its true boxes and the predicted point."""
     name = prediction.settings.classes[choice.label]
     x, y = prediction.point_array[choice.label]
     boxes: npt.NDArray[np.float32] | tuple[()] = ()
@@ -66,24 +67,27 @@ def card(choice: Choice, prediction: Prediction, sample: Sample) -> Shown:
 
 
 def _name(prediction: Prediction) -> str:
-    """The image's name in its dataset, without folders of this machine: reports are sent."""
+    """The name of the image in its dataset, without the folders of an absolute path, for privacy."""
     path = Path(prediction.name)
     return path.name if path.is_absolute() else prediction.name
 
 
 def map_strip(choice: Choice, prediction: Prediction) -> list[Shown]:
-    """The image, then what each of the class's M maps looks at, all on one scale.
+    """The image, then a heatmap of each of the M maps of the class, all on the same colour scale.
 
-    The scale starts at 0, where a map speaks neither for nor against the class, so that a map that is nowhere for it
+    The scale starts at 0, where a map is evidence neither for nor against the class, so a map without positive values
     shows no heat.
+
+    Raises:
+        ValueError: if the prediction has no multi-maps.
     """
     if prediction.multi_maps is None:
-        raise ValueError("the prediction was made without its M maps")
+        raise ValueError("the prediction has no multi-maps")
     name = prediction.settings.classes[choice.label]
     count = len(prediction.multi_maps) // len(prediction.class_maps)
     maps: npt.NDArray[np.float32] = prediction.multi_maps[choice.label * count : (choice.label + 1) * count]
     view = render.scaled(prediction.image, MAP_SIDE)
-    strip = [_shown(view, f"{_name(prediction)}, as it is", "image")]
+    strip = [_shown(view, f"{_name(prediction)}, the image", "image")]
     highest = max(float(maps.max()), 1e-6)
     for number, values in enumerate(maps, start=1):
         image = render.heatmap_overlay(view, values, vmin=0.0, vmax=highest)

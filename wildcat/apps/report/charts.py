@@ -1,4 +1,4 @@
-"""Charts as inline SVG: sharp at any size, in the colours of the page around them, readable without script."""
+"""Charts as inline SVG: sharp at any size, in the colours of the page, without scripts."""
 
 import math
 from collections.abc import Sequence
@@ -11,23 +11,23 @@ from markupsafe import Markup, escape
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart: a name, and a value at each step from 1; NaN where there is none."""
+    """One line of a chart: a name, and a value for each step from 1; NaN for a missing value."""
 
     name: str
     values: Sequence[float]
 
 
 _WIDTH, _HEIGHT = 460, 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 92, 14, 34  # margins; names stand at the right
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 92, 14, 34  # margins; the right one holds the names of the lines
 
 
 def line_chart(title: str, unit: str, lines: Sequence[Line]) -> Markup:
-    """Lines over epochs, each named at its end.
+    """A chart of values over epochs, with the name of each line at its end.
 
     Args:
-        title: what is shown, for readers of the screen.
-        unit: of the values, above the axis.
-        lines: of equal length; those without a value are left out.
+        title: what the chart shows, for screen readers.
+        unit: of the values, for captions.
+        lines: lines of equal length; those without any value are left out.
     """
     lines = [line for line in lines if np.isfinite(line.values).any()]
     steps = max((len(line.values) for line in lines), default=1)
@@ -86,19 +86,19 @@ def line_chart(title: str, unit: str, lines: Sequence[Line]) -> Markup:
 def precision_recall_panel(
     name: str, recall: npt.NDArray[np.float64], precision: npt.NDArray[np.float64], caption: str
 ) -> Markup:
-    """A small square with the curve of one class: recall to the right, precision upwards, both from 0 to 1.
+    """A small square chart of the precision-recall curve of one class; both axes go from 0 to 1.
 
     Args:
         name: of the class.
-        recall: (n,) rising.
-        precision: (n,) the envelope at each.
-        told: the figure, for the heading.
+        recall: (n,) in increasing order.
+        precision: (n,) the envelope of the precision at each recall.
+        caption: the average precision as text, for screen readers.
     """
     side, pad = 120.0, 3.0
     scale = side - 2 * pad
-    found = int(recall.argmax()) + 1 if len(recall) else 0  # behind the last true image there is nothing to see
-    recall, precision = recall[:found], precision[:found]
-    corners = [(0.0, float(precision[0]))] if found else []
+    length = int(recall.argmax()) + 1 if len(recall) else 0  # the curve ends at the last true positive
+    recall, precision = recall[:length], precision[:length]
+    corners = [(0.0, float(precision[0]))] if length else []
     for r, p in zip(recall.tolist(), precision.tolist(), strict=True):
         corners += [(r, p)]
     kept = [
@@ -119,12 +119,12 @@ def precision_recall_panel(
 
 
 def _bends(before: tuple[float, float], here: tuple[float, float], after: tuple[float, float]) -> bool:
-    """Whether a point is a corner: neither level with both neighbours nor above one another."""
+    """Whether a point is a corner: not on one horizontal or vertical line with both neighbours."""
     return not (before[1] == here[1] == after[1] or before[0] == here[0] == after[0])
 
 
 def nice_ticks(low: float, high: float) -> list[float]:
-    """Three to six round values that enclose the range.
+    """Three to six round values whose range includes the given one.
 
     >>> nice_ticks(0.03, 0.22)
     [0.0, 0.05, 0.1, 0.15, 0.2, 0.25]
@@ -139,7 +139,7 @@ def nice_ticks(low: float, high: float) -> list[float]:
 
 
 def _whole_ticks(steps: int) -> list[int]:
-    """Epochs to name under the axis: at most six, the last among them."""
+    """The epochs labelled on the axis: at most six, including the last."""
     stride = max(1, math.ceil((steps - 1) / 5))
     return [*(t for t in range(1, steps, stride) if steps - t >= 0.75 * stride), steps]
 

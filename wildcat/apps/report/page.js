@@ -1,4 +1,4 @@
-// Tables are sorted by the button in a column's head: numbers high to low first, names from A; rows without a value last.
+// Sort a table by the button in the head of a column: numbers from high to low, names from A; rows without a value last.
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => {
@@ -19,7 +19,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
-// A link to a class opens it.
+// Open the part of a class when its link is followed.
 const open = () => {
   const target = location.hash.length > 1 && document.getElementById(location.hash.slice(1));
   if (target && target.tagName === "DETAILS") target.open = true;

@@ -1,4 +1,4 @@
-"""Which images of a class are worth a look: where the model fails, and where it is at its best."""
+"""Choosing the images of a class that the page shows: the worst failures and the best predictions."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -9,8 +9,8 @@ import numpy.typing as npt
 from wildcat.evaluation.scoring import ScoreAccumulator
 from wildcat.metrics.pointing import TOLERANCE, points_in_boxes
 
-Kind: TypeAlias = Literal["missed", "false alarm", "wrong point", "found"]
-PRESENT = 0.5  # probability from which a class of multi-label data counts as predicted
+Kind: TypeAlias = Literal["missed", "false positive", "wrong point", "correct"]
+PREDICTED_FROM = 0.5  # probability from which a class of multi-label data counts as predicted
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Choice:
     Attributes:
         index: of the sample.
         label: index of the class.
-        kind: "missed": it holds the class, which is not predicted. "false alarm": the other way round. "wrong point":
-            it is predicted, but the point is outside every box of the class. "found": predicted, and the point, where
-            boxes are known, inside.
+        kind: "missed": the image holds the class, but it is not predicted. "false positive": the class is predicted,
+            but the image does not hold it. "wrong point": the class is predicted correctly, but its point is outside
+            every true box. "correct": the class is predicted correctly, and so is its point if there are boxes.
         score: probability of the class.
     """
 
@@ -32,51 +32,57 @@ class Choice:
     score: float
 
 
-def failures(observed: ScoreAccumulator, label: int, count: int) -> list[Choice]:
-    """Up to ``count`` failures of a class: the worst of each kind in turn."""
-    probabilities, predicted = observed.probabilities[:, label], is_predicted(observed)[:, label]
-    truth = observed.dataset.labels[:, label]
-    hits = _point_is_inside(observed, label)
-    severity: dict[Kind, list[tuple[float, int]]] = {"missed": [], "false alarm": [], "wrong point": []}
+def failures(score: ScoreAccumulator, label: int, count: int) -> list[Choice]:
+    """Up to ``count`` failures of a class: the worst of each kind in turn, sorted by kind."""
+    probabilities, predicted = score.probabilities[:, label], is_predicted(score)[:, label]
+    truth = score.dataset.labels[:, label]
+    hits = _point_is_inside(score, label)
+    severity: dict[Kind, list[tuple[float, int]]] = {"missed": [], "false positive": [], "wrong point": []}
     for index, probability in enumerate(probabilities.tolist()):
         if truth[index] == 1 and not predicted[index]:
             severity["missed"].append((1 - probability, index))
         elif truth[index] == -1 and predicted[index]:
-            severity["false alarm"].append((probability, index))
+            severity["false positive"].append((probability, index))
         elif truth[index] == 1 and hits[index] is False:
             severity["wrong point"].append((probability, index))
-    ranked = {kind: sorted(found, key=lambda entry: (-entry[0], entry[1])) for kind, found in severity.items()}
+    ranked = {kind: sorted(entries, key=lambda entry: (-entry[0], entry[1])) for kind, entries in severity.items()}
     chosen: list[Choice] = []
     for place in range(count):
-        for kind, found in ranked.items():
-            if place < len(found) and len(chosen) < count:
-                index = found[place][1]
+        for kind, entries in ranked.items():
+            if place < len(entries) and len(chosen) < count:
+                index = entries[place][1]
                 chosen.append(Choice(index, label, kind, float(probabilities[index])))
     return sorted(chosen, key=lambda choice: list(ranked).index(choice.kind))
 
 
-def successes(observed: ScoreAccumulator, label: int, count: int) -> list[Choice]:
-    """Up to ``count`` images in which the class is found with the highest probability."""
-    probabilities, predicted = observed.probabilities[:, label], is_predicted(observed)[:, label]
-    truth = observed.dataset.labels[:, label]
-    hits = _point_is_inside(observed, label)
+def best_predictions(score: ScoreAccumulator, label: int, count: int) -> list[Choice]:
+    """Up to ``count`` correct predictions of a class, those with the highest probability first."""
+    probabilities, predicted = score.probabilities[:, label], is_predicted(score)[:, label]
+    truth = score.dataset.labels[:, label]
+    hits = _point_is_inside(score, label)
     good = [i for i in range(len(truth)) if truth[i] == 1 and predicted[i] and hits[i] is not False]
     good.sort(key=lambda index: (-float(probabilities[index]), index))
-    return [Choice(index, label, "found", float(probabilities[index])) for index in good[:count]]
+    return [Choice(index, label, "correct", float(probabilities[index])) for index in good[:count]]
 
 
-def is_predicted(observed: ScoreAccumulator) -> npt.NDArray[np.bool_]:
-    """(N, C): the most probable class where each image has exactly one, else those from :data:`PRESENT`."""
-    probabilities = observed.probabilities
-    if observed.dataset.multi_label:
-        return np.asarray(probabilities >= PRESENT)
+def is_predicted(score: ScoreAccumulator) -> npt.NDArray[np.bool_]:
+    """(N, C) whether each class is predicted in each image.
+
+    Where each image has exactly one class, that is the most probable one, otherwise every class with a probability of
+    at least :data:`PREDICTED_FROM`.
+    """
+    probabilities = score.probabilities
+    if score.dataset.multi_label:
+        return np.asarray(probabilities >= PREDICTED_FROM)
     return np.asarray(probabilities.argmax(axis=1)[:, None] == np.arange(probabilities.shape[1]))
 
 
-def _point_is_inside(observed: ScoreAccumulator, label: int) -> list[bool | None]:
-    """Whether each image's point is in a box of the class; None where its boxes are not known."""
+def _point_is_inside(score: ScoreAccumulator, label: int) -> list[bool | None]:
+    """Whether the point of the class is in one of its boxes, for each image; None where there are no boxes."""
+    if score.pointing is None:
+        return [None] * len(score.dataset)
     inside: list[bool | None] = []
-    for sample, point in zip(observed.dataset.samples, observed.points[:, label], strict=True):
+    for sample, point in zip(score.dataset.samples, score.pointing.points[:, label], strict=True):
         if sample.boxes is None or sample.box_classes is None:
             inside.append(None)
             continue

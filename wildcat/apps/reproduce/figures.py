@@ -1,4 +1,4 @@
-"""Curves, and the maps of a class, as PNG and SVG."""
+"""Figures of the paper as PNG and SVG: curves, and the maps of a class."""
 
 import io
 import itertools
@@ -14,6 +14,7 @@ from wildcat import render
 from wildcat.apps.reproduce.tables import data_name, score_names, scores
 from wildcat.data.registry import default_splits, open_dataset
 from wildcat.errors import WildcatError
+from wildcat.metrics.metric_table import metric_named
 from wildcat.prediction.items import dataset_items
 from wildcat.prediction.loading import load
 from wildcat.prediction.result import Labels
@@ -25,7 +26,7 @@ IMAGES = 4  # rows of Figure 6
 
 
 def save(figure: Any, file: Path) -> list[Path]:
-    """Write a matplotlib figure as file.png and file.svg; the same figure gives the same bytes."""
+    """Write a matplotlib figure as file.png and file.svg; equal figures give equal bytes."""
     import matplotlib
 
     written = []
@@ -40,10 +41,14 @@ def save(figure: Any, file: Path) -> list[Path]:
 
 
 def curve(values: Mapping[str, Any], file: Path) -> list[Path]:
-    """The curve of a record with points on an axis, one panel a score: mean, deviation and every seed.
+    """Draw the curve of a record, one panel per metric: mean, deviation and every seed.
+
+    Args:
+        values: the record of an experiment whose rows have a place ``x`` on the axis.
+        file: where to write, without suffix.
 
     Returns:
-        The files written; none where no point is measured yet.
+        The files written; none if no point is measured yet.
     """
     from matplotlib.figure import Figure
 
@@ -62,7 +67,7 @@ def curve(values: Mapping[str, Any], file: Path) -> list[Path]:
         axes.lines[-1].set_label("each seed")
         deviations = [statistics.stdev(group) if len(group) > 1 else 0.0 for _, group in points]
         axes.errorbar(x, means, deviations, color=BLUE, marker="o", capsize=3, label="mean ± deviation", zorder=3)
-        axes.set(xlabel="alpha", ylabel=f"{name}, per cent", xticks=[row["x"] for row in values["rows"]])
+        axes.set(xlabel="alpha", ylabel=f"{metric_named(name).name} (%)", xticks=[row["x"] for row in values["rows"]])
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
@@ -93,38 +98,45 @@ def most_different(maps: npt.NDArray[np.float32]) -> tuple[int, int, float]:
 
 
 def _named(mask: Labels, classes: Sequence[str]) -> str:
-    """The classes of a mask, the largest first, two of them."""
+    """The names of the two largest classes of a mask."""
     labels, counts = np.unique(mask[(mask > 0) & (mask < 255)], return_counts=True)
     names = [classes[int(label) - 1] for label in labels[np.argsort(-counts, kind="stable")]]
     return ", ".join([*names[:2], *(["…"] if len(names) > 2 else [])]) or "nothing"
 
 
 def maps(run: Path, file: Path) -> list[Path]:
-    """Figure 6 of a run with two maps per class or more.
+    """Draw Figure 6 for a run with at least two maps per class.
 
-    A row holds an image, its true mask, the two most different maps of a class, and the mask predicted. The images
-    are evenly spaced over those that have a mask; the class is the one that covers most of it.
+    A row shows an image, its true mask, the two most different maps of a class, and the predicted mask. The images are
+    evenly spaced over those with a mask; the class is the one that covers the largest part of the true mask.
+
+    Args:
+        run: the run directory.
+        file: where to write, without suffix.
+
+    Returns:
+        The files written.
 
     Raises:
-        WildcatError: if no image has a mask with anything in it.
+        WildcatError: if no image has a mask with an object in it.
     """
     from matplotlib.figure import Figure
 
     config = read_run(run).config
     dataset = open_dataset(config.data, default_splits(config.data)[1])
     truths = ((index, dataset.mask(index)) for index in range(len(dataset)))
-    found = [(index, mask) for index, mask in truths if mask is not None and ((mask > 0) & (mask < 255)).any()]
-    if not found:
+    masks = [(index, mask) for index, mask in truths if mask is not None and ((mask > 0) & (mask < 255)).any()]
+    if not masks:
         raise WildcatError(f"figure6 needs images with masks; {config.data} {dataset.split} has none")
-    found = [found[i] for i in np.linspace(0, len(found) - 1, min(IMAGES, len(found))).round().astype(int)]
+    masks = [masks[i] for i in np.linspace(0, len(masks) - 1, min(IMAGES, len(masks))).round().astype(int)]
 
-    figure = Figure(figsize=(11, 2.4 * len(found)), layout="constrained")
-    grid = figure.subplots(len(found), 5, squeeze=False)
-    predictions = load(run).stream(dataset_items(dataset.subset([index for index, _ in found])))
-    for axes, (_, truth), prediction in zip(grid, found, predictions, strict=True):
+    figure = Figure(figsize=(11, 2.4 * len(masks)), layout="constrained")
+    grid = figure.subplots(len(masks), 5, squeeze=False)
+    predictions = load(run).stream(dataset_items(dataset.subset([index for index, _ in masks])))
+    for axes, (_, truth), prediction in zip(grid, masks, predictions, strict=True):
         labels, counts = np.unique(truth[(truth > 0) & (truth < 255)], return_counts=True)
         name = dataset.classes[chosen := int(labels[counts.argmax()]) - 1]
-        assert prediction.multi_maps is not None  # a stream gives them unless told not to
+        assert prediction.multi_maps is not None  # `stream` keeps them by default
         own = prediction.multi_maps[chosen * config.num_maps : (chosen + 1) * config.num_maps]
         first, second, correlation = most_different(own)
         mask = prediction.mask()

@@ -1,14 +1,17 @@
-"""The paper's tables and figures as data: rows, what each changes, the runs that they share. Free of PyTorch."""
+"""The paper's tables and figures as data: their rows, the settings that each changes, and the runs that they share.
+PyTorch is not imported here.
+"""
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from wildcat.config import RESUMABLE_SETTINGS, TrainConfig, default_settings, method_settings
+from wildcat.metrics.scores import Task
 
-Measure = Literal["classification", "pointing", "segmentation"]
+Measure: TypeAlias = Task
 
 # The paper varies one thing at a time from here: one map per class, one highest and one lowest region, equal weights.
 BASE: dict[str, Any] = {"num_maps": 1, "pooling": "wildcat", "kmax": 1, "kmin": 1, "alpha": 1.0, "architecture": "a"}
@@ -21,12 +24,12 @@ class Row:
     """One row of a table, or one point of a curve.
 
     Attributes:
-        key: what it is called in ``paper.yaml`` and in the CSV.
-        label: what it is called in the table.
-        settings: what it changes in the recipe.
-        x: where a point lies on the axis of its figure.
-        combined: a model per scale, combined, instead of one model.
-        head_rate: multiplies the head's learning rate; the backbone's stays as it is.
+        key: its name in ``paper.yaml`` and in the CSV.
+        label: its name in the table.
+        settings: the settings that it changes in the recipe.
+        x: place of a point on the axis of its figure.
+        combined: whether it combines one model per scale instead of using one model.
+        head_rate: factor of the head's learning rate; that of the backbone does not change.
     """
 
     key: str
@@ -39,7 +42,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Effect:
-    """What the paper finds: one row scores higher than another."""
+    """An effect that the paper reports: one row scores higher than another."""
 
     claim: str
     higher: str
@@ -51,12 +54,12 @@ class Experiment:
     """A table or figure.
 
     Attributes:
-        name: of the command line.
+        name: its name on the command line.
         title: one line.
         rows: in the order of the table.
-        effects: what the paper says about the rows.
-        measures: the tasks whose scores are shown; the first is the one that effects are judged by.
-        drawing: beside the table: a curve over the rows' ``x``, or the maps of the row's first run.
+        effects: the effects that the paper reports.
+        measures: the tasks whose scores are shown; effects are judged by the first.
+        figure: what is drawn beside the table: "curve" over the rows' ``x``, or "maps" of the first run.
     """
 
     name: str
@@ -64,7 +67,7 @@ class Experiment:
     rows: tuple[Row, ...]
     effects: tuple[Effect, ...] = ()
     measures: tuple[Measure, ...] = ("classification",)
-    drawing: Literal["curve", "maps"] | None = None
+    figure: Literal["curve", "maps"] | None = None
 
 
 def _changed(**settings: Any) -> dict[str, Any]:
@@ -87,10 +90,10 @@ def _table6(maps: Sequence[int]) -> Experiment:
 
 
 def _table6_rate(maps: Sequence[int]) -> Experiment:
-    """The control of Table 6.
+    """The control experiment of Table 6: the head's learning rate is multiplied by M.
 
-    Each of the M filters of a class gets 1 / M of the gradient of their mean, so at a fixed rate the mean learns like a
-    single filter at 1 / M of the rate. Times M, all rows learn alike but for their initial values.
+    Each of the M filters of a class gets 1 / M of the gradient of their mean, so at a fixed rate the mean changes like
+    a single filter at 1 / M of the rate. With the rate times M, all rows train equally, apart from the initial values.
     """
     rows = tuple(Row(f"M={m}", f"M = {m}, head's rate × {m}", _changed(num_maps=m), m, head_rate=m) for m in maps)
     effects = tuple(
@@ -180,13 +183,13 @@ def experiments(maps: Sequence[int] = MAPS, alphas: Sequence[float] = ALPHAS) ->
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One model, or what stands for one, to train and score.
+    """One run to train and score, of one model or of one per scale.
 
     Attributes:
-        name: its folder's name, known by everything that could change its scores.
-        setting: what runs that differ in their seed alone, and in the random split that it draws, have in common.
+        name: name of its folder; it depends on everything that could change its scores.
+        setting: name that runs share if they differ only in the seed, and in the random split chosen by it.
         config: its settings.
-        scales: image sizes of the models to combine; none for one model.
+        scales: image sizes of the models to combine; empty for a single model.
         serves: names of the experiments that show it.
         measures: tasks to score.
     """
@@ -200,10 +203,10 @@ class PlannedRun:
 
 
 def identity(config: TrainConfig) -> dict[str, Any]:
-    """The settings that tell the runs of a folder apart, but for the seed, where they are not the default ones.
+    """The settings that distinguish the runs of a folder, without the seed and without default values.
 
-    The precision is not among them: all runs of a folder have the same. A setting that a later version adds, with its
-    default, leaves this as it is.
+    The precision is not included, because all runs of a folder have the same. A setting that a later version adds does
+    not change the result as long as it has its default value.
     """
     default = {"data": "synthetic", **default_settings()}  # data had this default when folders got their names
     shared = ("seed", "precision", *RESUMABLE_SETTINGS)
@@ -211,7 +214,7 @@ def identity(config: TrainConfig) -> dict[str, Any]:
 
 
 def setting_name(config: TrainConfig, scales: Sequence[int] = ()) -> str:
-    """Readable settings, and a digest of all of them and of the dataset; the seed is no part of it.
+    """A name with the main settings and a digest of all settings and the dataset; the seed is not part of it.
 
     >>> setting_name(TrainConfig("synthetic", num_maps=2, kmax=1, kmin=1, alpha=0.7, seed=3))
     'M2-k1-1-alpha0.7-e06c4289'
@@ -226,7 +229,7 @@ def setting_name(config: TrainConfig, scales: Sequence[int] = ()) -> str:
 
 
 def run_name(config: TrainConfig, scales: Sequence[int] = ()) -> str:
-    """A folder's name: that of the settings, and the seed.
+    """The name of the folder of a run: the name of its settings, and the seed.
 
     >>> run_name(TrainConfig("synthetic", num_maps=2, kmax=1, kmin=1, alpha=0.7))
     'M2-k1-1-alpha0.7-e06c4289-seed0'
@@ -235,12 +238,12 @@ def run_name(config: TrainConfig, scales: Sequence[int] = ()) -> str:
 
 
 def with_seed(config: TrainConfig, seed: int) -> TrainConfig:
-    """The settings for a seed; ``{seed}`` in the dataset's options is replaced: random splits differ by seed."""
+    """The settings for a seed. ``{seed}`` in the dataset's options is replaced by it, so that random splits differ."""
     return replace(config, data=config.data.replace("{seed}", str(seed)), seed=seed)
 
 
 def planned(row: Row, recipe: TrainConfig, seed: int, scales: Sequence[int] = ()) -> PlannedRun:
-    """The run of a row and a seed."""
+    """The run for a row and a seed."""
     settings = replace(recipe, **row.settings)
     if row.head_rate != 1:
         factor = settings.backbone_lr_factor / row.head_rate
@@ -253,9 +256,17 @@ def planned(row: Row, recipe: TrainConfig, seed: int, scales: Sequence[int] = ()
 def plan(
     chosen: Sequence[Experiment], recipe: TrainConfig, seeds: Sequence[int], scales: Sequence[int] = ()
 ) -> list[PlannedRun]:
-    """The runs that some experiments need, each once: all of the first seed, then all of the next.
+    """The runs that experiments need, each once: all of the first seed, then all of the next.
 
-    Rows that combine scales are planned if scales are given.
+    Args:
+        chosen: the experiments.
+        recipe: the settings that the rows change.
+        seeds: one run of each row for each.
+        scales: image sizes for rows that combine scales; without them these rows are left out.
+
+    >>> chosen = experiments()
+    >>> len(plan([chosen["table5"], chosen["table7"]], TrainConfig("synthetic"), seeds=[0, 1]))  # they share a run
+    10
     """
     runs: dict[str, PlannedRun] = {}
     for seed in seeds:

@@ -1,16 +1,16 @@
-"""The paper's experiments on the data at hand: plan the runs, do what is left of them, write tables and figures.
+"""The paper's experiments on a dataset: plan the runs, train and score the missing ones, write tables and figures.
 
 ::
 
-    DIR/reproduce.json     dataset and settings that everything in the folder shares, the precision among them
-    DIR/runs/NAME/         one run: the usual files, results.json among them
-    DIR/table6.md          paper | here, and which of the paper's effects appear
+    DIR/reproduce.json     dataset and settings, including the precision, that all runs of the folder share
+    DIR/runs/NAME/         one run directory, with its results.json
+    DIR/table6.md          the paper's scores beside those measured here, and which of the paper's effects appear
     DIR/table6.csv         every run
-    DIR/table6.json        the same for programs
+    DIR/table6.json        the content of the page for programs
     DIR/figure4.png, .svg  curves
 """
 
-import sys
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,8 @@ from wildcat.system.files import read_json
 
 SHARED = "reproduce.json"
 
+logger = logging.getLogger(__name__)
+
 
 def reproduce(
     chosen: Sequence[Experiment],
@@ -32,25 +34,28 @@ def reproduce(
     command: str,
     scales: Sequence[int] = (),
 ) -> list[Path]:
-    """Do what is left of some experiments; their pages are written anew after each run.
+    """Train and score the missing runs of experiments; their pages are updated after each run.
 
-    Runs are done seed by seed, so that every row has a figure as early as can be. A call that was stopped is repeated:
-    finished runs are skipped, the one under way resumes.
+    Runs are done seed by seed, so that every row has a score early. After an interruption, call it again: finished runs
+    are skipped, and the interrupted one is resumed.
 
     Args:
         chosen: from :func:`wildcat.apps.reproduce.plan.experiments`.
-        recipe: the settings that the rows change, and the dataset; ``{seed}`` in its options stands for each seed.
-        out: the folder.
+        recipe: the settings that the rows change, and the dataset; ``{seed}`` in its options is replaced by each seed.
+        out: folder for runs and pages.
         seeds: one run of each row for each seed.
-        command: shown on the pages.
-        scales: image sizes for the rows that combine scales; without them those rows stay empty.
+        command: the command that the pages show.
+        scales: image sizes for the rows that combine scales; without them these rows stay empty.
 
     Returns:
         The pages.
 
     Raises:
-        WildcatError: if the data has no annotations for an experiment; if the folder holds experiments on other data or
-            with other settings; if a run fails, once the others are done.
+        WildcatError: if the dataset lacks annotations for an experiment; if the folder holds experiments on another
+            dataset or with other settings; or, after all other runs, if a run failed.
+
+    >>> table = experiments()["table6"]  # doctest: +SKIP
+    >>> reproduce([table], TrainConfig(data="voc07:data"), Path("runs/paper"), [0, 1], "")  # doctest: +SKIP
     """
     from wildcat.apps.reproduce import complete as running
     from wildcat.apps.reproduce import tables
@@ -66,21 +71,22 @@ def reproduce(
         return {row.key: [planned(row, recipe, seed, scales).name for seed in seeds] for row in rows}
 
     def write() -> list[Path]:
-        done = {run.name: found for run in runs if (found := tables.summary(run, out / "runs" / run.name)) is not None}
+        entries = {run.name: tables.summary(run, out / "runs" / run.name) for run in runs}
+        done = {name: entry for name, entry in entries.items() if entry is not None}
         about = {"command": command, **data.about}
         return [_write(experiment, recipe, out, done, runs_of(experiment), about) for experiment in chosen]
 
     pages = write()
     left = [run for run in runs if tables.finished(out / "runs" / run.name, run.measures) is None]
-    print(f"{len(runs)} runs, {len(runs) - len(left)} of them finished", file=sys.stderr)
+    logger.info("%d runs, %d of them finished", len(runs), len(runs) - len(left))
     failures: list[str] = []
     for number, run in enumerate(left, 1):
-        print(f"run {number} of {len(left)}: {run.name}, for {', '.join(run.serves)}", file=sys.stderr)
+        logger.info("run %d of %d: %s, for %s", number, len(left), run.name, ", ".join(run.serves))
         try:
             running.complete(run, out / "runs" / run.name)
         except WildcatError as error:
             failures.append(f"{run.name}: {error}")
-            print(f"failed: {failures[-1]}", file=sys.stderr)
+            logger.warning("failed: %s", failures[-1])
         else:
             pages = write()
     if failures:
@@ -89,10 +95,10 @@ def reproduce(
 
 
 def _claim(out: Path, recipe: TrainConfig) -> TrainConfig:
-    """Make the folder that of this dataset and recipe, or find that it is.
+    """Record dataset and recipe in the folder, or check that the folder has the same.
 
     Returns:
-        The recipe in the precision of the folder's runs: where it is to be measured, that is done once.
+        The recipe with the precision of the folder's runs; "auto" is measured once per folder.
 
     Raises:
         WildcatError: naming the first setting that differs.
@@ -128,20 +134,20 @@ def _write(
     names: dict[str, list[str]],
     about: dict[str, Any],
 ) -> Path:
-    """Write what the finished runs say about an experiment; the page."""
+    """Write the record, CSV, figure and page of an experiment from the finished runs; return the page."""
     from wildcat.apps.reproduce import figures, tables
     from wildcat.system.files import write_atomically, write_json
 
-    runs = {key: [done[name] for name in found if name in done] for key, found in names.items()}
+    runs = {key: [done[name] for name in planned_names if name in done] for key, planned_names in names.items()}
     values = tables.record(experiment, runs, list(done.values()), recipe, about)
     page = out / f"{experiment.name}.md"
     write_json(page.with_suffix(".json"), values)
     write_atomically(page.with_suffix(".csv"), tables.raw_csv(values).encode())
-    if experiment.drawing == "curve":
+    if experiment.figure == "curve":
         figures.curve(values, page.with_suffix(""))
-    elif experiment.drawing == "maps":
+    elif experiment.figure == "maps":
         first = next(iter(values["rows"][0]["runs"]), None)
-        if first is not None and not page.with_suffix(".svg").exists():  # the images of a run never change
+        if first is not None and not page.with_suffix(".svg").exists():  # the figure of a run does not change
             figures.maps(out / "runs" / first["run"], page.with_suffix(""))
     write_atomically(page, tables.markdown(values).encode())
     return page

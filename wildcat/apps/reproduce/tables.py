@@ -1,4 +1,6 @@
-"""What the finished runs say: records, Markdown, CSV, and which of the paper's effects appear. Free of PyTorch."""
+"""Tables of the finished runs: records, Markdown and CSV, and which of the paper's effects appear. PyTorch is not
+imported here.
+"""
 
 import csv
 import io
@@ -12,9 +14,8 @@ import yaml
 
 from wildcat.apps.reproduce.plan import Effect, Experiment, Measure, PlannedRun
 from wildcat.config import TrainConfig
-from wildcat.system.files import read_json
-
-RESULTS = "results.json"
+from wildcat.metrics.metric_table import Detail, measured, metric_named, metrics_shown
+from wildcat.runs.results import RESULTS, Results, read_results
 
 DATA_NAMES = {
     "voc07": "VOC 2007",
@@ -29,13 +30,13 @@ CONFIDENCE = 0.95
 
 
 def published() -> dict[str, dict[str, dict[str, float]]]:
-    """The paper's figures: experiment -> row -> kind of data -> per cent."""
+    """The paper's scores in per cent: experiment -> row -> kind of dataset -> score."""
     content = yaml.safe_load((Path(__file__).parent / "paper.yaml").read_text(encoding="utf-8"))
     return dict(content)
 
 
 def data_name(spec: str) -> str:
-    """What a dataset is called on pages: its folder, which is the same on all machines, and not the path to it.
+    """The name of a dataset on pages: that of its folder, without the path, which differs between machines.
 
     >>> data_name("voc07:/data/voc07-mini"), data_name("synthetic:count=24")
     ('voc07-mini', 'synthetic')
@@ -44,52 +45,35 @@ def data_name(spec: str) -> str:
     return kind if "=" in path.partition(",")[0] else Path(path.partition(",")[0]).name or kind
 
 
-def scores_of(results: Mapping[str, Any]) -> dict[str, float]:
-    """The headline figures of results.json, by name."""
-    where = {
-        "mAP": ("classification", "map_area"),
-        "accuracy": ("classification", "accuracy"),
-        "points": ("pointing", "map"),
-        "mIoU": ("segmentation", "miou"),
-        "mIoU CRF": ("segmentation", "miou_crf"),
-    }
-    return {
-        name: results[task][key] for name, (task, key) in where.items() if results.get(task, {}).get(key) is not None
-    }
+def finished(folder: Path, measures: Sequence[Measure]) -> Results | None:
+    """The results of a run if all these tasks were scored; None if something is left to do.
 
-
-def finished(folder: Path, measures: Sequence[Measure]) -> dict[str, Any] | None:
-    """The results of a run that is scored on all these tasks; None if something is left to do."""
+    Raises:
+        WildcatError: if its results.json is damaged.
+    """
     if not (folder / RESULTS).exists():
         return None
-    results = read_json(folder / RESULTS)
-    return results if all(measure in results for measure in measures) else None
+    results = read_results(folder / RESULTS)
+    return results if set(measures) <= set(results.tasks) else None
 
 
 def summary(run: PlannedRun, folder: Path) -> dict[str, Any] | None:
-    """What tables need of a run; None while it is not scored."""
+    """The entry of a run in records: settings, scores by metric name and durations; None while it is not scored."""
     if (results := finished(folder, ())) is None:
         return None
     seconds = 0.0
-    for metrics in folder.rglob("metrics.csv"):  # one, or one a scale
-        with metrics.open(newline="", encoding="utf-8") as file:
+    for history in folder.rglob("metrics.csv"):  # one, or one per scale
+        with history.open(newline="", encoding="utf-8") as file:
             seconds += sum(float(row["seconds"]) for row in csv.DictReader(file))
     return {
         "run": run.name,
         "setting": run.setting,
         "seed": run.config.seed,
-        "scores": scores_of(results),
+        "scores": {metric.name: value for metric, value in measured(results, Detail.TABLE)},
         "train_seconds": seconds,
-        "evaluate_seconds": results["seconds"],
-        "versions": results["versions"],
+        "evaluate_seconds": results.seconds,
+        "versions": dict(results.versions),
     }
-
-
-SHOWN: dict[Measure, tuple[str, ...]] = {
-    "classification": ("mAP", "accuracy"),
-    "pointing": ("points",),
-    "segmentation": ("mIoU", "mIoU CRF"),
-}
 
 
 def record(
@@ -99,24 +83,25 @@ def record(
     recipe: TrainConfig,
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Everything that a table shows, as plain values.
+    """The record of an experiment: everything that its table shows, as plain values.
 
     Args:
-        experiment: the table.
-        runs: row key -> its finished runs, as of :func:`summary`. One that has been scored on other tasks alone, for
-            another experiment, does not count here.
-        everything: finished runs of all tables that vary the same settings; chance is estimated from them.
+        experiment: the table or figure.
+        runs: row key -> its finished runs, from :func:`summary`. Runs that were scored on other tasks only, for another
+            experiment, are left out.
+        everything: the finished runs of all experiments with these settings; the deviation by chance is estimated from
+            them.
         recipe: the settings that the rows change.
         about: command, splits, number of images, versions.
     """
     paper = published().get(experiment.name, {})
-    names = [name for measure in experiment.measures for name in SHOWN[measure]]
-    needed = SHOWN[experiment.measures[0]]
+    by_measure = [[metric.name for metric in metrics_shown(Detail.TABLE, [task])] for task in experiment.measures]
+    names, needed = [name for group in by_measure for name in group], by_measure[0]
 
-    def shown(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def shown(finished_runs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         return [
             {**run, "scores": {name: run["scores"][name] for name in names if name in run["scores"]}}
-            for run in found
+            for run in finished_runs
             if any(name in run["scores"] for name in needed)
         ]
 
@@ -140,7 +125,7 @@ def record(
         **about,
         "recipe": {key: value for key, value in recipe.to_dict().items() if key not in ("data", "seed")},
         "rows": rows,
-        "drawn": experiment.drawing is not None and name is not None,
+        "has_figure": experiment.figure is not None and name is not None,
         "score": name,
         "chance": chance,
         "effects": [judged(effect, rows, name, chance) for effect in experiment.effects],
@@ -148,35 +133,38 @@ def record(
 
 
 def score_names(values: Mapping[str, Any]) -> list[str]:
-    """Names of the scores in a record, in order."""
+    """Names of the metrics in a record, in order."""
     return list(dict.fromkeys(name for row in values["rows"] for run in row["runs"] for name in run["scores"]))
 
 
 def scores(row: Mapping[str, Any], name: str) -> list[float]:
-    """A score of all seeds of a row."""
+    """The values of a metric for all seeds of a row."""
     return [run["scores"][name] for run in row["runs"] if name in run["scores"]]
 
 
 def spread(runs: Sequence[Mapping[str, Any]], name: str) -> dict[str, float] | None:
-    """Standard deviation of a score that neither the settings nor the seed explain, and its degrees of freedom.
+    """The standard deviation of a score by chance: the part that neither the settings nor the seed explain.
 
-    Runs of one seed share the order of the images, so a seed may lift all settings alike; that part is taken out (the
-    residual of a two-way layout of settings and seeds). All settings together say more than the few seeds of one do.
-    None unless two settings share two seeds.
+    Runs with the same seed see the images in the same order, so a seed may change the scores of all settings by the
+    same amount; this part is removed (the residual of a two-way layout of settings and seeds). All settings are used,
+    because a single setting has few seeds.
+
+    Returns:
+        Deviation and degrees of freedom; None unless two settings share two seeds.
     """
     groups: dict[str, dict[int, float]] = {}
     for run in runs:
         if name in run["scores"]:
             groups.setdefault(run["setting"], {})[run["seed"]] = run["scores"][name]
-    # While the last seed is under way, few settings have it: take the settings that have most, or else any two.
+    # While the runs of the last seed are incomplete, few settings have it: take the settings with most seeds, else all.
     most = max(map(len, groups.values()), default=0)
-    whole = [found for found in groups.values() if len(found) == most]
+    whole = [by_seed for by_seed in groups.values() if len(by_seed) == most]
     if len(whole) < 2:
-        whole = [found for found in groups.values() if len(found) > 1]
+        whole = [by_seed for by_seed in groups.values() if len(by_seed) > 1]
     shared = sorted(set.intersection(*map(set, whole))) if whole else []
     if len(whole) < 2 or len(shared) < 2:
         return None
-    table = [[found[seed] for seed in shared] for found in whole]
+    table = [[by_seed[seed] for seed in shared] for by_seed in whole]
     of_settings = [statistics.fmean(row) for row in table]
     of_seeds = [statistics.fmean(column) for column in zip(*table, strict=True)]
     mean = statistics.fmean(of_settings)
@@ -194,31 +182,31 @@ def judged(
 ) -> dict[str, Any]:
     """An effect with the paper's differences, ours over the seeds that both rows have, and a verdict.
 
-    The verdict is a two-sided t test at 5 % with the deviation of :func:`spread`; "threshold" is the smallest
-    difference that it calls more than chance.
+    The verdict is that of a two-sided t test at the 5 % level with the deviation of :func:`spread`; "threshold" is the
+    smallest significant difference.
     """
     from scipy.stats import t
 
     higher, lower = (next(row for row in rows if row["key"] == key) for key in (effect.higher, effect.lower))
     both = [kind for kind in higher["paper"] if kind in lower["paper"]]
     paper = {kind: round(higher["paper"][kind] - lower["paper"][kind], 2) for kind in both}
-    found: dict[str, Any] = {"claim": effect.claim, "higher": effect.higher, "lower": effect.lower, "paper": paper}
+    result: dict[str, Any] = {"claim": effect.claim, "higher": effect.higher, "lower": effect.lower, "paper": paper}
     ours, others = (
         {run["seed"]: run["scores"][name] for run in row["runs"] if name in run["scores"]} for row in (higher, lower)
     )
     differences = [ours[seed] - others[seed] for seed in ours if seed in others]
     if not differences:
-        return {**found, "verdict": "not measured"}
+        return {**result, "verdict": "not measured"}
     difference = statistics.fmean(differences)
-    found |= {"score": name, "difference": difference, "seeds": len(differences)}
+    result |= {"score": name, "difference": difference, "seeds": len(differences)}
     if len(differences) < 2:
-        return {**found, "verdict": "one seed"}
+        return {**result, "verdict": "one seed"}
     if chance is None:
-        return {**found, "verdict": "chance unknown"}
+        return {**result, "verdict": "chance unknown"}
     quantile = float(t.ppf((1 + CONFIDENCE) / 2, chance["freedom"]))
     threshold = quantile * chance["deviation"] * math.sqrt(2 / len(differences))
     verdict = "unclear" if abs(difference) <= threshold else "appears" if difference > 0 else "reversed"
-    return {**found, "threshold": threshold, "verdict": verdict}
+    return {**result, "threshold": threshold, "verdict": verdict}
 
 
 def describe_effect(effect: Mapping[str, Any]) -> str:
@@ -229,21 +217,21 @@ def describe_effect(effect: Mapping[str, Any]) -> str:
         head += f" (paper: {shown})"
     if effect["verdict"] == "not measured":
         return f"{head}: not measured yet."
-    ours = f"{head}: here {effect['difference']:+.1f} {effect['score']}"
+    ours = f"{head}: here {effect['difference']:+.1f} {metric_named(effect['score']).name}"
     if effect["verdict"] == "one seed":
-        return f"{ours}, of one seed alone: chance cannot be told from it."
+        return f"{ours}, with one seed only, so chance cannot be excluded."
     if effect["verdict"] == "chance unknown":
-        return f"{ours} over {effect['seeds']} seeds; too few of the runs share seeds to tell it from chance."
+        return f"{ours} over {effect['seeds']} seeds; too few runs share seeds to estimate the effect of chance."
     ends = {
-        "appears": f"**appears** (more than the ±{effect['threshold']:.1f} of chance).",
-        "reversed": f"**the opposite appears** (more than the ±{effect['threshold']:.1f} of chance).",
-        "unclear": f"**not to be told** from chance (±{effect['threshold']:.1f}).",
+        "appears": f"**appears** (chance explains up to ±{effect['threshold']:.1f}).",
+        "reversed": f"**the opposite appears** (chance explains up to ±{effect['threshold']:.1f}).",
+        "unclear": f"**not significant** (chance explains up to ±{effect['threshold']:.1f}).",
     }
     return f"{ours}: {ends[effect['verdict']]}"
 
 
 def mean_and_deviation(values: Sequence[float]) -> str:
-    """ "81.0 ± 1.4"; the deviation where there are several values, nothing at all where there are none."""
+    """Mean and deviation as text, such as "81.0 ± 1.4": without deviation for a single value, empty for none."""
     if not values:
         return ""
     deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
@@ -251,32 +239,38 @@ def mean_and_deviation(values: Sequence[float]) -> str:
 
 
 def comparison(values: Mapping[str, Any]) -> str:
-    """The table of a record: the paper's figures and those measured here, a row each."""
+    """The table of a record in Markdown: the paper's scores and those measured here."""
     rows = values["rows"]
-    names = score_names(values) or ["score"]
+    names = score_names(values)
+    headings = [metric_named(name).name for name in names]
     kinds = [kind for kind in DATA_NAMES if any(kind in row["paper"] for row in rows)]
-    header = ["", *(f"paper, {DATA_NAMES[kind]}" for kind in kinds), *(f"here, {name}" for name in names), "seeds"]
+    header = [
+        "",
+        *(f"paper, {DATA_NAMES[kind]}" for kind in kinds),
+        *(f"here, {name}" for name in headings or ["score"]),
+        "seeds",
+    ]
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for row in rows:
         paper = [f"{row['paper'][kind]:.1f}" if kind in row["paper"] else "" for kind in kinds]
-        ours = [mean_and_deviation(scores(row, name)) for name in names]
+        ours = [mean_and_deviation(scores(row, name)) for name in names] or [""]
         seeds = ", ".join(str(run["seed"]) for run in row["runs"])
-        missing = "not measured yet, with --scales alone" if row["combined"] else "not measured yet"
+        missing = "not measured yet; needs --scales" if row["combined"] else "not measured yet"
         lines.append("| " + " | ".join([row["label"], *paper, *ours, seeds or missing]) + " |")
     return "\n".join(lines)
 
 
 def verdicts(values: Mapping[str, Any]) -> str:
-    """Which of the paper's effects appear, a line each, and what they were held against."""
+    """Which of the paper's effects appear, a line each, and how the effect of chance was estimated."""
     lines = [f"- {describe_effect(effect)}" for effect in values["effects"]]
     if values["chance"] and lines:
         chance = values["chance"]
         lines += [
             "",
-            f"Chance: what neither settings nor seed explain of {values['score']} has a deviation of "
-            f"{chance['deviation']:.2f} points ({chance['freedom']} degrees of freedom, from all runs of the same "
-            f"command). An effect appears if its difference is more than that explains at {100 * CONFIDENCE:.0f} % "
-            "(two-sided t test); how other test images might differ is not part of it.",
+            f"Chance: the part of {metric_named(values['score']).name} that neither settings nor seed explain has a "
+            f"standard deviation of {chance['deviation']:.2f} points ({chance['freedom']} degrees of freedom, from all "
+            f"runs of the same command). An effect appears if its difference is significant at the "
+            f"{100 * CONFIDENCE:.0f} % level (two-sided t test). The choice of test images is not part of chance here.",
         ]
     return "\n".join(lines)
 
@@ -289,7 +283,7 @@ def markdown(values: Mapping[str, Any]) -> str:
     epochs = f"{recipe['epochs']} epoch{'s' if recipe['epochs'] > 1 else ''}"
     parts = [
         f"# {values['title']}",
-        f"![{values['title']}]({values['name']}.svg)" if values["drawn"] else "",
+        f"![{values['title']}]({values['name']}.svg)" if values["has_figure"] else "",
         f"Here: `{values['data']}`, trained on {values['train_split']}, scored on {values['split']} "
         f"({values['images']:,} images); {recipe['backbone']}, {recipe['image_size']} px, {epochs}, "
         f"{recipe['precision']}. Per cent, mean ± standard deviation over seeds. Paper: ResNet-101, 448 px, the full "
@@ -303,7 +297,7 @@ def markdown(values: Mapping[str, Any]) -> str:
 
 
 def raw_csv(values: Mapping[str, Any]) -> str:
-    """One line per run: row, seed, scores, duration, and what the row changes."""
+    """The runs of a record as CSV, one per line: row, seed, scores, durations and the settings that the row changes."""
     names = score_names(values)
     changed = list(dict.fromkeys(key for row in values["rows"] for key in row["settings"]))
     text = io.StringIO()

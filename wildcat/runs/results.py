@@ -1,0 +1,164 @@
+"""``results.json`` of a run: the scores of a model on a dataset, and how they were measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wildcat.metrics.scores import Scores, read_sections
+from wildcat.system.files import write_json
+from wildcat.system.json_object import JsonObject
+
+RESULTS = "results.json"
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How images were processed for the scores.
+
+    Attributes:
+        score_sizes: sides in pixels at which images were processed for the scores of classes.
+        map_sizes: sides at which they were processed for points and masks; None where no task needed them.
+        mirror: whether the mirror image was processed too.
+        precision: of the backbone, "fp32" or "bf16"; "" where it is not known.
+        runtime: "torch", "onnx" or "openvino"; "" where it is not known.
+    """
+
+    score_sizes: tuple[int, ...] = ()
+    map_sizes: tuple[int, ...] | None = None
+    mirror: bool = False
+    precision: str = ""
+    runtime: str = ""
+
+    @classmethod
+    def read(cls, values: JsonObject) -> Inference:
+        """From the part "inference" of results.json."""
+        return cls(
+            score_sizes=values.sizes("score_sizes", ()),
+            map_sizes=values.sizes("map_sizes") if "map_sizes" in values else None,
+            mirror=values.flag("mirror", False),
+            precision=values.text("precision", ""),
+            runtime=values.text("runtime", ""),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The part "inference" of results.json."""
+        return {
+            "score_sizes": list(self.score_sizes),
+            **({} if self.map_sizes is None else {"map_sizes": list(self.map_sizes)}),
+            "mirror": self.mirror,
+            "precision": self.precision,
+            "runtime": self.runtime,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results(Scores):
+    """The scores of a model on a dataset, in per cent, and how they were measured: the content of results.json.
+
+    A model of several scales has the scores of each scale and of each combination as well; ``classification``,
+    ``pointing`` and ``segmentation`` are those of the combination that is used for predictions.
+
+    Attributes:
+        classification: scores of the classification; None where that was not scored, as for the other tasks.
+        pointing: scores of the pointwise localization.
+        segmentation: scores of the masks.
+        data: the dataset, kind:path.
+        split: the split that was scored.
+        images: how many images were scored.
+        inference: sizes, precision and runtime of the model.
+        combination: "mean" or "object_bank", the combination that is used for predictions; None for a single model.
+        scales: the scores of each scale, by its size; empty for a single model.
+        combinations: the scores of each combination by name; empty for a single model.
+        seconds: how long scoring took.
+        versions: of wildcat and the packages that the scores may depend on.
+        warnings: sentences about the scores, such as that images were trained on.
+
+    >>> results = Results.from_dict({"data": "folder:cats", "split": "test", "images": 3, "pointing": {"map": 70.25}})
+    >>> results.pointing.map, results.classification
+    (70.25, None)
+    """
+
+    data: str
+    split: str
+    images: int
+    inference: Inference = Inference()
+    combination: str | None = None
+    scales: Mapping[str, Scores] = field(default_factory=dict)
+    combinations: Mapping[str, Scores] = field(default_factory=dict)
+    seconds: float = 0.0
+    versions: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], file: str = RESULTS) -> Results:
+        """From plain values, as :meth:`to_dict` gives them or an earlier version wrote them; checks every value.
+
+        Args:
+            values: the content of results.json. Keys that are not known are ignored.
+            file: name of the file that they come from, for error messages.
+
+        Raises:
+            WildcatError: naming the file, the key and what is allowed, if an entry is missing or not of the format.
+        """
+        return cls._read(JsonObject(values, file))
+
+    @classmethod
+    def _read(cls, values: JsonObject) -> Results:
+        inference = "inference" if "inference" in values else "reading"  # the key of the first versions
+        return cls(
+            **read_sections(values),
+            data=values.text("data"),
+            split=values.text("split"),
+            images=values.count("images"),
+            inference=Inference.read(values.child(inference)),
+            combination=values.text("combination") if "combination" in values else None,
+            scales=_read_parts(values, "scales"),
+            combinations=_read_parts(values, "combinations"),
+            seconds=values.number("seconds", 0.0, 0),
+            versions={name: values.child("versions").text(name) for name in values.child("versions").values},
+            warnings=values.texts("warnings", ()),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of results.json: plain values; a score that is not defined is None."""
+        content: dict[str, Any] = {"data": self.data, "split": self.split, "images": self.images}
+        content |= super().to_dict()
+        content["inference"] = self.inference.to_dict()
+        if self.combination is not None:
+            content["combination"] = self.combination
+            content["scales"] = {name: scores.to_dict() for name, scores in self.scales.items()}
+            content["combinations"] = {name: scores.to_dict() for name, scores in self.combinations.items()}
+        content |= {"seconds": self.seconds, "versions": dict(self.versions)}
+        if self.warnings:
+            content["warnings"] = list(self.warnings)
+        return content
+
+
+def _read_parts(values: JsonObject, key: str) -> dict[str, Scores]:
+    return {name: Scores(**read_sections(part)) for name, part in values.child(key).children().items()}
+
+
+def results_file(run: str | Path) -> Path | None:
+    """Where the results of a run belong: ``results.json`` in its folder; None for a model that is not in a folder."""
+    return Path(run) / RESULTS if Path(run).is_dir() else None
+
+
+def read_results(file: Path) -> Results:
+    """Read a results.json, of this or any earlier version.
+
+    Raises:
+        WildcatError: if the file is missing or damaged; the message names the file and the key.
+    """
+    return Results._read(JsonObject.read(file))
+
+
+def write_results(file: Path, results: Results) -> None:
+    """Write a results.json; a crash leaves the old file or the new one, whole.
+
+    Raises:
+        WildcatError: if the file cannot be written.
+    """
+    write_json(file, results.to_dict())
