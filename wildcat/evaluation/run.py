@@ -13,7 +13,7 @@ from wildcat.errors import WildcatError
 from wildcat.evaluation.background import fit_masks
 from wildcat.evaluation.scoring import AllowedClasses, check_tasks, evaluate, open_scored
 from wildcat.evaluation.submission import write_submission
-from wildcat.export.open import Runtime
+from wildcat.export.network import Runtime
 from wildcat.masks import Background, Mode
 from wildcat.metrics.scores import TASKS
 from wildcat.prediction.loading import load

@@ -2,7 +2,7 @@
 
 >>> train_scales(TrainConfig(data="voc07:data", val_fraction=0.1), [224, 320, 448], "runs/voc07")  # doctest: +SKIP
 >>> results = evaluate(load("runs/voc07"), "voc07:data")  # doctest: +SKIP
->>> results["scales"]["224"], results["combinations"]["mean"]  # as of single runs  # doctest: +SKIP
+>>> results.scales["224"], results.combinations["mean"]  # as of single runs  # doctest: +SKIP
 """
 
 import sys
