@@ -321,7 +321,7 @@ def test_evaluate_takes_the_data_of_the_run(place: Path, tmp_path: Path, capsys:
         results = json.loads((run / "results.json").read_text())
         message = capsys.readouterr().err
         assert ("as none was given" in message) == ("--data" not in arguments)
-        assert "--data" in arguments or f"data: {results['data']} {results['split']}, as --data" in message
+        assert "--data" in arguments or f"data: {results['data']} {results['split']}, as none was given" in message
         return results["data"], results["split"], results["images"]
 
     trained_on = TINY["data"]
