@@ -60,8 +60,16 @@ def test_weights_of_another_memory_format_are_the_same(folder: Path) -> None:
         ("config.json", '{"config": 3}', "config.json must be a mapping of settings; got int"),
         ("config.json", '{"config": {"lr": "x"}}', "config.json: lr must be a number"),
         ("config.json", '{"config": {"zooom": 1}}', "config.json: unknown setting 'zooom'"),
-        ("config.json", '{"config": {}, "classes": 3}', "config.json: classes must be a list of names; got 3"),
-        ("config.json", '{"config": {}, "classes": ["a"]}', "config.json has no entry 'multi_label'"),
+        (
+            "config.json",
+            '{"config": {"data": "synthetic"}, "classes": 3}',
+            "config.json: classes must be a list of names; got 3",
+        ),
+        (
+            "config.json",
+            '{"config": {"data": "synthetic"}, "classes": ["a"]}',
+            "config.json has no entry 'multi_label'",
+        ),
         ("model.safetensors", "x", "model.safetensors is damaged or of another model"),
         ("model.safetensors", "", "model.safetensors is damaged or of another model"),
     ],

@@ -286,7 +286,7 @@ def test_folders_that_hold_something_else(folder: Path, tmp_path: Path) -> None:
         ("scales.json", "{}", "scales.json has no entry 'config'"),
         (
             "scales.json",
-            '{"config": {}, "scales": [], "combination": null}',
+            '{"config": {"data": "synthetic"}, "scales": [], "combination": null}',
             "scales.json: scales must be a list of whole numbers above 0; got []",
         ),
         ("scales.json", '{"config": {"lr": "x"}, "scales": [1]}', "scales.json: lr must be a number"),

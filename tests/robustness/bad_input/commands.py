@@ -225,9 +225,7 @@ COMMANDS = [
         f"{PREDICT} --device tpu",
         "device 'tpu' cannot be used: ...; auto takes what there is",
     ),
-    command(
-        "no-workers", "no worker", "batch run cat.png --out out --workers 0", "workers must be at least 1; got 0"
-    ),
+    command("no-workers", "no worker", "batch run cat.png --out out --workers 0", "workers must be at least 1; got 0"),
     command(
         "mistyped-export",
         "a format that nothing is exported to",
