@@ -93,7 +93,7 @@ def test_an_old_run_is_scored_as_before(old: Path, tmp_path: Path, run: str) -> 
     before = json.loads((old / run / "results.json").read_text())
     crf = ["--crf"] if "miou_crf" in before["segmentation"] else []
     tasks = "classification,pointing,segmentation"
-    # Data set and split come from results.json.
+    # Dataset and split come from results.json.
     assert (
         main(["evaluate", str(old / run), "--tasks", tasks, *crf, *ON_CPU, "--json", str(tmp_path / "new.json")]) == 0
     )

@@ -173,7 +173,7 @@ def test_download_asks_for_the_known_checksums(tmp_path: Path, monkeypatch: pyte
         ([[0, 0, 9, 0, 1e8, 9]], "a polygon extends far outside the image of 30 x 40 pixels"),
     ],
 )
-def test_shapes_that_do_not_fit_are_refused(tmp_path: Path, shape: object, message: str) -> None:
+def test_shapes_that_do_not_fit_are_rejected(tmp_path: Path, shape: object, message: str) -> None:
     root = trees.coco(tmp_path)
     file = root / "annotations" / "instances_train2014.json"
     content = json.loads(file.read_text())

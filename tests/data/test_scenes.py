@@ -73,7 +73,7 @@ def test_random_splits_of_scene15(scene15: Path) -> None:
     assert sum(name.startswith("coast/") for name in train) == 100
     assert names(f"{spec},seed=0", "train") == train != names(f"{spec},seed=1", "train")
     assert open_dataset(spec, "train").classes == ("coast", "office")
-    # About 100 / 130 of each split's training images are the same as in another: drawn at random.
+    # About 100 / 130 of each split's training images are the same as in another: random.
     common = {n for n in train if n.startswith("coast")} & set(names(f"{spec},seed=1", "train"))
     assert 66 <= len(common) <= 90
 
@@ -154,7 +154,7 @@ def test_mit67(served_mit67: Path, tmp_path: Path) -> None:
     download_dataset(spec)  # it is there: nothing is fetched
 
 
-def test_mit67_of_another_archive_or_a_short_list_is_refused(
+def test_mit67_of_another_archive_or_a_short_list_is_rejected(
     served_mit67: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "new"

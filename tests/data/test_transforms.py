@@ -60,8 +60,8 @@ def test_a_cached_square_warp_gives_nearly_the_same_view() -> None:
 
 
 def test_random_views_are_inside_and_repeatable() -> None:
-    drawn = [random_view(np.random.default_rng(5), crop_area=0.4) for _ in range(2)]
-    assert drawn[0] == drawn[1]
+    views = [random_view(np.random.default_rng(5), crop_area=0.4) for _ in range(2)]
+    assert views[0] == views[1]
     rng = np.random.default_rng(0)
     many = [random_view(rng, crop_area=0.4) for _ in range(400)]
     areas = [view.width * view.height for view in many]
@@ -78,7 +78,7 @@ def test_random_views_are_inside_and_repeatable() -> None:
 
 
 @pytest.mark.parametrize("area", [0, -0.5, 1.1, float("nan")])
-def test_impossible_crops_are_refused(area: float) -> None:
+def test_impossible_crops_are_rejected(area: float) -> None:
     with pytest.raises(ValueError, match="crop_area"):
         random_view(np.random.default_rng(0), crop_area=area)
 

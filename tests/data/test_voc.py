@@ -108,7 +108,7 @@ def test_broken_files_are_named(root: Path, file: str, content: str | None, mess
         open_at(root)
 
 
-def test_unknown_classes_are_refused(root: Path) -> None:
+def test_unknown_classes_are_rejected(root: Path) -> None:
     trees.voc_xml(root, "000001", [("dgo", 0, 1, 1, 2, 2)])
     with pytest.raises(WildcatError, match=r"000001.xml: class 'dgo' is unknown.*did you mean dog"):
         open_at(root)

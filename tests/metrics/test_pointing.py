@@ -167,7 +167,7 @@ class TestDecisions:
         assert result_of(right, wrong).map == 1
         assert result_of(wrong, right).map == 0.5
 
-    def test_tolerance_is_18_unless_told(self):
+    def test_tolerance_is_18_by_default(self):
         near = [(0.9, (118, 50), 1, 0), (0.8, (118.5, 50), 1, 0)]
         result = pointing_result(*scene(*near), ["cat"])
         assert result.tolerance == 18

@@ -110,7 +110,7 @@ def action(folder: Path) -> tuple[Read, list[bytes]]:
 
 
 def coco(folder: Path) -> tuple[Read, list[bytes]]:
-    """The annotations of COCO; masks are drawn from them too."""
+    """The annotations of COCO; masks are rasterized from them too."""
     from wildcat.data.registry import open_dataset
 
     root = trees.coco(folder)

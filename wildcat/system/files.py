@@ -62,7 +62,7 @@ def write_json(file: Path, values: dict[str, Any]) -> None:
 def remove_leftovers(files: Iterable[Path]) -> None:
     """Remove those that have names of :func:`unfinished` and whose writers, of this machine, are no more.
 
-    What other machines write, into a folder that they share, is left alone: whether they still do cannot be told.
+    What other machines write, into a folder that they share, is left alone: whether they still do is unknown.
     """
     for file in files:
         writer = _WRITTEN_BY.fullmatch(file.name)

@@ -160,14 +160,14 @@ RUNS = [
     ),
     run_case(
         "cut-state",
-        "a state to go on from that was cut, and none before it",
+        "a truncated state to resume from, and no earlier one",
         in_order(cut("run/state.pt", 0.5), unfinished),
         "run/state.pt is damaged: ...; delete it to start the run again from its beginning",
         "train --out run --resume",
     ),
     run_case(
         "pickled-state",
-        "code for a state to go on from",
+        "code instead of a state to resume from",
         in_order(pickled("run/state.pt"), unfinished),
         "run/state.pt is damaged: it holds more than tensors and plain values; delete it to start the run again from its beginning",
         "train --out run --resume",

@@ -59,7 +59,7 @@ class Experiment:
         rows: in the order of the table.
         effects: the effects that the paper reports.
         measures: the tasks whose scores are shown; effects are judged by the first.
-        figure: what is drawn beside the table: "curve" over the rows' ``x``, or "maps" of the first run.
+        figure: the plot beside the table: "curve" over the rows' ``x``, or "maps" of the first run.
     """
 
     name: str
