@@ -84,7 +84,7 @@ def test_the_mean_of_m_filters_learns_like_one_filter_at_an_mth_of_the_rate() ->
     many = MultiMapTransfer(5, 2, num_maps=4).double()
     found = {}
     for num_maps, rate in ((4, 0.4), (1, 0.1)):
-        transfer = copy.deepcopy(many) if num_maps == 4 else copy.deepcopy(many.folded())
+        transfer = copy.deepcopy(many) if num_maps == 4 else copy.deepcopy(many.merged())
         optimizer = torch.optim.SGD(transfer.parameters(), lr=rate, momentum=0.9)
         for _ in range(3):
             scores = spatial_pool(class_wise_pool(transfer(features.double()), num_maps), 1, 1, 0.7)
@@ -376,7 +376,7 @@ def test_dry_run_lists_the_runs(capsys: pytest.CaptureFixture[str], tmp_path: Pa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["table1"], "no experiment 'table1' (known: table2, "),
+        (["table1"], "no experiment 'table1'; did you mean table9? (known: table2, "),
         (["table5", "--seeds", "a"], "--seeds must be numbers separated by commas, such as 0,1; got 'a'"),
         (["table5", "--seed", "1"], "did you mean --seeds?"),
         (["table5", "--recipe", "voc7"], "no recipe or file 'voc7'"),

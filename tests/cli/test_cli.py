@@ -241,7 +241,7 @@ def test_other_errors_are_not_caught(place: Path, monkeypatch: pytest.MonkeyPatc
     def broken(*_: object, **__: object) -> None:
         raise AttributeError("a defect")
 
-    monkeypatch.setattr("wildcat.prediction.loading.load", broken)
+    monkeypatch.setattr("wildcat.evaluation.run.load", broken)
     with pytest.raises(AttributeError, match="a defect"):
         main(["evaluate", str(place / "run"), "--data", "synthetic"])
 
@@ -250,7 +250,7 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("wildcat.prediction.loading.load", interrupted)
+    monkeypatch.setattr("wildcat.evaluation.run.load", interrupted)
     assert main(["evaluate", "run", "--data", "synthetic"]) == 130
     assert capsys.readouterr().err == "wildcat: stopped\n"
 

@@ -505,7 +505,7 @@ def test_label_studio_where_images_are(root: Path, tmp_path: Path, prefix: str, 
 
 def test_a_prefix_without_label_studio_is_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", "imagenet", "x.png", "--out", str(tmp_path / "out"), "--image-prefix", "s3://b"]) == 2
-    assert "--image-prefix is for --formats label-studio" in capsys.readouterr().err
+    assert "--image-prefix is only for --formats label-studio" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
