@@ -28,6 +28,7 @@ from wildcat.model import WildcatOutput, create_model
 from wildcat.prediction.items import image_items
 from wildcat.prediction.predictor import Part, Predictor
 from wildcat.runs.settings import InferenceSettings
+from wildcat.system.memory import keep_freed_memory
 
 
 class Averages:
@@ -52,11 +53,12 @@ def read_list(image: Path, count: int, threads: int, pipe: Any) -> None:
     predictor = Predictor(Part(Averages(), InferenceSettings(("red", "green", "blue"), True, (32,), (32,))))
     start = time.perf_counter()
     early = 0.0
-    for number, _ in enumerate(predictor.stream(image_items(str(image) for _ in range(count)), multi_maps=False)):
-        if number == 0:
-            first = time.perf_counter() - start
-        if number == 100:
-            early = held("VmRSS")
+    with keep_freed_memory():  # as the command line does
+        for number, _ in enumerate(predictor.stream(image_items(str(image) for _ in range(count)), multi_maps=False)):
+            if number == 0:
+                first = time.perf_counter() - start
+            if number == 100:
+                early = held("VmRSS")
     pipe.send((first, time.perf_counter() - start, held("VmRSS") - early))
 
 

@@ -30,6 +30,7 @@ from wildcat.model import Wildcat, create_model
 from wildcat.prediction.items import image_items
 from wildcat.prediction.predictor import Predictor
 from wildcat.runs.settings import InferenceSettings
+from wildcat.system.memory import keep_freed_memory
 
 CLASSES = tuple(f"class {number}" for number in range(20))
 
@@ -44,7 +45,8 @@ def contenders(model: Wildcat, name: str, size: int, scratch: Path) -> dict[str,
     peers.load_ours(net, model.state_dict())
 
     def ours(predictor: Predictor, files: Sequence[Path]) -> np.ndarray:
-        predictions = list(predictor.stream(image_items(files), multi_maps=False))
+        with keep_freed_memory():  # as the command line does
+            predictions = list(predictor.stream(image_items(files), multi_maps=False))
         assert all(len(prediction.points) == len(CLASSES) for prediction in predictions)
         return np.stack([prediction.probabilities for prediction in predictions])
 

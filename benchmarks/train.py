@@ -33,8 +33,12 @@ from wildcat.data.registry import open_dataset
 from wildcat.data.transforms import random_view
 from wildcat.losses import multi_label_loss
 from wildcat.model import create_model
-from wildcat.training import launch as training
+from wildcat.system.memory import keep_freed_memory
+from wildcat.training import engine, launch
 from wildcat.training.data import EpochSampler, TrainDataset
+from wildcat.training.diagnostics import LossMonitor
+from wildcat.training.engine import TrainContext
+from wildcat.training.state import TrainState
 
 
 def order(count: int, used: int, seed: int, epoch: int) -> list[int]:
@@ -100,39 +104,40 @@ def race(kind: str, config: TrainConfig, steps: int, threads: int, scratch: Path
     seconds: dict[str, list[float]] = {OURS: [], kind: []}
     losses: dict[str, list[float]] = {OURS: [], kind: []}
     peer: Any = None
-    opened, epoch, step = training.open_training_data, training.Loop.train_epoch, training.Loop.train_step
+    before = launch.open_training_data, engine.train_one_epoch, LossMonitor.add
+    _, train_one_epoch, add = before
 
     def open_first(*args: Any, **kwargs: Any) -> Any:
         return _first(config, count), None
 
-    def one_epoch(loop: training.Loop) -> dict[str, float]:
+    def one_epoch(context: TrainContext, state: TrainState) -> dict[str, float]:
         nonlocal peer
         if peer is None:
-            torch.save(loop.model.state_dict(), weights)
+            torch.save(context.strategy.model.state_dict(), weights)
             plain = {**config.to_dict(), "cache_gb": 0.0}
             peer = context.Process(target=peer_process, args=(there, kind, plain, count, weights, threads))
             peer.start()
             there.close()  # so that a peer that fails ends the wait for it
             here.recv()
-        here.send(loop.progress["epoch"])
+        here.send(state.epoch)
         taken, peer_losses = here.recv()
         start = time.perf_counter()
-        row = epoch(loop)
+        row = train_one_epoch(context, state)
         seconds[OURS].append(time.perf_counter() - start)
         seconds[kind].append(taken)
         losses[kind] += peer_losses
         return row
 
-    def one_step(loop: training.Loop, *args: Any) -> float:
-        loss = step(loop, *args)
+    def add_loss(monitor: LossMonitor, loss: float) -> str | None:
         losses[OURS].append(loss)
-        return loss
+        return add(monitor, loss)
 
-    training.open_training_data, training.Loop.train_epoch, training.Loop.train_step = open_first, one_epoch, one_step
+    launch.open_training_data, engine.train_one_epoch, LossMonitor.add = open_first, one_epoch, add_loss
     try:
-        training.train(config, scratch / f"run-{kind}")
+        with keep_freed_memory():  # as the command line does
+            launch.train(config, scratch / f"run-{kind}")
     finally:
-        training.open_training_data, training.Loop.train_epoch, training.Loop.train_step = opened, epoch, step
+        launch.open_training_data, engine.train_one_epoch, LossMonitor.add = before
         if peer is not None and peer.is_alive():
             here.send(None)
             peer.join()

@@ -1,4 +1,4 @@
-"""Training criteria on pooled scores, and what "difficult" labels mean to them."""
+"""Losses of pooled scores (Section 3.4), and how they count labels of difficult objects."""
 
 from typing import Literal
 
@@ -10,19 +10,21 @@ Difficult = Literal["positive", "ignore"]
 
 
 def multi_label_loss(scores: Tensor, labels: Tensor, difficult: Difficult = "positive") -> Tensor:
-    """Mean over images of the mean over classes of the logistic loss: the paper's multi-label soft margin.
+    """Multi-label soft margin loss: the mean over images of the mean over classes of the logistic loss.
+
+    Source: Section 3.4, for images with several classes.
 
     Args:
         scores: (N, C) logits.
         labels: (N, C): 1 present, 0 only difficult objects, -1 absent.
-        difficult: count 0 as present (what the authors' code does), or leave it out of the image's mean.
+        difficult: "positive" counts 0 as present, as the authors' code does; "ignore" leaves it out of the mean.
 
     Returns:
-        Scalar.
+        A scalar, 0 or more.
 
-    >>> scores, labels = torch.tensor([[0.0, 0.0]]), torch.tensor([[1, -1]])
-    >>> round(multi_label_loss(scores, labels).item(), 4)  # log 2
-    0.6931
+    >>> scores, labels = torch.tensor([[2.0, -1.0]]), torch.tensor([[1, -1]])
+    >>> round(multi_label_loss(scores, labels).item(), 4)  # (log(1 + exp(-2)) + log(1 + exp(-1))) / 2
+    0.2201
     """
     targets = (labels >= 0).to(scores.dtype)
     losses = functional.binary_cross_entropy_with_logits(scores, targets, reduction="none")
@@ -35,18 +37,20 @@ def multi_label_loss(scores: Tensor, labels: Tensor, difficult: Difficult = "pos
 
 
 def multi_class_loss(scores: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of the softmax over classes.
+    """Cross-entropy of the softmax over classes, averaged over images.
+
+    Source: Section 3.4, for images with one class each.
 
     Args:
         scores: (N, C) logits.
         labels: (N, C) with exactly one 1 in each row.
 
     Returns:
-        Scalar, mean over images.
+        A scalar, 0 or more.
 
-    >>> scores, labels = torch.tensor([[0.0, 0.0]]), torch.tensor([[1, -1]])
-    >>> round(multi_class_loss(scores, labels).item(), 4)  # log 2
-    0.6931
+    >>> scores, labels = torch.tensor([[2.0, -1.0]]), torch.tensor([[1, -1]])
+    >>> round(multi_class_loss(scores, labels).item(), 4)  # log(1 + exp(-3))
+    0.0486
     """
     return functional.cross_entropy(scores, labels.argmax(dim=1))
 
@@ -54,7 +58,7 @@ def multi_class_loss(scores: Tensor, labels: Tensor) -> Tensor:
 def probabilities(scores: Tensor, multi_label: bool) -> Tensor:
     """Probabilities (N, C) in [0, 1] of logits (N, C): a sigmoid per class, or a softmax over classes.
 
-    >>> probabilities(torch.tensor([[0.0, 0.0]]), multi_label=True).tolist()
+    >>> probabilities(torch.tensor([[0.0, 0.0]]), multi_label=False).tolist()
     [[0.5, 0.5]]
     """
     return scores.sigmoid() if multi_label else torch.softmax(scores, dim=1)

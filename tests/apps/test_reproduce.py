@@ -25,7 +25,7 @@ from wildcat.apps.reproduce.run import reproduce
 from wildcat.cli import main
 from wildcat.errors import WildcatError
 from wildcat.pooling import class_wise_pool, spatial_pool
-from wildcat.training import launch as training
+from wildcat.training import setup
 from wildcat.training.state import load_state
 from wildcat.transfer import MultiMapTransfer
 
@@ -321,7 +321,7 @@ def test_a_folder_has_one_dataset_and_recipe(tmp_path: Path, untrained: list[str
 
 def test_all_runs_of_a_folder_have_one_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers, used = iter([True, False, False]), []
-    monkeypatch.setattr(training, "bf16_is_faster", lambda *_: next(answers))
+    monkeypatch.setattr(setup, "bf16_is_faster", lambda *_: next(answers))
 
     def complete(run, folder: Path) -> None:
         used.append(run.config.precision)

@@ -162,7 +162,7 @@ TRAIN = ["train", "--out", "new", *flags(epochs=1)]
         ([*TRAIN, "--data", "voc7:x"], "did you mean voc07?"),
         ([*TRAIN, "--data", "synthetic:size=7"], "size=7 is not allowed"),
         (["train", "--out", "damaged", "--resume"], "damaged/config.json"),
-        (["train", "--out", "run", "--resume", "--lr", "3"], "a continued run keeps its settings; lr is 0.1"),
+        (["train", "--out", "run", "--resume", "--lr", "3"], "cannot change lr from 0.1 to 3.0 when resuming"),
         (["evaluate", "imagenet"], "imagenet has no dataset of its own"),
         (["evaluate", "nowhere", "--data", "synthetic"], "no run in nowhere"),
         (["evaluate", "empty", "--data", "synthetic"], "empty is not a run's folder"),

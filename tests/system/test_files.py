@@ -1,4 +1,4 @@
-"""Files that are whole or not there: full disks, killed writers, and what they leave."""
+"""Atomic writes: full disks, killed writers, and their leftovers."""
 
 import os
 import signal
@@ -58,7 +58,7 @@ def test_a_writer_killed_at_any_time_leaves_a_whole_file(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_leftovers_of_processes_that_are_no_more(tmp_path: Path) -> None:
+def test_leftovers_of_processes_that_have_ended(tmp_path: Path) -> None:
     mine = unfinished(tmp_path / "a.jpg")
     assert mine.parent == tmp_path and mine.name.startswith(".a.jpg.") and mine.suffix == ".tmp"
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
@@ -74,7 +74,7 @@ def test_leftovers_of_processes_that_are_no_more(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_a_killed_prediction_left_goes_with_the_next_one(tmp_path: Path) -> None:
+def test_the_next_prediction_removes_leftovers_of_a_killed_one(tmp_path: Path) -> None:
     """The process is killed in the moment before an image's file gets its name."""
     run = train(tiny(epochs=1), tmp_path / "run")
     trees.image(tmp_path / "images" / "deep" / "cat.png")
@@ -87,8 +87,10 @@ def test_what_a_killed_prediction_left_goes_with_the_next_one(tmp_path: Path) ->
     )
     killed = subprocess.run([sys.executable, "-c", code, *command, "--formats", "json,overlay"], check=False)
     assert killed.returncode == -signal.SIGKILL
-    left = {file.relative_to(out) for file in out.rglob("*") if file.is_file()}
-    assert {str(file.parent) for file in left} == {".", "overlay/deep"} and all(f.suffix == ".tmp" for f in left)
+    leftovers = {file.relative_to(out) for file in out.rglob("*") if file.is_file()}
+    assert {str(file.parent) for file in leftovers} == {".", "overlay/deep"} and all(
+        f.suffix == ".tmp" for f in leftovers
+    )
 
     under_way = unfinished(out / "overlay" / "deep" / "dog.jpg")  # of a process that runs: this one
     under_way.touch()

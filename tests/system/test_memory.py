@@ -1,4 +1,4 @@
-"""Freed memory is kept within, and given back afterwards; results and nesting do not change."""
+"""Freed memory stays in the process within the context and is given back afterwards, also when nested."""
 
 import platform
 import subprocess
@@ -31,7 +31,7 @@ print(inside, faults())
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator of another system")
-def test_blocks_stay_within_and_go_afterwards() -> None:
+def test_freed_blocks_stay_in_the_process_within_the_context() -> None:
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
     inside, after = map(int, done.stdout.split())
     assert inside < 500  # 5 blocks of 16 MB are 19,531 pages

@@ -1,15 +1,16 @@
-"""Groups of processes that train together, forked from one that has everything imported already: seconds, not minutes.
+"""Groups of processes that train together, forked from one that has imported everything: seconds, not minutes.
 
     python -m tests.training.group JOBS
 
-JOBS is a JSON list of {"count", "config", "out", "resume", "disturb"}, done one after the other. "disturb" is [signal,
-rank, epochs]: the signal goes to that process once metrics.csv has that many epochs. With "call", "MODULE:FUNCTION",
-each process calls that with its job instead of training. Prints a line of JSON for each group: exit codes by rank, and
-the seconds between the signal and the last end.
+JOBS is a JSON list of {"count", "config", "out", "resume", "disturb"}, run one after the other. "disturb" is [signal,
+rank, epochs]: that process gets the signal once metrics.csv has that many epochs. With "call", "MODULE:FUNCTION", each
+process calls the function with its job instead of training. Prints a line of JSON for each group: exit codes by rank,
+and the seconds between the signal and the end of the last process.
 """
 
 import importlib
 import json
+import logging
 import os
 import signal
 import socket
@@ -21,7 +22,7 @@ from typing import Any
 
 
 def run_groups(jobs: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
-    """In a process of their own; what each group came to, and stderr."""
+    """Run groups from a process of their own; the line of each group, and stderr."""
     command = [sys.executable, "-W", "ignore", "-m", "tests.training.group", json.dumps(jobs)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stderr
@@ -37,6 +38,7 @@ def _member(rank: int, count: int, port: int, job: dict[str, Any]) -> None:
         group = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
         os.environ |= {key: str(value) for key, value in {**group, "MASTER_PORT": port}.items()}
         os.environ["MASTER_ADDR"] = "127.0.0.1"
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     code = 1
     try:
         if "call" in job:

@@ -43,9 +43,9 @@ def tensorboard(folder: Path) -> dict[str, list]:
 
 
 def killed(folder: Path, arguments: list, moment, **environment: str) -> tuple[int, int]:
-    """Start a process, kill it when `moment` says so, and return the (epoch, step) that it left.
+    """Start a process, kill it when `moment` is true of its folder, and return the (epoch, step) of the saved state.
 
-    Whatever state is looked at on the way is whole: reading it never fails.
+    Every state that is loaded meanwhile is complete: loading never fails.
     """
     process = start("train", *arguments, **environment)
     try:

@@ -1,4 +1,4 @@
-"""A further class that is in every image: trained with the others, seen in masks alone."""
+"""The background class: present in every image, trained with the others, used by masks only."""
 
 import csv
 import json
@@ -28,7 +28,7 @@ from wildcat.prediction.loading import load
 from wildcat.prediction.predictor import Predictor
 from wildcat.runs.folder import load_run, read_background, read_run, save_background
 from wildcat.runs.settings import InferenceSettings
-from wildcat.training import loop
+from wildcat.training import engine
 from wildcat.training.launch import train
 from wildcat.training.validation import criterion_for
 
@@ -48,19 +48,19 @@ def without(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(tiny(epochs=1), tmp_path_factory.mktemp("plain") / "run")
 
 
-def test_the_loss_asks_for_it_in_every_image() -> None:
+def test_the_loss_counts_it_as_present_in_every_image() -> None:
     dataset = open_dataset(DATA, "train")
     count = len(dataset.classes)
     scores, labels = torch.randn(5, count + 1), torch.from_numpy(dataset.labels[:5])
     before = labels.clone()
-    found = criterion_for(dataset, tiny(background_class=True))(scores, labels)
+    loss = criterion_for(dataset, tiny(background_class=True))(scores, labels)
     plain = multi_label_loss(scores[:, :-1], labels)
     always = torch.log1p(torch.exp(-scores[:, -1])).mean()
-    torch.testing.assert_close(found, (count * plain + always) / (count + 1))
+    torch.testing.assert_close(loss, (count * plain + always) / (count + 1))
     assert labels.equal(before)
 
 
-def test_the_run_has_the_classes_of_the_data(run: Path) -> None:
+def test_the_run_lists_the_classes_of_the_data(run: Path) -> None:
     model, info = load_run(run)
     assert info.classes == open_dataset(DATA, "train").classes
     assert info.config.background_class
@@ -80,37 +80,37 @@ def test_validation_scores_the_classes_of_the_data(run: Path) -> None:
 
 
 @pytest.mark.parametrize("multi_maps", [True, False])
-def test_a_prediction_keeps_its_map_and_nothing_else(run: Path, multi_maps: bool) -> None:
+def test_a_prediction_has_its_map_and_nothing_else_of_it(run: Path, multi_maps: bool) -> None:
     predictor = load(run)
     classes = len(predictor.settings.classes)
     image = unusual.photo(90, 60)
-    (found,) = predictor.stream(image_items([image]), multi_maps=multi_maps)
+    (prediction,) = predictor.stream(image_items([image]), multi_maps=multi_maps)
     sides = {}
     for side in (64, 96):
         pixels = torch.from_numpy(warp(Image.fromarray(image), side).copy())
         sides[side] = predictor.model.normalize(pixels.permute(2, 0, 1)[None])
     with torch.inference_mode():
         whole = predict_batch(predictor.model, sides, [64], [64, 96], mirror=True)
-    assert found.probabilities.shape == (classes,) == (len(found.scores),)
-    assert found.class_maps.shape[0] == classes and found.point_array.shape == (classes, 2)
-    np.testing.assert_allclose(found.probabilities, whole.probabilities[0, :-1], atol=1e-5)
-    np.testing.assert_allclose(found.class_maps, whole.class_maps[0, :-1], atol=1e-5)
-    np.testing.assert_allclose(found.background_map, whole.class_maps[0, -1], atol=1e-5)
+    assert prediction.probabilities.shape == (classes,) == (len(prediction.scores),)
+    assert prediction.class_maps.shape[0] == classes and prediction.point_array.shape == (classes, 2)
+    np.testing.assert_allclose(prediction.probabilities, whole.probabilities[0, :-1], atol=1e-5)
+    np.testing.assert_allclose(prediction.class_maps, whole.class_maps[0, :-1], atol=1e-5)
+    np.testing.assert_allclose(prediction.background_map, whole.class_maps[0, -1], atol=1e-5)
     if multi_maps:
-        np.testing.assert_allclose(found.multi_maps, whole.multi_maps[0, : 2 * classes], atol=1e-5)
-    assert torch.equal(found.mask_maps[-1], torch.from_numpy(found.background_map))
+        np.testing.assert_allclose(prediction.multi_maps, whole.multi_maps[0, : 2 * classes], atol=1e-5)
+    assert torch.equal(prediction.mask_maps[-1], torch.from_numpy(prediction.background_map))
 
 
-def test_masks_have_their_background_from_it(run: Path) -> None:
+def test_masks_take_their_background_from_it(run: Path) -> None:
     predictor = load(run)
     predictor = predictor.with_settings(replace(predictor.settings, background=Background("class", 0.7)))
-    found = predictor(unusual.photo(90, 60))
-    expected = strengths(found.mask_maps, [3, 1], (60, 90), Background("class", 0.7))
-    assert np.array_equal(found.mask(allowed=[3, 1]), label_map(expected, [3, 1]))
-    found = replace(found, class_maps=np.abs(found.class_maps))  # evidence for every class
-    changed = replace(found, background_map=-np.abs(found.background_map))  # and against the background
-    assert not np.array_equal(found.mask(), changed.mask()), "the map decides"
-    plain = replace(found, settings=replace(found.settings, background=Background("threshold", 0.3)))
+    prediction = predictor(unusual.photo(90, 60))
+    expected = strengths(prediction.mask_maps, [3, 1], (60, 90), Background("class", 0.7))
+    assert np.array_equal(prediction.mask(allowed=[3, 1]), label_map(expected, [3, 1]))
+    prediction = replace(prediction, class_maps=np.abs(prediction.class_maps))  # evidence for every class
+    changed = replace(prediction, background_map=-np.abs(prediction.background_map))  # and against the background
+    assert not np.array_equal(prediction.mask(), changed.mask()), "the map decides"
+    plain = replace(prediction, settings=replace(prediction.settings, background=Background("threshold", 0.3)))
     assert np.array_equal(plain.mask(), replace(plain, background_map=None).mask()), "and in this mode only"
 
 
@@ -135,11 +135,11 @@ def test_a_run_without_it(without: Path, run: Path, tmp_path: Path, capsys: pyte
     save_background(without, Background("class", 1.0), "elsewhere", 0.0)
     with pytest.raises(WildcatError, match="no background class"):
         load(without)
-    with pytest.raises(WildcatError, match="keeps its settings; background_class is False"):
+    with pytest.raises(WildcatError, match="cannot change background_class from False to True"):
         train(tiny(epochs=1, background_class=True), without, resume=True)
 
 
-def test_a_run_of_before_has_none(without: Path) -> None:
+def test_runs_from_before_the_setting_have_none(without: Path) -> None:
     values = json.loads((without / "config.json").read_text())
     del values["config"]["background_class"]
     (without / "config.json").write_text(json.dumps(values))
@@ -147,19 +147,19 @@ def test_a_run_of_before_has_none(without: Path) -> None:
     assert load_run(without)[0].num_classes == len(values["classes"])
 
 
-def test_images_of_one_class_each_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_is_rejected_for_images_of_one_class_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for label in "ab":
         for number in range(2):
             trees.image(tmp_path / "data" / label / f"{number}.png")
     changes = {"data": f"folder:{tmp_path / 'data'}", "train_split": "all", "background_class": True}
-    with pytest.raises(WildcatError, match="background_class is for images that may hold several classes"):
+    with pytest.raises(WildcatError, match="background_class is for images that may have several classes"):
         train(tiny(**changes), tmp_path / "run")
     assert main(["train", "--out", str(tmp_path / "run"), *flags(**changes)]) == 2
     assert "have one each" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
-def test_a_stopped_run_continues_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_resumes_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Stop(Exception):
         """A crash."""
 
@@ -169,9 +169,9 @@ def test_a_stopped_run_continues_exactly(tmp_path: Path, monkeypatch: pytest.Mon
 
     config = tiny(background_class=True)
     whole = train(config, tmp_path / "whole")
-    save = loop.save_state
+    save = engine.save_state
     with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(loop, "save_state", save_and_stop)
+        patch.setattr(engine, "save_state", save_and_stop)
         train(config, tmp_path / "stopped")
     train(config, tmp_path / "stopped", resume=True)
     file = "model.safetensors"

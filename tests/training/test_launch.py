@@ -1,4 +1,4 @@
-"""Starting a run: its folder, its precision, and mistakes that are found before anything is trained."""
+"""Starting a run: its folder, its precision, and mistakes that are reported before training starts."""
 
 import re
 from pathlib import Path
@@ -14,9 +14,9 @@ from wildcat.config import TrainConfig
 from wildcat.errors import WildcatError
 from wildcat.runs.folder import build_model, read_run
 from wildcat.system.files import unfinished
-from wildcat.training import launch as training
 from wildcat.training.launch import train
 from wildcat.training.multiscale import train_scales
+from wildcat.training.setup import bf16_is_faster
 
 # The folder
 
@@ -34,13 +34,14 @@ def test_a_run_is_not_overwritten(plain: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize("scales", [[], [32, 64]])
 @pytest.mark.parametrize("other", ["notes.txt", ".notes.tmp", "state.pt", ".git/HEAD"])
-def test_a_folder_with_other_things_is_refused_and_untouched(
+def test_a_folder_with_other_files_is_rejected_and_untouched(
     tmp_path: Path, other: str, scales: list[int], resume: bool
 ) -> None:
     file = tmp_path / "mine" / other
     file.parent.mkdir(parents=True)
     file.write_text("mine")
-    with pytest.raises(WildcatError, match=rf"mine holds {file.relative_to(tmp_path / 'mine').parts[0]} and is no run"):
+    first = file.relative_to(tmp_path / "mine").parts[0]
+    with pytest.raises(WildcatError, match=rf"mine holds {first} and is not a run"):
         if scales:
             train_scales(tiny(), scales, tmp_path / "mine", resume=resume)
         else:
@@ -50,7 +51,7 @@ def test_a_folder_with_other_things_is_refused_and_untouched(
 
 
 @pytest.mark.slow
-def test_what_a_killed_start_left_does_not_stop_the_next_one(tmp_path: Path, plain: Path) -> None:
+def test_leftovers_of_a_killed_start_do_not_block_the_next_one(tmp_path: Path, plain: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     elsewhere = ".config.json.4711-0123abcd.tmp"  # on another machine
@@ -92,7 +93,7 @@ def test_a_split_without_labels(tmp_path: Path, settings: dict) -> None:
     "settings", [{"batch_size": 1}, {"batch_size": 4, "accumulate": 4}, {"batch_size": 3, "accumulate": 2}]
 )
 def test_batches_too_small_for_batch_norm(tmp_path: Path, settings: dict) -> None:
-    settings |= {"image_size": 32, "epochs": 1}  # one cell behind the backbone
+    settings |= {"image_size": 32, "epochs": 1}  # the backbone's output is one cell
     with pytest.raises(WildcatError) as message:
         train(tiny(**settings), tmp_path / "run")
     assert re.fullmatch(
@@ -111,7 +112,7 @@ def test_measuring_the_precision_leaves_the_model_as_it_was() -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for mode in (True, False):
         model.train(mode)
-        assert training.bf16_is_faster(model, 64, torch.device("cpu")) in (True, False)
+        assert bf16_is_faster(model, 64, torch.device("cpu")) in (True, False)
         assert model.training is mode
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -1,4 +1,4 @@
-"""Linear SVMs: against scikit-learn's own, C by cross-validation alone, classes that cannot be fitted."""
+"""Linear SVMs: against scikit-learn, C by cross-validation, classes that cannot be fitted."""
 
 import numpy as np
 import pytest
@@ -8,31 +8,31 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from wildcat.training.linear_svm import FOLDS, STRENGTHS, fit_linear_svms
+from wildcat.training.linear_svm import C_VALUES, FOLDS, fit_linear_svms
 
 
 def blobs(count: int = 120, classes: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Features of classes that overlap, columns of very different sizes, and labels 1 / -1."""
     rng = np.random.default_rng(seed)
-    found = np.arange(count) % classes
+    true_class = np.arange(count) % classes
     features = rng.normal(size=(count, 8)) * 1.2
-    features[np.arange(count), found] += 2
+    features[np.arange(count), true_class] += 2
     labels = np.full((count, classes), -1, dtype=np.int8)
-    labels[np.arange(count), found] = 1
+    labels[np.arange(count), true_class] = 1
     return (features * 10.0 ** np.arange(-3, 5) + 5).astype(np.float32), labels
 
 
 @pytest.mark.slow
-def test_one_class_a_image_as_scikit_learn_would() -> None:
+def test_one_class_per_image_as_scikit_learn() -> None:
     features, labels = blobs()
     weights, bias, strength, score = fit_linear_svms(features, labels, multi_label=False)
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-    models = {c: make_pipeline(StandardScaler(), OneVsRestClassifier(LinearSVC(C=c, dual=False))) for c in STRENGTHS}
+    models = {c: make_pipeline(StandardScaler(), OneVsRestClassifier(LinearSVC(C=c, dual=False))) for c in C_VALUES}
     known = features.astype(np.float64), labels.argmax(axis=1)
     scores = {c: cross_val_score(model, *known, cv=folds).mean() for c, model in models.items()}
-    rising = [scores[c] for c in STRENGTHS]
+    rising = [scores[c] for c in C_VALUES]
     fall = next((i for i in range(1, len(rising)) if rising[i] < rising[i - 1]), len(rising))
-    assert strength == STRENGTHS[int(np.argmax(rising[:fall]))] and score == pytest.approx(scores[strength], abs=1e-9)
+    assert strength == C_VALUES[int(np.argmax(rising[:fall]))] and score == pytest.approx(scores[strength], abs=1e-9)
     expected = models[strength].fit(*known).decision_function(known[0])
     np.testing.assert_allclose(known[0] @ weights.T + bias, expected, atol=1e-8)
 
@@ -55,7 +55,7 @@ def test_a_class_without_images_scores_nothing() -> None:
 
 
 @pytest.mark.parametrize("multi_label", [True, False])
-def test_as_few_images_as_can_be_told_apart(multi_label: bool) -> None:
+def test_one_image_per_class(multi_label: bool) -> None:
     features, labels = blobs(count=2, classes=2)
     weights, bias, _, score = fit_linear_svms(features, labels, multi_label=multi_label)
     assert ((features @ weights.T + bias > 0) == (labels == 1)).all() and 0 <= score <= 1
@@ -65,4 +65,4 @@ def test_without_positives_there_is_no_score() -> None:
     features, labels = blobs()
     labels[:] = -1
     weights, bias, strength, score = fit_linear_svms(features, labels, multi_label=True)
-    assert not weights.any() and not bias.any() and strength == STRENGTHS[0] and np.isnan(score)
+    assert not weights.any() and not bias.any() and strength == C_VALUES[0] and np.isnan(score)

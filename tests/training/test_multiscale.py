@@ -1,4 +1,4 @@
-"""Training at several scales: what each run is, continuation, honest combination, reading and scoring the whole."""
+"""Training at several scales: each run, resuming, the combination on held-out images, predictions and scores."""
 
 import json
 import shutil
@@ -24,8 +24,10 @@ from wildcat.prediction.loading import load
 from wildcat.runs.folder import read_run
 from wildcat.runs.results import Results
 from wildcat.runs.scales import BANK, MEAN, OBJECT_BANK, SCALES, read_scales, save_scales
-from wildcat.training import launch as train
 from wildcat.training import multiscale as scales
+from wildcat.training import setup
+from wildcat.training.data import open_training_data
+from wildcat.training.launch import train
 from wildcat.training.multiscale import at_scale, train_scales
 
 pytestmark = pytest.mark.slow
@@ -68,7 +70,7 @@ def test_each_scale_is_a_run_of_its_own(trained: Path) -> None:
     assert runs.combination.chosen == max(runs.combination.scores, key=runs.combination.scores.__getitem__)
 
 
-def test_the_combination_reads_what_its_scales_read(trained: Path) -> None:
+def test_the_combination_is_made_of_the_predictions_of_its_scales(trained: Path) -> None:
     predictor = load(trained)
     assert list(predictor.parts) == ["scale-64", "scale-96"] and predictor.combine is not None
     image = np.random.default_rng(0).integers(0, 255, (50, 80, 3), dtype=np.uint8)
@@ -125,7 +127,7 @@ def test_scores_of_each_scale_and_combination(trained: Path) -> None:
 
 
 def test_images_that_were_used_for_training_are_reported(trained: Path) -> None:
-    dataset = train.open_training_data(CONFIG)[0]
+    dataset = open_training_data(CONFIG)[0]
     (message,) = training_overlap(trained, dataset)
     assert message.startswith(f"{len(dataset)} of {len(dataset)} scored images were trained on")
 
@@ -163,18 +165,18 @@ def test_masks_of_every_part(trained: Path) -> None:
 
 
 def test_the_held_out_scores_are_those_of_images_not_trained_on(trained: Path) -> None:
-    """The mean's figure in scales.json, from the single runs and the split made anew."""
-    dataset = train.open_training_data(CONFIG)[1]
+    """The mean's score in scales.json, computed again from the single runs and the split."""
+    dataset = open_training_data(CONFIG)[1]
     assert dataset is not None
     members = [load(trained / f"scale-{scale}") for scale in (64, 96)]
-    found = [np.mean([m(dataset.image(i)).probabilities for m in members], axis=0) for i in range(len(dataset))]
-    precisions = average_precision(np.stack(found), dataset.labels)
+    probabilities = [np.mean([m(dataset.image(i)).probabilities for m in members], axis=0) for i in range(len(dataset))]
+    precisions = average_precision(np.stack(probabilities), dataset.labels)
     combination = read_scales(trained).combination
     assert combination is not None
     assert combination.scores[MEAN] == pytest.approx(100 * np.nanmean(precisions), abs=0.5)
 
 
-# Continuing
+# Resuming
 
 
 def test_finished_scales_are_skipped_and_others_continue(
@@ -190,16 +192,16 @@ def test_finished_scales_are_skipped_and_others_continue(
     shutil.rmtree(folder / "scale-96")
     with pytest.raises(WildcatError, match="has not finished; continue it with --resume"):
         load(folder)
-    kept = (folder / "scale-64" / "model.safetensors").stat().st_mtime_ns
+    modified = (folder / "scale-64" / "model.safetensors").stat().st_mtime_ns
     assert main(["train", "--out", str(folder), "--resume"]) == 0  # the settings are the folder's own
-    assert (folder / "scale-64" / "model.safetensors").stat().st_mtime_ns == kept
+    assert (folder / "scale-64" / "model.safetensors").stat().st_mtime_ns == modified
     for name in ("scale-96/model.safetensors", BANK, SCALES):
         assert (folder / name).read_bytes() == before[folder / name]
 
 
 def test_all_scales_are_trained_in_one_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([True, False, False])
-    monkeypatch.setattr(train, "bf16_is_faster", lambda *_: next(answers))
+    monkeypatch.setattr(setup, "bf16_is_faster", lambda *_: next(answers))
     folder = train_scales(
         tiny(data="synthetic:count=12,size=64", epochs=1, precision="auto"), [64, 96], tmp_path / "runs"
     )
@@ -210,10 +212,10 @@ def test_a_crash_between_two_scales_leaves_what_is_needed(tmp_path: Path, monkey
     class Stop(Exception):
         pass
 
-    def second_stops(config: TrainConfig, out: Path, **how: bool) -> Path:
+    def second_stops(config: TrainConfig, out: Path, **options: bool) -> Path:
         if config.image_size == 96:
             raise Stop
-        return train.train(config, out, **how)
+        return train(config, out, **options)
 
     config = tiny(data="synthetic:count=12,size=64", epochs=1)
     with monkeypatch.context() as patch, pytest.raises(Stop):
@@ -243,13 +245,14 @@ def test_without_held_out_images_the_mean_combines(tmp_path: Path, capsys: pytes
     assert "models of several scales" in capsys.readouterr().err
 
 
-def test_too_few_held_out_images_of_a_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_few_held_out_images_of_a_class(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="wildcat")
     for label, colour in {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}.items():
         for number in range(3):
             trees.image(tmp_path / "data" / label / f"{number}.png", colour=colour)
     config = tiny(data=f"folder:{tmp_path / 'data'}", train_split="all", epochs=1, val_fraction=0.34, batch_size=2)
     train_scales(config, [64, 96], tmp_path / "runs")
-    assert "two held-out images of every class" in capsys.readouterr().err
+    assert "two held-out images of every class" in caplog.text
     assert load(tmp_path / "runs").chosen == MEAN
 
 
@@ -266,9 +269,9 @@ def test_scales_are_different_sizes(tmp_path: Path, asked: list[int]) -> None:
 def test_folders_that_hold_something_else(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(WildcatError, match="already holds runs: continue them with --resume"):
         train_scales(CONFIG, [64, 96], folder)
-    with pytest.raises(WildcatError, match=r"started with the scales \(64, 96\), not \(64, 128\)"):
+    with pytest.raises(WildcatError, match=r"cannot change scales from \[64, 96\] to \[64, 128\] when resuming"):
         train_scales(CONFIG, [64, 128], folder, resume=True)
-    with pytest.raises(WildcatError, match=r"a continued run keeps its settings; lr is 0\.1 in .*, not 3"):
+    with pytest.raises(WildcatError, match=r"cannot change lr from 0\.1 to 3\.0 when resuming .*runs; use a new"):
         train_scales(replace(CONFIG, lr=3.0), [64, 96], folder, resume=True)
     with pytest.raises(WildcatError, match="scale-64 holds a single run; give another folder"):
         train_scales(CONFIG, [64, 96], folder / "scale-64")
@@ -311,7 +314,7 @@ def test_damage_is_named(folder: Path, file: str, content: str | None, message: 
         ({"chosen": "object_bank", "fitted_on": None}, "mean; got 'object_bank'"),
     ],
 )
-def test_an_unknown_combination_is_refused(folder: Path, combination: dict[str, object], message: str) -> None:
+def test_an_unknown_combination_is_rejected(folder: Path, combination: dict[str, object], message: str) -> None:
     values = json.loads((folder / "scales.json").read_text())
     values["combination"] |= combination
     (folder / "scales.json").write_text(json.dumps(values))

@@ -43,7 +43,7 @@ def torch_home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.nn
     return home, net
 
 
-def test_recipe_voc07_trains_a_few_steps_and_continues(
+def test_recipe_voc07_trains_a_few_steps_and_resumes(
     devkit: str, torch_home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home, net = torch_home
@@ -54,23 +54,23 @@ def test_recipe_voc07_trains_a_few_steps_and_continues(
     assert killed(folder, arguments, reached(1, 0), TORCH_HOME=str(home)) == (1, 0)
     config = read_run(folder).config
     assert (config.backbone, config.num_maps, config.kmax, config.alpha) == ("resnet101", 8, 0.2, 0.7)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # what resumes has its weights
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # a resumed run has its weights
     assert main(["train", "--out", str(folder), "--resume"]) == 0
     assert [row["epoch"] for row in rows(folder)] == ["1", "2"]
-    # It started from the file: random weights of another seed would have nothing in common with these.
+    # It started from the file: random weights of another seed would not be similar to these.
     after = tensors(folder)
     layers = [name for name, value in net.named_parameters() if value.ndim == 4]
-    alike = [
+    similarities = [
         torch.cosine_similarity(after[f"backbone.net.{n}"].flatten(), net.get_parameter(n).flatten(), 0) for n in layers
     ]
-    assert max(alike) > 0.9 and not torch.equal(after["backbone.net.conv1.weight"], net.conv1.weight)
+    assert max(similarities) > 0.9 and not torch.equal(after["backbone.net.conv1.weight"], net.conv1.weight)
 
 
 def test_recipe_voc07_takes_a_step_at_its_own_size(
     devkit: str, torch_home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(torch_home[0]))
-    # As the recipe is, but for four images a step, the measurement of bf16 and the worker process.
+    # The recipe with four images per step, without the measurement of bf16 and without workers.
     short = ["--epochs", "1", "--batch-size", "4", "--precision", "fp32", "--workers", "0"]
     arguments = ["--data", devkit, "--train-split", "trainval", "--recipe", "voc07", *short]
     assert main(["train", *arguments, "--out", str(tmp_path / "run")]) == 0

@@ -1,4 +1,4 @@
-"""The training state: two kept, damage noticed, the folder locked."""
+"""The training state: its entries, the last two files, damage; the lock of the folder."""
 
 import os
 import random
@@ -11,23 +11,42 @@ import torch
 
 from wildcat.errors import WildcatError
 from wildcat.system.lock import locked
-from wildcat.training.state import load_state, save_state
+from wildcat.training.state import TrainState, load_state, save_state
 
 
 def state(number: float) -> dict:
     return {"model": {"w": torch.full((300,), number)}, "progress": {"epoch": int(number), "history": [{"loss": 0.5}]}}
 
 
-def same(found: dict | None, number: float) -> bool:
+def same(loaded: dict | None, number: float) -> bool:
     expected = state(number)
     return (
-        found is not None
-        and found["progress"] == expected["progress"]
-        and torch.equal(found["model"]["w"], expected["model"]["w"])
+        loaded is not None
+        and loaded["progress"] == expected["progress"]
+        and torch.equal(loaded["model"]["w"], expected["model"]["w"])
     )
 
 
-def test_the_last_two_are_kept(tmp_path: Path) -> None:
+def test_entries_of_a_state_and_back() -> None:
+    state = TrainState(first_loss=0.7)
+    for loss in (0.75, 0.5):
+        state.finish_step(loss, seconds=2.0, images=4)
+    # The entries of state.pt since the first version.
+    expected = {"epoch": 0, "step": 2, "loss": 1.25, "seconds": 4.0, "images": 8, "history": [], "first_loss": 0.7}
+    assert state.to_dict() == expected
+    assert TrainState.from_dict(expected) == state
+    state.finish_epoch({"epoch": 1, "train_loss": 0.625})
+    assert state == TrainState(epoch=1, history=[{"epoch": 1, "train_loss": 0.625}], first_loss=0.7)
+
+
+def test_entries_that_a_state_lacks_or_that_none_has() -> None:
+    old = {"epoch": 3, "step": 0, "loss": 0.0, "seconds": 0.0, "images": 0, "history": []}
+    assert TrainState.from_dict(old) == TrainState(epoch=3)
+    with pytest.raises(WildcatError, match="unknown entries: more"):
+        TrainState.from_dict({**old, "more": 1})
+
+
+def test_the_last_two_files_are_kept(tmp_path: Path) -> None:
     assert load_state(tmp_path) is None
     for number in range(4):
         save_state(tmp_path, state(number))
@@ -40,15 +59,15 @@ def test_the_last_two_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"nothing", b"PK\x03\x04"])
-def test_a_damaged_newest_one_is_named_and_passed_over(
-    tmp_path: Path, damage: bytes, capsys: pytest.CaptureFixture[str]
+def test_a_damaged_newest_file_is_named_and_skipped(
+    tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     save_state(tmp_path, state(1))
     save_state(tmp_path, state(2))
     (tmp_path / "state.pt").write_bytes(damage)
     assert same(load_state(tmp_path), 1)
-    message = capsys.readouterr().err
-    assert "state.pt is damaged" in message and "going on from the state before it, state.previous.pt" in message
+    assert "state.pt is damaged" in caplog.text
+    assert "resuming from the state before it, state.previous.pt" in caplog.text
     (tmp_path / "state.previous.pt").write_bytes(damage)
     with pytest.raises(WildcatError, match=r"state\.pt is damaged: .*; state\.previous\.pt too; delete it to start"):
         load_state(tmp_path)
@@ -59,21 +78,21 @@ def test_a_damaged_newest_one_is_named_and_passed_over(
 
 @pytest.mark.slow
 def test_flipped_bits_and_cuts_are_noticed(tmp_path: Path) -> None:
-    """Wherever a bit flips, the state is rejected or is the same: what no checksum covers says nothing."""
+    """Wherever a bit flips, the state is rejected or unchanged: bytes without a checksum do not matter."""
     save_state(tmp_path, state(1))
     save_state(tmp_path, state(2))
     file = tmp_path / "state.pt"
     whole = file.read_bytes()
     rng = random.Random(1)
-    passed_over = 0
+    skipped = 0
     for _ in range(300):
         damaged = bytearray(whole)
         damaged[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
         file.write_bytes(damaged)
-        found = load_state(tmp_path)
-        passed_over += same(found, 1)
-        assert same(found, 1) or same(found, 2)
-    assert passed_over > 200
+        loaded = load_state(tmp_path)
+        skipped += same(loaded, 1)
+        assert same(loaded, 1) or same(loaded, 2)
+    assert skipped > 200
     for length in range(0, len(whole), 97):
         file.write_bytes(whole[:length])
         assert same(load_state(tmp_path), 1)
@@ -96,7 +115,7 @@ def test_a_full_disk_leaves_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 HOLD = """
 import sys, time
 from pathlib import Path
-from wildcat.state import locked
+from wildcat.system.lock import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -115,13 +134,13 @@ def test_a_folder_is_locked_until_its_process_ends(tmp_path: Path) -> None:
         ):
             pass
         process.kill()
-    assert (folder / ".lock").exists()  # it was killed; what it left locks nothing
+    assert (folder / ".lock").exists()  # left by the killed process, which no longer holds it
     with locked(folder):
         assert (folder / ".lock").exists()
     assert not (folder / ".lock").exists()
 
 
-def test_a_folder_made_for_nothing_is_removed(tmp_path: Path) -> None:
+def test_a_folder_that_stays_empty_is_removed(tmp_path: Path) -> None:
     with locked(tmp_path / "run"):
         pass
     assert not (tmp_path / "run").exists()
@@ -131,7 +150,7 @@ def test_a_folder_made_for_nothing_is_removed(tmp_path: Path) -> None:
 
 
 def test_a_file_system_without_locks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     import fcntl
 
@@ -141,4 +160,4 @@ def test_a_file_system_without_locks(
     monkeypatch.setattr(fcntl, "lockf", none)
     with locked(tmp_path):
         pass
-    assert "cannot be locked (No locks available)" in capsys.readouterr().err
+    assert "cannot be locked (No locks available)" in caplog.text

@@ -13,6 +13,7 @@ import math
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -163,6 +164,18 @@ def _write_checked(
     return differences
 
 
+@contextmanager
+def _errors_only(name: str) -> Iterator[None]:
+    """Let a logger of another package report errors only; afterwards it has its level of before."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _program(net: Exportable, form: Format, multiple: int) -> Any:
     """The graph, from torch.export or its ONNX exporter."""
     most = 8192 // multiple
@@ -171,12 +184,11 @@ def _program(net: Exportable, form: Format, multiple: int) -> Any:
     shapes = ({0: torch.export.Dim("n", min=1, max=4096), 2: height, 3: width},)
     step = max(multiple, 32)
     example = (torch.zeros(2, 3, 3 * step, 4 * step),)
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings(), _errors_only("torch.onnx"):
         warnings.simplefilter("ignore")  # the exporters warn of their own deprecations
         try:
             if form == "torch":
                 return torch.export.export(net, example, dynamic_shapes=shapes, strict=False)
-            logging.getLogger("torch.onnx").setLevel(logging.ERROR)
             return torch.onnx.export(
                 net,
                 example,

@@ -1,1 +1,1 @@
-"""What the project needs of the operating system: files, locks, memory, devices, signals."""
+"""What the package needs of the operating system: files, locks, memory, devices, signals."""

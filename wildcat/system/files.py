@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever ends the process that writes them."""
+"""Atomic writes: after a crash at any moment, a file is complete, or is as it was before."""
 
 import contextlib
 import json
@@ -12,31 +12,31 @@ from typing import Any
 
 from wildcat.errors import WildcatError
 
-UNFINISHED = ".*.tmp"  # finds files that are being written, or were when a process was killed, and perhaps others
+UNFINISHED = ".*.tmp"  # a glob pattern for names of `unfinished`; other files may match it too: see `is_unfinished`
 _WRITTEN_BY = re.compile(r"\..+\.(\d{1,9})-([0-9a-f]{8})\.tmp")
 
 
 def unfinished(file: Path) -> Path:
-    """The name that a file has while this process writes it, in the same folder: hidden, with process and machine."""
+    """The name of a file while this process writes it: hidden, in the same folder, with process and machine."""
     return file.with_name(f".{file.name}.{os.getpid()}-{_machine()}.tmp")
 
 
 def is_unfinished(file: Path) -> bool:
-    """Whether a file has a name of :func:`unfinished`, of any process: it is being written, or was at a kill."""
+    """Whether a file has a name of :func:`unfinished`, of any process that writes it or was killed while it did."""
     return _WRITTEN_BY.fullmatch(file.name) is not None
 
 
 def write_atomically(file: Path, content: bytes, keep: Path | None = None) -> None:
-    """Write a file so that after any crash it is either the old one or the new one, whole.
+    """Write a file so that after a crash at any moment it has either all of its old content or all of the new.
 
     Args:
-        file: what to write.
-        content: all of it.
-        keep: a name in the same folder for the old file. A crash between the two renamings leaves the old file there
-            and none under its own name.
+        file: the file.
+        content: its new content.
+        keep: a name in the same folder under which to keep the old file. After a crash between the two renamings the
+            old file has this name only.
 
     Raises:
-        WildcatError: if the disk rejects (full, read-only); the old file is intact then.
+        WildcatError: if the file cannot be written (disk full, read-only); the old file is intact then.
     """
     temporary = unfinished(file)
     try:
@@ -60,9 +60,9 @@ def write_json(file: Path, values: dict[str, Any]) -> None:
 
 
 def remove_leftovers(files: Iterable[Path]) -> None:
-    """Remove those that have names of :func:`unfinished` and whose writers, of this machine, are no more.
+    """Remove files with names of :func:`unfinished` whose writer was a process of this machine that has ended.
 
-    What other machines write, into a folder that they share, is left alone: whether they still do is unknown.
+    Files of other machines, in a shared folder, are left alone: their writers may still run.
     """
     for file in files:
         writer = _WRITTEN_BY.fullmatch(file.name)
@@ -77,24 +77,24 @@ def _machine() -> str:
 
 
 def _is_running(process: int) -> bool:
-    """Whether a process of this machine is there, or may be."""
-    if os.name != "posix":  # elsewhere the signal 0 would end it
+    """Whether a process of this machine runs, or may run."""
+    if os.name != "posix":  # on Windows, signal 0 would end it
         return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # it is another user's
+    except OSError:  # it runs, for another user
         return True
     return True
 
 
 def _flush_names(folder: Path) -> None:
-    """Have the disk hold the folder's new names too, where the system can: a power cut may otherwise undo them."""
+    """Flush the names in a folder to disk where the system can: a power cut may otherwise undo the renaming."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
-            with contextlib.suppress(OSError):  # some network file systems reject
+            with contextlib.suppress(OSError):  # some network file systems do not support it
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)

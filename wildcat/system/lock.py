@@ -1,32 +1,34 @@
-"""A lock on a folder that one process holds at a time."""
+"""A lock on a folder: one process writes in it at a time."""
 
+import logging
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wildcat.errors import WildcatError
 
+logger = logging.getLogger(__name__)
+
 LOCK = ".lock"
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder, a run's or a batch's, which is made if need be: no other process can write in it meanwhile.
+    """Lock a folder, which is made if need be, for the duration of the context.
 
-    The lock is the operating system's (POSIX record lock on ``.lock``), so it ends with its process however that ends,
-    and the workers that read images do not inherit it. NFS has such locks between machines where its lock service
-    runs (always in version 4); where a file system has none, and on Windows, a note says so and nothing is locked.
+    The lock is the operating system's (a POSIX record lock on ``.lock``). It ends with its process, however that ends,
+    and the workers that read images do not inherit it. NFS supports it between machines if its lock service runs
+    (always in version 4). On Windows and on file systems without locks, a warning is logged and nothing is locked.
 
     Raises:
-        WildcatError: if another process holds it.
+        WildcatError: if another process holds the lock.
     """
     try:
         import fcntl
     except ImportError:
-        print(f"{folder} cannot be locked on this system: see that no other process writes in it", file=sys.stderr)
+        logger.warning("%s cannot be locked on this system: make sure that no other process writes in it", folder)
         yield
         return
     new = not folder.exists()
@@ -41,10 +43,10 @@ def locked(folder: Path) -> Iterator[None]:
                 holder = stream.read().strip() or "another process"
                 raise WildcatError(f"{folder} is in use: {holder} writes in it; wait for it, or stop it") from error
             except OSError as error:
-                print(
-                    f"{folder} cannot be locked ({error.strerror}): see that nothing else writes in it", file=sys.stderr
+                logger.warning(
+                    "%s cannot be locked (%s): make sure that no other process writes in it", folder, error.strerror
                 )
-            # Who held the lock before may have removed the file that was opened here: then it locks nothing.
+            # The process that held the lock before may have removed the file that was opened here: try again.
             if not file.exists() or not os.path.samestat(os.fstat(stream.fileno()), file.stat()):
                 continue
             stream.truncate(0)
@@ -54,7 +56,7 @@ def locked(folder: Path) -> Iterator[None]:
                 yield
             finally:
                 file.unlink(missing_ok=True)
-                if new:  # and nothing came of it: a mistake in the settings leaves no folder
+                if new:  # a folder that stayed empty, because of a mistake in the settings, is removed
                     with suppress(OSError):
                         folder.rmdir()
             return

@@ -1,8 +1,8 @@
 """Keep a thread's alternate signal stack when a library replaces it.
 
-OpenVINO gives the thread that opens a model a stack of its own for signal handlers, because those of CPUs with
-AMX need a large one, and frees it with the model while the kernel still points to it: the next signal, such as the end
-of a child process, then ends the process. Python's handlers use that stack.
+On CPUs with AMX signal handlers need a large stack, so OpenVINO sets one for the thread that opens a model. It frees
+that stack with the model, while the kernel still points to it. Python's handlers use it, so the next signal, such as
+the end of a child process, would end the process.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ class _Stack(ctypes.Structure):  # stack_t of Linux
 
 @contextmanager
 def keep_signal_stack() -> Iterator[None]:
-    """Afterwards the calling thread has the signal stack that it had before; does nothing but on Linux."""
+    """Restore the calling thread's signal stack when the context ends; does nothing on systems other than Linux."""
     if sys.platform != "linux":
         yield
         return
@@ -29,5 +29,5 @@ def keep_signal_stack() -> Iterator[None]:
     try:
         yield
     finally:
-        before.flags &= _DISABLED  # others tell of the moment
+        before.flags &= _DISABLED  # the other flags describe the moment
         library.sigaltstack(ctypes.byref(before), None)

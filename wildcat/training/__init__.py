@@ -1,4 +1,4 @@
-"""Training from image labels."""
+"""Training from image labels: one model, or one model per scale."""
 
 import lazy_loader
 

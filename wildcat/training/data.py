@@ -1,5 +1,6 @@
-"""Images on their way into training: what is opened, how it is divided, the order and the random crops."""
+"""Training images: opening and checking the datasets, the order of an epoch, random crops, batches per process."""
 
+import logging
 import math
 import sys
 from collections.abc import Iterator
@@ -10,8 +11,8 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
-from torch.utils.data import Sampler
 
 from wildcat.config import TrainConfig
 from wildcat.data import Dataset, check_dataset, class_counts, label_warnings, shared_image_warnings
@@ -21,14 +22,22 @@ from wildcat.data.transforms import View, random_view, warp
 from wildcat.errors import WildcatError
 from wildcat.runs.training_set import split_off
 from wildcat.training.image_cache import create_cache
+from wildcat.training.signals import delay_termination
+
+logger = logging.getLogger(__name__)
 
 
 class TrainDataset(TorchDataset[tuple[Tensor, Tensor]]):
-    """Images as training sees them, warped, cropped and mirrored at random.
+    """Training images: cropped and mirrored at random, and resized to a square.
 
-    The key of an item is (epoch, index), and its random numbers come from (seed, epoch, index) alone: an item does not
-    depend on the number of worker processes, nor on what was read before it, so a continued run reads the same.
-    Decoded images are kept within a budget of memory, where that cannot change what is read.
+    The key of an item is (epoch, index), and its random numbers come from (seed, epoch, index) alone. An item depends
+    neither on the number of workers nor on what was read before, so a resumed run reads the same images.
+
+    Decoded images are cached within ``cache_gb`` where this cannot change the pixels.
+
+    Args:
+        dataset: the images and labels.
+        config: ``image_size``, ``crop_area``, ``seed``, ``cache_gb`` and ``workers`` are used.
     """
 
     def __init__(self, dataset: Dataset, config: TrainConfig) -> None:
@@ -40,24 +49,24 @@ class TrainDataset(TorchDataset[tuple[Tensor, Tensor]]):
         self.cache = create_cache(len(dataset), config.cache_gb, config.workers or 0)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Pixels (size, size, 3) uint8, labels (C,) int8."""
+        """Pixels (size, size, 3) uint8 and labels (C,) int8 of an (epoch, index)."""
         epoch, index = key
         view = random_view(np.random.default_rng((self.seed, epoch, index)), crop_area=self.crop_area)
         pixels = view.image(self._image(index, view), self.size)
         return torch.from_numpy(pixels.copy()), torch.from_numpy(self.labels[index])
 
     def _image(self, index: int, view: View) -> Image.Image | npt.NDArray[np.uint8]:
-        """The image that the view is taken from; without crops it is warped already, and may be mirrored at most."""
-        kept = None if self.cache is None else self.cache.get(index)
-        if kept is not None:
-            return kept
+        """The image that the view is taken from; without crops it is resized already, as only mirroring remains."""
+        cached = None if self.cache is None else self.cache.get(index)
+        if cached is not None:
+            return cached
         image = self.dataset.image(index, draft_size=math.ceil(self.size / min(view.width, view.height)))
         if self.cache is None:
             return image
         if self.crop_area == 1:
             pixels = warp(image, self.size)
-        elif image.size == original_size(image) and min(image.size) < 2 * self.size:  # so for every view: never smaller
-            pixels = np.asarray(image)
+        elif image.size == original_size(image) and min(image.size) < 2 * self.size:
+            pixels = np.asarray(image)  # of full size whatever the view: it is too small to be decoded at a half
         else:
             return image
         self.cache.put(index, pixels)
@@ -65,9 +74,14 @@ class TrainDataset(TorchDataset[tuple[Tensor, Tensor]]):
 
 
 class EvalDataset(TorchDataset[tuple[Tensor, Tensor]]):
-    """Images warped to a square, in order."""
+    """Images resized to a square, in order.
 
-    __test__ = False  # the name is the field's, not pytest's
+    Args:
+        dataset: the images and labels.
+        size: side of the square in pixels.
+    """
+
+    __test__ = False  # not a test case of pytest's
 
     def __init__(self, dataset: Dataset, size: int) -> None:
         self.dataset = dataset
@@ -78,13 +92,23 @@ class EvalDataset(TorchDataset[tuple[Tensor, Tensor]]):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Pixels (size, size, 3) uint8, labels (C,) int8."""
+        """Pixels (size, size, 3) uint8 and labels (C,) int8."""
         image = self.dataset.image(index, draft_size=self.size)
         return torch.from_numpy(warp(image, self.size).copy()), torch.from_numpy(self.labels[index])
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """The order of an epoch, a function of (seed, epoch); may start in its middle."""
+    """The order of the images of an epoch, a function of (seed, epoch) alone; gives keys (epoch, index).
+
+    Args:
+        total: number of images.
+        used: how many of them an epoch uses: whole batches.
+        seed: of the run.
+
+    Attributes:
+        epoch: the epoch whose order is given.
+        start: position in this order at which iteration begins.
+    """
 
     def __init__(self, total: int, used: int, seed: int) -> None:
         self.total, self.used, self.seed = total, used, seed
@@ -99,10 +123,20 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 
 class ShardedBatchSampler(Sampler[list[tuple[int, int]]]):
-    """What one process reads of each batch of an epoch, in parts.
+    """The parts of each batch that one process reads.
 
-    A batch is divided into ``processes * accumulate`` neighbouring parts of nearly equal size, so that all processes
-    together read the batches that a single one would.
+    A batch is split into ``processes * accumulate`` consecutive parts of nearly equal size. All processes together read
+    exactly the batches that a single process would.
+
+    Args:
+        sampler: the order of the epoch.
+        batch_size: images per step, over all processes.
+        rank: of this process.
+        processes: their number.
+        accumulate: parts per process.
+
+    Attributes:
+        parts: the slices of a batch that this process reads, one after the other.
 
     Raises:
         WildcatError: if a part would be empty.
@@ -112,7 +146,7 @@ class ShardedBatchSampler(Sampler[list[tuple[int, int]]]):
         parts = processes * accumulate
         if batch_size < parts:
             raise WildcatError(
-                f"a batch of {batch_size} images cannot be divided over {processes} processes x {accumulate} parts "
+                f"a batch of {batch_size} images cannot be split over {processes} processes x {accumulate} parts "
                 "(accumulate); raise batch_size"
             )
         self.sampler, self.batch_size = sampler, batch_size
@@ -129,9 +163,60 @@ class ShardedBatchSampler(Sampler[list[tuple[int, int]]]):
             yield from (batch[part] for part in self.parts)
 
 
+class TrainBatches:
+    """The batches of the training set as one process reads them, from any step of any epoch on.
+
+    Args:
+        dataset: the images and labels.
+        config: the settings.
+        rank: of this process.
+        processes: their number.
+        pin_memory: for a GPU.
+
+    Attributes:
+        batch_size: images per step, over all processes; the setting, or all images if they are fewer.
+        steps: steps per epoch: whole batches, as BatchNorm cannot learn from a last batch of one image.
+
+    Raises:
+        WildcatError: if a batch has fewer images than parts.
+    """
+
+    def __init__(self, dataset: Dataset, config: TrainConfig, rank: int, processes: int, pin_memory: bool) -> None:
+        self._dataset = dataset
+        self.batch_size = min(config.batch_size, len(dataset))
+        self.steps = len(dataset) // self.batch_size
+        self._sampler = EpochSampler(len(dataset), self.steps * self.batch_size, config.seed)
+        self._parts = ShardedBatchSampler(self._sampler, self.batch_size, rank, processes, config.accumulate)
+        self._loader = DataLoader(
+            TrainDataset(dataset, config),
+            batch_sampler=self._parts,
+            num_workers=config.workers or 0,
+            persistent_workers=bool(config.workers),
+            pin_memory=pin_memory,
+            timeout=60 * config.stall_minutes if config.workers else 0,
+            worker_init_fn=delay_termination,
+        )
+
+    def read(self, epoch: int, step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pixels (n, size, size, 3) uint8 and labels (n, C) int8 of each part, from a step of an epoch to its end."""
+        self._sampler.epoch, self._sampler.start = epoch, step * self.batch_size
+        return iter(self._loader)
+
+    def names(self, epoch: int, step: int) -> list[str]:
+        """The images that this process reads in a step, all parts in order."""
+        sampler = EpochSampler(self._sampler.total, self._sampler.used, self._sampler.seed)
+        sampler.epoch, sampler.start = epoch, step * self.batch_size
+        batch = list(sampler)[: self.batch_size]
+        return [self._dataset.samples[index].name for part in self._parts.parts for _, index in batch[part]]
+
+    def close(self) -> None:
+        """End the workers."""
+        end_workers(self._loader._iterator)
+
+
 def end_workers(iterator: Any) -> None:
-    """End the processes that read for a loader's iterator, also one that waits for a disk and does not listen."""
-    if hasattr(iterator, "_shutdown_workers"):  # PyTorch has no public way
+    """End the workers of a data loader's iterator, also one that waits for a disk and does not answer."""
+    if hasattr(iterator, "_shutdown_workers"):  # PyTorch has no public function for this
         iterator._shutdown_workers()
         for worker in iterator._workers:
             if worker.is_alive():
@@ -139,21 +224,28 @@ def end_workers(iterator: Any) -> None:
 
 
 def _open_labelled(spec: str, split: str) -> Dataset:
+    """Open a split, and check that it has labels."""
     dataset = open_dataset(spec, split)
     if dataset.samples and not (dataset.labels == 1).any():
         raise WildcatError(
-            f"{spec} {split} has no labels: none of its {len(dataset)} images is said to hold a class; "
-            "give a split that has labels"
+            f"{spec} {split} has no labels: none of its {len(dataset)} images has a class; give a split with labels"
         )
     return dataset
 
 
 def open_training_data(config: TrainConfig, download: bool = False) -> tuple[Dataset, Dataset | None]:
-    """The checked training set and the validation set, if any.
+    """Open and check the training set and the validation set.
+
+    Args:
+        config: ``data``, ``train_split``, ``val_split``, ``val_fraction``, ``seed`` and ``on_bad_image`` are used.
+        download: download the dataset first, where the path does not hold it yet.
+
+    Returns:
+        The training set, and the validation set or None.
 
     Raises:
-        WildcatError: from the check, with its report, unless ``on_bad_image`` is "skip"; from the download; or for a
-            split without labels.
+        WildcatError: for images that cannot be read, listing them, unless ``on_bad_image`` is "skip"; for a failed
+            download; for a split without labels.
     """
     if download:
         download_dataset(config.data)
@@ -161,7 +253,7 @@ def open_training_data(config: TrainConfig, download: bool = False) -> tuple[Dat
     dataset, report = check_dataset(
         _open_labelled(config.data, split), on_bad_image=config.on_bad_image, progress=sys.stderr.isatty()
     )
-    print(report, file=sys.stderr)
+    logger.info("%s", report)
     validation = None
     if config.val_fraction:
         dataset, validation = split_off(dataset, config.val_fraction, config.seed)
@@ -169,11 +261,11 @@ def open_training_data(config: TrainConfig, download: bool = False) -> tuple[Dat
         validation = _open_labelled(config.data, config.val_split)
         validation, other = check_dataset(validation, on_bad_image=config.on_bad_image)
         if other.has_bad_images:
-            print(other, file=sys.stderr)
-    print(f"training on {class_counts(dataset)}", file=sys.stderr)
-    doubts = label_warnings(dataset, report.classes_without_positives)
+            logger.info("%s", other)
+    logger.info("training on %s", class_counts(dataset))
+    messages = label_warnings(dataset, report.classes_without_positives)
     if validation is not None:
-        doubts += shared_image_warnings(dataset, validation, "validation", progress=sys.stderr.isatty())
-    for doubt in doubts:
-        print(f"warning: {doubt}", file=sys.stderr)
+        messages += shared_image_warnings(dataset, validation, "validation", progress=sys.stderr.isatty())
+    for message in messages:
+        logger.warning("%s", message)
     return dataset, validation

@@ -1,4 +1,4 @@
-"""Training that goes wrong, told in words: where numbers stop being finite, losses that rise, what runs out."""
+"""Explains a training that fails: the first NaN or infinity, a loss that rises, what the machine lacks."""
 
 import statistics
 from collections import deque
@@ -11,41 +11,47 @@ from wildcat.errors import first_line
 from wildcat.model import NonFiniteMapsError, Wildcat
 
 
-def first_bad_values(named: Iterable[tuple[str, Tensor]]) -> str | None:
-    """The first weights that are not finite, in words; None if all are. Of a divided model, in this process's part."""
+def find_nonfinite_weights(named: Iterable[tuple[str, Tensor]]) -> str | None:
+    """Describe the first tensor with NaN or infinite values; None if all values are finite.
+
+    Of the tensors of a sharded model, only this process's shard is examined.
+
+    Args:
+        named: names and tensors, such as ``model.named_parameters()``.
+    """
     for name, value in named:
         if hasattr(value, "to_local"):
             value = value.to_local()
-        bad = int((~value.isfinite()).sum())
-        if bad:
-            return f"the weights {name} ({bad} of {value.numel()} values)"
+        count = int((~value.isfinite()).sum())
+        if count:
+            return f"the weights {name} ({count} of {value.numel()} values)"
     return None
 
 
-def first_bad_layer(model: Wildcat, images: Tensor) -> tuple[str, list[int]]:
-    """Where NaN or infinity appears first when a batch goes through a model.
+def find_nonfinite_layer(model: Wildcat, images: Tensor) -> tuple[str, list[int]]:
+    """Find where NaN or infinity appears first when a batch passes through a model.
 
     Args:
         model: in the mode in which it failed.
-        images: (N, 3, H, W), normalised.
+        images: (N, 3, H, W), normalized.
 
     Returns:
-        The place in words, and the images that show it there; none of them where it lies in the weights.
+        A description of the place, and the indices of the images that show it there: none if it is in the weights.
     """
     if not images.isfinite().all():
-        return "the pixels", _bad_rows(images)
-    # Not the statistics of BatchNorm: the batch that failed has gone into them.
-    weights = first_bad_values(model.named_parameters())
+        return "the pixels", _nonfinite_rows(images)
+    # The buffers are left out: the batch that failed has changed the statistics of BatchNorm.
+    weights = find_nonfinite_weights(model.named_parameters())
     if weights is not None:
         return weights, []
-    found: list[tuple[str, list[int]]] = []
+    places: list[tuple[str, list[int]]] = []
 
-    def look(name: str, output: object) -> None:
-        if not found and isinstance(output, Tensor) and not output.isfinite().all():
-            found.append((f"the output of {name}", _bad_rows(output)))
+    def check_output(name: str, output: object) -> None:
+        if not places and isinstance(output, Tensor) and not output.isfinite().all():
+            places.append((f"the output of {name}", _nonfinite_rows(output)))
 
     hooks = [
-        module.register_forward_hook(lambda _module, _inputs, output, name=name: look(name, output))
+        module.register_forward_hook(lambda _module, _inputs, output, name=name: check_output(name, output))
         for name, module in model.named_modules()
         if name and not any(True for _ in module.children())
     ]
@@ -53,58 +59,59 @@ def first_bad_layer(model: Wildcat, images: Tensor) -> tuple[str, list[int]]:
         with torch.no_grad():
             model(images)
     except NonFiniteMapsError:
-        pass  # that is why we are here
+        pass  # expected: the class maps are checked behind the layer that is searched for
     finally:
         for hook in hooks:
             hook.remove()
-    return found[0] if found else ("the loss", [])
+    return places[0] if places else ("the loss", [])
 
 
-def _bad_rows(values: Tensor) -> list[int]:
+def _nonfinite_rows(values: Tensor) -> list[int]:
     return [int(row) for row in (~values.isfinite()).flatten(1).any(dim=1).nonzero().flatten()]
 
 
-class LossWatch:
-    """Tells once when the loss has risen well above where it started: the learning rate is too high.
+class LossMonitor:
+    """Warns once when the loss has risen well above its start: the learning rate is probably too high.
 
-    It compares the median of the last 20 steps with the loss before the first step. That is chance (log 2 a class, or
-    log C), and nothing that learns is half as high again for more than a few bad batches.
+    It compares the median of the last :data:`WINDOW` steps with the loss before the first step. That is the loss of
+    guessing (log 2 per class, or log C), and a training that works is not 1.5 times as high for more than a few bad
+    batches.
 
-    Attributes:
-        first: the loss before the first step of the run, once there was one.
+    Args:
+        first_loss: the loss before the run's first step, if it is resumed.
     """
 
-    LAST, FACTOR = 20, 1.5
+    WINDOW, FACTOR = 20, 1.5
 
-    def __init__(self, first: float | None = None) -> None:
-        self.first = first
-        self.last: deque[float] = deque(maxlen=self.LAST)
-        self._message = False
+    def __init__(self, first_loss: float | None = None) -> None:
+        self.first_loss = first_loss
+        self._recent: deque[float] = deque(maxlen=self.WINDOW)
+        self._warned = False
 
     def add(self, loss: float) -> str | None:
-        """Look at the loss of one more step; the warning, the first time that there is reason for it."""
-        if self.first is None:
-            self.first = loss
-        self.last.append(loss)
-        if self._message or len(self.last) < self.LAST:
+        """Add the loss of a step; return the warning if this step is the first with a reason for it."""
+        if self.first_loss is None:
+            self.first_loss = loss
+        self._recent.append(loss)
+        if self._warned or len(self._recent) < self.WINDOW:
             return None
-        now = statistics.median(self.last)
-        if now <= self.FACTOR * self.first:
+        median = statistics.median(self._recent)
+        if median <= self.FACTOR * self.first_loss:
             return None
-        self._message = True
+        self._warned = True
         return (
-            f"the loss has risen from {self.first:.4g} before the first step to {now:.4g} (median of the last "
-            f"{self.LAST} steps); the learning rate is probably too high"
+            f"the loss has risen from {self.first_loss:.4g} before the first step to {median:.4g} (median of the last "
+            f"{self.WINDOW} steps); the learning rate is probably too high"
         )
 
 
-def explained(error: BaseException, device: torch.device, accumulate: int) -> str | None:
-    """One sentence for errors of machine and batch, with what to change; None for any other.
+def explain_failure(error: BaseException, device: torch.device, accumulate: int) -> str | None:
+    """Explain an error of the machine or of the batch in one sentence, with what to change; None for any other error.
 
     Args:
         error: what the training raised.
-        device: where the model is.
-        accumulate: the setting, which may be raised.
+        device: of the model.
+        accumulate: the setting, which the sentence may advise to change.
     """
     text = str(error)
     if isinstance(error, torch.cuda.OutOfMemoryError) or "allocate memory" in text or isinstance(error, MemoryError):
@@ -114,17 +121,17 @@ def explained(error: BaseException, device: torch.device, accumulate: int) -> st
         )
     if text.startswith("Expected more than 1 value per channel when training"):
         return (
-            "BatchNorm cannot learn from one value a channel, an image of a single cell: raise batch_size or "
+            "BatchNorm cannot learn from one value per channel (one image with one cell): raise batch_size or "
             f"image_size, lower accumulate (now {accumulate}), or set freeze_batch_norm"
         )
     if "DataLoader timed out" in text:
-        return "no image could be read for stall_minutes: see whether the disk or share that holds them answers"
+        return "no image could be read for stall_minutes: check whether the disk or network share with the data answers"
     if "DataLoader worker" in text:
         return (
-            "a process that reads images was killed, most likely because memory ran out; lower workers "
+            "a worker process that reads images was killed, probably because memory ran out; lower workers "
             f"({first_line(error)})"
         )
-    # DistError is NCCL's and the store's; gloo raises plain errors.
+    # DistError is raised by NCCL and the store; gloo raises plain errors.
     if isinstance(error, torch.distributed.DistError) or "gloo" in text or "Connection closed by peer" in text:
-        return "another process of this run has ended or does not answer; its own message says why"
+        return "another process of this run has ended or does not answer; see its own message for the reason"
     return None

@@ -1,7 +1,7 @@
-"""Several processes that train one model, started by torchrun, accelerate or a batch system: how they agree.
+"""The processes that train one model together, started by torchrun, accelerate or a batch system.
 
-Gradients go through PyTorch's own data parallelism. What is here is the little beside it: few numbers and objects that
-all processes must share, on a group of its own that needs no GPU, so that asking for them never waits for one.
+PyTorch's data parallelism exchanges the gradients. This module exchanges the few numbers and objects that all processes
+must share beside them, in a group of its own that needs no GPU, so that this never waits for one.
 """
 
 import datetime
@@ -18,73 +18,76 @@ from wildcat.errors import WildcatError
 
 T = TypeVar("T")
 
-# How long a process waits for the gradients of another that is alive but does not answer. One that has died is noticed
-# at once: its connections close, and torchrun ends the others.
-PATIENCE = datetime.timedelta(minutes=30)
+# How long a process waits for the gradients of another that is alive but does not answer. A process that has died is
+# noticed at once: its connections close, and torchrun ends the others.
+GRADIENT_TIMEOUT = datetime.timedelta(minutes=30)
 # Waiting for the main process is no sign of trouble: it may be checking millions of images.
-LONG_PATIENCE = datetime.timedelta(days=2)
+MAIN_PROCESS_TIMEOUT = datetime.timedelta(days=2)
 
 
 def create_accelerator() -> Accelerator:
-    """Accelerate's view of this process and its device; processes without a GPU talk through gloo.
+    """Accelerate's view of this process and its device; processes without a GPU communicate through gloo.
 
     Raises:
-        WildcatError: if accelerate was told to divide the model itself (FSDP, DeepSpeed, ...); ``shard`` does it here.
+        WildcatError: if accelerate is configured to shard the model itself (FSDP, DeepSpeed, ...); the setting
+            ``shard`` does that here.
     """
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    # BatchNorm that learns is computed over all processes (shared_norm.py), so its buffers never differ.
+    # BatchNorm that learns is computed over all processes (sync_batchnorm.py), so its buffers never differ.
     parallel = DistributedDataParallelKwargs(broadcast_buffers=False)
     accelerator = Accelerator(
         mixed_precision="no",
         cpu=several and not torch.cuda.is_available(),
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE), parallel],
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=GRADIENT_TIMEOUT), parallel],
     )
     kind = accelerator.distributed_type
     if kind != DistributedType.NO and not kind.value.startswith("MULTI_"):
         raise WildcatError(
-            f"accelerate's {kind.value} is not supported: launch plain data parallelism (--multi_gpu), and let "
-            "--shard divide a large model over the processes"
+            f"accelerate's {kind.value} is not supported: launch plain data parallelism (--multi_gpu), and use "
+            "--shard to split a large model over the processes"
         )
     return accelerator
 
 
-class Processes:
-    """The processes of a run, seen from one of them.
+class ProcessGroup:
+    """The processes of a run, seen from one of them; one process is a group too.
 
     Attributes:
-        count: how many there are.
-        rank: which one this is, from 0.
-        main: whether it is the one that writes and prints.
+        count: number of processes.
+        rank: number of this process, from 0.
+        is_main: whether this is rank 0, the process that writes files and logs progress.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.count: int = accelerator.num_processes
         self.rank: int = accelerator.process_index
-        self.main = self.rank == 0
-        self._group: Any = distributed.new_group(backend="gloo", timeout=LONG_PATIENCE) if self.count > 1 else None
+        self.is_main = self.rank == 0
+        self._group: Any = (
+            distributed.new_group(backend="gloo", timeout=MAIN_PROCESS_TIMEOUT) if self.count > 1 else None
+        )
 
     def on_main(self, make: Callable[[], T]) -> T:
-        """What a function returns in the main process, where alone it is called.
+        """Call a function in the main process alone; return its result in all processes.
 
         Raises:
             WildcatError: in the main process, if the function does; the others end silently with exit code 2.
         """
         if self.count == 1:
             return make()
-        box: list[Any] = [None, False]
+        message: list[Any] = [None, False]  # result, whether there is one
         error = None
-        if self.main:
+        if self.is_main:
             try:
-                box = [make(), True]
+                message = [make(), True]
             except WildcatError as raised:
                 error = raised
-        distributed.broadcast_object_list(box, src=0, group=self._group)
+        distributed.broadcast_object_list(message, src=0, group=self._group)
         if error is not None:
             raise error
-        if not box[1]:
+        if not message[1]:
             raise SystemExit(2)
-        made: T = box[0]
-        return made
+        result: T = message[0]
+        return result
 
     def all_reduce_sum(self, *values: float) -> list[float]:
         """Each value, summed over the processes."""

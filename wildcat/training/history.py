@@ -1,4 +1,4 @@
-"""The course of a training: a row per epoch, as CSV, for TensorBoard and for people."""
+"""The curves of a training: a row per epoch, as CSV, for TensorBoard and for the log."""
 
 from __future__ import annotations
 
@@ -14,19 +14,32 @@ if TYPE_CHECKING:
 
 Row = dict[str, float]
 
+# Columns of metrics.csv that the log shows, with their names there.
+_LOGGED_COLUMNS = {
+    "train_loss": "loss",
+    "val_loss": "val loss",
+    "val_map": "val mAP",
+    "val_accuracy": "val accuracy",
+    "cv_map": "cross-validated mAP",
+    "cv_accuracy": "cross-validated accuracy",
+}
 
-class History:
-    """Writes the rows of a run's epochs into its folder; a context that ends with the training.
 
-    A process adds one file to TensorBoard's folder, with its first row. The file takes back what a process before it
-    wrote of the same epoch and was then killed.
+class MetricsWriter:
+    """Writes ``metrics.csv`` and the TensorBoard files of a run; a context manager that ends with the training.
+
+    Each process that trains a run adds one TensorBoard file, with its first row. That file also discards what an
+    earlier process, killed since, wrote about the same epoch.
+
+    Args:
+        folder: of the run.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._board: SummaryWriter | None = None
 
-    def __enter__(self) -> History:
+    def __enter__(self) -> MetricsWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -34,7 +47,7 @@ class History:
             self._board.close()
 
     def write(self, history: list[Row]) -> None:
-        """Write ``metrics.csv``, and the newest row for TensorBoard; both are in the folder when this returns."""
+        """Write all rows to ``metrics.csv`` and the last one for TensorBoard; both are on disk when this returns."""
         text = io.StringIO()
         writer = csv.DictWriter(text, fieldnames=list(history[0]))
         writer.writeheader()
@@ -52,8 +65,10 @@ class History:
 
 
 def describe(row: Row, epochs: int) -> str:
-    """One line for logs."""
-    shown = {"train_loss": "loss", "val_loss": "val loss", "val_map": "val mAP", "val_accuracy": "val accuracy"}
-    shown |= {"cv_map": "cross-validated mAP", "cv_accuracy": "cross-validated accuracy"}
-    parts = [f"{label} {row[name]:.4g}" for name, label in shown.items() if name in row]
+    """A row in one line for the log.
+
+    >>> describe({"epoch": 2, "train_loss": 0.25, "images_per_second": 31.25}, epochs=10)
+    'epoch 2/10: loss 0.25, 31.2 images/s'
+    """
+    parts = [f"{label} {row[name]:.4g}" for name, label in _LOGGED_COLUMNS.items() if name in row]
     return f"epoch {int(row['epoch'])}/{epochs}: {', '.join(parts)}, {row['images_per_second']:.1f} images/s"

@@ -1,8 +1,13 @@
-"""A linear SVM per class: the classifier that is trained on the features of whole images."""
+"""The solver "svm": a linear SVM per class on the averaged features of the backbone, which is not trained.
 
+It is the baseline "ResNet-101 features" of the paper's Tables 2 to 4.
+"""
+
+import logging
 import math
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,48 +21,53 @@ from wildcat.config import TrainConfig
 from wildcat.data import Dataset
 from wildcat.metrics import average_precision
 from wildcat.model import Wildcat
+from wildcat.runs.folder import save_weights
 from wildcat.training.data import EvalDataset
-from wildcat.training.history import Row
+from wildcat.training.distributed import ProcessGroup
+from wildcat.training.history import MetricsWriter, Row, describe
+from wildcat.training.validation import criterion_for, validate
+
+logger = logging.getLogger(__name__)
 
 FOLDS = 3
-STRENGTHS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)  # scikit-learn's C, for standardised features: small is strong
+C_VALUES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)  # scikit-learn's C, for standardized features: small regularizes strongly
 
 
 def fit_linear_svms(
     features: npt.NDArray[np.float32], labels: npt.NDArray[np.int8], *, multi_label: bool, seed: int = 0
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float, float]:
-    """Fit one-against-all SVMs (squared hinge loss); one C for all classes, chosen by cross-validation.
+    """Fit one-against-all SVMs (squared hinge loss); cross-validation chooses one C for all classes.
 
-    C rises until the score falls: weak regularisation takes by far the longest.
+    C rises until the score falls, because weak regularization takes by far the longest.
 
-    Features are standardised, which is folded into the weights: the scores are ``features @ weights.T + bias``.
+    The features are standardized, and this is folded into the weights: the scores are ``features @ weights.T + bias``.
 
     Args:
         features: (N, D).
-        labels: (N, C); 1, 0 (the image is left out for this class) or -1.
-        multi_label: C is chosen by mAP, or else by accuracy.
+        labels: (N, number of classes): 1, 0 (the image is left out for this class) or -1.
+        multi_label: choose C by mAP; otherwise by accuracy.
         seed: of the folds.
 
     Returns:
-        Weights (C, D), bias (C,), the chosen C, and its cross-validated score in [0, 1]: NaN where no image has a
-        class, and the strongest regularisation is chosen.
+        Weights (number of classes, D), bias (number of classes,), the chosen C, and its cross-validated score in
+        [0, 1]. Where no image has a class, this score is NaN and C is the smallest.
     """
-    best = STRENGTHS[0]
-    score = _cross_validated(features, labels, multi_label, best, seed)
-    for strength in STRENGTHS[1:]:
-        found = _cross_validated(features, labels, multi_label, strength, seed)
-        if not found >= score:
+    best = C_VALUES[0]
+    best_score = _cross_validated(features, labels, multi_label, best, seed)
+    for value in C_VALUES[1:]:
+        score = _cross_validated(features, labels, multi_label, value, seed)
+        if not score >= best_score:  # also where it is NaN
             break
-        if found > score:
-            best, score = strength, found
+        if score > best_score:
+            best, best_score = value, score
     weights, bias = _fit(features, labels, best)
-    return weights, bias, best, score
+    return weights, bias, best, best_score
 
 
 def _fit(
     features: npt.NDArray[np.float32], labels: npt.NDArray[np.int8], strength: float
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Weights and bias on the features as they are; a class without both kinds of images scores 0 throughout."""
+    """Weights and bias for unscaled features; they are 0 for a class that has no images or no other images."""
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import LinearSVC
 
@@ -95,27 +105,28 @@ def _cross_validated(
 
 
 def global_features(model: Wildcat, dataset: Dataset, config: TrainConfig, device: torch.device) -> Tensor:
-    """(N, D): the mean over positions of the backbone's features, of each image warped to ``image_size``."""
+    """The backbone's features (N, D) of each image at ``image_size``, averaged over positions."""
     loader = DataLoader(
         EvalDataset(dataset, config.image_size), config.batch_size, num_workers=config.workers or 0, pin_memory=False
     )
-    found = []
+    features = []
     model.eval()
     with (
         torch.inference_mode(),
         tqdm(total=len(dataset), desc="features", unit=" images", disable=None, dynamic_ncols=True) as bar,
     ):
         for pixels, _ in loader:
-            found.append(model.backbone(model.normalize(pixels.to(device).permute(0, 3, 1, 2))).mean(dim=(2, 3)).cpu())
+            images = model.normalize(pixels.to(device).permute(0, 3, 1, 2))  # (n, 3, H, W)
+            features.append(model.backbone(images).mean(dim=(2, 3)).cpu())
             bar.update(len(pixels))
-    return torch.cat(found)
+    return torch.cat(features)
 
 
 def fit_head(model: Wildcat, dataset: Dataset, config: TrainConfig, device: torch.device) -> Row:
-    """Set the transfer layer to linear SVMs on the training images' features; the row of ``metrics.csv``.
+    """Set the transfer layer to linear SVMs on the features of the training images; return the row of ``metrics.csv``.
 
-    Labels of difficult objects count as the setting ``difficult`` says; where 0 means that nobody looked, images are
-    left out for the class.
+    The setting ``difficult`` decides how labels of difficult objects count. In datasets whose label 0 means unknown,
+    such images are left out for the class.
     """
     start = time.perf_counter()
     features = global_features(model, dataset, config, device)
@@ -137,3 +148,30 @@ def fit_head(model: Wildcat, dataset: Dataset, config: TrainConfig, device: torc
         "images_per_second": len(dataset) / seconds,
         "seconds": seconds,
     }
+
+
+def train_linear_svms(
+    group: ProcessGroup,
+    model: Wildcat,
+    config: TrainConfig,
+    dataset: Dataset,
+    validation: Dataset | None,
+    folder: Path,
+) -> None:
+    """Train the head of a run by linear SVMs, and write its curves and weights; nothing is saved before the end.
+
+    Args:
+        group: of one process.
+        model: its transfer layer is set.
+        config: the settings.
+        dataset: the training set.
+        validation: the validation set, scored at the end.
+        folder: of the run.
+    """
+    row = fit_head(model, dataset, config, model.transfer.weight.device)
+    if validation is not None:
+        row |= validate(group, model, validation, config, criterion_for(dataset, config))
+    with MetricsWriter(folder) as metrics:
+        metrics.write([row])
+    logger.info("%s", describe(row, 1))
+    save_weights(folder, model.state_dict())

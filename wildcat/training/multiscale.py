@@ -1,11 +1,12 @@
-"""Training at several scales and combining them, as the paper's best figures were made: one model per scale.
+"""Training at several scales and combining them, as for the paper's best results: one model per scale.
 
->>> train_scales(TrainConfig(data="voc07:data", val_fraction=0.1), [224, 320, 448], "runs/voc07")  # doctest: +SKIP
+>>> config = TrainConfig(data="voc07:data", val_fraction=0.1)
+>>> train_scales(config, [224, 320, 448], "runs/voc07")  # doctest: +SKIP
 >>> results = evaluate(load("runs/voc07"), "voc07:data")  # doctest: +SKIP
 >>> results.scales["224"], results.combinations["mean"]  # as of single runs  # doctest: +SKIP
 """
 
-import sys
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from wildcat.prediction.ensemble import Ensemble
 from wildcat.prediction.items import dataset_items
 from wildcat.prediction.loading import load
 from wildcat.prediction.predictor import Predictor
-from wildcat.runs import folder as checkpoint
+from wildcat.runs.folder import CONFIG
 from wildcat.runs.scales import (
     MEAN,
     OBJECT_BANK,
@@ -37,17 +38,24 @@ from wildcat.runs.scales import (
     scale_folder,
 )
 from wildcat.training.data import open_training_data
-from wildcat.training.distributed import Processes, create_accelerator
-from wildcat.training.launch import check_new, continued, train
+from wildcat.training.distributed import ProcessGroup, create_accelerator
+from wildcat.training.launch import train
+from wildcat.training.resume import require_empty, resumed_config
 from wildcat.training.setup import with_precision
 
-_CELL = 32  # sizes are rounded to whole cells of the usual backbone
+logger = logging.getLogger(__name__)
+
+_CELL = 32  # pixels per map cell of most backbones: other sizes are rounded to whole cells
 
 
 def at_scale(config: TrainConfig, scale: int) -> TrainConfig:
-    """The settings of one scale: its image size, and the sizes at which it reads in proportion.
+    """The settings of one scale: its image size, and the inference sizes in proportion.
 
-    Settings that train at 256 and read scores at 384 read them, for the scale 320, at 480.
+    Settings that train at 256 px and score at 384 px score at 480 px for the scale 320.
+
+    Args:
+        config: the settings of all scales.
+        scale: side of the training images in pixels.
     """
 
     def scaled(sizes: list[int]) -> list[int]:
@@ -67,92 +75,102 @@ def at_scale(config: TrainConfig, scale: int) -> TrainConfig:
 def train_scales(
     config: TrainConfig, scales: Sequence[int], out: str | Path, *, resume: bool = False, download: bool = False
 ) -> Path:
-    """Train one model per scale into subfolders of ``out``, and combine them.
+    """Train one model per scale into subfolders of a folder, and combine them (Section 4).
 
-    With held-out images, the same for all scales (``val_fraction``, or ``val_split``), an Object Bank is fitted on
-    the scores that the models give them; it reads images if, cross-validated, it does better there than the mean of
-    probabilities. Without them the scales are combined by the mean. Training images never fit the combination.
+    With held-out images (``val_fraction`` or ``val_split``), the same for all scales, an Object Bank is fitted on the
+    models' probabilities for them. It combines the scales if its cross-validated score there is higher than that of the
+    mean of probabilities. Without held-out images the mean combines the scales. Training images never fit the
+    combination.
 
     Args:
         config: the settings; see :func:`at_scale` for what changes with the scale.
-        scales: at least two different image sizes.
-        out: the folder; must be new or empty, unless it holds runs to resume.
-        resume: leave finished scales as they are, and continue the others from their last saved state.
-        download: as for :func:`wildcat.training.launch.train`.
+        scales: sides of the training images in pixels, at least two different ones.
+        out: the folder: new or empty, unless it holds runs to resume.
+        resume: skip finished scales, and continue the others from their last saved state.
+        download: as for :func:`wildcat.train`.
 
     Returns:
-        The folder, which :func:`wildcat.load` and :func:`wildcat.evaluate` read like that of a single run.
+        The folder, for :func:`wildcat.load` and :func:`wildcat.evaluate`, like that of a single run.
 
     Raises:
-        WildcatError: for mistakes in settings, scales, data or folder.
+        WildcatError: for mistakes in the scales or the folder, and as :func:`wildcat.train`.
+        SystemExit, KeyboardInterrupt: as :func:`wildcat.train`.
+
+    >>> config = TrainConfig(data="voc07:data", val_fraction=0.1)
+    >>> train_scales(config, [224, 320, 448], "runs/voc07")  # doctest: +SKIP
     """
     scales = sorted(scales)
     if len(set(scales)) != len(scales) or len(scales) < 2 or scales[0] < 1:
         raise WildcatError(f"scales are two or more different image sizes; got {', '.join(map(str, scales)) or 'none'}")
     folder = Path(out)
     accelerator = create_accelerator()
-    processes = Processes(accelerator)
-    asked = ScaleRuns(config, tuple(scales))
-    runs = processes.on_main(lambda: _started(folder, asked, resume, accelerator.device))
+    group = ProcessGroup(accelerator)
+    requested = ScaleRuns(config, tuple(scales))
+    runs = group.on_main(lambda: _find_runs(folder, requested, resume, accelerator.device))
     for scale in scales:
-        if processes.main:
-            print(f"scale {scale}: {folder / scale_folder(scale)}", file=sys.stderr)
+        if group.is_main:
+            logger.info("scale %d: %s", scale, folder / scale_folder(scale))
         train(at_scale(runs.config, scale), folder / scale_folder(scale), resume=True, download=download)
     if runs.combination is None:
-        processes.on_main(lambda: save_scales(folder, replace(runs, combination=_combine(folder, runs))))
+        group.on_main(lambda: save_scales(folder, replace(runs, combination=_combine(folder, runs))))
     return folder
 
 
-def _started(folder: Path, asked: ScaleRuns, resume: bool, device: torch.device) -> ScaleRuns:
-    """What the folder holds, or is to hold from now on; all scales are trained in the precision of the largest."""
+def _find_runs(folder: Path, requested: ScaleRuns, resume: bool, device: torch.device) -> ScaleRuns:
+    """Find the runs that a folder holds, or start new ones; all scales train in the precision of the largest."""
     if folder.exists() and not folder.is_dir():
         raise WildcatError(f"{folder} is a file; give a folder for the runs")
-    if (folder / checkpoint.CONFIG).exists():
+    if (folder / CONFIG).exists():
         raise WildcatError(f"{folder} holds a single run; give another folder for runs at several scales")
     if not (folder / SCALES).exists():
-        check_new(folder)
-        precision = with_precision(at_scale(asked.config, asked.scales[-1]), device).precision
-        runs = replace(asked, config=replace(asked.config, precision=precision))
+        require_empty(folder)
+        precision = with_precision(at_scale(requested.config, requested.scales[-1]), device).precision
+        runs = replace(requested, config=replace(requested.config, precision=precision))
         folder.mkdir(parents=True, exist_ok=True)
         save_scales(folder, runs)
         return runs
     if not resume:
         raise WildcatError(f"{folder} already holds runs: continue them with --resume, or give another folder")
     runs = read_scales(folder)
-    if runs.scales != asked.scales:
-        raise WildcatError(f"{folder} was started with the scales {runs.scales}, not {asked.scales}")
-    return replace(runs, config=continued(asked.config, runs.config, folder))
+    if runs.scales != requested.scales:
+        raise WildcatError(
+            f"cannot change scales from {list(runs.scales)} to {list(requested.scales)} when resuming {folder}; "
+            "use a new run directory"
+        )
+    return replace(runs, config=resumed_config(requested.config, runs.config, folder))
 
 
 def _combine(folder: Path, runs: ScaleRuns) -> Combination:
     """Fit the Object Bank on held-out images, and choose between it and the mean."""
     config = runs.config
     if not (config.val_fraction or config.val_split):
-        print("no held-out images (val_fraction, val_split): the mean combines the scales", file=sys.stderr)
+        logger.info("no held-out images (val_fraction, val_split): the mean combines the scales")
         return Combination(MEAN)
     _, dataset = open_training_data(config)
-    assert dataset is not None  # one of the two settings is there
+    assert dataset is not None  # one of the two settings is given
     parts = {name: load(folder / name).single for name in map(scale_folder, runs.scales)}
-    found = _held_out_probabilities(Predictor(parts, Ensemble()), dataset)  # of each scale, then their mean
+    *of_scales, mean = _held_out_probabilities(Predictor(parts, Ensemble()), dataset)
     try:
-        bank, unseen = fit_object_bank(found[:-1], dataset.labels, multi_label=dataset.multi_label, seed=config.seed)
+        bank, cross_validated = fit_object_bank(
+            of_scales, dataset.labels, multi_label=dataset.multi_label, seed=config.seed
+        )
     except WildcatError as error:
-        print(f"{error}: the mean combines the scales", file=sys.stderr)
+        logger.info("%s: the mean combines the scales", error)
         return Combination(MEAN)
     save_bank(folder, bank)
-    scores = {MEAN: headline(found[-1].numpy(), dataset), OBJECT_BANK: headline(unseen, dataset)}
+    scores = {MEAN: headline(mean.numpy(), dataset), OBJECT_BANK: headline(cross_validated, dataset)}
     split = config.val_split or config.train_split or default_splits(config.data)[0]
     chosen = max(scores, key=lambda name: scores[name])  # the mean where they are equal
-    shown = ", ".join(f"{name} {score:.2f}" for name, score in scores.items())
-    print(f"{len(dataset)} held-out images of {split}: {shown}; {chosen} combines the scales", file=sys.stderr)
+    listed = ", ".join(f"{name} {score:.2f}" for name, score in scores.items())
+    logger.info("%d held-out images of %s: %s; %s combines the scales", len(dataset), split, listed, chosen)
     return Combination(chosen, len(dataset), scores, (config.data, split))
 
 
 def _held_out_probabilities(predictor: Predictor, dataset: Dataset) -> list[torch.Tensor]:
-    """Probabilities (N, C) of each part, in the order of :attr:`Predictor.outputs`."""
+    """Probabilities (N, C) of each of :attr:`Predictor.outputs`, in order: the scales, then their mean."""
     parts = list(predictor.outputs)
-    found = np.empty((len(parts), len(dataset), len(dataset.classes)), dtype=np.float32)
+    probabilities = np.empty((len(parts), len(dataset), len(dataset.classes)), dtype=np.float32)
     stream = predictor.stream_each(dataset_items(dataset), maps=False)
     for index, each in enumerate(tqdm(stream, "held-out images", len(dataset), unit=" images", disable=None)):
-        found[:, index] = [each[part].probabilities for part in parts]
-    return list(torch.from_numpy(found))
+        probabilities[:, index] = [each[part].probabilities for part in parts]
+    return list(torch.from_numpy(probabilities))

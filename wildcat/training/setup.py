@@ -1,31 +1,41 @@
-"""Prepares a run: precision, workers, and the model on its device."""
+"""Prepares a run: freezing, device, precision, workers, and the file with its settings."""
 
 import math
 import os
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from wildcat.config import TrainConfig
+from wildcat.data import Dataset
 from wildcat.errors import WildcatError
 from wildcat.model import Wildcat
-from wildcat.runs import folder as checkpoint
+from wildcat.runs.folder import Run, build_model, save_config
+
+BF16_MIN_GAIN = 1.15  # how many times as fast as single precision bf16 must be to be chosen
 
 
 def bf16_is_faster(model: Wildcat, image_size: int, device: torch.device) -> bool:
     """Measure a forward and backward pass of two images in both precisions; bf16 must win by 15 %.
 
-    On CPUs with matrix units for bf16 it doubles the speed of ResNets and lite backbones; elsewhere it is slower.
+    On CPUs with matrix units for bf16 it doubles the speed of ResNets and lite backbones; elsewhere it is slower. The
+    model stays as it was.
+
+    Args:
+        model: on the device.
+        image_size: side of the images in pixels.
+        device: of the model.
     """
     if device.type == "mps" or (device.type == "cuda" and not torch.cuda.is_bf16_supported()):
         return False
     images = torch.zeros(2, 3, image_size, image_size, device=device).to(memory_format=torch.channels_last)
     was_training = model.training
-    statistics = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    model.train()  # where BatchNorm learns it is no part of a convolution, which costs
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]  # the statistics of BatchNorm
+    model.train()  # BatchNorm that learns cannot be folded into a convolution, which takes time
 
-    def seconds(enabled: bool) -> float:
+    def best_seconds(enabled: bool) -> float:
         best = math.inf
         for _ in range(3):  # the first is a warm-up
             start = time.perf_counter()
@@ -36,16 +46,20 @@ def bf16_is_faster(model: Wildcat, image_size: int, device: torch.device) -> boo
             best = min(best, time.perf_counter() - start)
         return best
 
-    single, half = seconds(False), seconds(True)
+    fp32, bf16 = best_seconds(False), best_seconds(True)
     model.zero_grad(set_to_none=True)
-    for buffer, before in statistics:
+    for buffer, before in buffers:
         buffer.copy_(before)
     model.train(was_training)
-    return half * 1.15 < single
+    return bf16 * BF16_MIN_GAIN < fp32
 
 
 def freeze_and_move(model: Wildcat, config: TrainConfig, device: torch.device) -> Wildcat:
-    """Freeze what does not learn, and bring the model to its device."""
+    """Freeze what the settings name, and move the model to a device; returns the same model.
+
+    Raises:
+        WildcatError: if ``freeze_stages`` is more than the backbone has.
+    """
     try:
         model.backbone.freeze(config.freeze_stages, config.freeze_batch_norm, config.freeze_depthwise)
     except ValueError as error:
@@ -55,27 +69,35 @@ def freeze_and_move(model: Wildcat, config: TrainConfig, device: torch.device) -
 
 
 def with_precision(config: TrainConfig, device: torch.device, model: Wildcat | None = None) -> TrainConfig:
-    """The settings with their precision decided: once for all runs that are to be compared, for it is measured.
+    """Replace the precision "auto" by the faster one; runs that are compared share one, because it is measured.
 
     Args:
         config: the settings.
-        device: where the runs will be trained.
-        model: on the device; one like it is made unless given.
+        device: on which the run will be trained.
+        model: on the device; a model of these settings is built unless given.
     """
     if config.precision != "auto":
         return config
     if config.solver == "svm":
         return replace(config, precision="fp32")
     if model is None:
-        # One class: they cost next to nothing beside the backbone.
-        model = freeze_and_move(checkpoint.build_model(config, 1, pretrained=False), config, device)
+        # With one class: classes cost next to nothing beside the backbone.
+        model = freeze_and_move(build_model(config, 1, pretrained=False), config, device)
     return replace(config, precision="bf16" if bf16_is_faster(model, config.image_size, device) else "fp32")
 
 
 def resolve(config: TrainConfig, model: Wildcat, device: torch.device) -> TrainConfig:
-    """Replace automatic choices by what they mean on this machine, so that a continued run repeats them."""
+    """Replace the automatic precision and number of workers by those of this machine; a resumed run keeps them."""
     workers = config.workers
     if workers is None:
-        # On a CPU the backbone needs every core: one process is enough to decode ahead of it.
+        # On a CPU the backbone needs every core; one worker is enough to decode ahead of it.
         workers = 1 if device.type == "cpu" else min(8, os.cpu_count() or 1)
     return replace(with_precision(config, device, model), workers=workers)
+
+
+def start_run(folder: Path, config: TrainConfig, model: Wildcat, dataset: Dataset, device: torch.device) -> TrainConfig:
+    """Write ``config.json`` of a new run; return its settings, with automatic choices resolved."""
+    config = resolve(config, model, device)
+    run = Run(config, dataset.classes, dataset.multi_label, model.backbone.mean, model.backbone.std, len(dataset))
+    save_config(folder, run)
+    return config

@@ -1,8 +1,8 @@
-"""BatchNorm over the whole batch, also where several processes each hold a part of it.
+"""BatchNorm over the whole batch when several processes each hold a part of it.
 
-PyTorch's SyncBatchNorm does the same on GPUs only, and replaces modules, which breaks what refers to them (folding.py).
-Here a BatchNorm that learns sums over the processes through differentiable operations: on any device, with parts of
-unequal size, and parameters, state dict and module tree stay as they are.
+PyTorch's SyncBatchNorm does this on GPUs only. It also replaces modules, which breaks references to them
+(batchnorm_folding.py). Here a BatchNorm that learns sums over the processes by differentiable operations: on any device
+and with parts of unequal size. Parameters, state dict and module tree stay as they are.
 """
 
 from functools import cache
@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from torch.distributed.nn import functional as over_processes
 
 
-class _SharedNorm:
-    """Mixed into the class of a BatchNorm; in evaluation mode it changes nothing."""
+class _SynchronizedNorm:
+    """A base class in front of BatchNorm's own; in evaluation mode it changes nothing."""
 
     def forward(self: Any, x: Tensor) -> Tensor:
         if not self.training:
-            plain: Tensor = super().forward(x)  # type: ignore[misc]
-            return plain
+            unchanged: Tensor = super().forward(x)  # type: ignore[misc]
+            return unchanged
         wide = x.float()
-        here = wide.new_tensor([x.shape[0] * x.shape[2] * x.shape[3]])  # values per channel
-        sums = over_processes.all_reduce(torch.cat([wide.sum(dim=(0, 2, 3)), here]))
+        own_count = wide.new_tensor([x.shape[0] * x.shape[2] * x.shape[3]])  # values per channel in this process
+        sums = over_processes.all_reduce(torch.cat([wide.sum(dim=(0, 2, 3)), own_count]))
         count = sums[-1]
         mean = sums[:-1] / count
         centred = wide - mean[:, None, None]
@@ -33,7 +33,7 @@ class _SharedNorm:
                 # momentum None is PyTorch's cumulative average
                 weight = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
                 self.running_mean.lerp_(mean, weight)
-                self.running_var.lerp_(variance * count / (count - 1), weight)  # the unbiased one, as PyTorch keeps
+                self.running_var.lerp_(variance * count / (count - 1), weight)  # unbiased, as in PyTorch
         scale = torch.rsqrt(variance + self.eps)
         if self.affine:
             scale = scale * self.weight
@@ -41,24 +41,24 @@ class _SharedNorm:
         if self.affine:
             normed = normed + self.bias[:, None, None]
         normed = normed.to(x.dtype)
-        for part in ("drop", "act"):  # timm's BatchNorm carries its activation
-            if hasattr(self, part):
-                normed = getattr(self, part)(normed)
+        for name in ("drop", "act"):  # timm's BatchNorm includes its activation
+            if hasattr(self, name):
+                normed = getattr(self, name)(normed)
         return normed  # type: ignore[no-any-return]
 
 
 @cache
-def _mixed(base: type[Any]) -> type[Any]:
-    return type(f"Shared{base.__name__}", (_SharedNorm, base), {})
+def _synchronized_class(base: type[Any]) -> type[Any]:
+    return type(f"Synchronized{base.__name__}", (_SynchronizedNorm, base), {})
 
 
 def synchronize_batchnorm(net: nn.Module) -> int:
-    """Let each BatchNorm of a network, while in training mode, normalise over the parts of all processes.
+    """Make each BatchNorm of a network normalize over the images of all processes while it is in training mode.
 
     Returns:
-        Their number.
+        The number of BatchNorm modules.
     """
-    found = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
-    for module in found:
-        module.__class__ = _mixed(type(module))  # type: ignore[arg-type]
-    return len(found)
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    for module in norms:
+        module.__class__ = _synchronized_class(type(module))  # type: ignore[arg-type]
+    return len(norms)

@@ -143,7 +143,7 @@ COMMANDS = [
         "full-out",
         "a folder that holds other things",
         "train --data synthetic --out .",
-        ". holds cat.png and is no run: give a new or an empty folder",
+        ". holds cat.png and is not a run: give a new or an empty folder",
     ),
     command(
         "file-out",
@@ -155,7 +155,7 @@ COMMANDS = [
         "other-resume",
         "a run continued with another rate",
         "train --out run --resume --lr 3",
-        "a continued run keeps its settings; lr is 0.1 in run, not 3.0: that is another run, with a folder of its own",
+        "cannot change lr from 0.1 to 3.0 when resuming run; use a new run directory",
     ),
     command(
         "no-data",

@@ -1,4 +1,4 @@
-"""The training loop: seeds, learning rates, SGD by hand, what is learnt, and divergence."""
+"""The engine: seeds, learning rates, SGD by hand, learning, and divergence."""
 
 import json
 import math
@@ -19,7 +19,7 @@ from wildcat.training import data as loading
 from wildcat.training import launch as training
 from wildcat.training import validation
 from wildcat.training.launch import train
-from wildcat.training.loop import learning_rate_factor
+from wildcat.training.schedule import learning_rate_factor
 from wildcat.training.state import load_state
 
 # Seeds
@@ -66,7 +66,7 @@ def test_schedules(settings: dict, steps: int, expected: list[float]) -> None:
 
 
 @pytest.mark.slow
-def test_the_rate_of_an_epochs_last_step_is_reported(plain: Path) -> None:
+def test_the_row_has_the_rate_of_the_last_step(plain: Path) -> None:
     # 12 steps of half a cosine from 0.1; the last steps of the epochs are 5 and 11
     expected = [0.05 * (1 + math.cos(math.pi * step / 12)) for step in (5, 11)]
     assert [float(row["learning_rate"]) for row in rows(plain)] == pytest.approx(expected)
@@ -99,9 +99,9 @@ def test_training_is_sgd_by_hand(tmp_path: Path) -> None:
                 velocity[name] = 0.8 * velocity[name] + gradient + 0.01 * value
                 value -= factor * (0.01 if name.startswith("backbone.") else 0.02) * velocity[name]
 
-    found = tensors(train(config, tmp_path / "run"))
+    after = tensors(train(config, tmp_path / "run"))
     for name, value in model.state_dict().items():
-        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-5, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(after[name], value, rtol=1e-3, atol=1e-5, msg=lambda m, name=name: f"{name}: {m}")
 
 
 @pytest.mark.slow
@@ -131,8 +131,8 @@ def test_the_loss_falls(plain: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_learnt_is_learnt_from_tags(tmp_path: Path) -> None:
-    """Colours are told apart by a backbone that starts from nothing."""
+def test_colours_are_learnt_from_tags(tmp_path: Path) -> None:
+    """A backbone that starts from random weights learns to distinguish colours."""
     rng = np.random.default_rng(0)
     lines = ["image,tags"]
     for number in range(24):
@@ -148,7 +148,7 @@ def test_what_is_learnt_is_learnt_from_tags(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_one_class_a_image(tmp_path: Path) -> None:
+def test_one_class_per_image(tmp_path: Path) -> None:
     data = tmp_path / "images"
     for label, colour in {"red": (200, 10, 10), "blue": (10, 10, 200)}.items():
         for number in range(8):
@@ -157,8 +157,8 @@ def test_one_class_a_image(tmp_path: Path) -> None:
     folder = train(
         tiny(data=f"folder:{data}", train_split="train", val_split="val", epochs=12, lr=0.02), tmp_path / "run"
     )
-    found = read_run(folder)
-    assert found.classes == ("blue", "red") and not found.multi_label and found.images == 16
+    saved = read_run(folder)
+    assert saved.classes == ("blue", "red") and not saved.multi_label and saved.images == 16
     assert float(rows(folder)[-1]["val_accuracy"]) == 100
     assert (
         main(["evaluate", str(folder), "--data", f"folder:{data}", "--split", "val", "--json", str(tmp_path / "r")])
@@ -170,7 +170,7 @@ def test_one_class_a_image(tmp_path: Path) -> None:
 # Divergence
 
 
-def test_divergence_is_told_and_the_last_state_is_sound(tmp_path: Path) -> None:
+def test_divergence_is_reported_and_the_last_state_is_finite(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with pytest.raises(
         WildcatError, match=r"NaN or infinite in epoch 1, step \d+ \(learning rate 1e\+30.*state is kept"
@@ -186,7 +186,7 @@ def test_divergence_is_told_and_the_last_state_is_sound(tmp_path: Path) -> None:
 
 def test_weights_ruined_by_the_last_step_are_not_saved(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    # One step in all: no later loss would show it. The rate is beyond what single precision holds.
+    # A single step: no later loss shows it. The rate is beyond the range of single precision.
     with pytest.raises(
         WildcatError, match=r"weights became NaN or infinite in epoch 1, step 1 .*no state was saved yet"
     ):
@@ -194,7 +194,7 @@ def test_weights_ruined_by_the_last_step_are_not_saved(tmp_path: Path) -> None:
     assert not (folder / "model.safetensors").exists() and not (folder / "state.pt").exists()
 
 
-def test_validation_that_overflows_is_told(tmp_path: Path) -> None:
+def test_validation_that_overflows_is_reported(tmp_path: Path) -> None:
     with pytest.raises(WildcatError, match="NaN or infinit"):
         train(tiny(lr=1e36, schedule="constant", epochs=1, batch_size=19, val_fraction=0.2), tmp_path / "run")
 
