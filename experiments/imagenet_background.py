@@ -72,16 +72,16 @@ def cases(predictor: Predictor, dataset: Dataset) -> Iterator[Case]:
             yield prediction.only([best]), np.where(truth == 255, 255, truth == 1 + label).astype(np.uint8)
 
 
-def as_fitted(found: Sequence[Case]) -> Iterator[tuple[torch.Tensor, list[int], npt.NDArray[np.uint8]]]:
+def as_fitted(images: Sequence[Case]) -> Iterator[tuple[torch.Tensor, list[int], npt.NDArray[np.uint8]]]:
     """Maps, classes and true masks for :func:`wildcat.masks.fit_background`."""
-    for prediction, truth in found:
+    for prediction, truth in images:
         yield torch.from_numpy(prediction.class_maps), [0], truth
 
 
-def miou(found: Sequence[Case], background: Background, crf: bool) -> float:
+def miou(images: Sequence[Case], background: Background, crf: bool) -> float:
     """Mean IoU of object and background, from 0 to 1."""
     confusion = ConfusionMatrix(2)
-    for prediction, truth in found:
+    for prediction, truth in images:
         placed = replace(prediction, settings=replace(prediction.settings, background=background))
         confusion.update(placed.mask(allowed=[0], crf=crf), truth, prediction.name)
     return mean_iou(confusion.counts)
@@ -95,12 +95,12 @@ def measure(specs: Sequence[str]) -> str:
         for part in (0, 1)
     )
     best, score = fit_background("threshold", as_fitted([*chain(*fitted_on.values())]), 1, mean_iou)
-    counts = ", ".join(f"{len(found)} of {name}" for name, found in fitted_on.items())
+    counts = ", ".join(f"{len(images)} of {name}" for name, images in fitted_on.items())
     lines = ["| scored on | images | background | mIoU | mIoU with CRF |", "|---|---|---|---|---|"]
-    for name, found in scored_on.items():
+    for name, images in scored_on.items():
         for background in (Background(), best):
-            plain, refined = (100 * miou(found, background, crf) for crf in (False, True))
-            lines.append(f"| {name} | {len(found)} | {background} | {plain:.1f} | {refined:.1f} |")
+            plain, refined = (100 * miou(images, background, crf) for crf in (False, True))
+            lines.append(f"| {name} | {len(images)} | {background} | {plain:.1f} | {refined:.1f} |")
     given = " ".join(f"{spec.partition(':')[0]}:DIR/{label_of(spec)}" for spec in specs)
     return (
         f"## Masks of the embedded ImageNet classifier\n\n"

@@ -41,7 +41,11 @@ Written by `python -m experiments.ledger` from `experiments/results/`; scores in
 comparable with published scores on VOC, COCO or 15-Scene.
 """
 COLUMNS = metrics_shown(Detail.TABLE)
-LEFT_OUT = ("decisions", "classes_without_positives", "classes_absent")  # entries of results.json that are not kept
+LEFT_OUT = (
+    "decisions",
+    "classes_without_positives",
+    "classes_absent",
+)  # entries of results.json that records leave out
 
 
 def add(run: Path, label: str, note: str, commit: str) -> list[Path]:

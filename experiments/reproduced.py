@@ -15,7 +15,7 @@ HERE = Path(__file__).resolve().parent
 def command_of(values: dict[str, Any]) -> str:
     """The command that repeats one experiment, without paths of this machine."""
     words = shlex.split(values["command"])[2:]
-    kept, position = ["wildcat", "reproduce", values["name"]], 0
+    result, position = ["wildcat", "reproduce", values["name"]], 0
     while position < len(words):
         word = words[position]
         if word in ("--out", "--workers"):
@@ -23,17 +23,17 @@ def command_of(values: dict[str, Any]) -> str:
         elif word == "--data":
             kind, _, _ = values["data"].partition(":")
             name = data_name(values["data"])
-            kept += ["--data", name if name == kind else f"{kind}:{name}"]
+            result += ["--data", name if name == kind else f"{kind}:{name}"]
             position += 2
         elif word.startswith("--"):
-            kept.append(word)
+            result.append(word)
             position += 1
             while position < len(words) and not words[position].startswith("--"):
-                kept.append(words[position])
+                result.append(words[position])
                 position += 1
         else:  # the names of the experiments
             position += 1
-    return shlex.join(kept)
+    return shlex.join(result)
 
 
 def keep(folder: Path, results: Path, commit: str, machine: dict[str, Any]) -> list[Path]:
@@ -45,15 +45,15 @@ def keep(folder: Path, results: Path, commit: str, machine: dict[str, Any]) -> l
             continue  # the shared settings, or an experiment without finished runs
         values["command"] = command_of(values)
         values["data"] = data_name(values["data"])
-        kept = results / f"{label_of(values)}.json"
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps({**values, "commit": commit, "machine": machine}, indent=1) + "\n")
-        written.append(kept)
+        record = results / f"{label_of(values)}.json"
+        record.parent.mkdir(parents=True, exist_ok=True)
+        record.write_text(json.dumps({**values, "commit": commit, "machine": machine}, indent=1) + "\n")
+        written.append(record)
         drawing = file.with_suffix(".svg")
         if (
             any(row["x"] is not None for row in values["rows"]) and drawing.exists()
         ):  # curves; Figure 6 shows images of the dataset
-            shutil.copy(drawing, kept.with_suffix(".svg"))
+            shutil.copy(drawing, record.with_suffix(".svg"))
     return written
 
 

@@ -277,9 +277,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except WildcatError as error:
         sys.exit(f"error: {error}")
     order = {method.name: i for i, method in enumerate(given)}
-    kept = [row for row in read_rows(file) if row["method"] in order]
-    kept.sort(key=lambda row: order[row["method"]])
-    write_atomically(file.with_suffix(".md"), markdown(kept, command).encode())
+    shown_rows = [row for row in read_rows(file) if row["method"] in order]
+    shown_rows.sort(key=lambda row: order[row["method"]])
+    write_atomically(file.with_suffix(".md"), markdown(shown_rows, command).encode())
     print(f"written: {file}, {file.with_suffix('.md')}")
 
 

@@ -1,4 +1,4 @@
-"""Runs, exported files and results.json that the code of before the layout wrote: today's code reads them alike.
+"""Runs, exported files and results.json that were written before the layout of packages: they are read as before.
 
 ``tests/fixtures/before_the_layout/README.md`` lists the files and the commands that wrote them.
 """
@@ -43,7 +43,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 def headlines(results: dict[str, Any]) -> dict[str, float]:
     """The numbers that stand directly under a task, by "task key"; of several scales, those of each and of the mean."""
-    found = {
+    scores = {
         f"{task} {key}": value
         for task in ("classification", "pointing", "segmentation")
         for key, value in results[task].items()
@@ -51,8 +51,8 @@ def headlines(results: dict[str, Any]) -> dict[str, float]:
     }
     for group in ("scales", "combinations"):
         for name, each in results.get(group, {}).items():
-            found |= {f"{group} {name} {key}": value for key, value in headlines(each).items()}
-    return found
+            scores |= {f"{group} {name} {key}": value for key, value in headlines(each).items()}
+    return scores
 
 
 def test_the_fixture_has_the_predictions_of_every_image() -> None:

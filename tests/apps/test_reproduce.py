@@ -82,7 +82,7 @@ def test_the_mean_of_m_filters_learns_like_one_filter_at_an_mth_of_the_rate() ->
     """Why Table 6 has a control. Three steps of momentum; both start from the same mean."""
     features, labels = torch.randn(8, 5, 3, 3), torch.rand(8, 2).round()
     many = MultiMapTransfer(5, 2, num_maps=4).double()
-    found = {}
+    merged = {}
     for num_maps, rate in ((4, 0.4), (1, 0.1)):
         transfer = copy.deepcopy(many) if num_maps == 4 else copy.deepcopy(many.merged())
         optimizer = torch.optim.SGD(transfer.parameters(), lr=rate, momentum=0.9)
@@ -92,9 +92,9 @@ def test_the_mean_of_m_filters_learns_like_one_filter_at_an_mth_of_the_rate() ->
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        found[num_maps] = class_wise_pool(transfer(features.double()), num_maps).detach()
-    assert torch.allclose(found[4], found[1], rtol=1e-9)
-    assert not torch.allclose(found[1], class_wise_pool(many(features.double()), 4), rtol=1e-3)
+        merged[num_maps] = class_wise_pool(transfer(features.double()), num_maps).detach()
+    assert torch.allclose(merged[4], merged[1], rtol=1e-9)
+    assert not torch.allclose(merged[1], class_wise_pool(many(features.double()), 4), rtol=1e-3)
 
 
 def test_random_splits_differ_by_seed() -> None:
@@ -127,10 +127,10 @@ def test_an_effect_is_judged_by_the_deviation_that_settings_and_seeds_do_not_exp
     # By hand: means of rows 11, 14.1, 11.9; seed 1 is 2 above seed 0; residuals 0, 0.1 and -0.1, twice each.
     chance = tables.spread([run for row in rows for run in row["runs"]], "mAP")
     assert chance == {"deviation": pytest.approx((0.04 / 2) ** 0.5), "freedom": 2}
-    found = judged("b", "a", rows)
-    assert found["difference"] == pytest.approx(3.1)
-    assert found["threshold"] == pytest.approx(4.3027 * 0.02**0.5, abs=1e-4)  # t of 2 degrees at 95 %
-    assert found["verdict"] == "appears"
+    effect = judged("b", "a", rows)
+    assert effect["difference"] == pytest.approx(3.1)
+    assert effect["threshold"] == pytest.approx(4.3027 * 0.02**0.5, abs=1e-4)  # t of 2 degrees at 95 %
+    assert effect["verdict"] == "appears"
     assert judged("a", "b", rows)["verdict"] == "reversed"
     assert judged("b", "a", made(a=[10.0, 12.0], b=[12.0, 10.5]))["verdict"] == "unclear"
 
@@ -150,9 +150,9 @@ def test_with_one_seed_no_verdict_is_given() -> None:
 
 def test_without_shared_seeds_chance_is_unknown() -> None:
     rows = made(a=[10.0, 12.0], b=[13.0, 15.2])
-    found = tables.judged(Effect("b beats a", "b", "a"), rows, "mAP", None)
-    assert (found["verdict"], found["difference"]) == ("chance unknown", pytest.approx(3.1))
-    assert tables.describe_effect(found).endswith("too few runs share seeds to estimate the effect of chance.")
+    effect = tables.judged(Effect("b beats a", "b", "a"), rows, "mAP", None)
+    assert (effect["verdict"], effect["difference"]) == ("chance unknown", pytest.approx(3.1))
+    assert tables.describe_effect(effect).endswith("too few runs share seeds to estimate the effect of chance.")
 
 
 def test_pages_before_the_first_run() -> None:
@@ -224,8 +224,8 @@ def test_tables_of_finished_runs(tmp_path: Path, untrained: list[str], monkeypat
     assert values["score"] == "mAP" and values["chance"]["freedom"] == 5
 
     # The ledger has no paths of this machine.
-    (kept,) = reproduced.keep(tmp_path, tmp_path / "kept", "abc", {"cores": 2, "cpu": "p"})
-    assert json.loads(kept.read_text())["command"] == "wildcat reproduce table6"
+    (record,) = reproduced.keep(tmp_path, tmp_path / "kept", "abc", {"cores": 2, "cpu": "p"})
+    assert json.loads(record.read_text())["command"] == "wildcat reproduce table6"
     monkeypatch.setattr(reproduced, "HERE", tmp_path)
     section = reproduced.section(tmp_path / "kept")
     assert (

@@ -72,10 +72,10 @@ def test_fitting_on_real_images(real_data: Path) -> None:
 
     dataset = open_dataset(f"voc12:{real_data / 'seg-mini'}", "seg-train")
     dataset = dataset.subset(range(12))
-    found = list(imagenet_background.cases(load("imagenet"), dataset))
-    if not found:
+    images = list(imagenet_background.cases(load("imagenet"), dataset))
+    if not images:
         pytest.skip("none of these images is of a known group")
     narrow, wide = (
-        imagenet_background.miou(found, imagenet_background.Background("threshold", c), crf=False) for c in (0.4, 0.02)
+        imagenet_background.miou(images, imagenet_background.Background("threshold", c), crf=False) for c in (0.4, 0.02)
     )
     assert 0 < wide < narrow < 1

@@ -1,4 +1,4 @@
-"""The table of masks: Grad-CAM against its formula, rows that are kept, what is fitted on what."""
+"""The table of masks: Grad-CAM compared with its formula, rows of earlier calls, fitted backgrounds."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -38,17 +38,17 @@ def test_grad_cam_is_the_class_map_without_its_bias(runs: dict[str, Path], kind:
     predictor = predictor.with_settings(replace(predictor.settings, map_sizes=(64,), mirror=False))
     image = unusual.photo(70, 50)
     plain = predictor(image)
-    (found,) = segmentation.GradCAMPredictor(predictor).stream(image_items([image]))
+    (prediction,) = segmentation.GradCAMPredictor(predictor).stream(image_items([image]))
     bias = class_filters(predictor.model.transfer)[1].tolist()
-    assert np.array_equal(found.probabilities, plain.probabilities)
+    assert np.array_equal(prediction.probabilities, plain.probabilities)
     for c in range(len(bias)):
         if c not in plain.candidates():
-            assert not found.class_maps[c].any()
+            assert not prediction.class_maps[c].any()
             continue
         expected = np.maximum(plain.class_maps[c] - bias[c], 0)
         expected -= expected.min()
-        cells = found.class_maps[c][16::32, 16::32]  # bilinear at a cell's centre, or half a pixel beside it
-        assert found.class_maps[c].shape == (64, 64)
+        cells = prediction.class_maps[c][16::32, 16::32]  # bilinear at a cell's centre, or half a pixel beside it
+        assert prediction.class_maps[c].shape == (64, 64)
         np.testing.assert_allclose(cells, expected / expected.max(), atol=0.06)
 
 
@@ -83,7 +83,7 @@ def test_the_table(runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(segmentation, "score", lambda p, b, d: measured.append(len(b)) or score(p, b, d))
     segmentation.main(arguments(runs, tmp_path))
     rows = segmentation.read_rows(tmp_path / "segmentation.csv")
-    assert rows[:4] == first and measured == [3, 2, 2], "finished rows are kept and not computed again"
+    assert rows[:4] == first and measured == [3, 2, 2], "finished rows are not computed again"
     assert len(rows) == 4 + 3 + 2 + 2
     assert {file: file.read_bytes() for file in before} == before, "runs are only read"
 
@@ -141,8 +141,8 @@ def folder(path: Path) -> Path:
 
 def test_the_predictors_own_network_has_no_hooks(runs: dict[str, Path]) -> None:
     predictor = load(runs["average"])
-    found = segmentation.GradCAMPredictor(predictor)
-    next(found.stream(image_items([unusual.photo()])))
+    predictor_with_hooks = segmentation.GradCAMPredictor(predictor)
+    next(predictor_with_hooks.stream(image_items([unusual.photo()])))
     assert not any(module._forward_hooks for module in predictor.model.modules())
     assert all(weight.requires_grad for weight in predictor.model.parameters())
 

@@ -26,10 +26,10 @@ def slow_average_precision(scores, labels, method):
     if method == "step":
         value, recall_before = Fraction(0), Fraction(0)
         for threshold in sorted({score for score, _ in pairs}, reverse=True):
-            kept = [label for score, label in pairs if score >= threshold]
-            found = sum(label == 1 for label in kept)
-            value += (Fraction(found, total) - recall_before) * Fraction(found, len(kept))
-            recall_before = Fraction(found, total)
+            above = [label for score, label in pairs if score >= threshold]
+            hits = sum(label == 1 for label in above)
+            value += (Fraction(hits, total) - recall_before) * Fraction(hits, len(above))
+            recall_before = Fraction(hits, total)
         return float(value)
     ranked = []
     for place, (score, label) in enumerate(pairs):
@@ -39,8 +39,8 @@ def slow_average_precision(scores, labels, method):
     ranked = [label for _, label in sorted(ranked)]
     points = []  # recall, precision after each image
     for n in range(1, len(ranked) + 1):
-        found = sum(label == 1 for label in ranked[:n])
-        points.append((Fraction(found, total), Fraction(found, n)))
+        hits = sum(label == 1 for label in ranked[:n])
+        points.append((Fraction(hits, total), Fraction(hits, n)))
 
     def best(recall):
         return max((p for r, p in points if r >= recall), default=Fraction(0))
@@ -139,11 +139,11 @@ class TestOracles:
     @settings(max_examples=100, deadline=None)
     @given(lists)
     def test_step_is_scikit_learns(self, pairs):
-        kept = [(score, label) for score, label in pairs if label != 0]
-        if not any(label == 1 for _, label in kept):
+        counted = [(score, label) for score, label in pairs if label != 0]
+        if not any(label == 1 for _, label in counted):
             return
         scores, labels = (np.array(column) for column in zip(*pairs, strict=True))
-        theirs = average_precision_score([label == 1 for _, label in kept], [score for score, _ in kept])
+        theirs = average_precision_score([label == 1 for _, label in counted], [score for score, _ in counted])
         assert same(average_precision(scores, labels, "step"), theirs)
 
     @pytest.mark.parametrize("seed", range(5))

@@ -53,11 +53,11 @@ def slow_pointing(points, scores, boxes, box_classes, box_difficult, tolerance):
             correct += good
             ranked.append((scores[i, c], good))
         ranked.sort(key=lambda pair: -pair[0])  # stable
-        value, found = 0.0, 0
+        value, hits = 0.0, 0
         precisions = []
         for n, (_, good) in enumerate(ranked, start=1):
-            found += good
-            precisions.append(found / n)
+            hits += good
+            precisions.append(hits / n)
         for n, (_, good) in enumerate(ranked):
             if good:
                 value += max(precisions[n:]) / positives

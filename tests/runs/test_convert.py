@@ -154,7 +154,7 @@ def test_what_does_not_fit(tmp_path: Path) -> None:
         convert(file, tmp_path / "run", list("abcde"), kmax=1, alpha=1.0)
     state = torch.load(save(official(), file, old=False, parallel=False), weights_only=False)["state_dict"]
     torch.save({key: value for key, value in state.items() if not key.startswith("features.6.1")}, file)
-    with pytest.raises(WildcatError, match="stages of 2, 2, 1, 2 blocks, as no known ResNet has"):
+    with pytest.raises(WildcatError, match="stages of 2, 2, 1, 2 blocks, which no known ResNet has"):
         convert(file, tmp_path / "run", CLASSES, kmax=1, alpha=1.0)
     torch.save({**state, "features.1.bias": torch.zeros(3)}, file)
     with pytest.raises(WildcatError, match=r"does not fit resnet18: .* backbone\.net\.bn1\.bias"):

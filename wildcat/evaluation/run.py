@@ -20,7 +20,7 @@ from wildcat.prediction.loading import load
 from wildcat.prediction.predictor import Predictor
 from wildcat.runs.folder import BACKGROUND, WEIGHTS, read_settings, save_background
 from wildcat.runs.results import Results, read_results, results_file, write_results
-from wildcat.runs.training_set import learnt_from
+from wildcat.runs.training_set import training_images
 from wildcat.system.devices import AUTO, Precision
 
 logger = logging.getLogger(__name__)
@@ -193,7 +193,7 @@ def training_overlap(run: str | Path, dataset: Dataset) -> list[str]:
     if not Path(run).is_dir():
         return []
     try:
-        trained_on = learnt_from(read_settings(Path(run)))
+        trained_on = training_images(read_settings(Path(run)))
     except WildcatError:
         return []
     return shared_image_warnings(trained_on, dataset, "scored")

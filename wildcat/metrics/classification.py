@@ -39,7 +39,7 @@ class PrecisionRecallCurve:
     true_positives: IntArray
     """Positives among the first 1, 2, ... n images."""
     positives: int
-    """Positives to be found: more than the last of `true_positives` where a wrong point leaves its image missed."""
+    """All positives; more than the last of `true_positives` if images are missed because their points are wrong."""
 
     @classmethod
     def from_hits(cls, scores: FloatArray, hits: BoolArray, positives: int) -> "PrecisionRecallCurve":
@@ -54,7 +54,7 @@ class PrecisionRecallCurve:
 
     @property
     def recall(self) -> FloatArray:
-        """Share of all positives found among the first 1, 2, ... n images; NaN if there are none."""
+        """Share of all positives that are among the first 1, 2, ... n images; NaN if there are none."""
         if self.positives == 0:
             return np.full(len(self.true_positives), np.nan)
         return self.true_positives / self.positives
@@ -110,7 +110,7 @@ def average_precision(scores: Any, labels: Any, method: Method = "area") -> Any:
     as those two libraries do, so that it does not depend on the order.
 
     Args:
-        scores: (N,) or (N, C) finite numbers, higher = more certain; logits and probabilities rank alike.
+        scores: (N,) or (N, C) finite numbers, higher = more certain; logits and probabilities give the same ranking.
         labels: same shape; 1, 0 (the image is ignored for this class) or -1.
         method: "area", "11point" or "step".
 

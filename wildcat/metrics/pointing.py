@@ -1,7 +1,7 @@
-"""Pointwise localisation (Oquab, Bottou, Laptev, Sivic, CVPR 2015): one point per image and class.
+"""Pointwise localization (Oquab, Bottou, Laptev, Sivic, CVPR 2015): one point per image and class.
 
 Points are ranked by class score; one is correct if it lies in a box of its class enlarged by 18 pixels on each side.
-`DECISIONS` says what this file does where the source is silent; the text is part of every result.
+`DECISIONS` lists how this module treats cases that the source does not define; it is part of every result.
 """
 
 from collections.abc import Sequence
@@ -64,7 +64,7 @@ def points_in_boxes(points: Any, boxes: Any, tolerance: float = 0.0) -> BoolArra
 
 @dataclass(frozen=True, eq=False)
 class PointingResult(PerClassResult):
-    """Pointwise localisation of a dataset; per-class arrays (C,), proportions in [0, 1], NaN without positives."""
+    """Pointwise localization of a dataset; per-class arrays (C,), proportions in [0, 1], NaN without positives."""
 
     classes: tuple[str, ...]
     tolerance: float
@@ -265,7 +265,7 @@ class PointingAccumulator:
 
 @dataclass(frozen=True, eq=False)
 class _Verdict:
-    """What became of each point; all (N, C), and no pair is both positive and ignored."""
+    """Whether each point is correct; all arrays are (N, C), and no pair is both positive and ignored."""
 
     positive: BoolArray
     """The image holds the class and counts."""
@@ -277,7 +277,7 @@ class _Verdict:
         values = []
         columns = zip(scores.T, self.positive.T, self.correct.T, self.ignored.T, strict=True)
         for score, positive, correct, ignored in columns:
-            # A wrong point stands in the ranking as a false positive while its image stays in the number to be found.
+            # A wrong point counts as a false positive in the ranking, and its image still counts as a positive.
             curve = PrecisionRecallCurve.from_hits(score[~ignored], correct[~ignored], int(np.count_nonzero(positive)))
             values.append(curve.average_precision("area"))
         return np.array(values, dtype=np.float64)
@@ -285,7 +285,7 @@ class _Verdict:
 
 @dataclass(frozen=True, eq=False)
 class _Truth:
-    """Checked input, with the T boxes of all images in one row."""
+    """Checked input, with the T boxes of all images in one array."""
 
     points: FloatArray  # (N, C, 2)
     scores: FloatArray  # (N, C)

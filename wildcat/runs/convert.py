@@ -1,4 +1,4 @@
-"""Checkpoints of the authors' code (durandtibo/wildcat.pytorch) as runs of this package, with the same scores."""
+"""Converting checkpoints of the authors' code (durandtibo/wildcat.pytorch) to run directories with the same scores."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from wildcat.config import Regions, TrainConfig
 from wildcat.errors import WildcatError
 from wildcat.runs.folder import CONFIG, Run, build_model, save_config, save_weights
 
-# The authors put the backbone's parts in one sequence; 2 and 3 are the activation and the pooling of the stem.
+# The authors' backbone is one sequence of these parts; 2 and 3 are the activation and the pooling of the stem.
 PARTS = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 # Blocks per stage, and whether a block has three convolutions.
 DEPTHS: dict[tuple[tuple[int, ...], bool], str] = {
@@ -35,24 +35,26 @@ def convert(
     image_size: int = 448,
     multi_label: bool = True,
 ) -> Run:
-    """Write a run's folder whose model gives the scores that the checkpoint gives in the authors' code.
+    """Write a run directory whose model gives the same scores as the checkpoint in the authors' code.
 
-    Their code divides the score by 2 wherever the k- term is on, Equation 3 does not; so the filters and biases of the
-    transfer layer are halved here, exactly. Class maps are half of theirs; points, ranks and masks are the same.
+    Their code divides the score by 2 if the k- term is used, but Equation 3 does not; therefore the filters and biases
+    of the transfer layer are halved, which is exact. Class maps are half of theirs; points, ranks and masks are equal.
 
     Args:
-        file: the checkpoint, read as tensors and plain values only; nothing in it is executed.
-        out: folder of the new run.
-        classes: names in the order of the scores. With them the number of maps per class is known.
-        kmax, kmin, alpha: what the model was trained with (``--k``, ``--alpha`` there): the file does not tell.
-        image_size: side at which images are read (``--image-size`` there).
-        multi_label: several classes in an image, or exactly one, as in MIT67.
+        file: the checkpoint, read as tensors and plain values only; no code in it is executed.
+        out: the new run directory.
+        classes: names in the order of the scores; their number gives the number of maps per class.
+        kmax: k+ of the training (``--k`` in the authors' code); the file does not hold it, nor the next two.
+        kmin: k-; equal to kmax unless given.
+        alpha: weight of the k- term (``--alpha`` in the authors' code).
+        image_size: side of the images in pixels (``--image-size`` in the authors' code).
+        multi_label: whether an image may have several classes, or has exactly one as in MIT67.
 
     Returns:
         The run.
 
     Raises:
-        WildcatError: if the file is not such a checkpoint, does not fit the classes, or the folder holds a run.
+        WildcatError: if the file is not such a checkpoint or does not fit the classes, or the folder holds a run.
     """
     if (out / CONFIG).exists():
         raise WildcatError(f"{out} already holds a run")
@@ -73,10 +75,10 @@ def convert(
         image_size=image_size,
     )
     model = build_model(config, len(classes), pretrained=False)
-    # Also with --alpha 0: they ask `alpha is not 0`, which is true of the number 0.0 that their parser makes of it.
+    # This includes --alpha 0: they test `alpha is not 0`, which is true for the 0.0 that their parser returns.
     factor = 1.0 if (kmax if kmin is None else kmin) == 0 else 0.5
     own = model.state_dict()
-    found = {
+    converted = {
         "transfer.weight": factor * state["classifier.0.weight"],
         "transfer.bias": factor * state["classifier.0.bias"],
         **{
@@ -86,12 +88,12 @@ def convert(
             if key.startswith("features.")
         },
     }
-    # PyTorch 0.3 did not count the batches that a BatchNorm has seen.
-    missing = [key for key in own if key not in found and not key.endswith("num_batches_tracked")]
-    wrong = [key for key in found if key not in own or own[key].shape != found[key].shape]
+    # PyTorch 0.3 had no `num_batches_tracked` in BatchNorm.
+    missing = [key for key in own if key not in converted and not key.endswith("num_batches_tracked")]
+    wrong = [key for key in converted if key not in own or own[key].shape != converted[key].shape]
     if missing or wrong:
         raise WildcatError(f"{file} does not fit {backbone}: first of {len(missing + wrong)}: {(missing + wrong)[0]}")
-    model.load_state_dict(own | found)
+    model.load_state_dict(own | converted)
     run = Run(config, tuple(classes), multi_label, model.backbone.mean, model.backbone.std, images=0)
     out.mkdir(parents=True, exist_ok=True)
     save_weights(out, model.state_dict())
@@ -100,15 +102,15 @@ def convert(
 
 
 def read_checkpoint(file: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint of the authors' code, without the prefix of DataParallel.
+    """Read the tensors of a checkpoint of the authors' code, without the prefix of DataParallel.
 
     Raises:
-        WildcatError: if it cannot be read without executing what it holds, or holds something else.
+        WildcatError: if it cannot be read without executing code in it, or is not such a checkpoint.
     """
     if not file.is_file():
         raise WildcatError(f"{file} does not exist")
     try:
-        # Their best score may be a NumPy number: two constructors that make plain values.
+        # Their best score may be a NumPy number; these constructors only make plain values.
         number: Any = np._core.multiarray.scalar  # type: ignore[attr-defined]
         harmless: list[Any] = [
             (number, "numpy.core.multiarray.scalar"),
@@ -118,7 +120,7 @@ def read_checkpoint(file: Path) -> dict[str, Tensor]:
         ]
         with torch.serialization.safe_globals(harmless):
             content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged, or a pickle of anything
+    except Exception as error:  # a damaged file, or a pickle of other objects
         raise WildcatError(f"{file} cannot be read as a checkpoint of tensors and plain values alone") from error
     state = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -136,16 +138,16 @@ def read_checkpoint(file: Path) -> dict[str, Tensor]:
 
 
 def _depth(state: Mapping[str, Tensor], file: Path) -> str:
-    """The ResNet that has as many blocks."""
+    """The name of the ResNet with these numbers of blocks."""
     blocks = tuple(len({key.split(".")[2] for key in state if key.startswith(f"features.{i}.")}) for i in (4, 5, 6, 7))
     depth = DEPTHS.get((blocks, "features.4.0.conv3.weight" in state))
     if depth is None:
-        raise WildcatError(f"{file} has stages of {', '.join(map(str, blocks))} blocks, as no known ResNet has")
+        raise WildcatError(f"{file} has stages of {', '.join(map(str, blocks))} blocks, which no known ResNet has")
     return depth
 
 
 def read_classes(given: str) -> list[str]:
-    """Class names: "voc", a file with one name per line, or names separated by commas.
+    """Parse class names: "voc", a file with one name per line, or names separated by commas.
 
     Raises:
         WildcatError: for an empty name, or one that occurs twice.

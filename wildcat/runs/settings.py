@@ -10,16 +10,16 @@ from wildcat.masks import Background, Mode
 
 @dataclass(frozen=True)
 class InferenceSettings:
-    """How a model reads images.
+    """How images are processed for a model, and how its masks are made.
 
     Attributes:
         classes: names in the order of the scores.
-        multi_label: several classes in an image (sigmoid), or exactly one (softmax).
-        score_sizes: sides in pixels at which images are read for scores.
-        map_sizes: sides at which they are read for points and masks.
-        mirror: also read the mirror image.
-        background: where masks have their background.
-        background_class: whether the model has a further class, the last: the background.
+        multi_label: whether an image may have several classes (sigmoid) or has exactly one (softmax).
+        score_sizes: sides in pixels to which images are resized for scores.
+        map_sizes: sides to which they are resized for points and masks.
+        mirror: whether the mirror image is processed too and averaged.
+        background: mode and constant of the background of masks.
+        background_class: whether the model has an additional last class, the background.
     """
 
     classes: tuple[str, ...]
@@ -31,18 +31,18 @@ class InferenceSettings:
     background_class: bool = False
 
     def __post_init__(self) -> None:
-        """Reject a background that the model cannot give.
+        """Check the background.
 
         Raises:
-            WildcatError: saying which.
+            WildcatError: if its mode needs a background class that the model does not have.
         """
         self.check_background(self.background.mode)
 
     def check_background(self, mode: Mode) -> None:
-        """Reject the mode "class" where the model has no background class.
+        """Check that the model allows a mode of the background.
 
         Raises:
-            WildcatError: saying how to get one.
+            WildcatError: for the mode "class" if the model has no background class.
         """
         if mode == "class" and not self.background_class:
             raise WildcatError("the model has no background class for masks: train it with --background-class")

@@ -1,4 +1,4 @@
-"""Which images a run was trained on."""
+"""The images that a run was trained on."""
 
 import numpy as np
 
@@ -9,7 +9,16 @@ from wildcat.errors import WildcatError
 
 
 def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Divide a dataset at random, by its seed, into (rest, held out)."""
+    """Split a dataset at random into (rest, held out); equal seeds give equal splits.
+
+    Args:
+        dataset: the dataset.
+        fraction: share of the images that are held out, between 0 and 1.
+        seed: of the random order.
+
+    Raises:
+        WildcatError: if one part would be empty.
+    """
     held = round(fraction * len(dataset))
     if not 0 < held < len(dataset):
         raise WildcatError(f"val_fraction {fraction} of {len(dataset)} images leaves one part empty")
@@ -17,11 +26,11 @@ def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Da
     return dataset.subset(sorted(order[held:].tolist())), dataset.subset(sorted(order[:held].tolist()))
 
 
-def learnt_from(config: TrainConfig) -> Dataset:
-    """The images that a run of these settings was trained on, without a word about them.
+def training_images(config: TrainConfig) -> Dataset:
+    """The images that a run with these settings was trained on; nothing is logged.
 
     Raises:
-        WildcatError: if they are no longer there.
+        WildcatError: if they are no longer where they were.
     """
     dataset = open_dataset(config.data, config.train_split or default_splits(config.data)[0])
     if config.on_bad_image == "skip":

@@ -101,17 +101,17 @@ def precision_recall_panel(
     corners = [(0.0, float(precision[0]))] if length else []
     for r, p in zip(recall.tolist(), precision.tolist(), strict=True):
         corners += [(r, p)]
-    kept = [
+    bends = [
         c for i, c in enumerate(corners) if not 0 < i < len(corners) - 1 or _bends(corners[i - 1], c, corners[i + 1])
     ]
-    path = " ".join(f"{pad + r * scale:.1f},{side - pad - p * scale:.1f}" for r, p in kept)
+    path = " ".join(f"{pad + r * scale:.1f},{side - pad - p * scale:.1f}" for r, p in bends)
     parts = [_svg('<rect class="frame" x="{}" y="{}" width="{}" height="{}" rx="4"/>', pad, pad, scale, scale)]
     for share in (0.25, 0.5, 0.75):
         place = pad + share * scale
         parts.append(_svg('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>', pad, side - pad, place, place))
         parts.append(_svg('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>', place, place, pad, side - pad))
-    if kept:
-        end = pad + kept[-1][0] * scale
+    if bends:
+        end = pad + bends[-1][0] * scale
         floor = side - pad
         parts.append(_svg('<polygon class="area" points="{} {},{} {},{}"/>', path, end, floor, pad, floor))
         parts.append(_svg('<polyline class="line l0" points="{}"/>', path))

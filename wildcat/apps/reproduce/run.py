@@ -116,11 +116,11 @@ def _claim(out: Path, recipe: TrainConfig) -> TrainConfig:
     config = config_from_dict(read_json(file), str(file))
     if recipe.precision == "auto":
         recipe = replace(recipe, precision=config.precision)
-    kept, asked = ({**identity(each), "precision": each.precision} for each in (config, recipe))
-    for key in sorted({*kept, *asked}):
-        if kept.get(key) != asked.get(key):
+    recorded, asked = ({**identity(each), "precision": each.precision} for each in (config, recipe))
+    for key in sorted({*recorded, *asked}):
+        if recorded.get(key) != asked.get(key):
             raise WildcatError(
-                f"{out} holds experiments with {key} {kept.get(key, 'by default')!r}, not "
+                f"{out} holds experiments with {key} {recorded.get(key, 'by default')!r}, not "
                 f"{asked.get(key, 'by default')!r}; give another folder"
             )
     return recipe
