@@ -25,7 +25,6 @@ from wildcat.metrics.metric_table import Detail, measured
 from wildcat.metrics.scores import TASKS
 from wildcat.model import create_model
 from wildcat.prediction.loading import load
-from wildcat.prediction.loading import load as load_file
 from wildcat.prediction.predictor import Predictor
 
 FORMATS = {"onnx": "ONNX", "openvino": "OpenVINO", "torch": "torch.export"}
@@ -68,16 +67,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     dataset = open_dataset(chosen.data, default_splits(chosen.data)[1])
     images = [sample.path for sample in dataset.samples[: chosen.images] if sample.path is not None]
     with tempfile.TemporaryDirectory() as scratch:
-        folder, predictor = Path(scratch), load(chosen.run, "cpu")
+        folder, predictor = Path(scratch), load(chosen.run, device="cpu")
         rows = differences(chosen.run.name, predictor, images, folder)
         rows += differences(chosen.backbone, random_resnet(predictor, chosen.backbone, chosen.size), images, folder)
         file = folder / f"{chosen.run.name}.onnx"  # which --runtime opens in either
         predictors = {
             "PyTorch": predictor,
-            "PyTorch, backbone in bf16": load(chosen.run, "cpu", precision="bf16"),
-            "ONNX Runtime": load_file(file, "onnx"),
-            "OpenVINO": load_file(file, "openvino"),
-            "OpenVINO, backbone in bf16": load_file(file, "openvino", "bf16"),
+            "PyTorch, backbone in bf16": load(chosen.run, device="cpu", precision="bf16"),
+            "ONNX Runtime": load(file, runtime="onnx"),
+            "OpenVINO": load(file, runtime="openvino"),
+            "OpenVINO, backbone in bf16": load(file, runtime="openvino", precision="bf16"),
         }
         scored = {runtime: scores(each, chosen.scored) for runtime, each in predictors.items()}
     kind = chosen.data.partition(":")[0], chosen.scored.partition(":")[0]

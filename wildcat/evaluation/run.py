@@ -83,7 +83,8 @@ def evaluate_run(
     Args:
         run: a run directory, the name of a model on the hub, "imagenet", or an exported file.
         data: the dataset, kind:path; unless given, that of the run's results.json, else the one of the training.
-        split: the split; unless given, that of results.json, else the dataset's usual scoring split.
+        split: the split; unless given, the dataset's usual scoring split, or, if no dataset is given either, the split
+            of the run's results.json.
         tasks: out of "classification", "pointing" and "segmentation"; unless given, classification, and pointing where
             the dataset has boxes.
         score_sizes: sides in pixels at which images are processed for scores; the run's unless given.
@@ -115,11 +116,13 @@ def evaluate_run(
         return predictor.at_sizes(score_sizes, map_sizes, mirror)
 
     predictor = opened()
-    data, split = scored_data(run, data, split)
+    if data is None:
+        data, split = scored_data(run, split=split)
     fitted = None
     if fit_background is not None:
         fitted = fit_run_background(Path(run), predictor, fit_background)
         predictor = opened()
+    split = split or default_splits(data)[1]
     dataset = open_scored(data, split, predictor.settings.classes, on_bad_image)
     results = evaluate(predictor, dataset, tasks=tasks, labels=labels, crf=crf)
     results = replace(results, warnings=tuple(training_overlap(run, dataset)))
@@ -167,7 +170,8 @@ def submit_run(
     check_tasks(tasks)
     predictor = load(run, device=device, precision=precision, runtime=runtime)
     predictor = predictor.at_sizes(score_sizes, map_sizes, mirror)
-    data, split = scored_data(run, data, split)
+    if data is None:
+        data, split = scored_data(run, split=split)
     return write_submission(predictor, data, out, split=split, tasks=tasks, crf=crf)
 
 

@@ -245,6 +245,7 @@ class ScoreAccumulator:
         self.pointing = metrics.PointingAccumulator(dataset.classes) if "pointing" in tasks else None
         self.masks = MaskAccumulator(dataset, labels, crf) if "segmentation" in tasks else None
         self._labels = dataset.labels
+        self._without_boxes: str | None = None  # an image for which points cannot be scored
 
     @property
     def probabilities(self) -> npt.NDArray[np.float32]:
@@ -256,9 +257,10 @@ class ScoreAccumulator:
         self.classification.update(prediction.probabilities, self._labels[index])
         if self.pointing is not None:
             sample = self.dataset.samples[index]
-            if sample.boxes is None or sample.box_classes is None or sample.box_difficult is None:
-                raise WildcatError(f"{self.dataset.spec}: {sample.name} has no boxes, so points cannot be scored")
             boxes = (sample.boxes, sample.box_classes, sample.box_difficult)
+            if any(array is None for array in boxes):
+                self._without_boxes = sample.name
+                boxes = (np.empty((0, 4)), np.empty(0, np.int64), np.empty(0, bool))
             self.pointing.update(prediction.point_array, prediction.probabilities, *boxes)
         if self.masks is not None:
             self.masks.update(index, prediction)
@@ -268,7 +270,13 @@ class ScoreAccumulator:
 
         Args:
             background: what the masks had as background; it is recorded with their scores.
+
+        Raises:
+            WildcatError: if points are to be scored and an image has no boxes.
         """
+        if self._without_boxes is not None:
+            message = f"{self._without_boxes} has no boxes, so points cannot be scored on this split"
+            raise WildcatError(f"{self.dataset.spec}: {message}")
         return Scores(
             classification=self.classification.result().scores() if "classification" in self.tasks else None,
             pointing=None if self.pointing is None else self.pointing.result().scores(),
