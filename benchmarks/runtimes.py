@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sizes = (320, 448) if chosen.full else (64,)
     for backbone in ("lite0", "resnet50") if chosen.full else ("timm:test_resnet",):
         torch.manual_seed(0)
-        model = create_model(backbone, num_classes=len(CLASSES), num_maps=8, pretrained=False)
+        model = create_model(backbone, num_classes=len(CLASSES), num_maps=8, pretrained=False).eval()
         with scratch_folder() as folder:
             whole, net = Path(folder) / "whole.onnx", Path(folder) / "backbone.onnx"
             export(model, InferenceSettings(CLASSES, True, sizes, sizes), whole)

@@ -33,4 +33,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", metavar="FILE", help="an exported model, .onnx")
     parser.add_argument("image", metavar="IMAGE")
-    main(**vars(parser.parse_args()))
+    arguments = parser.parse_args()
+    main(arguments.file, arguments.image)

@@ -71,6 +71,8 @@ def test_a_network_of_one_input_size_is_measured_at_that_size() -> None:
 
     backbone = wrap_backbone(OneSize(), native_size=160)
     assert (backbone.channels, backbone.stride) == (12, 8)
+    with pytest.raises(WildcatError, match="custom fails for an image of 224 x 224 pixels: this network takes 160"):
+        wrap_backbone(OneSize())
 
 
 class Pair(nn.Module):

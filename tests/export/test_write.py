@@ -261,6 +261,13 @@ def test_suffixes(tmp_path: Path) -> None:
         write(predictor_of(), tmp_path / "a.onnx", "openvino")
 
 
+def test_a_model_in_training_mode(tmp_path: Path) -> None:
+    predictor = predictor_of()
+    predictor.model.train()
+    with pytest.raises(WildcatError, match="export a model in evaluation mode"):
+        write(predictor, tmp_path / "a.onnx")
+
+
 def test_a_package_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(WildcatError, match=r"onnx needs the package onnxscript: pip install 'wildcat-wsl\[export\]'"):

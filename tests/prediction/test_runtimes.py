@@ -145,7 +145,7 @@ def test_half_precision_in_openvino_ends_at_the_head(
 ) -> None:
     """As in PyTorch: values rounded to bf16 would be equal, and points and ranks then arbitrary."""
     torch.manual_seed(0)
-    model = build_model(tiny(**changes), 5, pretrained=False)
+    model = build_model(tiny(**changes), 5, pretrained=False).eval()
     make = exporting._program
 
     def program(*arguments: Any) -> Any:  # both formats are written from the graph of ONNX

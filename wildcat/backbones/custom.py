@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from wildcat.backbones.backbone import Backbone
 from wildcat.backbones.resnet import IMAGENET_MEAN, IMAGENET_STD
-from wildcat.errors import WildcatError
+from wildcat.errors import WildcatError, first_line
 
 _SMALL_SIDE, _LONGER_BY = 96, 448  # pixels; 448 are a whole number of cells of 7, 8, 14, 16, 28, 32 or 64 pixels
 
@@ -36,7 +36,7 @@ def wrap_backbone(
             if it rejects small images.
 
     Raises:
-        WildcatError: if the network does not map images to features (N, D, h, w).
+        WildcatError: if the network fails, or does not map images to features (N, D, h, w).
 
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU())
     >>> backbone = wrap_backbone(net)
@@ -78,7 +78,7 @@ def measure(backbone: Backbone) -> tuple[int, Tensor]:
     """The stride that forward passes of small images show, and the features (N, D, h, w) of one of them.
 
     Raises:
-        WildcatError: if the output is not of shape (N, D, h, w).
+        WildcatError: if the network fails for images of either size, or its output is not of shape (N, D, h, w).
     """
 
     def features_of(height: int, width: int) -> Tensor:
@@ -97,8 +97,13 @@ def measure(backbone: Backbone) -> tuple[int, Tensor]:
             cells = features_of(_SMALL_SIDE, _SMALL_SIDE + _LONGER_BY).shape[3] - features.shape[3]
             return max(1, round(_LONGER_BY / max(1, cells))), features
         except (AssertionError, RuntimeError):  # a network of one input size
-            features = features_of(backbone.native_size, backbone.native_size)
-            return round(backbone.native_size / features.shape[3]), features
+            size = backbone.native_size
+            try:
+                features = features_of(size, size)
+            except (AssertionError, RuntimeError) as error:
+                message = f"{backbone.name} fails for an image of {size} x {size} pixels: {first_line(error)}"
+                raise WildcatError(message) from error
+            return round(size / features.shape[3]), features
     finally:
         for module, mode in modes.items():
             module.training = mode

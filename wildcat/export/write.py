@@ -82,8 +82,9 @@ def export(
         The file, and its differences from the model.
 
     Raises:
-        WildcatError: if the suffix is of another format, a package is missing, the model cannot be exported, or the
-            outputs of the file differ by more than :data:`TOLERANCE`; a file that was there stays as it was.
+        WildcatError: if the suffix is of another format, a package is missing, the model is in training mode, on
+            another device or cannot be exported, or the outputs of the file differ by more than :data:`TOLERANCE`; a
+            file that was there stays as it was.
 
     >>> import wildcat
     >>> predictor = wildcat.load("imagenet", device="cpu")
@@ -92,6 +93,8 @@ def export(
     """
     if file.suffix != SUFFIX[form]:
         raise WildcatError(f"a file of format {form} ends in {SUFFIX[form]}; got {file}")
+    if model.training:
+        raise WildcatError("export a model in evaluation mode: call its eval() first")
     device = next(model.parameters()).device
     if device.type != "cpu":
         raise WildcatError(f"export a model that is on the CPU; this one is on {device}")
