@@ -182,7 +182,7 @@ def batches(place: Place, count: int) -> Iterator[Row]:
             if done + len(pending) < count and process.until(moment, pause=0.005):
                 process.signal(
                     signal.SIGKILL
-                )  # its workers still run for some seconds, beside those of the next command
+                )  # its workers run for some more seconds, beside those of the next command
             code = process.wait()
             if code != -signal.SIGKILL:
                 break
