@@ -180,9 +180,7 @@ def batches(place: Place, count: int) -> Iterator[Row]:
                 return bool(start[0]) and time.monotonic() - start[0] > wait  # noqa: B023
 
             if done + len(pending) < count and process.until(moment, pause=0.005):
-                process.signal(
-                    signal.SIGKILL
-                )  # its workers run for some more seconds, beside those of the next command
+                process.signal(signal.SIGKILL)  # its workers run for some seconds beside those of the next command
             code = process.wait()
             if code != -signal.SIGKILL:
                 break

@@ -257,11 +257,11 @@ class ScoreAccumulator:
         self.classification.update(prediction.probabilities, self._labels[index])
         if self.pointing is not None:
             sample = self.dataset.samples[index]
-            boxes = (sample.boxes, sample.box_classes, sample.box_difficult)
-            if any(array is None for array in boxes):
+            boxes, classes, difficult = sample.boxes, sample.box_classes, sample.box_difficult
+            if boxes is None or classes is None or difficult is None:
                 self._without_boxes = sample.name
-                boxes = (np.empty((0, 4)), np.empty(0, np.int64), np.empty(0, bool))
-            self.pointing.update(prediction.point_array, prediction.probabilities, *boxes)
+                boxes, classes, difficult = np.empty((0, 4), np.float32), np.empty(0, np.int64), np.empty(0, np.bool_)
+            self.pointing.update(prediction.point_array, prediction.probabilities, boxes, classes, difficult)
         if self.masks is not None:
             self.masks.update(index, prediction)
 
