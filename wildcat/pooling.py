@@ -264,16 +264,21 @@ class LogSumExpPool(nn.Module):
 
 
 POOLINGS = ("wildcat", "weldon", "top", "llp", "max", "average", "lse")
-"""Names that come with the package: the rows of Table 1, and log-sum-exp."""
+"""Names of the package's poolings: the rows of Table 1, and log-sum-exp. "llp" is an alias of "top"."""
 
 PoolingFactory: TypeAlias = Callable[[Regions, Regions | None, float], nn.Module]
 """Makes a pooling from the settings kmax, kmin and alpha, in this order; it may ignore them."""
 
+
+def _mean_of_highest(kmax: Regions, kmin: Regions | None, alpha: float) -> SpatialPool:
+    return SpatialPool(kmax, 0, 0.0)
+
+
 _factories: dict[str, PoolingFactory] = {
     "wildcat": SpatialPool,
     "weldon": lambda kmax, kmin, alpha: SpatialPool(kmax, kmax, 1.0),
-    "top": lambda kmax, kmin, alpha: SpatialPool(kmax, 0, 0.0),
-    "llp": lambda kmax, kmin, alpha: SpatialPool(kmax, 0, 0.0),
+    "top": _mean_of_highest,
+    "llp": _mean_of_highest,  # an alias of "top"
     "max": lambda kmax, kmin, alpha: SpatialPool(1, 0, 0.0),
     "average": lambda kmax, kmin, alpha: SpatialPool("all", 0, 0.0),
     "lse": lambda kmax, kmin, alpha: LogSumExpPool(),
@@ -281,18 +286,18 @@ _factories: dict[str, PoolingFactory] = {
 
 
 def register_pooling(name: str, factory: PoolingFactory) -> None:
-    """Make a pooling of your own known by a name, in :class:`wildcat.TrainConfig`, run directories and on loading.
+    """Register a pooling of your own by a name, for :class:`wildcat.TrainConfig`, run directories and loading.
 
-    Register it in every process that trains or loads such a model, before it does. Registering a name once more
-    replaces the factory.
+    Register it in every process that trains or loads such a model, before the training or loading. Registering a name
+    again replaces the factory.
 
     Args:
         name: letters, digits, "-" and "_"; not one of :data:`POOLINGS`.
         factory: called with the settings ``kmax``, ``kmin`` and ``alpha``; returns a module that maps class maps
-            (N, C, h, w) to scores (N, C). Its parameters, if any, learn with the head and are saved with the weights.
+            (N, C, h, w) to scores (N, C). Its parameters, if any, are trained with the head and saved with the weights.
 
     Raises:
-        ValueError: if the name belongs to the package or holds other characters.
+        ValueError: the name of a pooling of the package, or other characters.
 
     >>> class QuantilePool(nn.Module):
     ...     def forward(self, class_maps):
@@ -308,10 +313,10 @@ def register_pooling(name: str, factory: PoolingFactory) -> None:
 
 
 def check_pooling_name(name: str) -> None:
-    """Reject a name that is neither the package's nor registered.
+    """Check that a name is that of a pooling of the package or of a registered one.
 
     Raises:
-        WildcatError: with the known names, and how to register one.
+        WildcatError: another name.
 
     >>> check_pooling_name("wildcat")
     """
@@ -325,7 +330,7 @@ def check_pooling_name(name: str) -> None:
 def create_pooling(
     name: str = "wildcat", kmax: Regions = 0.2, kmin: Regions | None = None, alpha: float = 0.7
 ) -> nn.Module:
-    """Build a pooling by name: one of Table 1, or one of :func:`register_pooling`.
+    """Build a pooling by name: one of Table 1, or one registered with :func:`register_pooling`.
 
     ============  ======  ======  =====
     name          k+      k-      alpha
@@ -337,15 +342,22 @@ def create_pooling(
     average       all     0       0
     ============  ======  ======  =====
 
-    "top" and "llp" differ in what the literature gives as k: a count of instances, and a proportion.
-    "lse" is :class:`LogSumExpPool`. Parameters that the name fixes are ignored.
+    "llp" is an alias of "top". The two methods, top instances (Li and Vasconcelos, CVPR 2015) and learning from label
+    proportions (Yu et al., 2013), differ only in k: the former uses a count, the latter a proportion. "lse" is
+    :class:`LogSumExpPool`.
+
+    Args:
+        name: one of :data:`POOLINGS`, or a registered name.
+        kmax: k+, see :data:`Regions`; ignored where the name fixes it.
+        kmin: k-, likewise; None is the same as ``kmax``.
+        alpha: weight of the lowest regions; ignored where the name fixes it.
 
     Returns:
         A module from class maps (N, C, h, w) to scores (N, C).
 
     Raises:
-        WildcatError: for an unknown name.
-        ValueError, TypeError: for parameters that :func:`check_pooling` rejects.
+        WildcatError: an unknown name.
+        ValueError, TypeError: parameters that :func:`check_pooling` rejects.
 
     >>> create_pooling("top", kmax=3)
     SpatialPool(kmax=3, kmin=0, alpha=0.0)

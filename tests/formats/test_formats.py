@@ -1,4 +1,4 @@
-"""Predictions as files, each format read back by a reader that is not the writer."""
+"""Predictions as files; each format is checked with an independent reader."""
 
 import csv
 import json
@@ -67,18 +67,18 @@ def write(root: Path, out: Path, *formats: str, **options: object) -> list[Failu
 
 
 def predictions(root: Path) -> list[Prediction]:
-    return [found for found in stream(root) if isinstance(found, Prediction)]
+    return [result for result in stream(root) if isinstance(result, Prediction)]
 
 
 def expected_mask(prediction: Prediction) -> np.ndarray:
-    """Where the classes from 50 % are: all pixels are background where there are none."""
+    """The mask of the classes from 50 % on; all background if there are none."""
     return prediction.mask(allowed=prediction.present(0.5))
 
 
 def expected_boxes(prediction: Prediction) -> list[tuple[int, float, float, float, float]]:
-    """Class and edges of each part of each class's mask, by a flood fill."""
+    """Class and edges of each region of the mask of each class, by a flood fill."""
     mask = expected_mask(prediction)
-    found = []
+    boxes = []
     for label in prediction.present(0.5):
         left = {(int(y), int(x)) for y, x in np.argwhere(mask == 1 + label)}
         while left:
@@ -92,11 +92,11 @@ def expected_boxes(prediction: Prediction) -> list[tuple[int, float, float, floa
                         todo.append(near)
             ys, xs = zip(*part, strict=True)
             if len(part) >= 0.001 * mask.size:
-                found.append((label, min(xs), min(ys), max(xs) + 1, max(ys) + 1))
-    return sorted(found)
+                boxes.append((label, min(xs), min(ys), max(xs) + 1, max(ys) + 1))
+    return sorted(boxes)
 
 
-def test_the_scenes_are_what_the_tests_need(root: Path) -> None:
+def test_the_scenes_have_the_expected_regions(root: Path) -> None:
     two, reds, nothing, _ = predictions(root)
     assert [len(expected_boxes(p)) for p in (two, reds, nothing)] == [2, 2, 0]
     assert [p.present() for p in (two, reds, nothing)] == [[2, 0], [0], []]
@@ -126,10 +126,10 @@ def test_all_formats_at_once(root: Path, tmp_path: Path) -> None:
     names = ["broken.png", *NAMES]
     failures = write_predictions(stream(root, names), tmp_path / "deep/out", FORMATS, CLASSES, root=root)
     assert [(type(failure), Path(failure.name).name) for failure in failures] == [(Failure, "broken.png")]
-    found = files_below(tmp_path / "deep/out")
+    files = files_below(tmp_path / "deep/out")
     per_image = ("overlay/{}.jpg", "mask/{}.png", "mask-overlay/{}.jpg", "yolo/labels/{}.txt")
     voc = ("voc/SegmentationClass/{}.png", "voc/Annotations/{}.xml")
-    assert found == {pattern.format(stem) for pattern in (*per_image, *voc) for stem in STEMS} | {
+    assert files == {pattern.format(stem) for pattern in (*per_image, *voc) for stem in STEMS} | {
         *("predictions.jsonl", "scores.csv", "mask-labels.txt"),
         *("coco/dataset.json", "coco/results-bbox.json", "coco/results-segm.json", "coco/results-keypoints.json"),
         *("yolo/data.yaml", "yolo/train.txt"),
@@ -164,7 +164,7 @@ def test_no_images_at_all(name: str, root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_nothing_whole_is_left_by_an_interrupted_run(name: str, root: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_leaves_only_files_of_single_images(name: str, root: Path, tmp_path: Path) -> None:
     def interrupted() -> Iterator[Prediction | Failure]:
         yield from stream(root, NAMES[:1])
         raise KeyboardInterrupt
@@ -183,7 +183,7 @@ def test_nothing_whole_is_left_by_an_interrupted_run(name: str, root: Path, tmp_
 
 
 class Failing:
-    """A writer in which something goes wrong: at an image, at the end, or also when it is to clean up."""
+    """A writer that raises errors: at an image, at the end, or also when it discards its files."""
 
     def __init__(self, *when: str) -> None:
         self.when = when
@@ -197,7 +197,7 @@ class Failing:
 
 
 @pytest.mark.parametrize("when", [("add",), ("finish",), ("add", "discard")])
-def test_what_goes_wrong_in_one_writer_leaves_nothing_half_written_by_others(
+def test_an_error_in_one_writer_leaves_no_incomplete_files_of_others(
     when: tuple[str, ...], root: Path, tmp_path: Path
 ) -> None:
     write(root, tmp_path, "json", "mask")
@@ -222,7 +222,7 @@ def test_a_full_disk(root: Path, tmp_path: Path) -> None:
     assert [path for path in out.rglob("*") if not path.is_dir()] == []
 
 
-def test_images_are_written_as_they_come(root: Path, tmp_path: Path) -> None:
+def test_images_are_written_one_by_one(root: Path, tmp_path: Path) -> None:
     def watched() -> Iterator[Prediction | Failure]:
         for number, prediction in enumerate(stream(root)):
             assert len(list((tmp_path / "overlay").rglob("*.jpg"))) == number
@@ -231,7 +231,7 @@ def test_images_are_written_as_they_come(root: Path, tmp_path: Path) -> None:
     write_predictions(watched(), tmp_path, ["overlay", "json"], CLASSES, root=root)
 
 
-def test_the_threshold_decides_what_is_predicted(root: Path, tmp_path: Path) -> None:
+def test_only_classes_above_the_threshold_are_written(root: Path, tmp_path: Path) -> None:
     for threshold, expected in ((0.0, 3), (0.5, 2), (1.0, 0)):
         write(root, tmp_path, "json", "label-studio", threshold=threshold)
         line = (tmp_path / "predictions.jsonl").read_text().splitlines()[0]
@@ -302,7 +302,7 @@ def test_masks_of_many_classes_are_files_of_16_bits(root: Path, tmp_path: Path) 
 
 @pytest.mark.slow
 @given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=30), max_size=8))
-def test_names_stay_inside_and_apart(texts: list[str]) -> None:
+def test_names_are_unique_and_stay_inside_the_folder(texts: list[str]) -> None:
     names = UniqueNames(None)
     stems = [names.stem(text) for text in texts]
     assert len({stem.casefold() for stem in stems}) == len(texts)
@@ -336,7 +336,7 @@ def test_names_without_a_root_are_one_part(name: str) -> None:
     assert stem and "/" not in stem and stem.strip(".")
 
 
-def test_names_given_twice_are_numbered_and_the_first_one_stays() -> None:
+def test_repeated_names_are_numbered_from_the_second_on() -> None:
     names = UniqueNames(None)
     assert [names.stem(name) for name in ("a.png", "a.jpg", "A.gif", "a-2.png")] == ["a", "a-2", "A-3", "a-2-2"]
 
@@ -357,9 +357,9 @@ def test_json_and_csv(root: Path, tmp_path: Path) -> None:
         assert list(row) == list(CLASSES)
         for name, probability in zip(CLASSES, prediction.probabilities, strict=True):
             assert entry["scores"][name] == float(row[name]) == pytest.approx(100 * probability, abs=6e-4)
-        for found in entry["predicted"]:
-            assert found["point"] == pytest.approx(prediction.points[found["class"]], abs=6e-3)
-        assert [CLASSES.index(found["class"]) for found in entry["predicted"]] == prediction.present()
+        for predicted in entry["predicted"]:
+            assert predicted["point"] == pytest.approx(prediction.points[predicted["class"]], abs=6e-3)
+        assert [CLASSES.index(predicted["class"]) for predicted in entry["predicted"]] == prediction.present()
 
 
 def test_overlays_and_masks(root: Path, tmp_path: Path) -> None:
@@ -375,7 +375,7 @@ def test_overlays_and_masks(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside pycocotools
-def test_coco_by_pycocotools(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_coco_with_pycocotools(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     coco = pytest.importorskip("pycocotools.coco")
     write(root, tmp_path, "coco")
     truth = coco.COCO(tmp_path / "coco/dataset.json")
@@ -398,8 +398,8 @@ def test_coco_by_pycocotools(root: Path, tmp_path: Path, capsys: pytest.CaptureF
                 probability = prediction.probabilities[entry["category_id"] - 1]
                 assert entry["score"] == pytest.approx(probability, abs=1e-6)
         for api in (truth, results["bbox"], results["segm"]):
-            found = [(e["category_id"] - 1, *e["bbox"]) for e in api.loadAnns(api.getAnnIds(number))]
-            edges = sorted((label, x, y, x + w, y + h) for label, x, y, w, h in found)
+            boxes = [(e["category_id"] - 1, *e["bbox"]) for e in api.loadAnns(api.getAnnIds(number))]
+            edges = sorted((label, x, y, x + w, y + h) for label, x, y, w, h in boxes)
             assert edges == expected_boxes(prediction)
         entries = results["keypoints"].loadAnns(results["keypoints"].getAnnIds(number))
         assert [entry["category_id"] - 1 for entry in entries] == prediction.present()
@@ -420,13 +420,13 @@ def test_yolo(root: Path, tmp_path: Path) -> None:
         labels = (tmp_path / "yolo" / place.replace("images/", "labels/")).with_suffix(".txt")
         values = np.loadtxt(labels, ndmin=2) if labels.stat().st_size else np.zeros((0, 5))
         boxes = box_convert(torch.from_numpy(values[:, 1:]), "cxcywh", "xyxy") * torch.tensor([WIDTH, HEIGHT] * 2)
-        found = sorted((int(label), *box) for label, box in zip(values[:, 0], boxes.tolist(), strict=True))
+        regions = sorted((int(label), *box) for label, box in zip(values[:, 0], boxes.tolist(), strict=True))
         assert np.allclose(
-            np.array(found).reshape(-1, 5), np.array(expected_boxes(prediction)).reshape(-1, 5), atol=1e-4
+            np.array(regions).reshape(-1, 5), np.array(expected_boxes(prediction)).reshape(-1, 5), atol=1e-4
         )
 
 
-def test_voc_by_torchvision(root: Path, tmp_path: Path) -> None:
+def test_voc_with_torchvision(root: Path, tmp_path: Path) -> None:
     from torchvision.datasets import VOCDetection, VOCSegmentation
 
     write(root, tmp_path, "voc")
@@ -444,11 +444,11 @@ def test_voc_by_torchvision(root: Path, tmp_path: Path) -> None:
         annotation = tree["annotation"]
         assert f"{annotation['folder']}/{annotation['filename']}" == name
         assert annotation["size"] == {"width": "200", "height": "100", "depth": "3"}
-        found = []
+        boxes = []
         for entry in annotation.get("object", []):
             x1, y1, x2, y2 = (int(entry["bndbox"][edge]) for edge in ("xmin", "ymin", "xmax", "ymax"))
-            found.append((CLASSES.index(entry["name"]), x1 - 1, y1 - 1, x2, y2))
-        assert sorted(found) == expected_boxes(prediction)
+            boxes.append((CLASSES.index(entry["name"]), x1 - 1, y1 - 1, x2, y2))
+        assert sorted(boxes) == expected_boxes(prediction)
 
 
 def test_label_studio(root: Path, tmp_path: Path) -> None:
@@ -462,8 +462,8 @@ def test_label_studio(root: Path, tmp_path: Path) -> None:
     for control in controls.values():
         assert [label.get("value") for label in control] == list(CLASSES)
     for task, prediction in zip(tasks, predictions(root), strict=True):
-        (found,) = task["predictions"]
-        results = found["result"]
+        (prediction_entry,) = task["predictions"]
+        results = prediction_entry["result"]
         assert len({item["id"] for item in results}) == len(results)
         mask = np.zeros((HEIGHT, WIDTH), np.uint8)
         tags: list[str] = []
@@ -497,13 +497,13 @@ def test_label_studio(root: Path, tmp_path: Path) -> None:
         ("/files?name=", "/files?name=a/cat.png"),
     ],
 )
-def test_label_studio_where_images_are(root: Path, tmp_path: Path, prefix: str, url: str) -> None:
+def test_label_studio_image_urls(root: Path, tmp_path: Path, prefix: str, url: str) -> None:
     write(root, tmp_path, "json", "label-studio", image_prefix=prefix)
     tasks = json.loads((tmp_path / "label-studio/tasks.json").read_text())
     assert tasks[0]["data"]["image"] == url
 
 
-def test_a_prefix_without_label_studio_is_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_prefix_without_label_studio_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", "imagenet", "x.png", "--out", str(tmp_path / "out"), "--image-prefix", "s3://b"]) == 2
     assert "--image-prefix is only for --formats label-studio" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -520,7 +520,7 @@ def test_brushes_longer_than_the_longest_run() -> None:
     assert (read_brush(brush_rle(inside), 150, 260) == 255 * inside).all()
 
 
-def test_brushes_by_label_studios_own_reader() -> None:
+def test_brushes_with_the_reader_of_label_studio() -> None:
     brush = pytest.importorskip("label_studio_converter.brush", reason="label-studio-converter is not installed")
     inside = np.random.default_rng(0).random((40, 70)) > 0.4
     inside[10:30, 5:60] = True
@@ -528,7 +528,7 @@ def test_brushes_by_label_studios_own_reader() -> None:
     assert (decoded == 255 * inside[..., None]).all()
 
 
-def test_cvat_by_its_documented_format(root: Path, tmp_path: Path) -> None:
+def test_cvat_against_its_documented_format(root: Path, tmp_path: Path) -> None:
     write(root, tmp_path, "cvat")
     tree = ElementTree.parse(tmp_path / "cvat/annotations.xml").getroot()
     assert (tree.tag, tree.findtext("version")) == ("annotations", "1.1")
@@ -554,7 +554,7 @@ def test_cvat_by_its_documented_format(root: Path, tmp_path: Path) -> None:
         assert (mask == expected_mask(prediction)).all()
 
 
-def test_cvat_by_datumaro(root: Path, tmp_path: Path) -> None:
+def test_cvat_with_datumaro(root: Path, tmp_path: Path) -> None:
     datumaro = pytest.importorskip("datumaro", reason="datumaro is not installed")
     names = NAMES[:2]  # it knows images by their stems
     write_predictions(stream(root, names), tmp_path, ["cvat"], CLASSES, root=root)
@@ -562,10 +562,10 @@ def test_cvat_by_datumaro(root: Path, tmp_path: Path) -> None:
     dataset = datumaro.Dataset.import_from(str(tmp_path / "cvat"), "cvat")
     labels = [label.name for label in dataset.categories()[datumaro.AnnotationType.label]]
     assert labels == list(CLASSES)
-    found = {item.id: item for item in dataset}
-    assert set(found) == {"a/cat", "b/cat"}
+    items = {item.id: item for item in dataset}
+    assert set(items) == {"a/cat", "b/cat"}
     for name, prediction in zip(names, predictions(root), strict=False):
-        annotations = found[name.removesuffix(".png")].annotations
+        annotations = items[name.removesuffix(".png")].annotations
         tags = [labels[a.label] for a in annotations if a.type == datumaro.AnnotationType.label]
         assert tags == [CLASSES[c] for c in prediction.present()]
         points = {labels[a.label]: a.points for a in annotations if a.type == datumaro.AnnotationType.points}
@@ -579,7 +579,7 @@ def test_cvat_by_datumaro(root: Path, tmp_path: Path) -> None:
         assert (mask == expected_mask(prediction)).all()
 
 
-def test_the_page_about_formats_shows_what_is_written() -> None:
+def test_the_documentation_of_formats_is_up_to_date() -> None:
     """docs/formats.md is made by docs/formats.py."""
     page = runpy.run_path(str(REPOSITORY / "docs/formats.py"))["page"]()
     assert (REPOSITORY / "docs/formats.md").read_text(encoding="utf-8") == page

@@ -55,7 +55,7 @@ def heatmap_overlay(
         class_map: (h, w), any unit, finite.
         opacity: of the highest values, 0 to 1; lower values are more transparent.
         vmin: value of the lowest colour; None is the map's minimum. Set both bounds to compare several maps.
-        vmax: value of the highest colour; None is the map's maximum. If it is not above ``vmin``, nothing is drawn.
+        vmax: value of the highest colour; None is the map's maximum. If it is not above ``vmin``, the heatmap is empty.
 
     Returns:
         An RGB image of the size of ``image``.
