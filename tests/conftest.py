@@ -21,6 +21,7 @@ settings.load_profile("tests")
 # Modules of tests that cannot be imported without an optional package, and are left out without it (`make minimum`).
 NEEDED_PACKAGES = {
     "benchmarks/test_benchmarks.py": "onnx",
+    "docs/test_paths.py": "mkdocs",
     "experiments/test_segmentation_table.py": "pytorch_grad_cam",
     "export/test_write.py": "onnx",
 }

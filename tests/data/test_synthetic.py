@@ -112,6 +112,7 @@ def test_labels_follow_from_boxes(scenes: Synthetic) -> None:
             assert sample.labels[label] == expected
 
 
+@pytest.mark.slow
 def test_difficult_are_the_hidden_ones() -> None:
     data = synthetic("train", count=300, size=32)
     difficult = np.concatenate([s.box_difficult for s in data.samples if s.box_difficult is not None])

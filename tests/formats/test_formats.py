@@ -509,6 +509,7 @@ def test_a_prefix_without_label_studio_is_an_error(tmp_path: Path, capsys: pytes
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @given(hypothesis_numpy.arrays(np.bool_, hypothesis_numpy.array_shapes(min_dims=2, max_dims=2, max_side=12)))
 def test_brushes(inside: np.ndarray) -> None:
     assert (read_brush(brush_rle(inside), *inside.shape) == 255 * inside).all()

@@ -145,6 +145,7 @@ def test_settings(name: str, value: object) -> None:
     clear(lambda: TrainConfig(**{"data": "synthetic", name: value}))
 
 
+@pytest.mark.slow
 @fuzzed
 @given(altered(RUN) | mutated(json.dumps(RUN).encode()))
 def test_runs(tmp_path: Path, content: bytes) -> None:

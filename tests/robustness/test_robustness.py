@@ -23,6 +23,7 @@ from wildcat.prediction.loading import load
 from wildcat.training.launch import train
 
 ALL = [case for cases in CASES.values() for case in cases]
+SLOW = {"pickled-backbone", "two-meanings", "deep-yaml"}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,10 @@ def words(typed: str) -> list[str]:
     return [command, *(flags(epochs=1) if command == "train" and "--resume" not in rest else []), *rest]
 
 
-@pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[pytest.mark.slow] if case.name in SLOW else [], id=case.name) for case in ALL],
+)
 def test_messages(
     case: Case, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

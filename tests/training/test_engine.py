@@ -125,6 +125,7 @@ def test_the_backbone_learns_at_a_multiple_of_the_heads_rate(tmp_path: Path) -> 
 # Learning
 
 
+@pytest.mark.slow
 def test_the_loss_falls(plain: Path) -> None:
     first, last = (float(row["train_loss"]) for row in rows(plain))
     assert last < first < 1

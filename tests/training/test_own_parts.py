@@ -42,6 +42,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pooling, "_factories", dict(pooling._factories))
 
 
+@pytest.mark.slow
 def test_one_epoch_saved_and_loaded(tmp_path: Path) -> None:
     register_backbone("mine", small_net)
     register_pooling("weighted-mean", lambda kmax, kmin, alpha: WeightedMeanPool())

@@ -15,8 +15,9 @@ from wildcat.runs.folder import load_run
 from wildcat.training import engine
 from wildcat.training.launch import train
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_a_run_killed_again_and_again_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
     settings = {"data": "synthetic:count=40,size=64", "backbone": "timm:test_efficientnet", "epochs": 3}
     settings |= {"val_fraction": 0.2, "save_minutes": 1e-9, "warmup_epochs": 0.5}
@@ -48,7 +49,6 @@ def test_a_run_killed_again_and_again_ends_as_an_uninterrupted_one(tmp_path: Pat
     }
 
 
-@pytest.mark.slow
 def test_a_run_that_stops_after_every_saved_state(tmp_path: Path, plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "run"
     save = engine.save_state
@@ -98,7 +98,6 @@ def test_a_finished_run_stays_as_it_is(tmp_path: Path) -> None:
     check_unchanged()
 
 
-@pytest.mark.slow
 def test_a_run_killed_between_its_last_state_and_its_weights(
     tmp_path: Path, plain: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,7 +114,6 @@ def test_a_run_killed_between_its_last_state_and_its_weights(
     assert untimed(folder) == untimed(plain)
 
 
-@pytest.mark.slow
 def test_a_run_that_stopped_before_its_first_state(
     tmp_path: Path, plain: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,7 +128,6 @@ def test_a_run_that_stopped_before_its_first_state(
     assert untimed(tmp_path / "run") == untimed(plain)
 
 
-@pytest.mark.slow
 def test_resume_without_a_run_starts_one(tmp_path: Path, plain: Path) -> None:
     assert weights(train(tiny(), tmp_path / "run", resume=True)) == weights(plain)
 
@@ -163,7 +160,6 @@ def test_a_resumed_run_keeps_its_automatic_settings(plain: Path) -> None:
     assert weights(plain) == before
 
 
-@pytest.mark.slow
 def test_a_resumed_run_notices_that_its_data_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = tmp_path / "images"
     for label in "ab":

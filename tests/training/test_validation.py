@@ -11,6 +11,8 @@ from tests.training.runs import rows, tensorboard, weights
 from wildcat.runs.folder import load_run
 from wildcat.training.launch import train
 
+pytestmark = pytest.mark.slow
+
 
 def test_validation_rows_and_curves_that_never_choose_the_epoch(tmp_path: Path, plain: Path) -> None:
     folder = train(tiny(val_split="val"), tmp_path / "run")
