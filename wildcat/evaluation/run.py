@@ -166,6 +166,8 @@ def submit_run(
 
     Raises:
         WildcatError: for another dataset, other classes than the model's, or no task that the server has.
+
+    >>> submit_run("runs/voc12", Path("upload"), "voc12:data")  # doctest: +SKIP
     """
     check_tasks(tasks)
     predictor = load(run, device=device, precision=precision, runtime=runtime)

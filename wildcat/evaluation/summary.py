@@ -9,6 +9,8 @@ def summary(results: Results) -> str:
     """The main scores as text: a line for the dataset, then a line per task, in per cent.
 
     For a model of several scales, these lines for each scale and each combination.
+
+    >>> print(summary(evaluate(load("runs/mine"), "folder:my_images")))  # doctest: +SKIP
     """
     lines = [f"{results.data} {results.split}: {results.images} images, {results.seconds:.0f} s"]
     if results.combination is None:

@@ -91,6 +91,9 @@ def precision_recall_curve(scores: Any, labels: Any) -> PrecisionRecallCurve:
 
     Raises:
         ValueError: shapes differ, a label is something else, or a score is not finite.
+
+    >>> precision_recall_curve([0.9, 0.4, 0.6], [1, 1, -1]).recall.tolist()
+    [0.5, 0.5, 1.0]
     """
     scores, labels = _check(to_numpy(scores), to_numpy(labels), None)
     if scores.ndim != 1:
@@ -212,6 +215,9 @@ def classification_result(scores: Any, labels: Any, classes: Sequence[str]) -> C
     Raises:
         ValueError: shapes or names do not fit, a label is something else, or a score is not finite (class
             and row are named).
+
+    >>> round(classification_result([[0.9], [0.4], [0.6]], [[1], [1], [-1]], ["cat"]).map_area, 3)
+    0.833
     """
     scores, labels = _check_table(scores, labels, classes)
     curves = _curves(scores, labels)
@@ -300,6 +306,9 @@ def multi_class_result(scores: Any, labels: Any, classes: Sequence[str]) -> Mult
 
     Raises:
         ValueError: shapes or names do not fit, a row has not exactly one 1, or a score is not finite.
+
+    >>> multi_class_result([[2.0, 1.0], [0.0, 3.0]], [[1, -1], [1, -1]], ["cat", "dog"]).accuracy
+    0.5
     """
     scores, labels = _check_table(scores, labels, classes)
     unusual = np.flatnonzero(((labels == 1).sum(axis=1) != 1) | (labels == 0).any(axis=1))

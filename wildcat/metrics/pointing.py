@@ -52,6 +52,9 @@ def points_in_boxes(points: Any, boxes: Any, tolerance: float = 0.0) -> BoolArra
 
     Raises:
         ValueError: last axis is not 2 or 4, or the tolerance is negative or not a number.
+
+    >>> points_in_boxes([[5, 5], [25, 5]], [0, 0, 10, 10]).tolist()
+    [True, False]
     """
     points, boxes = to_float(points), to_float(boxes)
     if points.shape[-1:] != (2,) or boxes.shape[-1:] != (4,):
@@ -178,6 +181,10 @@ def pointing_result(
     Raises:
         ValueError: shapes, lengths, names or class numbers do not fit, a box is not x1 <= x2, y1 <= y2, or a number
             is not finite; the message names the image by its number.
+
+    >>> points, scores, boxes = [[[5, 5]]], [[0.9]], [[[0, 0, 10, 10]]]
+    >>> pointing_result(points, scores, boxes, [[0]], [[False]], ["cat"]).map
+    1.0
     """
     truth = _Truth.check(points, scores, boxes, box_classes, box_difficult, classes)
     verdict = truth.judge(tolerance)
@@ -203,6 +210,10 @@ def pointing_average_precision(
     """Average precision (area) of the points of each class: (C,) in [0, 1], NaN for a class without positives.
 
     Arguments and errors as `pointing_result`.
+
+    >>> points, scores, boxes = [[[5, 5]]], [[0.9]], [[[0, 0, 10, 10]]]
+    >>> pointing_average_precision(points, scores, boxes, [[0]], [[False]]).tolist()
+    [1.0]
     """
     truth = _Truth.check(points, scores, boxes, box_classes, box_difficult, None)
     return truth.judge(tolerance).average_precision(truth.scores)

@@ -148,6 +148,9 @@ def class_iou(confusion: Any) -> FloatArray:
 
     Raises:
         ValueError: the counts are not a square of whole numbers >= 0.
+
+    >>> class_iou([[3, 1], [0, 4]]).tolist()
+    [0.75, 0.8]
     """
     counts = _counts(confusion)
     both = np.diag(counts)
@@ -173,6 +176,9 @@ def segmentation_result(confusion: Any, classes: Sequence[str]) -> SegmentationR
 
     Raises:
         ValueError: the counts are not a square of whole numbers >= 0, or the names do not fit.
+
+    >>> segmentation_result([[3, 1], [0, 4]], ["background", "cat"]).miou
+    0.775
     """
     counts = _counts(confusion)
     return SegmentationResult(check_classes(classes, len(counts)), counts, class_iou(counts))

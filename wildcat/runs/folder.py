@@ -145,6 +145,8 @@ def read_run(folder: Path) -> Run:
 
     Raises:
         WildcatError: if the folder is not a run directory or its config.json is damaged.
+
+    >>> read_run(Path("runs/mine")).classes  # doctest: +SKIP
     """
     file = folder / CONFIG
     if not file.is_file():

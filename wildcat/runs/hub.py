@@ -37,6 +37,8 @@ def save_for_hub(run: str | Path, folder: str | Path, *, name: str | None = None
 
     Raises:
         WildcatError: if the run is not finished, or one of its files is damaged.
+
+    >>> save_for_hub("runs/mine", "to_share", license="apache-2.0")  # doctest: +SKIP
     """
     source, target = Path(run), Path(folder)
     info = read_run(source)

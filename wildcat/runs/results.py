@@ -151,6 +151,8 @@ def read_results(file: Path) -> Results:
 
     Raises:
         WildcatError: if the file is missing or damaged; the message names the file and the key.
+
+    >>> read_results(Path("runs/mine/results.json")).classification.map_area  # doctest: +SKIP
     """
     return Results._read(JsonObject.read(file))
 
@@ -160,5 +162,7 @@ def write_results(file: Path, results: Results) -> None:
 
     Raises:
         WildcatError: if the file cannot be written.
+
+    >>> write_results(Path("results.json"), results)  # doctest: +SKIP
     """
     write_json(file, results.to_dict())

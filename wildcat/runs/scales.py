@@ -66,6 +66,8 @@ def read_scales(folder: Path) -> ScaleRuns:
 
     Raises:
         WildcatError: if the file is missing or damaged.
+
+    >>> read_scales(Path("runs/scales")).scales  # doctest: +SKIP
     """
     values = JsonObject.read(folder / SCALES)
     config = config_from_dict(values.any("config"), values.file)
