@@ -43,7 +43,7 @@ VOC = [
         "a split that is published without labels",
         lambda folder: trees.unlabelled(trees.voc(folder, 2012)),
         "train --data voc12:. --out new --train-split test",
-        "voc12:. test has no labels: none of its 1 images is said to hold a class; give a split that has labels",
+        "voc12:. test has no labels: none of its 1 images has a class; give a split with labels",
     ),
     voc_case(
         "cut-xml",

@@ -223,7 +223,7 @@ COMMANDS = [
         "no-device",
         "a device that there is not",
         f"{PREDICT} --device tpu",
-        "device 'tpu' cannot be used: ...; auto takes what there is",
+        "device 'tpu' cannot be used: ...; auto uses the GPU if there is one",
     ),
     command("no-workers", "no worker", "batch run cat.png --out out --workers 0", "workers must be at least 1; got 0"),
     command(
