@@ -13,18 +13,19 @@ from tests.conftest import REPOSITORY
 from tests.tiny_runs import tiny
 from wildcat.export.graph import OUTPUTS
 from wildcat.export.write import Exported, Format, export
+from wildcat.model import Wildcat
 from wildcat.prediction.loading import IMAGENET_BACKGROUND, load
-from wildcat.prediction.predictor import Predictor
+from wildcat.runs.settings import InferenceSettings
 from wildcat.training.launch import train
 
 
 @pytest.mark.slow
 def test_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def once(predictor: Predictor, file: Path, form: Format, images: Sequence[Path]) -> Exported:
+    def once(model: Wildcat, settings: InferenceSettings, file: Path, form: Format, images: Sequence[Path]) -> Exported:
         """The one file that is scored; tests/export/test_write.py has all formats."""
         assert len(images) == 2
         if file.name == "run.onnx":
-            return export(predictor.model, predictor.settings, file, form, images)
+            return export(model, settings, file, form, images)
         return Exported(file, dict.fromkeys(OUTPUTS, 1e-6))
 
     for number in range(4):
