@@ -23,7 +23,7 @@ from typing import Any
 
 def run_groups(jobs: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
     """Run groups from a process of their own; the line of each group, and stderr."""
-    command = [sys.executable, "-W", "ignore", "-m", "tests.training.group", json.dumps(jobs)]
+    command = [sys.executable, "-W", "error", "-m", "tests.training.group", json.dumps(jobs)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")], done.stderr

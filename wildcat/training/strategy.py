@@ -3,6 +3,7 @@
 The engine calls the same methods for all three.
 """
 
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
@@ -111,6 +112,13 @@ class DataParallel(SingleProcess):
     def __init__(self, accelerator: Accelerator, model: Wildcat, config: TrainConfig) -> None:
         synchronize_batchnorm(model)
         super().__init__(accelerator, model, config)
+
+    def wrap(self, model: Wildcat) -> Any:
+        """The model in DistributedDataParallel."""
+        with warnings.catch_warnings():
+            # PyTorch 2.14 renames a setting that accelerate passes by its old name.
+            warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
+            return super().wrap(model)
 
     def accumulate(self, last: bool) -> AbstractContextManager[Any]:
         """Exchange the gradients with the last part only."""
