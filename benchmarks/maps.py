@@ -62,10 +62,11 @@ def contenders(name: str, source: np.ndarray, size: int, scratch: Path) -> tuple
         return enlarged(torch.from_numpy(prediction.class_maps))
 
     pixels = torch.from_numpy(warp(source, size).copy()).permute(2, 0, 1)[None]
-    class_maps = exported.model(exported.model.normalize(pixels)).class_maps[0]
+    network = exported.single.network
+    class_maps = network(network.normalize(pixels)).class_maps[0]
     parts: Calls = {
         "the image resized": lambda: warp(source, size),
-        "the network": lambda: exported.model(exported.model.normalize(pixels)),
+        "the network": lambda: network(network.normalize(pixels)),
         "the maps enlarged": lambda: enlarged(class_maps),
     }
 

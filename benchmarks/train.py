@@ -56,7 +56,7 @@ def peer_process(pipe: Any, kind: str, settings: dict[str, Any], count: int, wei
     net = peers.network(config.backbone, 20, config.num_maps)
     peers.load_ours(net, torch.load(weights, weights_only=True))
     rates = [
-        {"params": net.net.parameters(), "lr": config.lr * config.backbone_lr_factor},
+        {"params": net.backbone.parameters(), "lr": config.lr * config.backbone_lr_factor},
         {"params": net.classifier.parameters(), "lr": config.lr},
     ]
     optimizer = torch.optim.SGD(rates, momentum=config.momentum, weight_decay=config.weight_decay)
@@ -98,8 +98,8 @@ def _first(config: TrainConfig, count: int) -> Any:
 def race(kind: str, config: TrainConfig, steps: int, threads: int, scratch: Path) -> dict[str, Any]:
     """Train by turns; seconds of each epoch and losses of each step on both sides, the first epoch's time left out."""
     count = steps * config.batch_size
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
+    spawn = multiprocessing.get_context("spawn")
+    here, there = spawn.Pipe()
     weights = scratch / f"{kind}.pt"
     seconds: dict[str, list[float]] = {OURS: [], kind: []}
     losses: dict[str, list[float]] = {OURS: [], kind: []}
@@ -115,7 +115,7 @@ def race(kind: str, config: TrainConfig, steps: int, threads: int, scratch: Path
         if peer is None:
             torch.save(context.strategy.model.state_dict(), weights)
             plain = {**config.to_dict(), "cache_gb": 0.0}
-            peer = context.Process(target=peer_process, args=(there, kind, plain, count, weights, threads))
+            peer = spawn.Process(target=peer_process, args=(there, kind, plain, count, weights, threads))
             peer.start()
             there.close()  # so that a peer that fails ends the wait for it
             here.recv()

@@ -42,7 +42,7 @@ def test_auto_is_the_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.slow
 def test_unknown_devices(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("tpu", "cuda:99", "cuda:x"):
-        with pytest.raises(WildcatError, match=f"device '{name}' cannot be used: .*; auto takes what there is"):
+        with pytest.raises(WildcatError, match=f"device '{name}' cannot be used: .*; auto uses the GPU"):
             wildcat.load(run, device=name)
     for command in (["predict", str(run), "cat.png"], ["evaluate", str(run)], ["report", str(run)]):
         (tmp_path / "cat.png").write_bytes(b"")
