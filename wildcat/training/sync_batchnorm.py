@@ -9,8 +9,27 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.distributed.nn import functional as over_processes
+from torch import Tensor, distributed, nn
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """The sum of a tensor over all processes; gradients are summed over them as well."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _sum_over_processes(gradient)
+
+
+def _sum_over_processes(tensor: Tensor) -> Tensor:
+    """The sum of a tensor over all processes, differentiable; PyTorch's own function of this kind is deprecated."""
+    total: Tensor = _SumOverProcesses.apply(tensor)
+    return total
 
 
 class _SynchronizedNorm:
@@ -22,11 +41,11 @@ class _SynchronizedNorm:
             return unchanged
         wide = x.float()
         own_count = wide.new_tensor([x.shape[0] * x.shape[2] * x.shape[3]])  # values per channel in this process
-        sums = over_processes.all_reduce(torch.cat([wide.sum(dim=(0, 2, 3)), own_count]))
+        sums = _sum_over_processes(torch.cat([wide.sum(dim=(0, 2, 3)), own_count]))
         count = sums[-1]
         mean = sums[:-1] / count
         centred = wide - mean[:, None, None]
-        variance = over_processes.all_reduce(centred.square().sum(dim=(0, 2, 3))) / count
+        variance = _sum_over_processes(centred.square().sum(dim=(0, 2, 3))) / count
         if self.track_running_stats:
             with torch.no_grad():
                 self.num_batches_tracked += 1
@@ -44,7 +63,7 @@ class _SynchronizedNorm:
         for name in ("drop", "act"):  # timm's BatchNorm includes its activation
             if hasattr(self, name):
                 normed = getattr(self, name)(normed)
-        return normed  # type: ignore[no-any-return]
+        return normed
 
 
 @cache
