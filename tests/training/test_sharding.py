@@ -7,7 +7,6 @@ import signal
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from accelerate.utils import DistributedType
@@ -38,7 +37,7 @@ STEPS = {"data": "synthetic:count=84,size=64", "val_fraction": 4 / 84, "batch_si
 # kmax all: the uniform backgrounds of synthetic images give equal cells, of which rounding would choose the highest.
 LITE = {**STEPS, "backbone": "lite0", "pretrained": True, "freeze_batch_norm": True, "kmax": "all", "lr": 0.002}
 RESNET = {**STEPS, "backbone": "resnet18", "freeze_batch_norm": True, "kmax": "all", "lr": 0.001}
-LEARNT = {**STEPS, "data": "synthetic:count=44,size=64", "val_fraction": 4 / 44, "lr": 0.01}
+LEARNT = {**STEPS, "data": "synthetic:count=44,size=64", "val_fraction": 4 / 44, "lr": 0.007}
 # Epochs of one step, for runs that are stopped.
 STOPPED = {**STEPS, "data": "synthetic:count=8,size=64", "val_fraction": 0.5, "freeze_batch_norm": True, "epochs": 10}
 SHARD = {"shard": True}
@@ -227,7 +226,8 @@ def groups(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, di
     folder = tmp_path_factory.mktemp("groups")
     stopped, recorded = folder / "stopped", {"call": "tests.training.test_sharding:losses"}
     jobs = {
-        "lite": job(folder / "lite", LITE, 1, **recorded),
+        # In two parts, as two processes compute a batch: convolutions round differently in batches of other sizes.
+        "lite": job(folder / "lite", LITE, 1, accumulate=2, **recorded),
         "lite sharded": job(folder / "lite sharded", {**LITE, **SHARD}, 2, **recorded),
         "resnet": job(folder / "resnet", RESNET, 1, **recorded),
         "resnet sharded": job(folder / "resnet sharded", {**RESNET, **SHARD}, 2, **recorded),
@@ -255,10 +255,7 @@ def test_losses_and_metrics_are_those_of_one_process(groups, name: str) -> None:
     assert set(outcomes[f"{name} sharded"]["codes"]) == {0}, errors
     ours, one = (json.loads((folder / run / "losses-0.json").read_text()) for run in (f"{name} sharded", name))
     assert len(ours) == len(one) == (10 if name == "learnt" else 20)
-    # Rounding differs by the order of additions, and its effect on the weights grows with the steps like a random walk:
-    # on a CPU without AVX-512, 1.4e-5 after 17 steps.
-    differences = np.abs(np.subtract(ours, one))
-    assert (differences <= 1e-5 * np.sqrt(1 + np.arange(len(one)))).all(), differences
+    assert ours == pytest.approx(one, abs=1e-5)
     assert min(one) < one[0] - 0.05  # it did learn
     ((ours,), (one,)) = rows(folder / f"{name} sharded"), rows(folder / name)
     assert (ours["val_loss"], ours["val_map"]) == pytest.approx((one["val_loss"], one["val_map"]), abs=1e-5)
