@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.data import trees
 from wildcat.data import Dataset, Sample
-from wildcat.data.images import image_files_below
+from wildcat.data.files import image_files_below
 from wildcat.data.registry import available_splits, default_splits, download_dataset, open_dataset
 from wildcat.data.sample import shuffled
 from wildcat.errors import WildcatError

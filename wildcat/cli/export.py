@@ -35,7 +35,7 @@ wildcat export imagenet --format onnx --out imagenet.onnx
     )
     arguments = parser.parse_args(argv)
 
-    from wildcat.data.images import image_files_at
+    from wildcat.data.files import image_files_at
     from wildcat.export.write import SUFFIX, export
     from wildcat.prediction.exported import exports_folder
     from wildcat.prediction.loading import load

@@ -60,7 +60,7 @@ wildcat predict runs/mine images/ --json - | jq -c '[.file, .predicted[].class]'
     if arguments.image_prefix is not None and "label-studio" not in formats:
         raise WildcatError("--image-prefix is only for --formats label-studio")
 
-    from wildcat.data.images import image_files_at
+    from wildcat.data.files import image_files_at
     from wildcat.formats import ConsoleWriter, JsonFile, JsonLines, Writer
     from wildcat.formats.label_studio import LOCAL_FILES
     from wildcat.formats.write import check_formats, folders_of, write_predictions

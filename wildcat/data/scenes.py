@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.error import URLError
 
-from wildcat.data.images import image_files_below
+from wildcat.data.files import image_files_below
 from wildcat.data.sample import Dataset, Sample, one_label, require_path, shuffled
 from wildcat.errors import WildcatError, check_choice
 

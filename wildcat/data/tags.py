@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wildcat.data.images import image_files_below
+from wildcat.data.files import image_files_below
 from wildcat.data.sample import Dataset, Sample, one_label, require_path, shuffled
 from wildcat.errors import WildcatError, check_choice
 

@@ -21,7 +21,8 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 
-from wildcat.data.images import IMAGE_SUFFIXES, image_files_below, load_image
+from wildcat.data.files import IMAGE_SUFFIXES, image_files_below
+from wildcat.data.images import load_image
 from wildcat.errors import WildcatError
 
 Load: TypeAlias = Callable[[int | None], Image.Image]
