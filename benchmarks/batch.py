@@ -112,7 +112,7 @@ def parts_of(out: Path) -> list[Path]:
 
 
 def check(run: Path, links: Sequence[Path], real: Sequence[Path], out: Path, plain: Path) -> float:
-    """Check that every name appears once with its plain prediction; the largest difference of a score, per cent.
+    """Check that every name appears once with its plain prediction; the largest difference of a score, 0 to 1.
 
     There is one where batches of another size are rounded otherwise: a batch ends with each part.
     """
@@ -129,7 +129,7 @@ def check(run: Path, links: Sequence[Path], real: Sequence[Path], out: Path, pla
     for row in rows:
         reference = expected[os.path.realpath(row["file"])]
         largest = max(largest, *(abs(score - reference["scores"][name]) for name, score in row["scores"].items()))
-        if largest > 1 or any(row[side] != reference[side] for side in ("width", "height")):
+        if largest > 0.01 or any(row[side] != reference[side] for side in ("width", "height")):
             sys.exit(f"{row['file']} differs from plain prediction: {row['scores']}, {reference['scores']}")
     return largest
 
@@ -211,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             OURS,
             [rate],
             PER_SECOND,
-            note=f"every image once, scores within {largest:.3f} % of plain prediction",
+            note=f"every image once, scores within {largest:.5f} of plain prediction",
         )
         report.add(f"{work}: all of it", OURS, [seconds], "s", note="with the start of Ray and of the workers")
         report.add("until another process reads for the killed one", OURS, [course.back], "s")

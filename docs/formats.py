@@ -28,6 +28,7 @@ The examples are for one image, `in/park/rex.jpg`, 60 x 40 pixels, and a model o
 
 - **Names** are paths relative to the given folder, or to the deepest common folder of all inputs. Images whose names
   differ only in the suffix are numbered (`rex`, `rex-2`). A name cannot lead outside the output folder.
+- **Scores** are probabilities from 0 to 1 in every file.
 - **Classes** in annotations are the predicted ones: those whose probability reaches `--threshold` (0.5). An image may
   have none.
 - **Boxes** enclose the regions of masks: connected components of at least 0.1 % of the image. `--crf` refines masks.
@@ -44,11 +45,12 @@ SECTIONS = {
     "json": (
         "JSON lines",
         """\
-One object per image, with the scores of all classes in per cent, the highest first. `--json FILE` writes the same lines
-to a file of any name. `--json -` prints them, and nothing else, while images are processed. Both work without `--out`:
+One object per image, with the scores of all classes as probabilities, 0 to 1, the highest first, and the precision and
+runtime in which they were computed. `--json FILE` writes the same lines to a file of any name. `--json -` prints them,
+and nothing else, while images are processed. Both work without `--out`:
 `wildcat predict RUN IMAGES --json - | jq -c '[.file, .predicted[].class]'`.""",
     ),
-    "csv": ("CSV", "A row per image and a column per class, in per cent."),
+    "csv": ("CSV", "A row per image and a column per class, its probability from 0 to 1."),
     "overlay": ("Overlay", "The image with a heatmap and a point for each predicted class, for visual inspection."),
     "mask": (
         "Mask",

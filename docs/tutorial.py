@@ -82,7 +82,7 @@ explains how to interpret them.
 
 The model detects most objects after a few minutes of training, but it misses the key in the first image.
 
-`predictions/predictions.jsonl` has one line for each image, with scores in per cent and points in pixels.
+`predictions/predictions.jsonl` has one line for each image, with scores from 0 to 1 and points in pixels.
 
 ## 5. Masks
 

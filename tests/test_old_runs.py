@@ -163,8 +163,8 @@ def test_old_exported_files(old: Path, tmp_path: Path, name: str, package: str) 
     assert len(predictions) == len(IMAGES)
     for image, prediction in zip(IMAGES, predictions, strict=True):
         expected = EXPECTED["finished"][image.name]
-        for index, label in enumerate(CLASSES):  # in per cent, with three decimals
-            assert prediction["scores"][label] / 100 == pytest.approx(expected["probabilities"][index], abs=TOLERANCE)
+        for index, label in enumerate(CLASSES):
+            assert prediction["scores"][label] == pytest.approx(expected["probabilities"][index], abs=TOLERANCE)
         for each in prediction["predicted"]:
             assert each["point"] == pytest.approx(expected["points"][CLASSES.index(each["class"])], abs=0.01)
 

@@ -373,7 +373,8 @@ def test_predict_continues_after_a_bad_image(place: Path, tmp_path: Path, capsys
     images = [str(place / "file"), str(place / "cat.png")]
     assert main(["predict", str(place / "run"), *images, "--out", str(tmp_path)]) == 1
     captured = capsys.readouterr()
-    assert captured.err.strip() == f"skipped: {place / 'file'}: not an image in a format that can be read"
+    skipped = f"skipped: {place / 'file'}: not an image in a format that can be read"
+    assert captured.err.splitlines() == ["computing in torch, fp32, cpu", skipped]
     assert "1 of 2 images" in captured.out
     assert [path.name for path in (tmp_path / "overlay").iterdir()] == ["cat.jpg"]
 

@@ -356,7 +356,7 @@ def test_json_and_csv(root: Path, tmp_path: Path) -> None:
         assert (entry["width"], entry["height"]) == prediction.size
         assert list(row) == list(CLASSES)
         for name, probability in zip(CLASSES, prediction.probabilities, strict=True):
-            assert entry["scores"][name] == float(row[name]) == pytest.approx(100 * probability, abs=6e-4)
+            assert entry["scores"][name] == float(row[name]) == pytest.approx(probability, abs=6e-7)
         for predicted in entry["predicted"]:
             assert predicted["point"] == pytest.approx(prediction.points[predicted["class"]], abs=6e-3)
         assert [CLASSES.index(predicted["class"]) for predicted in entry["predicted"]] == prediction.present()

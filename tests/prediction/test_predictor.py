@@ -24,7 +24,7 @@ from wildcat.prediction.ensemble import Ensemble
 from wildcat.prediction.items import Failure, Item, image_items
 from wildcat.prediction.loading import load
 from wildcat.prediction.predictor import Part, Predictor
-from wildcat.prediction.result import Prediction
+from wildcat.prediction.result import Prediction, Threshold
 from wildcat.runs.folder import build_model
 from wildcat.runs.settings import InferenceSettings
 from wildcat.training.launch import train
@@ -136,8 +136,7 @@ def test_scores_and_classes_of_a_prediction() -> None:
     assert (message["file"], message["width"], message["height"]) == ("image 0", 400, 200)
     assert {entry["class"] for entry in message["predicted"]} == {"red", "blue"}
     assert all(
-        entry["score"] == pytest.approx(100 * prediction.scores[entry["class"]], abs=1e-3)
-        for entry in message["predicted"]
+        entry["score"] == pytest.approx(prediction.scores[entry["class"]], abs=1e-6) for entry in message["predicted"]
     )
     assert list(message["scores"]) == list(prediction.scores)
     assert prediction.overlay(0.999999).size[0] > 400  # no class is present: the best one is shown
@@ -153,6 +152,15 @@ def test_a_threshold_for_each_class() -> None:
     assert [entry["class"] for entry in prediction.to_dict({"red": 1.0})["predicted"]] == ["blue"]
     with pytest.raises(WildcatError, match="'rde', which is not a class of the model"):
         prediction.present({"rde": 0.5})
+
+
+@pytest.mark.parametrize("threshold", [50, 1.01, -0.1, float("nan"), {"red": 40}, {"red": 0.5, "blue": float("inf")}])
+def test_a_threshold_is_a_probability(threshold: Threshold) -> None:
+    prediction = colour_predictor()(spots(40, 20, {0: (10, 5)}))
+    for use in (prediction.present, prediction.candidates, prediction.to_dict, lambda t: prediction.mask(threshold=t)):
+        with pytest.raises(WildcatError, match=r"a threshold is a probability, 0\.\.1 \(0\.5 for 50 %\); got "):
+            use(threshold)
+    assert prediction.present(np.float32(0.5)) == prediction.present(0.5)
 
 
 @pytest.mark.parametrize("mirror", [False, True])

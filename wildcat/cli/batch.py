@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from wildcat.cli.parser import ANY_MODEL, add_prediction, add_runtime, command_parser
+from wildcat.cli.parser import ANY_MODEL, add_precision, add_prediction, add_runtime, command_parser
 
 
 def main(argv: Sequence[str]) -> int:
@@ -36,6 +36,7 @@ wildcat batch runs/mine shard-000.tar shard-001.tar table.parquet --out predicti
     parser.add_argument("--part-size", type=int, default=1000, help="images per result file (default: 1000)")
     add_prediction(parser)
     add_runtime(parser)
+    add_precision(parser)
     arguments = parser.parse_args(argv)
 
     from wildcat.apps.batch.driver import predict_all

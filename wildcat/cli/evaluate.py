@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from wildcat.cli.parser import ANY_MODEL, add_device, add_runtime, command_parser, sizes
+from wildcat.cli.parser import ANY_MODEL, add_device, add_precision, add_runtime, command_parser, sizes
 from wildcat.errors import WildcatError
 
 
@@ -35,12 +35,7 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
     )
     add_runtime(parser)
     add_device(parser)
-    parser.add_argument(
-        "--precision",
-        choices=["fp32", "bf16"],
-        default="fp32",
-        help="precision of the backbone; bf16 is faster on many machines (default: fp32)",
-    )
+    add_precision(parser)
     parser.add_argument(
         "--on-bad-image",
         choices=["error", "skip"],

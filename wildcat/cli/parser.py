@@ -132,7 +132,7 @@ def threshold(value: Any) -> Any:
             return _probability(value)
         return {name: _probability(number) for name, _, number in (part.rpartition("=") for part in value.split(","))}
     except ValueError:
-        message = f"a threshold is a probability, from 0 to 1, or CLASS=P,CLASS=P; got {value}"
+        message = f"a threshold is a probability, 0..1 (0.5 for 50 %), or CLASS=P,CLASS=P; got {value}"
         raise argparse.ArgumentTypeError(message) from None
 
 
@@ -255,6 +255,17 @@ def add_runtime(parser: CommandParser) -> None:
     )
 
 
+def add_precision(parser: CommandParser) -> None:
+    """Add the option of the precision; the default is the same in all commands, so that they give the same scores."""
+    parser.add_argument(
+        "--precision",
+        choices=["fp32", "bf16", "auto"],
+        default="fp32",
+        help="precision of the backbone; bf16 is faster on some machines and changes scores a little; "
+        "auto: bf16 where it is faster (default: fp32)",
+    )
+
+
 def add_prediction(parser: CommandParser) -> None:
     """Add the options of how images are predicted and which classes count as predicted."""
     parser.add_argument(
@@ -262,9 +273,6 @@ def add_prediction(parser: CommandParser) -> None:
         type=threshold,
         default=0.5,
         metavar="P|CLASS=P,...",
-        help="probability from which a class is predicted, for all classes or by class (default: 0.5)",
+        help="probability, 0..1, from which a class is predicted, for all classes or by class (default: 0.5)",
     )
     parser.add_argument("--batch-size", type=int, default=8, help="images per pass (default: 8)")
-    parser.add_argument(
-        "--precision", choices=["auto", "fp32", "bf16"], default="auto", help="auto: bf16 where it is faster"
-    )

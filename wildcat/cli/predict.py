@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from wildcat.cli.parser import ANY_MODEL, add_device, add_prediction, add_runtime, command_parser
+from wildcat.cli.parser import ANY_MODEL, add_device, add_precision, add_prediction, add_runtime, command_parser
 from wildcat.errors import WildcatError
 
 
@@ -53,6 +53,7 @@ wildcat predict runs/mine images/ --json - | jq -c '[.file, .predicted[].class]'
     )
     add_runtime(parser)
     add_device(parser)
+    add_precision(parser)
     arguments = parser.parse_args(argv)
     if arguments.out is None and (arguments.formats or arguments.crf):
         raise WildcatError("--formats and --crf need a directory to write to: --out DIR")
@@ -74,6 +75,7 @@ wildcat predict runs/mine images/ --json - | jq -c '[.file, .predicted[].class]'
     # Results of an earlier call may lie among the images: they are left out.
     images = image_files_at(arguments.images, [out, *folders_of(out)] if arguments.out else [])
     predictor = load(arguments.run, device=arguments.device, precision=arguments.precision, runtime=arguments.runtime)
+    print(f"computing in {predictor.computation}", file=sys.stderr)
     stream = predictor.stream(image_items(images), batch_size=arguments.batch_size, on_error="yield", multi_maps=False)
     shown = tqdm(stream, "predicting", len(images), unit=" images", disable=None)
     most = 10 if arguments.out or arguments.json else len(images)

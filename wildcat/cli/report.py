@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from wildcat.cli.parser import add_device, add_runtime, command_parser
+from wildcat.cli.parser import add_device, add_precision, add_runtime, command_parser
 
 
 def main(argv: Sequence[str]) -> int:
@@ -26,6 +26,7 @@ wildcat report runs/voc07 --data voc07:data --split test --out voc07.html
     )
     add_runtime(parser)
     add_device(parser)
+    add_precision(parser)
     arguments = parser.parse_args(argv)
 
     from wildcat.apps.report.build import write_report
@@ -39,6 +40,7 @@ wildcat report runs/voc07 --data voc07:data --split test --out voc07.html
         title=arguments.title,
         max_images=arguments.images,
         device=arguments.device,
+        precision=arguments.precision,
         runtime=arguments.runtime,
     )
     print(f"written: {out}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from wildcat.cli.parser import ANY_MODEL, add_device, add_runtime, command_parser
+from wildcat.cli.parser import ANY_MODEL, add_device, add_precision, add_runtime, command_parser
 from wildcat.errors import WildcatError
 
 
@@ -28,6 +28,7 @@ wildcat serve runs/mine --host 0.0.0.0
     )
     add_runtime(parser)
     add_device(parser)
+    add_precision(parser)
     arguments = parser.parse_args(argv)
     if arguments.port is not None and not 0 <= arguments.port <= 65535:
         raise WildcatError(f"--port is a number from 0 to 65535; got {arguments.port}")
@@ -37,6 +38,7 @@ wildcat serve runs/mine --host 0.0.0.0
     serve(
         arguments.run,
         device=arguments.device,
+        precision=arguments.precision,
         runtime=arguments.runtime,
         host=arguments.host,
         port=arguments.port,

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wildcat.formats.names import safe_name
-from wildcat.prediction.result import Labels, Prediction, Threshold, class_labels
+from wildcat.prediction.result import SCORE_DIGITS, Labels, Prediction, Threshold, class_labels
 
 SMALLEST_REGION = 0.001  # of the image's area; smaller connected parts of a mask get no box
 
@@ -99,8 +99,8 @@ class PredictedImage:
         return self.prediction.settings.classes[label]
 
     def score_of(self, label: int) -> float:
-        """The probability of a class, 0 to 1, rounded to six digits."""
-        return round(float(self.prediction.probabilities[label]), 6)
+        """The probability of a class, 0 to 1, rounded as in all files."""
+        return round(float(self.prediction.probabilities[label]), SCORE_DIGITS)
 
     def point_of(self, label: int) -> tuple[float, float]:
         """The point (x, y) of a class in pixels of the image."""

@@ -7,12 +7,13 @@ from typing import IO
 
 from wildcat.formats.incremental import IncrementalFile
 from wildcat.formats.predicted_image import PredictedImage
+from wildcat.prediction.result import SCORE_DIGITS
 
 
 class JsonLines:
     """Writes JSON lines to an open stream, one per image and flushed immediately.
 
-    Scores are in per cent, points in pixels of the image.
+    Scores are probabilities, 0 to 1; points are in pixels of the image.
 
     Args:
         stream: text stream; it is not closed.
@@ -84,7 +85,7 @@ class JsonFile:
 
 
 class CsvWriter:
-    """Writes ``scores.csv``: a row per image, a column per class, in per cent."""
+    """Writes ``scores.csv``: a row per image, a column per class, its probability from 0 to 1."""
 
     def __init__(self, out: Path, classes: tuple[str, ...]) -> None:
         self._rows = IncrementalFile(out / "scores.csv")
@@ -95,4 +96,4 @@ class CsvWriter:
     def add(self, image: PredictedImage) -> None:
         """Write the row of an image."""
         prediction = image.prediction
-        self._csv.writerow([prediction.name, *(f"{100 * float(p):.3f}" for p in prediction.probabilities)])
+        self._csv.writerow([prediction.name, *(f"{float(p):.{SCORE_DIGITS}f}" for p in prediction.probabilities)])

@@ -42,26 +42,27 @@ def load_exported(file: Path, runtime: Runtime, precision: Precision) -> Predict
     return Predictor(Part(network, settings))
 
 
-def in_runtime(predictor: Predictor, runtime: Runtime, folder: Path) -> Predictor:
+def in_runtime(predictor: Predictor, runtime: Runtime, folder: Path, precision: Precision) -> Predictor:
     """The same predictor in another runtime, or for "auto" in the fastest one that is installed.
 
     Args:
         predictor: of one model in PyTorch on the CPU.
         runtime: any but "torch".
         folder: where the exported file is, or will be.
+        precision: of the backbone; "auto" is the one that is faster in the runtime.
 
     Raises:
         WildcatError: if the runtime is not installed or does not have the precision, or the export fails.
     """
     installed = installed_runtimes()
     if runtime == "auto":
-        able = [name for name in installed if not (name == "onnx" and predictor.precision == "bf16")]
-        networks = {name: _exported_network(predictor, name, folder) for name in able}
+        able = [name for name in installed if not (name == "onnx" and precision == "bf16")]
+        networks = {name: _exported_network(predictor, name, folder, precision) for name in able}
         runtime = fastest_runtime(predictor, networks, folder)
         return predictor if runtime == "torch" else Predictor(Part(networks[runtime], predictor.settings))
     if runtime not in installed:
         raise missing(runtime)
-    return Predictor(Part(_exported_network(predictor, runtime, folder), predictor.settings))
+    return Predictor(Part(_exported_network(predictor, runtime, folder, precision), predictor.settings))
 
 
 def installed_runtimes() -> list[str]:
@@ -81,10 +82,10 @@ def exports_folder(run: str | Path) -> Path:
     return Path(cache) / "wildcat" / str(run).replace("/", "--")
 
 
-def _exported_network(predictor: Predictor, runtime: str, folder: Path) -> ExportedNetwork:
+def _exported_network(predictor: Predictor, runtime: str, folder: Path, asked: Precision) -> ExportedNetwork:
     """The model's ONNX file in a runtime; exported unless a file of these weights and settings is there."""
     file = folder / EXPORTED
-    precision = precision_in(runtime, predictor.precision)  # raises before anything is exported
+    precision = precision_in(runtime, asked)  # raises before anything is exported
     if file.is_file():
         with contextlib.suppress(WildcatError):  # of another version, or damaged
             network = open_network(file, runtime, precision)

@@ -47,7 +47,8 @@ def load(
             - an exported file, ``.onnx`` or ``.xml``.
         device: where PyTorch computes: "cpu", "cuda:1" and so on; "auto" is the first GPU of CUDA, or else the CPU. The
             other runtimes compute on the CPU.
-        precision: of the backbone: "fp32", "bf16", or "auto" for bf16 where it is faster. ONNX Runtime has fp32 alone.
+        precision: of the backbone: "fp32", "bf16", or "auto" for bf16 where it is faster, which depends on the machine.
+            ONNX Runtime has fp32 alone. Every command has this default, so that all of them give the same scores.
         runtime: what the network runs in: "torch", "onnx" (ONNX Runtime), "openvino", or "auto" for the fastest that is
             installed, by a short measurement whose result is kept with the exported file; on a GPU, and for a run at
             several scales, it is PyTorch. An exported file runs in a runtime that opens it.
@@ -83,7 +84,7 @@ def load(
         return predictor
     if predictor.combine is not None:
         raise WildcatError(f"{run} holds several models, which run in PyTorch; the runtime {runtime} takes one of them")
-    return in_runtime(predictor, runtime, exports_folder(run))
+    return in_runtime(predictor, runtime, exports_folder(run), precision)
 
 
 def _check_cpu(device: str | torch.device, what: str) -> None:

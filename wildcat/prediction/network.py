@@ -31,7 +31,7 @@ class Network(Protocol):
 
     @property
     def precision(self) -> Precision:
-        """Of the backbone; outputs are float32 in every precision."""
+        """Of the backbone, "fp32" or "bf16"; outputs are float32 in either."""
 
     @property
     def device(self) -> torch.device:
@@ -63,17 +63,18 @@ class TorchNetwork:
 
     Attributes:
         model: the model that was given.
+        precision: in which the backbone computes: "fp32" or "bf16".
     """
 
     runtime: Runtime = "torch"
 
     def __init__(self, model: Wildcat, device: str | torch.device = "cpu", precision: Precision = "fp32") -> None:
         self.device = torch.device(device)
-        self.precision: Precision = precision
         self.model: Wildcat = model.eval().to(
             self.device,
             memory_format=torch.channels_last,  # type: ignore[call-overload]
         )
+        self.precision = resolved_precision(precision, self.model)
 
     @cached_property
     def optimized(self) -> Wildcat:
@@ -100,6 +101,23 @@ class TorchNetwork:
         return fingerprint(self.model, settings)
 
 
+def resolved_precision(precision: Precision, model: Wildcat) -> Precision:
+    """The precision in which PyTorch computes a model's backbone: for "auto", bf16 where that is faster.
+
+    Args:
+        precision: "fp32", "bf16" or "auto".
+        model: on the device where it computes.
+
+    Raises:
+        ValueError: for another precision.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
+    if precision == "auto":
+        return "bf16" if bf16_pays(model.backbone) else "fp32"
+    return precision
+
+
 def optimize_for_inference(model: Wildcat, precision: Precision = "fp32") -> Wildcat:
     """A model with the same head and an optimized copy of the backbone, whose weights do not learn.
 
@@ -113,12 +131,11 @@ def optimize_for_inference(model: Wildcat, precision: Precision = "fp32") -> Wil
     Raises:
         ValueError: for another precision.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
+    precision = resolved_precision(precision, model)
     backbone: nn.Module = with_folded_batchnorm(model.backbone)
     if isinstance(backbone, Backbone):
         fuse(backbone.net)
-    if precision == "bf16" or (precision == "auto" and bf16_pays(model.backbone)):
+    if precision == "bf16":
         backbone = Bf16Backbone(backbone)
     optimized = copy.copy(model)
     optimized._modules = {**model._modules, "backbone": backbone.to(memory_format=torch.channels_last)}

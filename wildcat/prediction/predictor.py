@@ -140,13 +140,18 @@ class Predictor:
 
     @property
     def precision(self) -> Precision:
-        """Of the backbones: "fp32", "bf16", or "auto" as it was asked for."""
+        """In which the backbones compute: "fp32" or "bf16", also where "auto" was given."""
         return next(iter(self.parts.values())).network.precision
 
     @property
     def runtime(self) -> Runtime:
         """What the networks run in: "torch", "onnx" or "openvino"."""
         return next(iter(self.parts.values())).network.runtime
+
+    @property
+    def computation(self) -> str:
+        """Runtime, precision and device in words, as commands print them: "torch, fp32, cpu"."""
+        return f"{self.runtime}, {self.precision}, {self.device}"
 
     @property
     def outputs(self) -> dict[str, InferenceSettings]:
@@ -350,6 +355,8 @@ class Predictor:
                     None if multi is None else multi[i],
                     lambda load=item.load: load(None),  # type: ignore[misc]
                     maps[i, classes] if settings.background_class else None,
+                    self.precision,
+                    self.runtime,
                 )
         return predictions
 

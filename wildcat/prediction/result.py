@@ -16,18 +16,41 @@ from wildcat import render
 from wildcat.crf.mean_field import dense_crf
 from wildcat.data.transforms import cell_centres
 from wildcat.errors import WildcatError, guess
+from wildcat.export.network import Runtime
 from wildcat.masks import label_map, pixel_probabilities, strengths
 from wildcat.render import sheets
 from wildcat.runs.settings import InferenceSettings
+from wildcat.system.devices import Precision
 
 Threshold: TypeAlias = float | Mapping[str, float]
-"""Probability from which a class counts as present: one for all classes, or by class; 0.5 for a class without one."""
+"""Probability, 0 to 1, from which a class counts as present: for all classes, or by class (0.5 where none is given)."""
 
 Labels: TypeAlias = npt.NDArray[np.unsignedinteger[Any]]
 """A mask (H, W), uint8, or uint16 above :data:`MAX_BYTE_LABELS` classes."""
 
+SCORE_DIGITS = 6
+"""Decimal places of a probability in files."""
+
 MAX_BYTE_LABELS = 254
 """The most classes of a uint8 mask, in which 0 is the background and 255 void."""
+
+
+def check_threshold(threshold: Threshold, classes: Sequence[str]) -> None:
+    """Check a threshold.
+
+    Raises:
+        WildcatError: if one is not a probability, 0 to 1, or belongs to a class that the model does not have.
+
+    >>> check_threshold({"cat": 0.3}, ["cat", "dog"])
+    """
+    by_class = threshold if isinstance(threshold, Mapping) else {"": threshold}
+    for name, value in by_class.items():
+        if not 0 <= value <= 1:  # NaN as well
+            given = f"{name}={value}" if name else value
+            raise WildcatError(f"a threshold is a probability, 0..1 (0.5 for 50 %); got {given}")
+    if isinstance(threshold, Mapping) and (unknown := set(threshold) - set(classes)):
+        message = f"a threshold is given for {min(unknown)!r}, which is not a class of the model"
+        raise WildcatError(message + guess(min(unknown), classes))
 
 
 def class_labels(positions: Labels, chosen: Sequence[int], num_classes: int) -> Labels:
@@ -51,6 +74,8 @@ class Prediction:
         class_maps: (C, h, w), unbounded; the higher, the more evidence for the class at that position.
         multi_maps: (C * M, h, w), class-major; None for a stream without them.
         background_map: (h, w), unbounded; None unless the model has a background class.
+        precision: in which the backbone computed, "fp32" or "bf16".
+        runtime: in which the network computed, "torch", "onnx" or "openvino".
 
     >>> import wildcat
     >>> prediction = wildcat.load("imagenet")(np.zeros((32, 48, 3), np.uint8))
@@ -66,6 +91,8 @@ class Prediction:
     multi_maps: npt.NDArray[np.float32] | None
     _source: Callable[[], Image.Image]
     background_map: npt.NDArray[np.float32] | None = None
+    precision: Precision = "fp32"
+    runtime: Runtime = "torch"
 
     @property
     def scores(self) -> dict[str, float]:
@@ -102,13 +129,11 @@ class Prediction:
         Where an image has exactly one class this is the most probable one, whatever the threshold.
 
         Raises:
-            WildcatError: for a threshold of a class that the model does not have.
+            WildcatError: for a threshold that is not a probability, or of a class that the model does not have.
         """
         classes, ranked = self.settings.classes, self._ranked()
-        by_class = dict.fromkeys(classes, threshold) if isinstance(threshold, float | int) else threshold
-        if unknown := set(by_class) - set(classes):
-            message = f"a threshold is given for {min(unknown)!r}, which is not a class of the model"
-            raise WildcatError(message + guess(min(unknown), classes))
+        by_class = threshold if isinstance(threshold, Mapping) else dict.fromkeys(classes, threshold)
+        check_threshold(by_class, classes)
         if not self.settings.multi_label:
             return ranked[:1]
         return [c for c in ranked if self.probabilities[c] >= by_class.get(classes[c], 0.5)]
@@ -185,7 +210,7 @@ class Prediction:
         self.overlay().show()
 
     def to_dict(self, threshold: Threshold = 0.5, *, allowed: Sequence[int] | None = None) -> dict[str, Any]:
-        """Plain values for JSON; scores in per cent, points in pixels of the original.
+        """Plain values for JSON: scores are probabilities, 0 to 1; points are in pixels of the original.
 
         Args:
             threshold: probability from which a class counts as predicted.
@@ -201,12 +226,14 @@ class Prediction:
             "predicted": [
                 {
                     "class": self.settings.classes[c],
-                    "score": round(100 * float(self.probabilities[c]), 3),
+                    "score": round(float(self.probabilities[c]), SCORE_DIGITS),
                     "point": [round(float(v), 2) for v in points[c]],
                 }
                 for c in allowed
             ],
-            "scores": {name: round(100 * score, 3) for name, score in self.scores.items()},
+            "scores": {name: round(score, SCORE_DIGITS) for name, score in self.scores.items()},
+            "precision": self.precision,
+            "runtime": self.runtime,
         }
 
     def _ranked(self) -> list[int]:

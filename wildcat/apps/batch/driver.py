@@ -26,7 +26,7 @@ from wildcat.apps.batch.worker import ATTEMPTS, ERRORS, PREDICTIONS, BatchWorker
 from wildcat.errors import WildcatError, first_line
 from wildcat.export.network import Runtime
 from wildcat.prediction.loading import load
-from wildcat.prediction.result import Threshold
+from wildcat.prediction.result import Threshold, check_threshold
 from wildcat.system.devices import Precision
 from wildcat.system.files import UNFINISHED, is_unfinished, write_json
 from wildcat.system.lock import locked
@@ -34,6 +34,7 @@ from wildcat.system.lock import locked
 logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "batch.json"
+SCORES = "0..1"  # unit of the scores; folders of earlier versions, in per cent, do not have the entry
 OBJECT_STORE_BYTES = 100 * 2**20  # Ray moves descriptions of parts, not images
 MAX_TASKS = 10_000  # as Ray keeps a record of each task
 
@@ -61,7 +62,7 @@ def predict_all(
     part_size: int = 1000,
     batch_size: int = 8,
     threshold: Threshold = 0.5,
-    precision: Precision = "auto",
+    precision: Precision = "fp32",
     runtime: Runtime = "torch",
 ) -> BatchCounts:
     """Predict all images of the inputs that are not in the output folder yet. The same call again resumes a batch.
@@ -78,8 +79,8 @@ def predict_all(
         workers: number of actors; None is one per GPU, or one per CPU if there is no GPU.
         part_size: images per output file, for images that are files of their own.
         batch_size: images per forward pass.
-        threshold: probability from which a class counts as predicted, for all classes or by class.
-        precision: precision of the backbone.
+        threshold: probability, 0 to 1, from which a class counts as predicted, for all classes or by class.
+        precision: precision of the backbone; "auto" is decided here, for all workers.
         runtime: runtime of the network, as for :func:`wildcat.load`; all but "torch" run on CPUs. The exported file is
             written before the workers start, to a place to which they must have access.
 
@@ -101,8 +102,10 @@ def predict_all(
         run = os.path.abspath(run)  # noqa: PTH100 - symbolic links are kept
     out = Path(os.path.abspath(out))  # noqa: PTH100
     predictor = load(run, device="cpu", precision=precision, runtime=runtime)
-    settings = {"model": predictor.fingerprint, "threshold": threshold, "precision": precision}
-    runtime = predictor.runtime  # the runtime that "auto" selected
+    check_threshold(threshold, predictor.settings.classes)
+    precision, runtime = predictor.precision, predictor.runtime  # what "auto" selected
+    settings = {"model": predictor.fingerprint, "threshold": threshold, "precision": precision, "scores": SCORES}
+    logger.info("computing in %s", predictor.computation)
     with locked(out):
         _check_settings(out / SETTINGS_FILE, settings)
         for folder in (out / PREDICTIONS, out / ERRORS):
@@ -139,6 +142,11 @@ def _check_settings(file: Path, settings: dict[str, Any]) -> None:
         write_json(file, settings)
         return
     before = json.loads(file.read_text(encoding="utf-8"))
+    if "scores" not in before:
+        raise WildcatError(
+            f"{file.parent} holds predictions of an earlier version, with scores in per cent; they are probabilities, "
+            f"{SCORES}, now: choose another folder"
+        )
     if different := [name for name in settings if before.get(name) != settings[name]]:
         raise WildcatError(
             f"{file.parent} holds predictions with another {' and '.join(different)}: choose another folder"

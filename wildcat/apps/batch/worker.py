@@ -149,7 +149,7 @@ def schemas(classes: Sequence[str]) -> tuple[Any, Any]:
     predicted = pa.struct([("class", text), ("score", number), ("point", pa.list_(number, 2))])
     scores = pa.struct([(name, number) for name in classes])
     prediction = [("file", text), ("width", pa.int32()), ("height", pa.int32())]
-    prediction += [("predicted", pa.list_(predicted)), ("scores", scores)]
+    prediction += [("predicted", pa.list_(predicted)), ("scores", scores), ("precision", text), ("runtime", text)]
     return pa.schema(prediction), pa.schema([("file", text), ("error", text)])
 
 

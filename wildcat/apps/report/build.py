@@ -28,7 +28,7 @@ from wildcat.prediction.loading import load
 from wildcat.prediction.predictor import Predictor
 from wildcat.runs.folder import Run, read_run
 from wildcat.runs.results import RESULTS, Results, read_results
-from wildcat.system.devices import AUTO
+from wildcat.system.devices import AUTO, Precision
 from wildcat.system.files import write_atomically
 
 MAX_IMAGES = 1000  # images of a dataset that are predicted for curves and examples, unless another number is given
@@ -49,6 +49,7 @@ def write_report(
     title: str | None = None,
     max_images: int = MAX_IMAGES,
     device: str = AUTO,
+    precision: Precision = "fp32",
     runtime: Runtime = "torch",
 ) -> None:
     """Write a page about a run.
@@ -64,6 +65,7 @@ def write_report(
         title: heading of the page; the name of the run directory unless given.
         max_images: the largest number of images that are predicted, evenly spaced over the split.
         device: where the network computes, as for :func:`wildcat.load`.
+        precision: of the backbone, as for :func:`wildcat.load`.
         runtime: what the network runs in, as for :func:`wildcat.load`.
 
     Raises:
@@ -75,7 +77,7 @@ def write_report(
         raise WildcatError(f"a report needs at least 1 image; got {max_images}")
     if not run.is_dir():  # names on the hub are not allowed: they have no metrics.csv
         raise WildcatError(f"{run} is not a run's folder")
-    predictor = load(run, device=device, runtime=runtime)
+    predictor = load(run, device=device, precision=precision, runtime=runtime)
     _ = predictor.single  # a report is about one model: raises for a run at several scales
     info = read_run(run)
     earlier = read_results(run / RESULTS) if (run / RESULTS).is_file() else None

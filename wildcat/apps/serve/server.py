@@ -15,7 +15,7 @@ from wildcat.apps.serve.viewer import Viewer
 from wildcat.errors import WildcatError
 from wildcat.export.network import Runtime
 from wildcat.prediction.loading import load
-from wildcat.system.devices import AUTO
+from wildcat.system.devices import AUTO, Precision
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,7 @@ def serve(
     run: str | Path,
     *,
     device: str = AUTO,
+    precision: Precision = "fp32",
     runtime: Runtime = "torch",
     host: str = "127.0.0.1",
     port: int | None = None,
@@ -36,6 +37,7 @@ def serve(
     Args:
         run: run directory, hub name, "imagenet" or exported file.
         device: device of the network, as for :func:`wildcat.load`.
+        precision: of the backbone, as for :func:`wildcat.load`.
         runtime: runtime of the network, as for :func:`wildcat.load`.
         host: address to listen on; 127.0.0.1 accepts connections from this machine only, 0.0.0.0 from all machines.
         port: port to listen on; None takes the first free one of :data:`PORTS`.
@@ -46,7 +48,9 @@ def serve(
     >>> serve("runs/mine", port=7860)  # doctest: +SKIP
     """
     _gradio()
-    viewer = Viewer(load(run, device=device, runtime=runtime))
+    predictor = load(run, device=device, precision=precision, runtime=runtime)
+    logger.info("computing in %s", predictor.computation)
+    viewer = Viewer(predictor)
     import uvicorn
 
     with _listening(host, port) as listener, upload_folder():

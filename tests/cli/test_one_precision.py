@@ -1,0 +1,90 @@
+"""Every command and Python compute a run in the same precision unless told otherwise, and record it with the scores."""
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import wildcat
+from tests.data import trees
+from tests.tiny_runs import tiny
+from wildcat.apps.batch.driver import _check_settings, predict_all
+from wildcat.apps.report.build import write_report
+from wildcat.apps.serve.server import serve
+from wildcat.backbones import inference
+from wildcat.cli import main
+from wildcat.errors import WildcatError
+from wildcat.evaluation.run import evaluate_run, submit_run
+from wildcat.export import open as exported
+from wildcat.training.launch import train
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished run and an image."""
+    folder = tmp_path_factory.mktemp("precision")
+    train(tiny(epochs=1), folder / "run")
+    trees.image(folder / "cat.png")
+    return folder
+
+
+@pytest.fixture(params=[True, False], ids=["matrix-units", "plain"])
+def matrix_units(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the machine seems to have matrix units for bf16."""
+    for module in (inference, exported):
+        monkeypatch.setattr(module, "cpu_has_matrix_units", lambda: request.param)
+    return bool(request.param)
+
+
+def lines_of(place: Path, tmp_path: Path, *options: str) -> dict[str, Any]:
+    out = tmp_path / "-".join(["found", *options])
+    assert main(["predict", str(place / "run"), str(place / "cat.png"), "--json", str(out), *options]) == 0
+    line: dict[str, Any] = json.loads(out.read_text())
+    return line
+
+
+def test_the_default_is_the_same_on_every_machine(
+    place: Path, tmp_path: Path, matrix_units: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = wildcat.load(place / "run", precision="fp32")(place / "cat.png")
+    line = lines_of(place, tmp_path)
+    assert (line["precision"], line["runtime"]) == ("fp32", "torch")
+    assert "computing in torch, fp32, cpu" in capsys.readouterr().err
+    assert line == wildcat.load(place / "run")(place / "cat.png").to_dict() == expected.to_dict()
+    assert line["scores"] == {name: round(score, 6) for name, score in expected.scores.items()}
+    assert all(0 <= score <= 1 for score in line["scores"].values())
+    half = lines_of(place, tmp_path, "--precision", "bf16")
+    assert half["precision"] == "bf16" and half["scores"] != line["scores"]
+    auto = lines_of(place, tmp_path, "--precision", "auto")
+    assert auto == (half if matrix_units else line)  # what "auto" selected is recorded, not the word
+
+
+@pytest.mark.parametrize("function", [wildcat.load, evaluate_run, submit_run, predict_all, write_report, serve])
+def test_every_function_has_the_same_default(function: Any) -> None:
+    assert inspect.signature(function).parameters["precision"].default == "fp32"
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "batch", "serve", "report"])
+def test_every_command_has_the_option(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--precision" in text and "bf16 where it is faster (default: fp32)" in text
+
+
+@pytest.mark.parametrize("value", ["50", "1.5", "-0.1", "nan", "50%", "red=40"])
+def test_a_threshold_is_a_probability(place: Path, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(place / "run"), str(place / "cat.png"), f"--threshold={value}"]) == 2
+    assert "a threshold is a probability, 0..1" in capsys.readouterr().err
+
+
+def test_a_batch_of_an_earlier_version_in_per_cent_is_not_extended(tmp_path: Path) -> None:
+    settings = {"model": "m", "threshold": 0.5, "precision": "fp32", "scores": "0..1"}
+    file = tmp_path / "batch.json"
+    _check_settings(file, settings)
+    _check_settings(file, settings)
+    file.write_text(json.dumps({"model": "m", "threshold": 0.5, "precision": "fp32"}))
+    with pytest.raises(WildcatError, match=r"scores in per cent; they are probabilities, 0\.\.1, now"):
+        _check_settings(file, settings)
