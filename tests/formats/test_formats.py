@@ -1,6 +1,7 @@
 """Predictions as files; each format is checked with an independent reader."""
 
 import csv
+import io
 import json
 import runpy
 import shutil
@@ -31,7 +32,6 @@ from wildcat.prediction.items import Failure, image_items
 from wildcat.prediction.predictor import Part, Predictor
 from wildcat.prediction.result import Prediction
 from wildcat.runs.settings import InferenceSettings
-from wildcat.system.files import unfinished
 
 CLASSES = ("red", 'green <&> "blue\'s"', "blue")
 WIDTH, HEIGHT = 200, 100
@@ -212,11 +212,13 @@ def test_an_error_in_one_writer_leaves_no_incomplete_files_of_others(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
-def test_a_full_disk(root: Path, tmp_path: Path) -> None:
+def test_a_full_disk(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
-    out.mkdir()
-    for name in ("scores.csv", "predictions.jsonl"):
-        unfinished(out / name).symlink_to("/dev/full")  # also closing the file fails then: it writes what is left
+
+    def full(_: Path) -> io.BufferedWriter:
+        return Path("/dev/full").open("wb")  # also closing the file fails then: it writes what is left
+
+    monkeypatch.setattr("wildcat.formats.incremental.create_new", full)
     with pytest.raises(OSError, match="No space left"):
         write(root, out, "csv", "json", "coco")
     assert [path for path in out.rglob("*") if not path.is_dir()] == []

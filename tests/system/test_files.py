@@ -2,8 +2,11 @@
 
 import os
 import signal
+import stat
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,15 @@ from tests.data import trees
 from tests.tiny_runs import tiny
 from wildcat.cli import main
 from wildcat.errors import WildcatError
-from wildcat.system.files import remove_leftovers, unfinished, write_atomically, write_json
+from wildcat.formats.incremental import IncrementalFile
+from wildcat.system.files import (
+    check_output,
+    move_into_place,
+    remove_leftovers,
+    unfinished,
+    write_atomically,
+    write_json,
+)
 from wildcat.training.launch import train
 
 
@@ -98,3 +109,128 @@ def test_the_next_prediction_removes_leftovers_of_a_killed_one(tmp_path: Path) -
     own.touch()
     assert main([*command, "--formats", "csv"]) == 0  # also where other formats are written now
     assert {file for file in out.rglob("*") if file.is_file()} == {out / "scores.csv", under_way, own}
+
+
+# ---- Devices, pipes and links ---------------------------------------------------------------------------------------
+
+
+def written_incrementally(file: Path, text: str) -> None:
+    lines = IncrementalFile(file)
+    try:
+        lines.stream.write(text)
+        lines.finish()
+    finally:
+        lines.discard()
+
+
+def written_elsewhere(file: Path, text: str) -> None:
+    finished = file.parent / f"{threading.get_ident()}.part"
+    finished.write_text(text)
+    try:
+        move_into_place(finished, file)
+    finally:
+        finished.unlink(missing_ok=True)
+
+
+WAYS: dict[str, Callable[[Path, str], None]] = {
+    "at once": lambda file, text: write_atomically(file, text.encode()),
+    "bit by bit": written_incrementally,
+    "made beside it": written_elsewhere,
+}
+
+
+@pytest.fixture(params=WAYS)
+def write(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
+    return WAYS[request.param]
+
+
+@pytest.mark.parametrize("link", [False, True], ids=["itself", "a link to it"])
+def test_a_pipe_is_written_into_and_stays(tmp_path: Path, write: Callable[[Path, str], None], link: bool) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    file = tmp_path / "named.json" if link else pipe
+    if link:
+        file.symlink_to("pipe")
+    received: list[str] = []
+    reader = threading.Thread(target=lambda: received.append(pipe.read_text()))
+    reader.start()
+    write(file, "result\n")
+    reader.join(timeout=10)
+    assert received == ["result\n"] and pipe.is_fifo() and file.is_symlink() == link
+    assert {path.name for path in tmp_path.iterdir()} == {"pipe", file.name}
+
+
+def test_the_reader_of_a_pipe_has_ended(tmp_path: Path, write: Callable[[Path, str], None]) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: os.close(os.open(pipe, os.O_RDONLY)))
+    reader.start()
+    with pytest.raises(BrokenPipeError):
+        write(pipe, "result\n" * 100_000)
+    reader.join(timeout=10)
+    assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize("name", ["/dev/fd/{}", "/proc/self/fd/{}", "link"])
+def test_an_open_file_is_continued(tmp_path: Path, write: Callable[[Path, str], None], name: str) -> None:
+    """As of a process substitution, or of /dev/stdout in `> file`: what was written before stays."""
+    if not Path(name.format(1)).parent.is_dir():
+        pytest.skip("not on this system")
+    with (tmp_path / "out.txt").open("w+") as stream:
+        stream.write("before\n")
+        stream.flush()
+        file = Path(name.format(stream.fileno()))
+        if name == "link":
+            file = tmp_path / "link"
+            file.symlink_to(f"/dev/fd/{stream.fileno()}")
+        if name != "link" and write is written_elsewhere:  # which needs a folder to write in
+            file = linked(tmp_path / "other", file)
+        write(file, "after\n")
+    assert (tmp_path / "out.txt").read_text() == "before\nafter\n"
+
+
+def linked(link: Path, target: Path) -> Path:
+    link.symlink_to(target)
+    return link
+
+
+def device(file: Path, minor: int) -> Path:
+    """A device of our own, so that no mistake can replace that of the machine: 3 is null, 7 is full."""
+    try:
+        os.mknod(file, 0o666 | stat.S_IFCHR, os.makedev(1, minor))
+        file.open("wb").close()
+    except OSError:
+        pytest.skip("devices cannot be made here")
+    return file
+
+
+def test_a_device_stays(tmp_path: Path, write: Callable[[Path, str], None]) -> None:
+    null = device(tmp_path / "null", 3)
+    write(null, "result\n")
+    assert null.is_char_device() and [path.name for path in tmp_path.iterdir()] == ["null"]
+
+
+def test_a_full_device_is_an_error_that_names_it(tmp_path: Path, write: Callable[[Path, str], None]) -> None:
+    full = device(tmp_path / "full", 7)
+    with pytest.raises((WildcatError, OSError)) as raised:
+        write(full, "result\n")
+    assert "full" in str(raised.value) and "No space left" in str(raised.value)
+    assert full.is_char_device()
+
+
+@pytest.mark.parametrize("way", ["at once", "bit by bit"])
+def test_a_link_with_the_temporary_name_is_not_followed(tmp_path: Path, way: str) -> None:
+    """A neighbour in a shared folder can compute that name."""
+    victim, file = tmp_path / "victim", tmp_path / "config.json"
+    victim.write_text("mine")
+    unfinished(file).symlink_to(victim)
+    WAYS[way](file, "result\n")
+    assert victim.read_text() == "mine" and file.read_text() == "result\n" and not file.is_symlink()
+
+
+def test_a_place_is_checked_before_the_work(tmp_path: Path) -> None:
+    check_output(tmp_path / "new.html")
+    check_output(Path(os.devnull))
+    for file, reason in ((tmp_path, "it is a directory"), (tmp_path / "no" / "new.html", "there is no directory")):
+        with pytest.raises(WildcatError, match=f"cannot be written: {reason}"):
+            check_output(file)

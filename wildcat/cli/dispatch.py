@@ -1,6 +1,5 @@
 """Finds the command, and turns errors into one line and an exit code."""
 
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -8,6 +7,7 @@ from contextlib import nullcontext
 from importlib import import_module
 
 from wildcat._version import __version__
+from wildcat.cli.terminal import printable, standard_streams
 from wildcat.errors import WildcatError, guess
 
 # name -> what it does; each is the `main` of a file in wildcat/cli
@@ -73,18 +73,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 1 if images were skipped, 2 for a user error, 130 for Ctrl+C."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        try:
+        with standard_streams():
             return _dispatch(argv)
-        finally:
-            sys.stdout.flush()  # if the reader has ended (`| head`), the error is raised here, not at exit
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (WildcatError, OSError) as error:  # OSError: a directory or file that cannot be made, read or written
         if "--debug" in argv:
-            traceback.print_exc()
+            print(printable(traceback.format_exc()), end="", file=sys.stderr)
         else:
-            print(f"wildcat: error: {_message(error)}", file=sys.stderr)
+            print(printable(f"wildcat: error: {_message(error)}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("wildcat: stopped", file=sys.stderr)

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wildcat.cli.parser import ANY_MODEL, add_device, add_precision, add_runtime, command_parser, sizes
+from wildcat.cli.terminal import printable
 from wildcat.errors import WildcatError
+from wildcat.system.files import check_output
 
 
 def main(argv: Sequence[str]) -> int:
@@ -77,6 +79,8 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
     from wildcat.evaluation.summary import summary
 
     to_stdout = arguments.json == "-"
+    if arguments.json and not to_stdout:
+        check_output(Path(arguments.json))
     evaluation = evaluate_run(
         arguments.run,
         arguments.data,
@@ -99,9 +103,9 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
     if evaluation.fitted is not None:
         fitted = evaluation.fitted
         print(f"background: {fitted.background}, mIoU {fitted.miou:.1f} on the masks of {fitted.split}", file=stream)
-    print(summary(evaluation.results), file=stream)
+    print(printable(summary(evaluation.results)), file=stream)
     for warning in evaluation.results.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(printable(f"warning: {warning}"), file=sys.stderr)
     if to_stdout:
         print(json.dumps(evaluation.results.to_dict(), indent=2))
     elif evaluation.file is not None:

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from wildcat.cli.terminal import printable
+
 
 class _TerminalHandler(logging.Handler):
     """Writes records as plain lines to standard error; warnings and errors begin with "warning: "."""
@@ -12,7 +14,7 @@ class _TerminalHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record, above the progress bars that are shown."""
         try:
-            message = self.format(record)
+            message = printable(self.format(record))
             if record.levelno >= logging.WARNING:
                 message = f"warning: {message}"
             # Looked up for each record: tests and notebooks replace sys.stderr, and most commands never import tqdm.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wildcat.cli.parser import add_device, add_precision, add_runtime, command_parser
+from wildcat.system.files import check_output
 
 
 def main(argv: Sequence[str]) -> int:
@@ -32,6 +33,8 @@ wildcat report runs/voc07 --data voc07:data --split test --out voc07.html
     from wildcat.apps.report.build import write_report
 
     out = Path(arguments.out) if arguments.out else Path(arguments.run) / "report.html"
+    if arguments.out:
+        check_output(out)
     write_report(
         Path(arguments.run),
         out,

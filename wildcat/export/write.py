@@ -33,6 +33,7 @@ from wildcat.export.open import fingerprint, open_network
 from wildcat.losses import probabilities
 from wildcat.model import Wildcat
 from wildcat.runs.settings import InferenceSettings
+from wildcat.system.files import is_written_in_place, move_into_place
 from wildcat.system.signal_stack import keep_signal_stack
 
 Format: TypeAlias = Literal["onnx", "openvino", "torch"]
@@ -161,9 +162,10 @@ def _write_checked(
                 f"{TOLERANCE:.0e}): it was not kept"
             )
         write(second / file.name, metadata | {"difference": difference})
-        file.unlink(missing_ok=True)  # an .xml must never lie beside the .bin of another model
+        if not is_written_in_place(file):
+            file.unlink(missing_ok=True)  # an .xml must never lie beside the .bin of another model
         for part in sorted(second.iterdir()):  # .bin before .xml
-            part.replace(file.parent / part.name)
+            move_into_place(part, file.parent / part.name)
     return differences
 
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import io
 import json
 import os
 import shutil
 from pathlib import Path
 from typing import IO, Any
 
-from wildcat.system.files import remove_leftovers, unfinished
+from wildcat.system.files import create_new, is_written_in_place, open_in_place, remove_leftovers, unfinished
 
 
 class IncrementalFile:
     """A text file that is written bit by bit under a temporary name and renamed when it is complete.
+
+    A device, a pipe or the name of an open file is written into at once; see
+    :func:`wildcat.system.files.is_written_in_place`. Letters that UTF-8 does not have (file names that are not UTF-8)
+    are written as escapes, ``\\udce9``.
 
     Args:
         file: its final path; folders are created.
@@ -25,32 +30,40 @@ class IncrementalFile:
     """
 
     def __init__(self, file: Path) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(file.parent.glob(f".{glob.escape(file.name)}.*.tmp"))
         self.file = file
-        self._part = unfinished(file)
-        # surrogateescape writes file names that are not UTF-8 with their original bytes
-        self.stream: IO[str] = self._part.open("w", encoding="utf-8", errors="surrogateescape", newline="\n")
+        self._part: Path | None = None
+        if is_written_in_place(file):
+            target = open_in_place(file)
+        else:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(file.parent.glob(f".{glob.escape(file.name)}.*.tmp"))
+            self._part = unfinished(file)
+            target = create_new(self._part)
+        self.stream: IO[str] = io.TextIOWrapper(target, encoding="utf-8", errors="backslashreplace", newline="\n")
 
     def finish(self) -> None:
         """Close the file and rename it to its final path."""
         self.stream.flush()
-        os.fsync(self.stream.fileno())
+        if self._part is not None:
+            os.fsync(self.stream.fileno())
         self.stream.close()
-        self._part.replace(self.file)
+        if self._part is not None:
+            self._part.replace(self.file)
 
     def append(self, other: IncrementalFile) -> None:
         """Append the contents of another incremental file, and remove that one."""
         other.stream.close()
-        with other._part.open(encoding="utf-8", errors="surrogateescape", newline="") as source:
-            shutil.copyfileobj(source, self.stream)
+        if other._part is not None:
+            with other._part.open(encoding="utf-8", newline="") as source:
+                shutil.copyfileobj(source, self.stream)
         other.discard()
 
     def discard(self) -> None:
         """Remove the file unless it is finished."""
         with contextlib.suppress(OSError):  # closing flushes the buffer, and the disk may be full
             self.stream.close()
-        self._part.unlink(missing_ok=True)
+        if self._part is not None:
+            self._part.unlink(missing_ok=True)
 
 
 class JsonList:
