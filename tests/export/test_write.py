@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import zipfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from tests import unusual
+from tests.conftest import REPOSITORY
 from tests.tiny_runs import tiny
 from wildcat.cli import main
 from wildcat.data.transforms import warp
@@ -125,6 +127,7 @@ def test_the_graph_is_lean(onnx_file: Path, run: Path) -> None:
     heads = [w.dims for w in graph.graph.initializer if w.dims[:1] == [8] and len(w.dims) == 4]
     assert heads == [[8, load(run).model.backbone.channels, 1, 1]]  # 8 classes, their 3 maps merged
     assert not onnx_file.with_suffix(".onnx.data").exists()
+    assert b".py" not in onnx_file.read_bytes()  # no names of files on this machine
 
 
 @pytest.mark.slow
@@ -155,6 +158,8 @@ def test_torch(tmp_path: Path) -> None:
         with torch.inference_mode():
             check(predictor.model, [value.numpy() for value in module(images)], images)
     assert json.loads(extra["wildcat.json"])["classes"] == list(CLASSES)
+    with zipfile.ZipFile(tmp_path / "a.pt2") as archive:  # no names of files on this machine
+        assert not [name for name in archive.namelist() if str(REPOSITORY).encode() in archive.read(name)]
 
 
 @pytest.mark.slow
@@ -163,9 +168,18 @@ def test_the_default_backbone_takes_any_size(tmp_path: Path) -> None:
     predictor = predictor_of(backbone="lite0")
     write(predictor, tmp_path / "a.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
+    cv2 = pytest.importorskip("cv2", minversion="5", reason="needs OpenCV 5, whose graphs have open sizes")
+    net = cv2.dnn.readNetFromONNX(str(tmp_path / "a.onnx"))
     for count, height, width in ((1, 77, 130), (2, 64, 64)):
         images = photographs(predictor.model, count, height, width)
         check(predictor.model, session.run(None, {"images": images.numpy()}), images)
+        net.setInput(images.numpy())
+        check(predictor.model, net.forward(exporting.OUTPUTS), images)
+    for node in onnx.load(tmp_path / "a.onnx").graph.node:
+        attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+        if node.op_type == "Conv":  # OpenCV computes something else for padding that is named, not given
+            assert attributes.get("auto_pad", b"NOTSET") == b"NOTSET"
+            assert len(attributes["pads"]) == 4 and len(attributes["kernel_shape"]) == 2
 
 
 def test_the_default_backbone_as_torch_has_the_same_function() -> None:

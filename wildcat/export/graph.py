@@ -89,24 +89,45 @@ def _points(class_maps: Tensor) -> Tensor:
 
 
 class OnnxSameConv(nn.Module):
-    """ONNX's convolution with TensorFlow's padding, for one whose padding depends on the size of the input."""
+    """ONNX's convolution with TensorFlow's padding, for one whose padding depends on the size of the input.
+
+    The padding of sides that are multiples of the stride is an attribute of the convolution. What other sides need in
+    addition is a Pad before it, of no pixel otherwise. ``auto_pad`` would say all of it in one attribute, but OpenCV
+    computes something else for it.
+    """
 
     def __init__(self, conv: Any) -> None:
         super().__init__()
         self.conv = conv
+        (self.top, bottom), (self.left, right) = (_padding(conv.stride[axis], conv, axis) for axis in (0, 1))
         self.attributes = {
-            "auto_pad": "SAME_UPPER",
+            "kernel_shape": list(conv.kernel_size),
+            "pads": [self.top, self.left, bottom, right],
             "strides": list(conv.stride),
             "dilations": list(conv.dilation),
             "group": conv.groups,
         }
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, D, h, w) -> (N, E, ceil(h / stride), ceil(w / stride)); a placeholder, it computes nothing."""
-        height, width = ((side - 1) // stride + 1 for side, stride in zip(x.shape[2:], self.conv.stride, strict=True))
-        shape = (x.shape[0], self.conv.out_channels, height, width)
-        inputs = [x, self.conv.weight, *([] if self.conv.bias is None else [self.conv.bias])]
+        """(N, D, h, w) -> (N, E, ceil(h / stride), ceil(w / stride)); the convolution is a placeholder."""
+        conv, (height, width) = self.conv, x.shape[2:]
+        more = []
+        for axis, size in ((1, width), (0, height)):  # the last axis first
+            first, last = _padding(size, conv, axis)
+            always = self.attributes["pads"]
+            more += [first - always[axis], last - always[axis + 2]]
+        sides = ((side - 1) // stride + 1 for side, stride in zip((height, width), conv.stride, strict=True))
+        x = nn.functional.pad(x, more)
+        inputs = [x, conv.weight, *([] if conv.bias is None else [conv.bias])]
+        shape = (x.shape[0], conv.out_channels, *sides)
         return torch.onnx.ops.symbolic("Conv", inputs, self.attributes, dtype=x.dtype, shape=shape)
+
+
+def _padding(size: int, conv: Any, axis: int) -> tuple[int, int]:
+    """Pixels to add before the first and after the last of a side; the size may be symbolic."""
+    reach = (conv.kernel_size[axis] - 1) * conv.dilation[axis] + 1
+    total = torch.sym_max(((size - 1) // conv.stride[axis]) * conv.stride[axis] + reach - size, 0)
+    return total // 2, total - total // 2
 
 
 class EvenSameConv(nn.Module):

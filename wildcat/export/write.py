@@ -209,6 +209,8 @@ def _program(net: Exportable, form: Format, multiple: int) -> Any:
 
 
 def _write_onnx(program: Any) -> Write:
+    _forget_origins(program.model.graph)
+
     def write(file: Path, metadata: dict[str, Any]) -> None:
         program.model.metadata_props[METADATA] = json.dumps(metadata)
         program.save(file, external_data=False)
@@ -216,7 +218,17 @@ def _write_onnx(program: Any) -> Write:
     return write
 
 
+def _forget_origins(graph: Any) -> None:
+    """Remove what the exporter notes of each operation: it holds the names of files on this machine."""
+    for node in graph:
+        node.metadata_props.clear()
+    for value in (*graph.inputs, *graph.outputs, *graph.initializers.values()):
+        value.metadata_props.clear()
+
+
 def _write_openvino(program: Any) -> Write:
+    _forget_origins(program.model.graph)
+
     def write(file: Path, metadata: dict[str, Any]) -> None:
         import openvino
 
@@ -231,6 +243,9 @@ def _write_openvino(program: Any) -> Write:
 
 
 def _write_torch(program: Any) -> Write:
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # names of files on this machine
+
     def write(file: Path, metadata: dict[str, Any]) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
