@@ -40,6 +40,51 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     assert file.read_bytes() == b"old" and list(tmp_path.iterdir()) == [file]
 
 
+def append(file: Path, text: bytes) -> None:
+    growing = IncrementalFile(file)
+    growing.stream.write(text.decode())
+    growing.finish()
+
+
+@pytest.mark.parametrize("write", [write_atomically, append])
+@pytest.mark.parametrize("kind", ["link", "dangling link", "hard link", "file"])
+def test_what_has_the_temporary_name_is_never_written_into(
+    tmp_path: Path, write: Callable[[Path, bytes], None], kind: str
+) -> None:
+    """The name can be computed, so another user of a shared folder could make a link to any file of this user's."""
+    file, victim = tmp_path / "run" / "config.json", tmp_path / "notes.txt"
+    file.parent.mkdir()
+    if kind != "dangling link":
+        victim.write_text("a year of work")
+    if "hard" in kind:
+        unfinished(file).hardlink_to(victim)
+    elif "link" in kind:
+        unfinished(file).symlink_to(victim)
+    else:
+        unfinished(file).write_text("half")  # of a process that was killed and had the same number
+    write(file, b"new")
+    assert file.read_bytes() == b"new" and not file.is_symlink()
+    assert list(file.parent.iterdir()) == [file]
+    assert victim.exists() == (kind != "dangling link") and "new" not in "".join(
+        path.read_text() for path in [victim] if path.exists()
+    )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX flushes folders")
+def test_name_and_content_are_flushed_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a power cut the file has its content and its name: first the file is flushed, then, renamed, its folder."""
+    flushed = []
+
+    def fsync(descriptor: int) -> None:
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        flushed.append((is_folder, (tmp_path / "state.pt").exists()))
+        assert not is_folder or os.path.samestat(os.fstat(descriptor), tmp_path.stat())
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_atomically(tmp_path / "state.pt", b"new")
+    assert flushed == [(False, False), (True, True)]
+
+
 @pytest.mark.parametrize("where", ["nowhere/results.json", "a_file/results.json"])
 def test_a_place_that_cannot_be_written(tmp_path: Path, where: str) -> None:
     (tmp_path / "a_file").touch()

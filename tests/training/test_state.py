@@ -1,16 +1,13 @@
-"""The training state: its entries, the last two files, damage; the lock of the folder."""
+"""The training state: its entries, the last two files, damage."""
 
 import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from wildcat.errors import WildcatError
-from wildcat.system.lock import locked
 from wildcat.training.state import TrainState, load_state, save_state
 
 
@@ -110,54 +107,3 @@ def test_a_full_disk_leaves_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(WildcatError, match=r"state\.pt cannot be written: No space left on device"):
         save_state(tmp_path, state(3))
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
-
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from wildcat.system.lock import locked
-with locked(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(600)
-"""
-
-
-@pytest.mark.slow
-def test_a_folder_is_locked_until_its_process_ends(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    command = [sys.executable, "-c", HOLD, str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None and process.stdout.readline() == "held\n"
-        with (
-            pytest.raises(WildcatError, match=rf"run is in use: process {process.pid} on .* writes in it"),
-            locked(folder),
-        ):
-            pass
-        process.kill()
-    assert (folder / ".lock").exists()  # left by the killed process, which no longer holds it
-    with locked(folder):
-        assert (folder / ".lock").exists()
-    assert not (folder / ".lock").exists()
-
-
-def test_a_folder_that_stays_empty_is_removed(tmp_path: Path) -> None:
-    with locked(tmp_path / "run"):
-        pass
-    assert not (tmp_path / "run").exists()
-    with locked(tmp_path / "run"):
-        (tmp_path / "run" / "config.json").touch()
-    assert (tmp_path / "run" / "config.json").exists()
-
-
-def test_a_file_system_without_locks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    import fcntl
-
-    def none(*_: object) -> None:
-        raise OSError(37, "No locks available")
-
-    monkeypatch.setattr(fcntl, "lockf", none)
-    with locked(tmp_path):
-        pass
-    assert "cannot be locked (No locks available)" in caplog.text

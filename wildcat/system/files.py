@@ -30,6 +30,22 @@ def unfinished(file: Path) -> Path:
     return file.with_name(f".{file.name}.{os.getpid()}-{_machine()}.tmp")
 
 
+def open_without_links(file: Path, flags: int) -> io.FileIO:
+    """Open a file for bytes, but no link in its place: in a folder of others it could lead to any file of the user's.
+
+    Args:
+        file: the file; links in the path to its folder are followed.
+        flags: of :func:`os.open`, such as ``os.O_RDWR | os.O_CREAT``.
+
+    Raises:
+        OSError: as :func:`os.open`; ELOOP (on BSD: EMLINK) for a link.
+    """
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    flags |= getattr(os, "O_NONBLOCK", 0)  # a pipe would wait for its other end
+    descriptor = os.open(file, flags, 0o666)
+    return io.FileIO(descriptor, "r+" if flags & os.O_RDWR else "w")
+
+
 def is_unfinished(file: Path) -> bool:
     """Whether a file has a name of :func:`unfinished`, of any process that writes it or was killed while it did."""
     return _WRITTEN_BY.fullmatch(file.name) is not None

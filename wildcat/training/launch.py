@@ -14,7 +14,7 @@ from wildcat.data import Dataset
 from wildcat.errors import WildcatError
 from wildcat.pooling import check_pooling_name
 from wildcat.runs.folder import STATE, Run, build_model
-from wildcat.system.lock import locked
+from wildcat.system.lock import FolderLock
 from wildcat.training.data import TrainBatches, open_training_data
 from wildcat.training.diagnostics import LossMonitor, explain_failure
 from wildcat.training.distributed import ProcessGroup, create_accelerator
@@ -69,7 +69,12 @@ def train(config: TrainConfig, out: str | Path, *, resume: bool = False, downloa
     group = ProcessGroup(accelerator)
     try:
         with ExitStack() as stack:
-            group.on_main(lambda: stack.enter_context(locked(folder)))
+            lock = FolderLock(folder)
+
+            def take() -> None:
+                stack.enter_context(lock)
+
+            group.on_main(take)
             _train_in(folder, accelerator, group, config, resume, download)
     except WildcatError as error:
         # The error of a worker arrives as text that ends with its traceback; the last line of that is the message.

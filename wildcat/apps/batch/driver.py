@@ -29,7 +29,7 @@ from wildcat.prediction.loading import load
 from wildcat.prediction.result import Threshold, check_threshold
 from wildcat.system.devices import Precision
 from wildcat.system.files import UNFINISHED, is_unfinished, write_json
-from wildcat.system.lock import locked
+from wildcat.system.lock import FolderLock
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def predict_all(
     precision, runtime = predictor.precision, predictor.runtime  # what "auto" selected
     settings = {"model": predictor.fingerprint, "threshold": threshold, "precision": precision, "scores": SCORES}
     logger.info("computing in %s", predictor.computation)
-    with locked(out):
+    with FolderLock(out):
         _check_settings(out / SETTINGS_FILE, settings)
         for folder in (out / PREDICTIONS, out / ERRORS):
             folder.mkdir(exist_ok=True)
