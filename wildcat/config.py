@@ -11,8 +11,8 @@ Free of PyTorch.
 """
 
 import dataclasses
-import math
 import reprlib
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType
@@ -21,6 +21,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from wildcat.errors import WildcatError, guess
 
 Regions = int | float | Literal["all"]
+
+LARGEST_SIDE = 8192  # of an image for the network, in pixels; exported files take the same
+MOST_SIZES = 32  # of an image at inference
+LONGEST_TEXT = 4096  # characters of a setting, such as a path
 
 Section = Literal["data", "model", "pooling", "optimization", "inference sizes", "machine"]
 SECTIONS: tuple[Section, ...] = get_args(Section)
@@ -62,6 +66,7 @@ class About:
         help: one line for ``wildcat train --help``.
         section: heading under which the option is listed.
         limits: the allowed range of a number, or of each number of a list.
+        largest: a bound that no reasonable value reaches, against damaged files.
         common: listed first, among the options that most people need.
         resumable: says how a run is carried out and not what it computes, so it may change when a run is resumed.
     """
@@ -71,6 +76,7 @@ class About:
     limits: Limits = Limits()
     common: bool = False
     resumable: bool = False
+    largest: float | None = None
 
 
 def setting(
@@ -84,9 +90,10 @@ def setting(
     at_most: float | None = None,
     common: bool = False,
     resumable: bool = False,
+    largest: float | None = None,
 ) -> Any:
     """A field with a default, and what :class:`About` holds."""
-    about = About(help, section, Limits(above, at_least, below, at_most), common, resumable)
+    about = About(help, section, Limits(above, at_least, below, at_most), common, resumable, largest)
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata={"about": about})
     return field(default=default, metadata={"about": about})
@@ -124,7 +131,12 @@ class TrainConfig:
         common=True,
     )
     image_size: int = setting(
-        320, "side in pixels of the square that training images are resized to", section="data", above=0, common=True
+        320,
+        "side in pixels of the square that training images are resized to",
+        section="data",
+        above=0,
+        largest=LARGEST_SIDE,
+        common=True,
     )
     crop_area: float = setting(
         1.0,
@@ -158,7 +170,7 @@ class TrainConfig:
     )
 
     # Sections 3.2 and 3.3: the maps of a class, and from maps to scores
-    num_maps: int = setting(4, "M, maps per class", section="pooling", above=0)
+    num_maps: int = setting(4, "M, maps per class", section="pooling", above=0, largest=1024)
     pooling: str = setting(
         "wildcat",
         "spatial pooling: wildcat, weldon, top, llp, max, average, lse (Table 1)",
@@ -179,8 +191,12 @@ class TrainConfig:
     )
 
     # Section 3.4: the optimization
-    epochs: int = setting(10, "passes over the training images", section="optimization", above=0, common=True)
-    batch_size: int = setting(16, "images per step, over all processes", section="optimization", above=0, common=True)
+    epochs: int = setting(
+        10, "passes over the training images", section="optimization", above=0, largest=10**6, common=True
+    )
+    batch_size: int = setting(
+        16, "images per step, over all processes", section="optimization", above=0, largest=10**6, common=True
+    )
     lr: float = setting(0.05, "learning rate of the head", section="optimization", above=0, common=True)
     backbone_lr_factor: float = setting(
         0.1, "learning rate of the backbone, as a multiple of the head's", section="optimization", at_least=0
@@ -191,7 +207,11 @@ class TrainConfig:
         "cosine", "how the learning rate changes over the epochs", section="optimization"
     )
     step_epochs: int = setting(
-        10, "schedule step: epochs after which the learning rate is divided by 10", section="optimization", above=0
+        10,
+        "schedule step: epochs after which the learning rate is divided by 10",
+        section="optimization",
+        above=0,
+        largest=10**6,
     )
     warmup_epochs: float = setting(
         0.0, "epochs over which the learning rate rises linearly from 0", section="optimization", at_least=0
@@ -205,10 +225,14 @@ class TrainConfig:
 
     # Section 4: the sizes of inference
     score_sizes: list[int] = setting(
-        [], "image sides for scores; image_size unless given", section="inference sizes", above=0
+        [], "image sides for scores; image_size unless given", section="inference sizes", above=0, largest=LARGEST_SIDE
     )
     map_sizes: list[int] = setting(
-        [], "image sides for points and masks; score_sizes unless given", section="inference sizes", above=0
+        [],
+        "image sides for points and masks; score_sizes unless given",
+        section="inference sizes",
+        above=0,
+        largest=LARGEST_SIDE,
     )
     mirror: bool = setting(False, "also run the mirrored image, and average the two outputs", section="inference sizes")
 
@@ -221,6 +245,7 @@ class TrainConfig:
         "processes that load images; chosen from the machine unless given",
         section="machine",
         at_least=0,
+        largest=1024,
         resumable=True,
     )
     cache_gb: float = setting(
@@ -235,6 +260,7 @@ class TrainConfig:
         "number of parts in which each process computes its share of a batch; more parts need less memory",
         section="machine",
         above=0,
+        largest=10**6,
         resumable=True,
     )
     shard: bool = setting(
@@ -262,7 +288,7 @@ class TrainConfig:
         """Check types, ranges, and settings that exclude each other."""
         types = get_type_hints(TrainConfig)
         for each in dataclasses.fields(self):
-            _check_value(each.name, getattr(self, each.name), types[each.name], each.metadata["about"].limits)
+            _check_value(each.name, getattr(self, each.name), types[each.name], each.metadata["about"])
         if self.val_fraction and self.val_split:
             raise WildcatError("val_split and val_fraction exclude each other; give one")
         if self.solver == "svm" and (self.pooling, self.num_maps, self.background_class) != ("average", 1, False):
@@ -270,6 +296,9 @@ class TrainConfig:
                 "solver svm needs pooling average, num_maps 1 and no background_class (--method features); "
                 f"got {self.pooling}, {self.num_maps}, {self.background_class}"
             )
+        for name in ("score_sizes", "map_sizes"):
+            if len(getattr(self, name)) > MOST_SIZES:
+                raise WildcatError(f"{name} must be at most {MOST_SIZES} sizes; got {len(getattr(self, name))}")
         self.score_sizes = self.score_sizes or [self.image_size]
         self.map_sizes = self.map_sizes or list(self.score_sizes)
 
@@ -319,14 +348,18 @@ def config_from_dict(values: Any, source: str) -> TrainConfig:
     return config
 
 
-def _check_value(name: str, value: Any, kind: Any, limits: Limits) -> None:
+def _check_value(name: str, value: Any, kind: Any, about: About) -> None:
     if not _has_type(value, kind):
         raise WildcatError(f"{name} must be {describe_type(kind)}; got {reprlib.repr(value)}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise WildcatError(f"{name} must be a finite number; got {value}")
+    if isinstance(value, int | float) and not abs(value) <= sys.float_info.max:  # also of a whole number
+        raise WildcatError(f"{name} must be a finite number; got {reprlib.repr(value)}")
+    if isinstance(value, str) and len(value) > LONGEST_TEXT:
+        raise WildcatError(f"{name} must be text of at most {LONGEST_TEXT} characters; got {reprlib.repr(value)}")
     numbers = value if isinstance(value, list) else [value] if isinstance(value, int | float) else []
-    if not all(map(limits.allow, numbers)):
-        raise WildcatError(f"{name} must be {limits}; got {value}")
+    if not all(map(about.limits.allow, numbers)):
+        raise WildcatError(f"{name} must be {about.limits}; got {reprlib.repr(value)}")
+    if about.largest is not None and max(numbers, default=0) > about.largest:
+        raise WildcatError(f"{name} must be at most {about.largest}; got {reprlib.repr(value)}")
 
 
 def _has_type(value: object, kind: Any) -> bool:

@@ -65,6 +65,23 @@ class Wildcat(nn.Module):
         self.register_buffer("mean", torch.tensor(backbone.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(backbone.std).view(3, 1, 1), persistent=False)
 
+    def set_normalization(self, mean: tuple[float, float, float], std: tuple[float, float, float]) -> None:
+        """Normalize images otherwise than the backbone of the installed library does, such as in an earlier version.
+
+        Args:
+            mean: red, green and blue, subtracted from pixel values in [0, 1].
+            std: red, green and blue, by which the difference is divided.
+
+        >>> model = create_model("lite0", num_classes=2, pretrained=False)
+        >>> model.set_normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        >>> model.normalize(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten().tolist()
+        [1.0, 1.0, 1.0]
+        """
+        assert isinstance(self.mean, Tensor) and isinstance(self.std, Tensor)
+        self.backbone.mean, self.backbone.std = mean, std
+        self.mean.copy_(torch.tensor(mean).view(3, 1, 1))
+        self.std.copy_(torch.tensor(std).view(3, 1, 1))
+
     @property
     def num_classes(self) -> int:
         """C, a background class included."""

@@ -51,6 +51,15 @@ def test_weights_of_another_memory_format_are_the_same(folder: Path) -> None:
     assert (folder / "model.safetensors").read_bytes() == before
 
 
+@pytest.mark.parametrize("length", range(8))
+def test_numbers_in_the_weights_are_aligned(tmp_path: Path, length: int) -> None:
+    """Readers map the file into memory: tensors of 8 bytes a number begin at a multiple of 8, whatever their names."""
+    save_weights(tmp_path, {"x" * (1 + length): torch.arange(3)})
+    content = (tmp_path / "model.safetensors").read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    assert start % 8 == 0 and content[start:] == torch.arange(3).numpy().tobytes()
+
+
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [

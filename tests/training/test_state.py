@@ -95,6 +95,23 @@ def test_flipped_bits_and_cuts_are_noticed(tmp_path: Path) -> None:
         assert same(load_state(tmp_path), 1)
 
 
+class Attack:
+    """Creates a folder when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.folder),)
+
+
+def test_code_in_a_state_is_not_executed(tmp_path: Path) -> None:
+    torch.save(state(1) | {"more": Attack(tmp_path / "executed")}, tmp_path / "state.pt")
+    with pytest.raises(WildcatError, match=r"state\.pt is damaged: it holds more than tensors and plain values"):
+        load_state(tmp_path)
+    assert not (tmp_path / "executed").exists()
+
+
 def test_a_full_disk_leaves_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_state(tmp_path, state(1))
     save_state(tmp_path, state(2))

@@ -7,7 +7,7 @@ from typing import Any
 
 from wildcat.cli.parser import add_recipe, add_settings, command_parser, config_of, parse_early, sizes
 from wildcat.config import METHODS, config_from_dict, method_settings, read_recipe
-from wildcat.system.files import read_json
+from wildcat.system.json_object import JsonObject
 
 
 def _defaults(argv: Sequence[str]) -> tuple[dict[str, Any], list[int] | None]:
@@ -18,9 +18,9 @@ def _defaults(argv: Sequence[str]) -> tuple[dict[str, Any], list[int] | None]:
     files = [Path(early.out, name) for name in ("config.json", "scales.json")] if early.resume and early.out else []
     file = next((file for file in files if file.is_file()), None)
     if file is not None:
-        values = read_json(file)
-        settings = config_from_dict(values.get("config"), str(file)).to_dict()
-        scales = values.get("scales")
+        values = JsonObject.read(file)
+        settings = config_from_dict(values.any("config"), str(file)).to_dict()
+        scales = list(values.sizes("scales")) if "scales" in values else None
     elif early.recipe:
         settings = read_recipe(early.recipe)
     if early.method:

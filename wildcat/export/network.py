@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from wildcat.errors import WildcatError
+from wildcat.masks import MODES
 from wildcat.model import WildcatOutput
+from wildcat.system.json_object import JsonObject
 
 Runtime: TypeAlias = Literal["torch", "onnx", "openvino", "auto"]
 """What a network runs in; "auto" stands for the fastest one."""
@@ -110,9 +112,32 @@ def parse_metadata(text: str | None, file: Path) -> dict[str, Any]:
     """The metadata of an exported file, from the text under its key.
 
     Raises:
-        WildcatError: if there is none.
+        WildcatError: if there is none, or an entry is not of the format.
     """
     if text is None:
         raise WildcatError(f"{file} was not written by wildcat export: it has no metadata of wildcat")
-    metadata: dict[str, Any] = json.loads(text)
-    return metadata
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise WildcatError(f"the metadata of {file} are not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise WildcatError(f"the metadata of {file} must be a JSON object; got {type(content).__name__}")
+    values = JsonObject(content, str(file))
+    classes = values.texts("classes")
+    if not classes or len(set(classes)) < len(classes):
+        raise values.error("classes", "a list of different names")
+    for key in ("score_sizes", "map_sizes"):
+        if not values.sizes(key):
+            raise values.error(key, "a list of whole numbers above 0")
+    for key in ("multi_label", "mirror", "background_class"):
+        values.flag(key)
+    background = values.child("background")
+    if background.text("mode") not in MODES:
+        raise background.error("mode", " or ".join(MODES))
+    if not background.number("constant", low=0, high=1e6) > 0:
+        raise background.error("constant", "a number above 0")
+    if not values.count("size_multiple"):
+        raise values.error("size_multiple", "a whole number above 0")
+    values.text("fingerprint")
+    mean, std = values.numbers("mean", high=1000), values.numbers("std", high=1000, low=0)
+    return content | {"mean": mean, "std": std}

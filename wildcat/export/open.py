@@ -65,7 +65,8 @@ def open_network(file: Path, runtime: str, precision: Precision = "fp32") -> Exp
 def fingerprint(model: nn.Module, settings: object) -> str:
     """Identifies what an exported file is made from: weights, structure, settings, version of this package."""
     digest = hashlib.sha256(f"{__version__} {model!r} {settings!r}".encode())
-    for name, value in model.state_dict().items():
+    # Mean and standard deviation are buffers that are not among the weights.
+    for name, value in (model.state_dict() | dict(model.named_buffers())).items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -9,6 +9,7 @@ import reprlib
 from pathlib import Path
 
 from wildcat.errors import WildcatError
+from wildcat.system.files import read_bounded
 
 LARGEST = 64 << 20  # bytes of a file that is read: more than a million epochs have
 
@@ -23,11 +24,8 @@ def read_curves(file: Path) -> list[dict[str, float]]:
     0.69
     """
     try:
-        with file.open("rb") as stream:
-            content = stream.read(LARGEST + 1)
-        if len(content) > LARGEST:
-            raise WildcatError(f"{file} is larger than {LARGEST >> 20} MB: it is not a file of this package")
-        rows = list(csv.reader(io.StringIO(content.decode("utf-8"), newline=""), strict=True))
+        text = read_bounded(file, LARGEST).decode("utf-8")
+        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except OSError as error:
         raise WildcatError(f"{file} cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:

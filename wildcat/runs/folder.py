@@ -4,6 +4,7 @@
 
     RUN/config.json         settings, class names, preprocessing, versions
     RUN/model.safetensors   weights
+    RUN/training_images.json    names and digests of the training images (see image_record.py)
     RUN/metrics.csv         one row per epoch
     RUN/state.pt            checkpoint for resuming the training (see training/state.py)
     RUN/state.previous.pt   the checkpoint before it
@@ -21,7 +22,10 @@ A run at several scales holds instead::
 """
 
 import os
+import re
+import reprlib
 import zlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,7 +38,7 @@ from torch import Tensor
 
 from wildcat._version import __version__
 from wildcat.config import TrainConfig, config_from_dict
-from wildcat.errors import WildcatError
+from wildcat.errors import WildcatError, first_line, shorten
 from wildcat.masks import Background
 from wildcat.model import Wildcat, create_model
 from wildcat.runs.scales import SCALES, read_scales, scale_folder
@@ -43,6 +47,11 @@ from wildcat.system.json_object import JsonObject
 
 CONFIG, WEIGHTS, BACKGROUND = "config.json", "model.safetensors", "background.json"
 STATE, PREVIOUS_STATE = "state.pt", "state.previous.pt"
+METRICS, TENSORBOARD = "metrics.csv", "tensorboard"
+LARGEST_CONSTANT = 1e6  # of a background; fitted ones are below 100
+LONGEST_NAME = 1000  # characters of a class's name
+_OTHER_SURROGATES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+HEAD = "transfer.weight"  # (maps, channels, 1, 1)
 CHECKSUM = "crc32"  # key in the metadata of model.safetensors
 
 
@@ -57,6 +66,7 @@ class Run:
         mean: red, green and blue, subtracted from pixel values in [0, 1].
         std: red, green and blue, by which the difference is divided.
         images: number of training images; 0 for converted weights.
+        threads: of PyTorch when the training was started, which rounding depends on; None where it is not known.
     """
 
     config: TrainConfig
@@ -65,6 +75,7 @@ class Run:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     images: int
+    threads: int | None = None
 
 
 def build_model(config: TrainConfig, num_classes: int, pretrained: bool) -> Wildcat:
@@ -160,12 +171,26 @@ def read_run(folder: Path) -> Run:
         config=config,
         classes=values.texts("classes"),
         multi_label=values.flag("multi_label"),
-        mean=values.numbers("mean"),
-        std=values.numbers("std", low=0),
+        mean=values.numbers("mean", high=1000),
+        std=values.numbers("std", high=1000, low=0),
         images=values.count("images"),
+        threads=values.count("threads") if values.values.get("threads") is not None else None,
     )
     if not run.classes:
         raise values.error("classes", "a list of names")
+    if min(run.std) < 1e-6:
+        raise values.error("std", "three numbers of at least 1e-06")
+    twice = [name for name, count in Counter(run.classes).items() if count > 1]
+    if twice:
+        raise WildcatError(
+            f"{file}: classes must have different names; {shorten(list(map(ascii, twice)))} occurs twice"
+        )
+    for name in run.classes:
+        # Names of files that are not UTF-8 have surrogates of U+DC80 to U+DCFF; no other ones can be written.
+        if len(name) > LONGEST_NAME or _OTHER_SURROGATES.search(name):
+            raise WildcatError(
+                f"{file}: the name of a class must be text of up to {LONGEST_NAME} characters; got {reprlib.repr(name)}"
+            )
     return run
 
 
@@ -185,7 +210,8 @@ def load_run(folder: Path) -> tuple[Wildcat, Run]:
         folder: the run directory.
 
     Returns:
-        The model in evaluation mode, on the CPU, and the description of the run.
+        The model in evaluation mode, on the CPU, which normalizes images as in the training, and the description of
+        the run.
 
     Raises:
         WildcatError: if training has not finished, or a file is damaged or of another model.
@@ -199,6 +225,7 @@ def load_run(folder: Path) -> tuple[Wildcat, Run]:
     if not file.is_file():
         hint = "; training has not finished: continue it with --resume" if (folder / STATE).exists() else ""
         raise WildcatError(f"{folder} has no {WEIGHTS}{hint}")
+    _check_head(file, run)  # before a head of any size is made
     try:
         model = build_model(run.config, len(run.classes), pretrained=False)
     except WildcatError as error:  # such as a backbone of the user's own that is not registered
@@ -207,12 +234,33 @@ def load_run(folder: Path) -> tuple[Wildcat, Run]:
         model.load_state_dict(read_weights(file))
     except (SafetensorError, RuntimeError) as error:
         raise WildcatError(f"{file} is damaged or of another model: {_briefly(error)}") from error
+    model.set_normalization(run.mean, run.std)
     return model.eval(), run
 
 
+def _check_head(file: Path, run: Run) -> None:
+    """Check that weights have the maps of the classes that config.json names.
+
+    Raises:
+        WildcatError: if they do not, or the file is damaged.
+    """
+    damaged = f"{file} is damaged or of another model"
+    try:
+        with safetensors.safe_open(file, framework="pt") as weights:
+            maps = weights.get_slice(HEAD).get_shape()[0]
+    except (SafetensorError, OSError, IndexError) as error:
+        raise WildcatError(f"{damaged}: {first_line(error)}") from error
+    classes = len(run.classes) + run.config.background_class
+    if maps != classes * run.config.num_maps:
+        raise WildcatError(
+            f"{damaged}: its head has {maps} maps, and {CONFIG} names {classes} classes of {run.config.num_maps} maps"
+        )
+
+
 def _briefly(error: Exception) -> str:
-    """The first two lines of PyTorch's message: the second names the first tensor that does not fit."""
-    return " ".join(line.strip() for line in str(error).splitlines()[:2])
+    """The first two lines of PyTorch's message: the second names the first tensors that do not fit."""
+    text = " ".join(line.strip() for line in str(error).splitlines()[:2])
+    return text if len(text) <= 300 else f"{text[:297]}..."
 
 
 def save_background(folder: Path, background: Background, fitted_on: str, miou: float) -> None:
@@ -237,7 +285,14 @@ def read_background(folder: Path) -> Background:
     if not file.exists():
         return Background()
     values = read_json(file)
+    if isinstance(values.get("mode"), str) and len(values["mode"]) > LONGEST_NAME:
+        raise WildcatError(f"{file} is damaged: mode is {reprlib.repr(values['mode'])}")
     try:
-        return Background(values["mode"], values["constant"])
+        background = Background(values["mode"], values["constant"])
     except (KeyError, ValueError, TypeError) as error:
         raise WildcatError(f"{file} is damaged: {error}") from error
+    if background.constant > LARGEST_CONSTANT:
+        raise WildcatError(
+            f"{file} is damaged: constant must be at most {LARGEST_CONSTANT:g}; got {reprlib.repr(background.constant)}"
+        )
+    return background

@@ -16,6 +16,7 @@ from wildcat.metrics.metric_table import Detail, measured
 from wildcat.runs.folder import BACKGROUND, CONFIG, WEIGHTS, Run, read_run
 from wildcat.runs.results import RESULTS, Results, read_results, write_results
 from wildcat.system.files import read_json, write_atomically, write_json
+from wildcat.system.json_object import JsonObject
 
 CARD = "README.md"
 
@@ -47,7 +48,7 @@ def save_for_hub(run: str | Path, folder: str | Path, *, name: str | None = None
     target.mkdir(parents=True, exist_ok=True)
     values = read_json(source / CONFIG)
     values["config"]["data"] = without_path(values["config"]["data"])
-    if values["config"]["weights"] is not None:
+    if values["config"].get("weights") is not None:
         values["config"]["weights"] = Path(values["config"]["weights"]).name
     write_json(target / CONFIG, values)
     results = read_results(source / RESULTS) if (source / RESULTS).is_file() else None
@@ -58,7 +59,7 @@ def save_for_hub(run: str | Path, folder: str | Path, *, name: str | None = None
     if (source / BACKGROUND).is_file():
         background = read_json(source / BACKGROUND)
         if "fitted_on" in background:
-            spec, _, split = background["fitted_on"].rpartition(" ")
+            spec, _, split = JsonObject(background, str(source / BACKGROUND)).text("fitted_on").rpartition(" ")
             background["fitted_on"] = f"{without_path(spec)} {split}"
         write_json(target / BACKGROUND, background)
     shutil.copyfile(source / WEIGHTS, target / WEIGHTS)

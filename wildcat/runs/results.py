@@ -117,7 +117,7 @@ class Results(Scores):
             combination=values.text("combination") if "combination" in values else None,
             scales=_read_parts(values, "scales"),
             combinations=_read_parts(values, "combinations"),
-            seconds=values.number("seconds", 0.0, 0),
+            seconds=0.0 if values.values.get("seconds") is None else values.number("seconds", 0.0, 0),
             versions={name: values.child("versions").text(name) for name in values.child("versions").values},
             warnings=values.texts("warnings", ()),
         )

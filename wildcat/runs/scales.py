@@ -6,7 +6,7 @@ from pathlib import Path
 import safetensors.torch
 from safetensors import SafetensorError
 
-from wildcat.config import TrainConfig, config_from_dict
+from wildcat.config import LARGEST_SIDE, TrainConfig, config_from_dict
 from wildcat.errors import WildcatError
 from wildcat.multiscale import ObjectBank
 from wildcat.system.files import write_atomically, write_json
@@ -74,6 +74,8 @@ def read_scales(folder: Path) -> ScaleRuns:
     scales = values.sizes("scales")
     if not scales:
         raise values.error("scales", "a list of whole numbers above 0")
+    if list(scales) != sorted(set(scales)) or scales[-1] > LARGEST_SIDE:
+        raise values.error("scales", f"different sizes in increasing order, up to {LARGEST_SIDE}")
     if values.any("combination") is None:
         return ScaleRuns(config, scales)
     return ScaleRuns(config, scales, _read_combination(values.child("combination")))
@@ -112,6 +114,9 @@ def load_bank(folder: Path, num_classes: int, num_scales: int) -> ObjectBank:
         bank = ObjectBank(tensors["weights"], tensors["bias"])
     except (SafetensorError, OSError, KeyError) as error:
         raise WildcatError(f"{file} is missing or damaged: {error}") from error
+    for name, values in (("weights", bank.weights), ("bias", bank.bias)):
+        if not values.is_floating_point() or not values.isfinite().all():
+            raise WildcatError(f"{file} is damaged: its {name} must be finite numbers")
     if bank.weights.shape != (num_classes, num_classes * num_scales) or bank.bias.shape != (num_classes,):
         raise WildcatError(f"{file} is of other classes or scales: its weights are {tuple(bank.weights.shape)}")
     return bank

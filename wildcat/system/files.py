@@ -5,6 +5,7 @@ them goes straight into them.
 """
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -19,6 +20,7 @@ from typing import Any, BinaryIO
 
 from wildcat.errors import WildcatError
 
+LARGEST_JSON = 256 << 20  # bytes of a JSON file that is read
 UNFINISHED = ".*.tmp"  # a glob pattern for names of `unfinished`; other files may match it too: see `is_unfinished`
 _WRITTEN_BY = re.compile(r"\..+\.(\d{1,9})-([0-9a-f]{8})\.tmp", re.DOTALL)
 _STANDARD_STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
@@ -249,10 +251,12 @@ def read_json(file: Path) -> dict[str, Any]:
     """A JSON object from a file.
 
     Raises:
-        WildcatError: if the file is missing or does not hold an object.
+        WildcatError: if the file is missing, larger than :data:`LARGEST_JSON`, or does not hold an object.
     """
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = json.loads(read_bounded(file, LARGEST_JSON).decode("utf-8"))
+    except WildcatError:
+        raise
     except OSError as error:
         raise WildcatError(f"{file} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -260,3 +264,36 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise WildcatError(f"{file} must hold a JSON object; got {type(values).__name__}")
     return values
+
+
+def read_bounded(file: Path, largest: int) -> bytes:
+    """The content of a regular file of at most ``largest`` bytes.
+
+    Raises:
+        WildcatError: if the file is larger.
+        OSError: if it cannot be read.
+    """
+    with file.open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size > largest:
+            raise WildcatError(f"{file} is larger than {largest >> 20} MB: it is not a file of this package")
+        return stream.read(size)
+
+
+def writable_folder(folders: Iterable[Path]) -> Path:
+    """The first folder, made if need be, in which files can be made.
+
+    Raises:
+        OSError: of the last folder, if there is none.
+    """
+    failure = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            failure = error
+            continue
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder
+        failure = PermissionError(errno.EACCES, "no permission to write, or a read-only disk", str(folder))
+    raise failure

@@ -12,6 +12,9 @@ from typing import Any
 from wildcat.errors import WildcatError
 from wildcat.system.files import read_json
 
+LONGEST_TEXT = 10_000
+LARGEST_SIZE = 100_000  # side of an image in pixels
+
 
 class JsonObject:
     """A JSON object whose entries are checked while they are read; an error names the file and the key.
@@ -68,7 +71,7 @@ class JsonObject:
     def count(self, key: str, default: int | None = None) -> int:
         """A whole number from 0."""
         value = self._get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**53:
             raise self.error(key, "a whole number from 0")
         return value
 
@@ -80,10 +83,12 @@ class JsonObject:
         return value
 
     def text(self, key: str, default: str | None = None) -> str:
-        """A string."""
+        """A string of at most :data:`LONGEST_TEXT` characters."""
         value = self._get(key, default)
         if not isinstance(value, str):
             raise self.error(key, "a text")
+        if len(value) > LONGEST_TEXT:
+            raise self.error(key, f"a text of at most {LONGEST_TEXT} characters")
         return value
 
     def texts(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
@@ -94,20 +99,23 @@ class JsonObject:
         return tuple(value)
 
     def sizes(self, key: str, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
-        """A list of whole numbers above 0."""
+        """A list of whole numbers above 0 and at most :data:`LARGEST_SIZE`."""
         value = self._get(key, default)
-        numbers = isinstance(value, list | tuple) and all(type(item) is int and item > 0 for item in value)
-        if not numbers:
+        if not isinstance(value, list | tuple) or not all(type(item) is int and item > 0 for item in value):
             raise self.error(key, "a list of whole numbers above 0")
+        if max(value, default=1) > LARGEST_SIZE:
+            raise self.error(key, f"a list of whole numbers up to {LARGEST_SIZE}")
         return tuple(value)
 
-    def numbers(self, key: str, low: float = -math.inf) -> tuple[float, float, float]:
-        """A list of three finite numbers, one per colour channel, above ``low``."""
+    def numbers(self, key: str, high: float, low: float = -math.inf) -> tuple[float, float, float]:
+        """A list of three numbers above ``low``, of a size up to ``high``; one per colour channel."""
         value = self._get(key, None)
         is_triple = isinstance(value, list | tuple) and len(value) == 3
-        if not is_triple or not all(isinstance(v, int | float) and low < v < math.inf for v in value):
+        if not is_triple or not all(type(v) in (int, float) and low < v < math.inf for v in value):
             raise self.error(key, "three finite numbers" + ("" if low == -math.inf else f" above {low:g}"))
-        return (value[0], value[1], value[2])
+        if max(map(abs, value)) > high:
+            raise self.error(key, f"three numbers up to {high:g}")
+        return (float(value[0]), float(value[1]), float(value[2]))
 
     def child(self, key: str) -> JsonObject:
         """An object inside this one; an empty one where it is missing."""

@@ -8,6 +8,7 @@ checksum (CRC-32) of every tensor; loading verifies all of them, so that a flipp
 import io
 import logging
 import pickle
+import reprlib
 import zipfile
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -63,17 +64,38 @@ class TrainState:
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "TrainState":
+    def from_dict(cls, values: Any) -> "TrainState":
         """The inverse of :meth:`to_dict`; entries that a file lacks have their defaults.
 
         Raises:
-            WildcatError: for entries that no state has.
+            WildcatError: for entries that no state has, or values that an entry cannot have.
         """
+        if not isinstance(values, dict):
+            raise WildcatError(f"the saved state has no progress but {reprlib.repr(values)}")
         known = [each.name for each in fields(cls)]
         unknown = [name for name in values if name not in known]
         if unknown:
             raise WildcatError(f"the saved state has unknown entries: {', '.join(unknown)}")
+        for name, value in values.items():
+            if not _is_valid(name, value):
+                raise WildcatError(f"the saved state has a wrong value of {name}: {reprlib.repr(value)}")
         return cls(**values)
+
+
+def _is_valid(name: str, value: Any) -> bool:
+    """Whether a value is one that an entry of a state can have."""
+    if name in ("epoch", "step", "images"):
+        return type(value) is int and 0 <= value < 2**53
+    if name == "history":
+        return isinstance(value, list) and all(
+            isinstance(row, dict) and all(isinstance(key, str) and _is_number(each) for key, each in row.items())
+            for row in value
+        )
+    return (name == "first_loss" and value is None) or _is_number(value)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) < 2**53)
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
@@ -130,5 +152,7 @@ def _load(file: Path) -> dict[str, Any]:
         if wrong is not None:
             raise ValueError(f"the checksum of {wrong} is wrong")
         stream.seek(0)
-        state: dict[str, Any] = torch.load(stream, map_location="cpu", weights_only=True)
+        state: Any = torch.load(stream, map_location="cpu", weights_only=True)
+    if not isinstance(state, dict):
+        raise ValueError(f"it holds no state but {reprlib.repr(state)}")
     return state

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from wildcat.data.registry import without_path
 from wildcat.evaluation.scoring import ScoreAccumulator
 from wildcat.metrics import precision_recall_curve
 from wildcat.metrics.metric_table import CLASS_METRICS, ClassMetric, Detail, measured
+from wildcat.runs.curves import read_curves
 from wildcat.runs.results import Results
 
 MAX_CURVES, MAX_ROWS = 40, 30  # classes with a precision-recall curve, and with a row in the matrix
@@ -34,13 +34,10 @@ def main_scores(results: Results) -> list[dict[str, str]]:
 
 def learning_curves(file: Path) -> list[dict[str, Any]]:
     """Charts of the training from a ``metrics.csv``; none if the file is missing."""
-    if not file.is_file():
-        return []
-    with file.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = read_curves(file) if file.is_file() else []
 
     def line(key: str, name: str) -> Line:
-        return Line(name, [_number(row.get(key)) for row in rows])
+        return Line(name, [row.get(key, math.nan) for row in rows])
 
     charts = (
         ("Loss", "", [line("train_loss", "training"), line("val_loss", "validation")]),
@@ -52,13 +49,6 @@ def learning_curves(file: Path) -> list[dict[str, Any]]:
         for title, unit, lines in charts
         if any(np.isfinite(each.values).any() for each in lines)
     ]
-
-
-def _number(text: str | None) -> float:
-    try:
-        return float(text or "nan")
-    except ValueError:
-        return math.nan
 
 
 def class_table(results: Results, classes: Sequence[str]) -> tuple[dict[str, Any], list[int]]:
