@@ -1,7 +1,10 @@
 """Predictors in every runtime: equal results, and exported files that are written once and again after a change."""
 
+import errno
 import json
 import logging
+import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -182,7 +185,7 @@ def test_auto_precision(
 
 
 def test_onnx_has_no_half_precision(run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(loading, "exports_folder", lambda run: tmp_path / "exports")
+    monkeypatch.setattr(loading, "exports_folders", lambda run: [tmp_path / "exports"])
     for file in (run, run / "exports" / "model.onnx"):
         with pytest.raises(WildcatError, match="the runtime onnx computes in single precision; bf16 is PyTorch's and"):
             load(file, runtime="onnx", precision="bf16")
@@ -247,6 +250,60 @@ def test_folders_of_exported_files(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert exported.exports_folder(tmp_path) == tmp_path / "exports"
     assert exported.exports_folder("imagenet") == tmp_path / "cache" / "wildcat" / "imagenet"
     assert exported.exports_folder("owner/name") == tmp_path / "cache" / "wildcat" / "owner--name"
+
+
+@pytest.fixture
+def read_only(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run on a disk that cannot be written; an export to anywhere else is a copy of the file of the same run."""
+    disk = tmp_path / "disk"
+    shutil.copytree(run, disk / "run", ignore=shutil.ignore_patterns("exports"))
+    mkdir, access = Path.mkdir, os.access
+
+    def make(folder: Path, *arguments: Any, **options: Any) -> None:
+        if disk in folder.parents and not folder.exists():
+            raise OSError(errno.EROFS, "Read-only file system", str(folder))
+        mkdir(folder, *arguments, **options)
+
+    def export(model: object, settings: object, file: Path, form: str) -> None:
+        assert disk not in file.parents
+        shutil.copy(run / "exports" / "model.onnx", file)
+
+    monkeypatch.setattr(Path, "mkdir", make)
+    monkeypatch.setattr(os, "access", lambda path, mode: disk not in Path(path).parents and access(path, mode))
+    monkeypatch.setattr("wildcat.export.write.export", export)
+    monkeypatch.setattr(fastest, "measure", lambda networks, size: {"torch": 2.0, "onnx": 1.0})
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return disk / "run"
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "auto"])
+def test_a_run_on_a_read_only_disk_is_exported_to_the_cache(read_only: Path, tmp_path: Path, runtime: Runtime) -> None:
+    before = sorted(read_only.rglob("*"))
+    for _ in range(2):
+        assert load(read_only, runtime=runtime).runtime == "onnx"
+    (folder,) = (tmp_path / "cache" / "wildcat").iterdir()
+    assert folder.name.startswith("run-") and (folder / "model.onnx").is_file()
+    assert (folder / "fastest.json").exists() == (runtime == "auto")
+    assert sorted(read_only.rglob("*")) == before
+
+
+def test_exported_files_on_a_read_only_disk_are_opened(run: Path, read_only: Path, tmp_path: Path) -> None:
+    shutil.copytree(run / "exports", read_only / "exports")
+    (read_only / "exports" / "fastest.json").unlink(missing_ok=True)
+    assert load(read_only, runtime="onnx").runtime == "onnx" and not (tmp_path / "cache").exists()
+    assert load(read_only, runtime="auto").runtime == "onnx"
+
+
+def test_neither_run_nor_cache_can_be_written(
+    read_only: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(read_only / "cache"))
+    assert load(read_only, runtime="auto").runtime == "torch"
+    assert "computing in PyTorch: the model cannot be exported: " in caplog.text
+    with pytest.raises(
+        WildcatError, match=r"run/exports and .*cache/wildcat/run-\w+ cannot be written \(Read-only file"
+    ):
+        load(read_only, runtime="onnx")
 
 
 # Which runtime

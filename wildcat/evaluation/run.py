@@ -47,7 +47,7 @@ class RunEvaluation:
 
     Attributes:
         results: the scores; with those of earlier calls, where they were merged.
-        file: the results.json that was written, or None.
+        file: the results.json that was written, or None; the run's may be in a folder that cannot be written.
         fitted: the background that was fitted, or None.
     """
 
@@ -132,7 +132,14 @@ def evaluate_run(
         return RunEvaluation(results, None, fitted)
     if file is None:  # another file may hold the results of another model
         results = merge_earlier(results, target)
-    write_results(target, results)
+    try:
+        write_results(target, results)
+    except WildcatError as error:
+        if file is not None:
+            raise
+        # The run may be of somebody else, or on a read-only disk: the scores are not lost for that.
+        logger.warning("%s; the results are not kept with the run", error)
+        return RunEvaluation(results, None, fitted)
     return RunEvaluation(results, target, fitted)
 
 

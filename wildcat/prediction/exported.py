@@ -1,9 +1,11 @@
 """Predictors of exported files, and the file that is exported next to a run when another runtime is asked for."""
 
 import contextlib
+import hashlib
 import importlib.util
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from wildcat.errors import WildcatError
@@ -14,6 +16,7 @@ from wildcat.prediction.fastest import fastest_runtime
 from wildcat.prediction.predictor import Part, Predictor
 from wildcat.runs.settings import InferenceSettings
 from wildcat.system.devices import Precision
+from wildcat.system.files import writable_folder
 
 logger = logging.getLogger(__name__)
 
@@ -42,27 +45,42 @@ def load_exported(file: Path, runtime: Runtime, precision: Precision) -> Predict
     return Predictor(Part(network, settings))
 
 
-def in_runtime(predictor: Predictor, runtime: Runtime, folder: Path, precision: Precision) -> Predictor:
+def in_runtime(predictor: Predictor, runtime: Runtime, folders: Sequence[Path], precision: Precision) -> Predictor:
     """The same predictor in another runtime, or for "auto" in the fastest one that is installed.
 
     Args:
         predictor: of one model in PyTorch on the CPU.
         runtime: any but "torch".
-        folder: where the exported file is, or will be.
+        folders: where the exported file is, or will be: in the first of them that can be written.
         precision: of the backbone; "auto" is the one that is faster in the runtime.
 
     Raises:
-        WildcatError: if the runtime is not installed or does not have the precision, or the export fails.
+        WildcatError: if the runtime is not installed or does not have the precision, or the export fails, or no folder
+            can be written and the runtime is not "auto".
     """
     installed = installed_runtimes()
     if runtime == "auto":
         able = [name for name in installed if not (name == "onnx" and precision == "bf16")]
-        networks = {name: _exported_network(predictor, name, folder, precision) for name in able}
-        runtime = fastest_runtime(predictor, networks, folder)
+        try:
+            networks = {name: _exported_network(predictor, name, folders, precision) for name in able}
+        except OSError as error:
+            logger.warning(
+                "computing in PyTorch, because the model cannot be exported: %s", _unwritable(folders, error)
+            )
+            return predictor
+        runtime = fastest_runtime(predictor, networks, folders)
         return predictor if runtime == "torch" else Predictor(Part(networks[runtime], predictor.settings))
     if runtime not in installed:
         raise missing(runtime)
-    return Predictor(Part(_exported_network(predictor, runtime, folder, precision), predictor.settings))
+    try:
+        return Predictor(Part(_exported_network(predictor, runtime, folders, precision), predictor.settings))
+    except OSError as error:
+        raise WildcatError(f"the model cannot be exported: {_unwritable(folders, error)}") from error
+
+
+def _unwritable(folders: Sequence[Path], error: OSError) -> str:
+    listed = " and ".join(map(str, folders))
+    return f"{listed} cannot be written ({error.strerror}); XDG_CACHE_HOME names another folder"
 
 
 def installed_runtimes() -> list[str]:
@@ -76,23 +94,41 @@ def exports_folder(run: str | Path) -> Path:
     >>> exports_folder("runs/mine").as_posix()  # doctest: +SKIP
     'runs/mine/exports'
     """
-    if Path(run).is_dir():
-        return Path(run) / "exports"
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "wildcat" / str(run).replace("/", "--")
+    return Path(run) / "exports" if Path(run).is_dir() else _cache() / str(run).replace("/", "--")
 
 
-def _exported_network(predictor: Predictor, runtime: str, folder: Path, asked: Precision) -> ExportedNetwork:
-    """The model's ONNX file in a runtime; exported unless a file of these weights and settings is there."""
-    file = folder / EXPORTED
+def exports_folders(run: str | Path) -> list[Path]:
+    """Where exported files of a run may be: :func:`exports_folder`, and, for a run directory that cannot be written
+    (of somebody else, or on a read-only disk), a folder in the user's cache.
+    """
+    folder = exports_folder(run)
+    if not Path(run).is_dir():
+        return [folder]
+    place = Path(run).resolve()
+    digest = hashlib.blake2b(os.fsencode(place), digest_size=4).hexdigest()
+    return [folder, _cache() / f"{place.name}-{digest}"]
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wildcat"
+
+
+def _exported_network(predictor: Predictor, runtime: str, folders: Sequence[Path], asked: Precision) -> ExportedNetwork:
+    """The model's ONNX file in a runtime; exported unless a file of these weights and settings is there.
+
+    Raises:
+        OSError: if none of the folders can be written.
+    """
     precision = precision_in(runtime, asked)  # raises before anything is exported
-    if file.is_file():
-        with contextlib.suppress(WildcatError):  # of another version, or damaged
-            network = open_network(file, runtime, precision)
-            if network.metadata.get("fingerprint") == predictor.fingerprint:
-                return network
+    for file in (folder / EXPORTED for folder in folders):
+        if file.is_file():
+            with contextlib.suppress(WildcatError):  # of another version, or damaged
+                network = open_network(file, runtime, precision)
+                if network.metadata.get("fingerprint") == predictor.fingerprint:
+                    return network
     from wildcat.export.write import export  # not before: importing it takes longer than predicting an image
 
+    file = writable_folder(folders) / EXPORTED
     logger.info("exporting for this and later times: %s", file)
     export(predictor.model, predictor.settings, file, "onnx")
     return open_network(file, runtime, precision)

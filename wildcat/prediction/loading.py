@@ -9,7 +9,7 @@ from wildcat.export.network import RUNTIMES, Runtime
 from wildcat.masks import Background
 from wildcat.model import imagenet_model
 from wildcat.prediction.ensemble import Ensemble
-from wildcat.prediction.exported import FILE_SUFFIXES, exports_folder, in_runtime, load_exported
+from wildcat.prediction.exported import FILE_SUFFIXES, exports_folders, in_runtime, load_exported
 from wildcat.prediction.network import TorchNetwork
 from wildcat.prediction.predictor import Part, Predictor
 from wildcat.runs.folder import CONFIG, load_run, read_background
@@ -34,7 +34,8 @@ def load(
     """Load a predictor: of a run, a model on the Hugging Face hub, "imagenet", or an exported file.
 
     For another runtime than PyTorch the model is exported the first time, and again whenever the run has changed, next
-    to the run (``RUN/exports``; for "imagenet" and models of the hub, in the user's cache folder). The results are
+    to the run (``RUN/exports``; in the user's cache folder for "imagenet", models of the hub, and runs on a disk that
+    cannot be written). The results are
     those of PyTorch within :data:`wildcat.export.write.TOLERANCE`, with one map per class.
 
     Args:
@@ -84,7 +85,7 @@ def load(
         return predictor
     if predictor.combine is not None:
         raise WildcatError(f"{run} holds several models, which run in PyTorch; the runtime {runtime} takes one of them")
-    return in_runtime(predictor, runtime, exports_folder(run), precision)
+    return in_runtime(predictor, runtime, exports_folders(run), precision)
 
 
 def _check_cpu(device: str | torch.device, what: str) -> None:
