@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -244,6 +245,40 @@ def test_other_errors_are_not_caught(place: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("wildcat.evaluation.run.load", broken)
     with pytest.raises(AttributeError, match="a defect"):
         main(["evaluate", str(place / "run"), "--data", "synthetic"])
+
+
+class OutOfMemoryError(Exception):
+    """As a library's own."""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory\nmore"),
+        RuntimeError("could not create a primitive"),
+        RuntimeError("can't start new thread"),
+        OSError(12, "Cannot allocate memory"),
+        OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        Exception("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Failed to allocate memory for requested buffer"),
+    ],
+)
+def test_every_command_says_that_memory_ran_out(
+    command: str, error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(f"wildcat.cli.{command}.main", full)
+    assert main([command]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.match(
+        "wildcat: error: (the memory of this machine is not enough|no new thread can be started: memory)", line
+    )
+    assert command not in ("predict", "evaluate", "batch", "train") or re.search("lower|fewer", line)
+    with pytest.raises(type(error)) if not isinstance(error, OSError) else nullcontext():
+        main([command, "--debug"])
 
 
 def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

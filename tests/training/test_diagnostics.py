@@ -1,5 +1,6 @@
 """Diagnostics: the first NaN or infinity, a rising loss, doubtful data, failures of the machine, signals."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterable
@@ -183,6 +184,8 @@ def test_the_usual_data_causes_no_warning(real_data: Path, caplog: pytest.LogCap
             r"memory of cuda:1 is not enough; raise accumulate \(now 2",
         ),
         (MemoryError(), "memory of cuda:1 is not enough"),
+        (RuntimeError("could not create a primitive"), "memory of cuda:1 is not enough; raise accumulate"),
+        (RuntimeError("can't start new thread"), "no new thread can be started: memory, .* raise accumulate"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "is not enough"),
         (RuntimeError("DataLoader timed out after 5 seconds"), "no image could be read for stall_minutes"),
         (RuntimeError("DataLoader worker (pid 3) is killed by signal: Killed."), r"lower workers \(DataLoader worker"),
@@ -198,7 +201,8 @@ def test_failures_of_the_machine_are_one_sentence(error: BaseException, expected
 
 
 def test_other_errors_have_no_explanation() -> None:
-    assert explain_failure(RuntimeError("mat1 and mat2 shapes cannot be multiplied"), torch.device("cpu"), 1) is None
+    for text in ("mat1 and mat2 shapes cannot be multiplied", "could not create a primitive descriptor for a matmul"):
+        assert explain_failure(RuntimeError(text), torch.device("cpu"), 1) is None
 
 
 def test_a_training_that_runs_out_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,18 +217,53 @@ def test_a_training_that_runs_out_of_memory(tmp_path: Path, monkeypatch: pytest.
 # Signals
 
 
-def test_signals_are_recorded_and_handlers_restored(capfd: pytest.CaptureFixture[str]) -> None:
-    before = signal.getsignal(signal.SIGTERM)
+SENT = [
+    pytest.param(
+        getattr(signal, name, None), code, marks=pytest.mark.skipif(not hasattr(signal, name), reason="Windows")
+    )
+    # pre-emption and time limits; a terminal or connection that closes; SLURM's --signal
+    for name, code in (("SIGTERM", 143), ("SIGHUP", 129), ("SIGUSR1", 138))
+    if hasattr(signal, name)
+]
+
+
+@pytest.mark.parametrize(("sent", "code"), SENT)
+def test_signals_are_recorded_and_handlers_restored(
+    capfd: pytest.CaptureFixture[str], sent: signal.Signals, code: int
+) -> None:
+    before = signal.getsignal(sent)
     with StopRequest() as stop:
         assert stop.signal == 0
-        signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGTERM)
-        assert stop.signal == signal.SIGTERM
-    assert signal.getsignal(signal.SIGTERM) is before
-    assert capfd.readouterr().err.strip() == "SIGTERM: saving the state, then stopping"
+        signal.raise_signal(sent)
+        signal.raise_signal(sent)
+        assert stop.signal == sent
+    assert signal.getsignal(sent) is before
+    assert capfd.readouterr().err.strip() == f"{sent.name}: saving the state, then stopping"
     with pytest.raises(SystemExit) as ended:
         stop.end_process(stop.signal)
-    assert ended.value.code == 143
+    assert ended.value.code == code
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows")
+def test_a_hang_up_that_is_ignored_stays_ignored() -> None:
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert stop.signal == 0 and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_message_that_has_no_terminal_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "write", gone)
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGTERM)
+    assert stop.signal == signal.SIGTERM
 
 
 def test_a_second_sigint_stops_at_once() -> None:

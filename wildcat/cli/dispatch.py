@@ -8,7 +8,7 @@ from importlib import import_module
 
 from wildcat._version import __version__
 from wildcat.cli.terminal import printable, standard_streams
-from wildcat.errors import WildcatError, guess
+from wildcat.errors import WildcatError, first_line, guess
 
 # name -> what it does; each is the `main` of a file in wildcat/cli
 COMMANDS = {
@@ -24,6 +24,18 @@ COMMANDS = {
     "reproduce": "reproduce tables and figures of the paper",
     "serve": "serve a web page for your own images",
     "completion": "print a script for completion in bash or zsh",
+}
+
+# What needs less memory, by command; `train` itself names more
+_LESS_MEMORY = {
+    "train": "lower --batch-size, --image-size or --workers",
+    "quickstart": "give it a recipe with a smaller batch_size (--recipe)",
+    "evaluate": "lower --score-sizes and --map-sizes, or leave out --crf",
+    "report": "lower --images",
+    "predict": "predict fewer or smaller images at once, or leave out --crf",
+    "batch": "lower --workers",
+    "serve": "upload smaller images",
+    "reproduce": "lower --batch-size or --image-size",
 }
 
 
@@ -69,6 +81,17 @@ def _message(error: Exception) -> str:
     return str(error)
 
 
+def _without_memory(error: BaseException, command: str) -> str | None:
+    """The message for an error that means that memory ran out; None for any other error."""
+    from wildcat.system.memory import lack_of_memory
+
+    lack = lack_of_memory(error)
+    if lack is None:
+        return None
+    advice = _LESS_MEMORY.get(command, "")
+    return f"{lack} for this command{'; ' + advice if advice else ''}, or close other programs ({first_line(error)})"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 1 if images were skipped, 2 for a user error, 130 for Ctrl+C."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -81,11 +104,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--debug" in argv:
             print(printable(traceback.format_exc()), end="", file=sys.stderr)
         else:
-            print(printable(f"wildcat: error: {_message(error)}"), file=sys.stderr)
+            message = None if isinstance(error, WildcatError) else _without_memory(error, argv[0] if argv else "")
+            print(printable(f"wildcat: error: {message or _message(error)}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("wildcat: stopped", file=sys.stderr)
         return 130
+    except Exception as error:  # libraries have types of their own for a lack of memory
+        message = _without_memory(error, argv[0] if argv else "")
+        if message is None or "--debug" in argv:
+            raise
+        print(printable(f"wildcat: error: {message}"), file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from wildcat.errors import first_line
 from wildcat.model import NonFiniteMapsError, Wildcat
+from wildcat.system.memory import lack_of_memory
 
 
 def find_nonfinite_weights(named: Iterable[tuple[str, Tensor]]) -> str | None:
@@ -114,10 +115,11 @@ def explain_failure(error: BaseException, device: torch.device, accumulate: int)
         accumulate: the setting, which the sentence may advise to change.
     """
     text = str(error)
-    if isinstance(error, torch.cuda.OutOfMemoryError) or "allocate memory" in text or isinstance(error, MemoryError):
+    lack = lack_of_memory(error, "this machine" if device.type == "cpu" else str(device))
+    if lack is not None:
         return (
-            f"the memory of {'this machine' if device.type == 'cpu' else device} is not enough; raise accumulate "
-            f"(now {accumulate}: the same batch in more, smaller parts), or lower image_size or batch_size"
+            f"{lack}; raise accumulate (now {accumulate}: the same batch in more, smaller parts), or lower image_size "
+            "or batch_size"
         )
     if text.startswith("Expected more than 1 value per channel when training"):
         return (

@@ -1,10 +1,15 @@
-"""Stopping a training by a signal: SIGTERM (pre-emption, a batch system's time limit) or SIGINT (Ctrl+C)."""
+"""Stopping a training by a signal.
+
+SIGTERM comes from pre-emption or a batch system's time limit, SIGINT from Ctrl+C, SIGHUP from a terminal or connection
+that closes, and SIGUSR1 from SLURM where a job asks for a warning before its end.
+"""
 
 import os
 import signal
 import threading
+from contextlib import suppress
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 WORKER_GRACE_SECONDS = 25  # torchrun kills what has not ended after 30
 
@@ -13,13 +18,15 @@ class StopRequest:
     """Records the first signal, so that the training can finish its step; a second SIGINT stops at once.
 
     A context manager: outside of it the handlers are those of before. Python delivers signals to the main thread only;
-    in any other thread no stop is ever requested.
+    in any other thread no stop is ever requested. A SIGHUP that is ignored, as under ``nohup``, stays ignored.
 
     Attributes:
         signal: number of the signal that was received, 0 for none.
     """
 
-    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+    SIGNALS: ClassVar[tuple[signal.Signals, ...]] = tuple(
+        signal.Signals[name] for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
+    )
 
     def __init__(self) -> None:
         self.signal = 0
@@ -28,7 +35,14 @@ class StopRequest:
     def __enter__(self) -> "StopRequest":
         """Install the handlers."""
         if threading.current_thread() is threading.main_thread():
-            self._previous_handlers = {number: signal.signal(number, self._record) for number in self.SIGNALS}
+            ignored = [
+                number
+                for number in self.SIGNALS
+                if number != signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN
+            ]
+            self._previous_handlers = {
+                number: signal.signal(number, self._record) for number in self.SIGNALS if number not in ignored
+            }
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -45,7 +59,8 @@ class StopRequest:
         self.signal = number
         hint = " (again: stop at once)" if number == signal.SIGINT else ""
         # Neither print nor logging: the signal may have interrupted one of them while it held a lock.
-        os.write(2, f"\n{signal.Signals(number).name}: saving the state, then stopping{hint}\n".encode())
+        with suppress(OSError):  # after SIGHUP there may be no terminal
+            os.write(2, f"\n{signal.Signals(number).name}: saving the state, then stopping{hint}\n".encode())
 
     @staticmethod
     def end_process(number: int) -> None:
@@ -53,11 +68,16 @@ class StopRequest:
 
         Raises:
             KeyboardInterrupt: for SIGINT.
-            SystemExit: with code 128 + number for any other signal: 143 for SIGTERM.
+            SystemExit: with code 128 + number for any other signal: 143 for SIGTERM, 129 for SIGHUP, 138 for SIGUSR1.
         """
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + number)
+
+
+def is_ignored(number: signal.Signals) -> bool:
+    """Whether a process that has started with SIGHUP ignored keeps it so, as under ``nohup``."""
+    return number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) == signal.SIG_IGN
 
 
 def delay_termination(worker: int) -> None:
@@ -70,4 +90,6 @@ def delay_termination(worker: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # No handler for SIGALRM: it ends the worker.
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(WORKER_GRACE_SECONDS))
+    for number in StopRequest.SIGNALS:
+        if number != signal.SIGINT and not is_ignored(number):
+            signal.signal(number, lambda *_: signal.alarm(WORKER_GRACE_SECONDS))
