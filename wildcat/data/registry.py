@@ -235,6 +235,16 @@ def default_splits(spec: str) -> tuple[str, str]:
     raise WildcatError(f"data {spec!r} has the splits {', '.join(available)}: name those to train on and to score")
 
 
+def path_of(spec: str) -> Path | None:
+    """The path of a specification; None for data without files.
+
+    >>> path_of("tags:my/images.csv,exclusive=yes").as_posix(), path_of("synthetic:count=24")
+    ('my/images.csv', None)
+    """
+    parts = _specification(spec)
+    return parts.path if parts.kind.has_path else None
+
+
 def without_path(spec: str) -> str:
     """The specification with only the last part of its path, for files that are given to others.
 

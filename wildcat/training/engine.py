@@ -19,6 +19,7 @@ from wildcat.data import Dataset
 from wildcat.errors import WildcatError, shorten
 from wildcat.model import NonFiniteMapsError
 from wildcat.runs.folder import STATE, save_weights
+from wildcat.system.lock import FolderLock
 from wildcat.training.data import TrainBatches
 from wildcat.training.diagnostics import LossMonitor, find_nonfinite_weights
 from wildcat.training.distributed import ProcessGroup
@@ -56,7 +57,7 @@ class TrainContext:
 
     Attributes:
         config: the settings.
-        folder: of the run.
+        lock: on the folder of the run.
         group: the processes that train.
         strategy: model and optimizer, and how the processes train them.
         batches: the training images.
@@ -66,13 +67,18 @@ class TrainContext:
     """
 
     config: TrainConfig
-    folder: Path
+    lock: FolderLock
     group: ProcessGroup
     strategy: SingleProcess
     batches: TrainBatches
     criterion: Callable[[Tensor, Tensor], Tensor]
     loss_monitor: LossMonitor
     stop: StopRequest = field(default_factory=StopRequest)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run."""
+        return self.lock.folder
 
     def learning_rate_factor(self, epoch: int, step: int) -> float:
         """The factor of the learning rates at a step of an epoch, both counted from 0."""
@@ -141,7 +147,7 @@ def train_epochs(context: TrainContext, state: TrainState, validation: Dataset |
         SystemExit, KeyboardInterrupt: after a signal, once the state is saved.
     """
     config, group, strategy = context.config, context.group, context.strategy
-    with context.stop, MetricsWriter(context.folder) as metrics:
+    with context.stop, MetricsWriter(context.lock) as metrics:
         try:
             while state.epoch < config.epochs:
                 row = train_one_epoch(context, state)
@@ -163,6 +169,7 @@ def train_epochs(context: TrainContext, state: TrainState, validation: Dataset |
             context.batches.close()
     weights = strategy.weights()
     if group.is_main:
+        context.lock.check()
         save_weights(context.folder, weights)
 
 
@@ -170,6 +177,7 @@ def save(context: TrainContext, state: TrainState) -> None:
     """Save the state; all processes call this, the main process writes."""
     states = context.strategy.state()
     if context.group.is_main:
+        context.lock.check()
         save_state(context.folder, {**states, "progress": state.to_dict()})
 
 

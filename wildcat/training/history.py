@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wildcat.runs.folder import METRICS, TENSORBOARD
 from wildcat.system.files import write_atomically
+from wildcat.system.lock import FolderLock
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -32,11 +33,11 @@ class MetricsWriter:
     earlier process, killed since, wrote about the same epoch.
 
     Args:
-        folder: of the run.
+        lock: on the folder of the run; nothing is written if the folder is no longer the one that was locked.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, lock: FolderLock) -> None:
+        self._lock, self._folder = lock, lock.folder
         self._board: SummaryWriter | None = None
 
     def __enter__(self) -> MetricsWriter:
@@ -47,17 +48,22 @@ class MetricsWriter:
             self._board.close()
 
     def write(self, history: list[Row]) -> None:
-        """Write all rows to ``metrics.csv`` and the last one for TensorBoard; both are on disk when this returns."""
+        """Write all rows to ``metrics.csv`` and the last one for TensorBoard; both are on disk when this returns.
+
+        Raises:
+            WildcatError: if the folder was renamed or removed, or a file cannot be written.
+        """
+        self._lock.check()  # TensorBoard's writer would make the folder again
         text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(history[0]))
+        writer = csv.DictWriter(text, fieldnames=list(dict.fromkeys(key for row in history for key in row)))
         writer.writeheader()
         writer.writerows(history)
-        write_atomically(self._folder / "metrics.csv", text.getvalue().encode())
+        write_atomically(self._folder / METRICS, text.getvalue().encode())
         epoch = int(history[-1]["epoch"])
         if self._board is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(self._folder / "tensorboard", purge_step=epoch)
+            self._board = SummaryWriter(self._folder / TENSORBOARD, purge_step=epoch)
         for name, value in history[-1].items():
             if name != "epoch":
                 self._board.add_scalar(name, value, epoch)

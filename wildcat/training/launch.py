@@ -1,7 +1,7 @@
 """The function that trains: locks the folder, prepares data and model, runs the epochs, and explains failures."""
 
 import logging
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,18 @@ from accelerate import Accelerator
 from wildcat.backbones.factory import check_backbone_name
 from wildcat.config import TrainConfig
 from wildcat.data import Dataset
-from wildcat.errors import WildcatError
+from wildcat.errors import WildcatError, first_line
+from wildcat.model import Wildcat
 from wildcat.pooling import check_pooling_name
-from wildcat.runs.folder import STATE, Run, build_model
+from wildcat.runs.folder import CONFIG, PREVIOUS_STATE, STATE, Run, build_model, read_run, save_config
+from wildcat.runs.image_record import RECORD
 from wildcat.system.lock import FolderLock
 from wildcat.training.data import TrainBatches, open_training_data
 from wildcat.training.diagnostics import LossMonitor, explain_failure
 from wildcat.training.distributed import ProcessGroup, create_accelerator
 from wildcat.training.engine import TrainContext, train_epochs
 from wildcat.training.linear_svm import train_linear_svms
-from wildcat.training.resume import find_run
+from wildcat.training.resume import check_same_data, find_run, missing_data_hint, warn_of_other_threads
 from wildcat.training.setup import freeze_and_move, start_run
 from wildcat.training.state import TrainState, load_state
 from wildcat.training.strategy import SingleProcess, create_strategy
@@ -41,7 +43,8 @@ def train(config: TrainConfig, out: str | Path, *, resume: bool = False, downloa
 
     Args:
         config: the settings. When resuming, they must be the run's own, but for ``workers``, ``cache_gb``,
-            ``accumulate``, ``shard``, ``save_minutes`` and ``stall_minutes``.
+            ``accumulate``, ``shard``, ``save_minutes`` and ``stall_minutes``; ``data`` may name another place of the
+            same images and labels.
         out: the folder of the run: new or empty, unless it holds a run to resume.
         resume: continue from the last saved state. A finished run stays as it is; without a run, one is started.
         download: download VOC, COCO, MIT67 or 15-Scene first, if the path does not hold it yet.
@@ -75,7 +78,7 @@ def train(config: TrainConfig, out: str | Path, *, resume: bool = False, downloa
                 stack.enter_context(lock)
 
             group.on_main(take)
-            _train_in(folder, accelerator, group, config, resume, download)
+            _train_in(lock, accelerator, group, config, resume, download)
     except WildcatError as error:
         # The error of a worker arrives as text that ends with its traceback; the last line of that is the message.
         if "Original Traceback" not in str(error):
@@ -92,15 +95,17 @@ def train(config: TrainConfig, out: str | Path, *, resume: bool = False, downloa
 
 
 def _train_in(
-    folder: Path, accelerator: Accelerator, group: ProcessGroup, config: TrainConfig, resume: bool, download: bool
+    lock: FolderLock, accelerator: Accelerator, group: ProcessGroup, config: TrainConfig, resume: bool, download: bool
 ) -> None:
-    """Start or resume a training in a folder that this process group has locked."""
+    """Start or resume a training in a folder that the main process has locked."""
+    folder = lock.folder
     run, finished = group.on_main(lambda: find_run(folder, config, resume))
     if finished:
         if group.is_main:
             logger.info("%s has finished its training", folder)
         return
-    saved = group.on_main(lambda: load_state(folder) if resume else None)
+    saved = group.on_main(lambda: load_state(folder) if run is not None else None)
+    state = TrainState() if saved is None else TrainState.from_dict(saved.get("progress"))
     if run is not None:
         config = run.config
     check_backbone_name(config.backbone)  # before all images are checked
@@ -111,21 +116,48 @@ def _train_in(
     torch.manual_seed(config.seed % 2**63)
     with accelerator.local_main_process_first():  # weights are downloaded once
         model = build_model(config, len(dataset.classes), pretrained=saved is None)
+    if run is not None:
+        model.set_normalization(run.mean, run.std)
     freeze_and_move(model, config, accelerator.device)
-    if run is None:
-        config = group.on_main(lambda: start_run(folder, config, model, dataset, accelerator.device))
-    if config.solver == "svm":
-        train_linear_svms(group, model, config, dataset, validation, folder)
-        return
+    try:
+        if run is None:
+            config = group.on_main(lambda: start_run(folder, config, model, dataset, validation, accelerator.device))
+        if config.solver == "svm":
+            train_linear_svms(group, model, config, dataset, validation, lock)
+        else:
+            _train_by_sgd(lock, accelerator, group, model, config, dataset, validation, saved, state)
+    except BaseException:
+        if run is None and group.is_main and state == TrainState():  # not one step was finished
+            _undo_start(lock)
+        raise
+
+
+def _train_by_sgd(
+    lock: FolderLock,
+    accelerator: Accelerator,
+    group: ProcessGroup,
+    model: Wildcat,
+    config: TrainConfig,
+    dataset: Dataset,
+    validation: Dataset | None,
+    saved: dict[str, Any] | None,
+    state: TrainState,
+) -> None:
+    """Train the epochs that are left, from a saved state on if there is one; ``state`` is advanced."""
     if config.shard and group.count == 1:
         logger.info("shard: there is one process, so it keeps the whole model (start several with torchrun)")
     batches = TrainBatches(dataset, config, group.rank, group.count, pin_memory=accelerator.device.type == "cuda")
     strategy = create_strategy(accelerator, group, model, config)
-    state = _restore(strategy, saved)
-    del saved  # it holds the weights once more
+    if saved is not None:
+        _restore(strategy, saved, lock.folder)
+    if state.step > batches.steps or state.epoch > config.epochs:
+        raise WildcatError(
+            f"{lock.folder / STATE} is of another run: it is in epoch {state.epoch + 1}, step {state.step} of "
+            f"{config.epochs} epochs of {batches.steps} steps"
+        )
     context = TrainContext(
         config=config,
-        folder=folder,
+        lock=lock,
         group=group,
         strategy=strategy,
         batches=batches,
@@ -135,26 +167,42 @@ def _train_in(
     train_epochs(context, state, validation)
 
 
-def _restore(strategy: SingleProcess, saved: dict[str, Any] | None) -> TrainState:
-    """Load a saved state into model and optimizer; the state of a new run if there is none."""
-    if saved is None:
-        return TrainState()
-    strategy.load_state(saved)
-    return TrainState.from_dict(saved["progress"])
+def _restore(strategy: SingleProcess, saved: dict[str, Any], folder: Path) -> None:
+    """Load a saved state into model and optimizer, and empty it: it holds the weights once more."""
+    try:
+        strategy.load_state(saved)
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WildcatError(
+            f"{folder / STATE} is of another model or optimizer: {first_line(error).rstrip(':')}; delete it and "
+            f"{PREVIOUS_STATE} to start the run again from its beginning"
+        ) from error
+    saved.clear()
+
+
+def _undo_start(lock: FolderLock) -> None:
+    """Remove the files of a start whose first step failed, so that the corrected command finds an empty folder."""
+    with suppress(WildcatError, OSError):
+        lock.check()
+        for name in (CONFIG, RECORD):
+            (lock.folder / name).unlink(missing_ok=True)
 
 
 def _open_data(config: TrainConfig, run: Run | None, folder: Path, download: bool) -> tuple[Dataset, Dataset | None]:
     """Training and validation images; those of a run that is resumed must be the ones with which it was started."""
-    dataset, validation = open_training_data(config, download)
+    try:
+        dataset, validation = open_training_data(config, download)
+    except WildcatError as error:
+        hint = missing_data_hint(run, folder) if run is not None else ""
+        raise WildcatError(f"{error}{hint}") from error
     if len(dataset) < 2:
         raise WildcatError(f"{config.data} has {len(dataset)} usable training images; at least 2 are needed")
     if config.background_class and not dataset.multi_label:
         raise WildcatError(
             f"background_class is for images that may have several classes; those of {config.data} have one each"
         )
-    if run is not None and (run.classes, run.images) != (dataset.classes, len(dataset)):
-        raise WildcatError(
-            f"{config.data} has changed since {folder} was started: {len(dataset)} usable training images of "
-            f"{len(dataset.classes)} classes instead of {run.images} of {len(run.classes)}, or other names"
-        )
+    if run is not None:
+        check_same_data(run, folder, dataset, validation)
+        warn_of_other_threads(run)
+        if read_run(folder).config.data != config.data:  # the same images at another place
+            save_config(folder, run)
     return dataset, validation

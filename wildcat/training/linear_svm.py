@@ -7,7 +7,6 @@ import logging
 import math
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from wildcat.data import Dataset
 from wildcat.metrics import average_precision
 from wildcat.model import Wildcat
 from wildcat.runs.folder import save_weights
+from wildcat.system.lock import FolderLock
 from wildcat.training.data import EvalDataset
 from wildcat.training.distributed import ProcessGroup
 from wildcat.training.history import MetricsWriter, Row, describe
@@ -156,7 +156,7 @@ def train_linear_svms(
     config: TrainConfig,
     dataset: Dataset,
     validation: Dataset | None,
-    folder: Path,
+    lock: FolderLock,
 ) -> None:
     """Train the head of a run by linear SVMs, and write its curves and weights; nothing is saved before the end.
 
@@ -166,12 +166,12 @@ def train_linear_svms(
         config: the settings.
         dataset: the training set.
         validation: the validation set, scored at the end.
-        folder: of the run.
+        lock: on the folder of the run.
     """
     row = fit_head(model, dataset, config, model.transfer.weight.device)
     if validation is not None:
         row |= validate(group, model, validation, config, criterion_for(dataset, config))
-    with MetricsWriter(folder) as metrics:
+    with MetricsWriter(lock) as metrics:
         metrics.write([row])
     logger.info("%s", describe(row, 1))
-    save_weights(folder, model.state_dict())
+    save_weights(lock.folder, model.state_dict())

@@ -37,10 +37,11 @@ from wildcat.runs.scales import (
     save_scales,
     scale_folder,
 )
+from wildcat.system.files import is_unfinished
 from wildcat.training.data import open_training_data
 from wildcat.training.distributed import ProcessGroup, create_accelerator
 from wildcat.training.launch import train
-from wildcat.training.resume import require_empty, resumed_config
+from wildcat.training.resume import has_progress, require_empty, resumed_config
 from wildcat.training.setup import with_precision
 
 logger = logging.getLogger(__name__)
@@ -122,8 +123,10 @@ def _find_runs(folder: Path, requested: ScaleRuns, resume: bool, device: torch.d
         raise WildcatError(f"{folder} is a file; give a folder for the runs")
     if (folder / CONFIG).exists():
         raise WildcatError(f"{folder} holds a single run; give another folder for runs at several scales")
-    if not (folder / SCALES).exists():
-        require_empty(folder)
+    started = (folder / SCALES).exists()
+    if not started or _is_failed_start(folder):
+        if not started:
+            require_empty(folder)
         precision = with_precision(at_scale(requested.config, requested.scales[-1]), device).precision
         runs = replace(requested, config=replace(requested.config, precision=precision))
         folder.mkdir(parents=True, exist_ok=True)
@@ -138,6 +141,17 @@ def _find_runs(folder: Path, requested: ScaleRuns, resume: bool, device: torch.d
             "use a new run directory"
         )
     return replace(runs, config=resumed_config(requested.config, runs.config, folder))
+
+
+def _is_failed_start(folder: Path) -> bool:
+    """Whether a folder holds runs at several scales of which none has saved a state, and nothing else."""
+    parts = [scale_folder(scale) for scale in read_scales(folder).scales]
+    if any(has_progress(folder / part) for part in parts):
+        return False
+    if not {file.name for file in folder.iterdir() if not is_unfinished(file)} <= {SCALES, *parts}:
+        return False
+    logger.info("%s holds runs that have saved no state: they are started again", folder)
+    return True
 
 
 def _combine(folder: Path, runs: ScaleRuns) -> Combination:

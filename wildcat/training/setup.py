@@ -13,6 +13,7 @@ from wildcat.data import Dataset
 from wildcat.errors import WildcatError
 from wildcat.model import Wildcat
 from wildcat.runs.folder import Run, build_model, save_config
+from wildcat.runs.image_record import ImageRecord, save_record
 
 BF16_MIN_GAIN = 1.15  # how many times as fast as single precision bf16 must be to be chosen
 
@@ -95,9 +96,31 @@ def resolve(config: TrainConfig, model: Wildcat, device: torch.device) -> TrainC
     return replace(with_precision(config, device, model), workers=workers)
 
 
-def start_run(folder: Path, config: TrainConfig, model: Wildcat, dataset: Dataset, device: torch.device) -> TrainConfig:
-    """Write ``config.json`` of a new run; return its settings, with automatic choices resolved."""
+def start_run(
+    folder: Path,
+    config: TrainConfig,
+    model: Wildcat,
+    dataset: Dataset,
+    validation: Dataset | None,
+    device: torch.device,
+) -> TrainConfig:
+    """Write the record of the images and ``config.json`` of a new run; return its settings.
+
+    Args:
+        folder: of the run.
+        config: the settings.
+        model: on the device.
+        dataset: the training images.
+        validation: the validation images.
+        device: of the training.
+
+    Returns:
+        The settings, with automatic choices resolved.
+    """
     config = resolve(config, model, device)
-    run = Run(config, dataset.classes, dataset.multi_label, model.backbone.mean, model.backbone.std, len(dataset))
+    save_record(folder, ImageRecord.of(dataset), ImageRecord.of(validation))
+    backbone = model.backbone
+    threads = torch.get_num_threads()
+    run = Run(config, dataset.classes, dataset.multi_label, backbone.mean, backbone.std, len(dataset), threads=threads)
     save_config(folder, run)
     return config
