@@ -10,6 +10,7 @@ from PIL import Image
 from wildcat.formats.write import FORMATS, write_predictions
 from wildcat.prediction.result import Prediction
 from wildcat.runs.settings import InferenceSettings
+from wildcat.system.output_folder import LIST
 
 PAGE = Path(__file__).with_suffix(".md")
 CLASSES = ("dog", "cat", "sofa")
@@ -27,7 +28,18 @@ The examples are for one image, `in/park/rex.jpg`, 60 x 40 pixels, and a model o
 `wildcat predict RUN in --out predictions`.
 
 - **Names** are paths relative to the given folder, or to the deepest common folder of all inputs. Images whose names
-  differ only in the suffix are numbered (`rex`, `rex-2`). A name cannot lead outside the output folder.
+  differ only in the suffix, in case or in the normal form of Unicode are numbered (`rex`, `rex-2`): JSON and CSV name
+  the overlay and the mask of each image. A name cannot lead outside the output folder.
+- **Names that are not UTF-8** (from old archives) are read. JSON, CSV, XML and text files have an escape for each such
+  byte, as Python has: `caf\\udce9.png`, where `\\udce9` is the byte `e9`; in Python, `os.fsencode(name)` of a name from
+  JSON is the name on the disk. Names of output files have `%E9`.
+- **Files of yours are not replaced.** `wildcat-files.jsonl` lists the files that wildcat has written, with checksums. A
+  file that is not listed, or was changed since, stops the command before any work; `--overwrite` replaces it. The same
+  command again replaces its own files, also after it was stopped. Predictions of other images need another directory,
+  or `--overwrite`, which removes the earlier ones; so does another model or threshold, unless all formats of the
+  directory are written again. Directories of earlier versions have no list: use `--overwrite` once.
+- **Images** may lie in the same directory: only what `wildcat-files.jsonl` lists is left out. An image that is given
+  twice, in overlapping folders or by a link, is predicted once.
 - **Scores** are probabilities from 0 to 1 in every file.
 - **Classes** in annotations are the predicted ones: those whose probability reaches `--threshold` (0.5). An image may
   have none.
@@ -50,7 +62,16 @@ runtime in which they were computed. `--json FILE` writes the same lines to a fi
 and nothing else, while images are processed. Both work without `--out`:
 `wildcat predict RUN IMAGES --json - | jq -c '[.file, .predicted[].class]'`.""",
     ),
-    "csv": ("CSV", "A row per image and a column per class, its probability from 0 to 1."),
+    "csv": (
+        "CSV",
+        """\
+A row per image and a column per class, its probability from 0 to 1. With the formats `overlay` and `mask`, columns of
+these names have the image's files. A class with the name of another column is in the column `class:NAME`.
+
+Spreadsheets run cells that begin with `=`, `+`, `-`, `@`, a tab or a line end as formulas, so such names of images and
+classes have an apostrophe before them, also if apostrophes come first: a program that reads the file removes one
+(`re.sub(r"^'(?='*[=+\\-@\\t\\r\\n＝＋－＠])", "", cell)`).""",
+    ),
     "overlay": ("Overlay", "The image with a heatmap and a point for each predicted class, for visual inspection."),
     "mask": (
         "Mask",
@@ -63,21 +84,24 @@ below the threshold, as in the evaluation.""",
     "coco": (
         "COCO",
         """\
-`dataset.json` is the file that other tools import and `COCO(...)` opens. The three result files are for `COCO.loadRes`:
-boxes, masks (run-length encoded) and points (as keypoints). Identifiers of images and classes start at 1. Needs
+`dataset.json` is the file that other tools import and `COCO(...)` opens; its masks are polygons along the edges of
+pixels, because tools expect polygons where `iscrowd` is 0. The three result files are for `COCO.loadRes`: boxes, masks
+(run-length encoded, of the same pixels) and points (as keypoints). Identifiers of images and classes start at 1. Needs
 `pip install 'wildcat-wsl[coco]'`.""",
     ),
     "yolo": (
         "YOLO",
         """\
-Class, centre and size, as fractions of the image. Put the images into `images/` with the names that `train.txt`
-lists.""",
+Class, centre and size, as fractions of the image. `images/` has links to the images, with the names that `train.txt`
+lists (two images `rex.jpg` and `rex.png` cannot share one file of labels). To move the folder to another machine, copy
+it with the images (`cp -rL`). A copy of an image that lies there already stays. `data.yaml` names no `path`, so readers
+look in its own folder, from wherever they are started.""",
     ),
     "voc": (
         "PASCAL VOC",
         """\
-Masks and boxes in the layout of VOCdevkit: put the images into `JPEGImages`, and programs that read VOC can read the
-folder. `labels.txt` names the pixel values of the masks.""",
+Masks and boxes in the layout of VOCdevkit; `JPEGImages` has links to the images, with their own suffixes (some programs
+read `.jpg` alone). `labels.txt` names the pixel values of the masks.""",
     ),
     "label-studio": (
         "Label Studio",
@@ -132,7 +156,7 @@ def page() -> str:
             write_predictions(
                 [prediction(root / "in/park/rex.jpg")], root / "predictions", [name], CLASSES, root=root / "in"
             )
-            for file in sorted(path for path in root.rglob("*") if path.is_file()):
+            for file in sorted(path for path in root.rglob("*") if path.is_file() and path.name != LIST):
                 parts.append(f"\n`{file.relative_to(root).as_posix()}`\n")
                 if file.suffix not in (".png", ".jpg"):
                     text = file.read_text(encoding="utf-8").replace(f"{root}/", "")

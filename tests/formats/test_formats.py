@@ -32,6 +32,7 @@ from wildcat.prediction.items import Failure, image_items
 from wildcat.prediction.predictor import Part, Predictor
 from wildcat.prediction.result import Prediction
 from wildcat.runs.settings import InferenceSettings
+from wildcat.system.output_folder import LIST
 
 CLASSES = ("red", 'green <&> "blue\'s"', "blue")
 WIDTH, HEIGHT = 200, 100
@@ -53,6 +54,7 @@ def root(tmp_path: Path) -> Path:
 
 NAMES = ["a/cat.png", "b/cat.png", "b/cat.bmp", "c & d/été.png"]
 STEMS = ["a/cat", "b/cat", "b/cat-2", "c & d/été"]
+LINKED = ["a/cat.png", "b/cat.png", "b/cat-2.bmp", "c & d/été.png"]
 
 
 def stream(root: Path, names: list[str] = NAMES) -> Iterator[Prediction | Failure]:
@@ -129,7 +131,9 @@ def test_all_formats_at_once(root: Path, tmp_path: Path) -> None:
     files = files_below(tmp_path / "deep/out")
     per_image = ("overlay/{}.jpg", "mask/{}.png", "mask-overlay/{}.jpg", "yolo/labels/{}.txt")
     voc = ("voc/SegmentationClass/{}.png", "voc/Annotations/{}.xml")
-    assert files == {pattern.format(stem) for pattern in (*per_image, *voc) for stem in STEMS} | {
+    links = {f"{folder}/{name}" for folder in ("yolo/images", "voc/JPEGImages") for name in LINKED}
+    assert files == {pattern.format(stem) for pattern in (*per_image, *voc) for stem in STEMS} | links | {
+        LIST,
         *("predictions.jsonl", "scores.csv", "mask-labels.txt"),
         *("coco/dataset.json", "coco/results-bbox.json", "coco/results-segm.json", "coco/results-keypoints.json"),
         *("yolo/data.yaml", "yolo/train.txt"),
@@ -144,7 +148,7 @@ def test_one_format_at_a_time(name: str, root: Path, tmp_path: Path) -> None:
     write(root, tmp_path / "out", name)
     expected = {"json": "predictions.jsonl", "csv": "scores.csv"}.get(name, name)
     assert expected in {path.name for path in (tmp_path / "out").iterdir()}
-    assert len(list((tmp_path / "out").iterdir())) == (3 if name == "mask" else 1)
+    assert len(list((tmp_path / "out").iterdir())) == (4 if name == "mask" else 2)  # with the list of files
 
 
 def test_the_command_line_names_every_format(capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,7 +175,7 @@ def test_an_interrupted_run_leaves_only_files_of_single_images(name: str, root: 
 
     with pytest.raises(KeyboardInterrupt):
         write_predictions(interrupted(), tmp_path / "out", [name], CLASSES, root=root)
-    left = files_below(tmp_path / "out")
+    left = files_below(tmp_path / "out") - {LIST}
     assert all("a/cat." in file for file in left), left  # files of one image are whole
 
     # What an earlier run wrote stays whole.
@@ -416,8 +420,11 @@ def test_yolo(root: Path, tmp_path: Path) -> None:
     write(root, tmp_path, "yolo")
     data = yaml.safe_load((tmp_path / "yolo/data.yaml").read_text(encoding="utf-8"))
     assert data["names"] == dict(enumerate(CLASSES))
+    assert "path" not in data  # readers then take the folder of the file
     listed = (tmp_path / "yolo" / data["train"]).read_text(encoding="utf-8").splitlines()
-    assert listed == ["./images/a/cat.png", "./images/b/cat.png", "./images/b/cat-2.bmp", "./images/c & d/été.png"]
+    assert listed == [f"./images/{name}" for name in LINKED]
+    for place, name in zip(listed, NAMES, strict=True):
+        assert (tmp_path / "yolo" / place).samefile(root / name)
     for place, prediction in zip(listed, predictions(root), strict=True):
         labels = (tmp_path / "yolo" / place.replace("images/", "labels/")).with_suffix(".txt")
         values = np.loadtxt(labels, ndmin=2) if labels.stat().st_size else np.zeros((0, 5))
@@ -435,7 +442,7 @@ def test_voc_with_torchvision(root: Path, tmp_path: Path) -> None:
     year = tmp_path / "VOCdevkit/VOC2012"
     shutil.copytree(tmp_path / "voc", year)
     for stem, name in zip(STEMS, NAMES, strict=True):
-        (year / "JPEGImages" / stem).parent.mkdir(parents=True, exist_ok=True)
+        assert (tmp_path / "voc/JPEGImages" / stem).with_suffix(Path(name).suffix).samefile(root / name)
         Image.open(root / name).save(year / "JPEGImages" / f"{stem}.jpg")
     masks = VOCSegmentation(tmp_path, image_set="train")
     boxes = VOCDetection(tmp_path, image_set="train")

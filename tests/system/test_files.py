@@ -24,6 +24,7 @@ from wildcat.system.files import (
     write_atomically,
     write_json,
 )
+from wildcat.system.output_folder import LIST
 from wildcat.training.launch import train
 
 
@@ -138,12 +139,13 @@ def test_the_next_prediction_removes_leftovers_of_a_killed_one(tmp_path: Path) -
     command = ["predict", str(run), str(tmp_path / "images"), "--out", str(out)]
     code = (
         "import os, signal, sys; from pathlib import Path; from wildcat.cli import main\n"
-        "Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "replace, kill = Path.replace, lambda: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "Path.replace = lambda file, to: kill() if file.name.startswith('.cat') else replace(file, to)\n"
         "main(sys.argv[1:])"
     )
     killed = subprocess.run([sys.executable, "-c", code, *command, "--formats", "json,overlay"], check=False)
     assert killed.returncode == -signal.SIGKILL
-    leftovers = {file.relative_to(out) for file in out.rglob("*") if file.is_file()}
+    leftovers = {file.relative_to(out) for file in out.rglob("*") if file.is_file()} - {Path(LIST)}
     assert {str(file.parent) for file in leftovers} == {".", "overlay/deep"} and all(
         f.suffix == ".tmp" for f in leftovers
     )
@@ -153,7 +155,10 @@ def test_the_next_prediction_removes_leftovers_of_a_killed_one(tmp_path: Path) -
     own = out / ".notes.tmp"
     own.touch()
     assert main([*command, "--formats", "csv"]) == 0  # also where other formats are written now
-    assert {file for file in out.rglob("*") if file.is_file()} == {out / "scores.csv", under_way, own}
+    assert {file for file in out.rglob("*") if file.is_file()} == {
+        out / LIST,
+        *(out / "scores.csv", under_way, own),
+    }
 
 
 # ---- Devices, pipes and links ---------------------------------------------------------------------------------------

@@ -4,7 +4,9 @@ The Python side of it is :class:`wildcat.TrainConfig`, whose fields become optio
 """
 
 import argparse
+import contextlib
 import dataclasses
+import json
 import re
 import typing
 from collections.abc import Callable, Sequence
@@ -124,20 +126,36 @@ def sizes(value: Any) -> list[int]:
 
 
 def threshold(value: Any) -> Any:
-    """A probability for all classes, "0.4", or for some of them, "cat=0.3,dog=0.6"."""
+    """A probability for all classes, "0.4", or for some of them, "cat=0.3,dog=0.6" or a JSON object.
+
+    A name may hold commas and equals signs: it ends at an equals sign with a number and a comma, or the end, behind it.
+
+    >>> threshold("cat=0.3,no=yes, or no=0.6")
+    {'cat': 0.3, 'no=yes, or no': 0.6}
+    """
     if not isinstance(value, str):  # a default, or a value that has been converted before
         return value
     try:
         if "=" not in value:
             return _probability(value)
-        return {name: _probability(number) for name, _, number in (part.rpartition("=") for part in value.split(","))}
-    except ValueError:
+        if value.lstrip().startswith("{"):
+            return {name: _probability(number) for name, number in json.loads(value).items()}
+        by_class, start = {}, 0
+        for found in re.finditer(r"=([^,=]+)(?:,|$)", value):
+            with contextlib.suppress(ValueError):
+                number = float(found[1])
+                by_class[value[start : found.start()]] = _probability(number)
+                start = found.end()
+        if start < len(value):
+            raise ValueError
+        return by_class
+    except (ValueError, TypeError, AttributeError):
         message = f"a threshold is a probability, 0..1 (0.5 for 50 %), or CLASS=P,CLASS=P; got {value}"
         raise argparse.ArgumentTypeError(message) from None
 
 
-def _probability(text: str) -> float:
-    number = float(text)
+def _probability(value: str | float) -> float:
+    number = float(value)
     if not 0 <= number <= 1:
         raise ValueError
     return number

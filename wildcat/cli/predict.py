@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wildcat.cli.parser import ANY_MODEL, add_device, add_precision, add_prediction, add_runtime, command_parser
+from wildcat.cli.terminal import printable_line
 from wildcat.errors import WildcatError
+from wildcat.system.output_folder import OutputFolder
 
 
 def _root(paths: Sequence[str]) -> Path | None:
@@ -29,12 +31,16 @@ wildcat predict imagenet images/ --out predictions
 wildcat predict runs/mine images/ --out predictions --formats json,mask --crf
 wildcat predict runs/mine images/ --out predictions --formats coco,label-studio,cvat
 wildcat predict runs/mine images/ --out predictions --threshold cat=0.3,dog=0.6
+wildcat predict runs/mine images/ --threshold '{"a name, with = and commas": 0.3}'
 wildcat predict runs/mine images/ --json - | jq -c '[.file, .predicted[].class]'
 """,
     )
     parser.add_argument("run", metavar="RUN", help=ANY_MODEL)
     parser.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="image files, or folders of images (files below --out are left out)"
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="image files, or folders of images (what wildcat has written there is left out)",
     )
     parser.add_argument("--out", metavar="DIR", help="directory for the results")
     known = "json, csv, overlay, mask, coco, yolo, voc, label-studio, cvat"  # formats.FORMATS, which needs PyTorch
@@ -43,6 +49,11 @@ wildcat predict runs/mine images/ --json - | jq -c '[.file, .predicted[].class]'
         "--json",
         metavar="FILE",
         help="file for JSON lines, one per image; - prints them, and nothing else, to standard output",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files in --out that wildcat has not written, and predictions of other images",
     )
     add_prediction(parser)
     parser.add_argument("--crf", action="store_true", help="refine masks with the dense CRF")
@@ -55,46 +66,66 @@ wildcat predict runs/mine images/ --json - | jq -c '[.file, .predicted[].class]'
     add_device(parser)
     add_precision(parser)
     arguments = parser.parse_args(argv)
-    if arguments.out is None and (arguments.formats or arguments.crf):
-        raise WildcatError("--formats and --crf need a directory to write to: --out DIR")
+    if arguments.out is None and (arguments.formats or arguments.crf or arguments.overwrite):
+        raise WildcatError("--formats, --crf and --overwrite need a directory to write to: --out DIR")
     formats = (arguments.formats or "json,overlay").split(",") if arguments.out else []
     if arguments.image_prefix is not None and "label-studio" not in formats:
         raise WildcatError("--image-prefix is only for --formats label-studio")
 
     from wildcat.data.files import image_files_at
     from wildcat.formats import ConsoleWriter, JsonFile, JsonLines, Writer
+    from wildcat.formats.folder import check_files, check_json_file, check_same_prediction
     from wildcat.formats.label_studio import LOCAL_FILES
-    from wildcat.formats.write import check_formats, folders_of, write_predictions
+    from wildcat.formats.write import check_formats, write_predictions
     from wildcat.prediction.items import image_items
     from wildcat.prediction.loading import load
+    from wildcat.prediction.result import check_threshold
 
     check_formats(formats)
     from tqdm import tqdm
 
-    out = Path(arguments.out or "")
-    # Results of an earlier call may lie among the images: they are left out.
-    images = image_files_at(arguments.images, [out, *folders_of(out)] if arguments.out else [])
+    folder = OutputFolder(Path(arguments.out or ""), overwrite=arguments.overwrite)
+    root = _root(arguments.images)
+    images = image_files_at(arguments.images)
+    if arguments.out:
+        images = check_files(folder, formats, images, root)
+    json_file = None if arguments.json in (None, "-") else Path(arguments.json)
+    if json_file is not None:
+        check_json_file(json_file, folder if arguments.out else None, formats, images)
     predictor = load(arguments.run, device=arguments.device, precision=arguments.precision, runtime=arguments.runtime)
     print(f"computing in {predictor.computation}", file=sys.stderr)
+    check_threshold(arguments.threshold, predictor.settings.classes)
+    if arguments.out:
+        about = {
+            "inputs": sorted({os.path.abspath(path) for path in arguments.images}),  # noqa: PTH100 - links are kept
+            "root": str(root),
+            "formats": formats,
+            "model": predictor.fingerprint,
+            "threshold": arguments.threshold,
+            "crf": arguments.crf,
+            "precision": predictor.precision,
+            "runtime": predictor.runtime,
+        }
+        folder.begin(check_same_prediction(folder, about))
     stream = predictor.stream(image_items(images), batch_size=arguments.batch_size, on_error="yield", multi_maps=False)
     shown = tqdm(stream, "predicting", len(images), unit=" images", disable=None)
     most = 10 if arguments.out or arguments.json else len(images)
     more: list[Writer] = [JsonLines(sys.stdout) if arguments.json == "-" else ConsoleWriter(sys.stdout, most)]
-    if arguments.json and arguments.json != "-":
-        more.append(JsonFile(Path(arguments.json)))
+    if json_file is not None:
+        more.append(JsonFile(json_file))
     failures = write_predictions(
         shown,
-        out,
+        folder,
         formats,
         predictor.settings.classes,
-        root=_root(arguments.images),
+        root=root,
         threshold=arguments.threshold,
         crf=arguments.crf,
         image_prefix=arguments.image_prefix or LOCAL_FILES,
         more=more,
     )
     for failure in failures:
-        print(f"skipped: {failure.message}", file=sys.stderr)
+        print(printable_line(f"skipped: {failure.message}"), file=sys.stderr)
     where = ", ".join(place for place in (arguments.out, arguments.json) if place and place != "-")
     if where:
         summary_file = sys.stderr if arguments.json == "-" else sys.stdout

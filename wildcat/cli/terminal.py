@@ -26,6 +26,15 @@ def printable(text: str) -> str:
     return _COMMANDS.sub(lambda found: _escape(ord(found[0])), text)
 
 
+def printable_line(text: str) -> str:
+    r"""As :func:`printable`, on one line: line ends become escapes, too.
+
+    >>> printable_line("new\nline.png")
+    'new\\nline.png'
+    """
+    return printable(text).replace("\n", "\\n")
+
+
 def _escape(code: int) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name, as Python holds it
         code -= 0xDC00

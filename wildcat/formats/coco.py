@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from wildcat.errors import WildcatError
 from wildcat.formats.incremental import IncrementalFile, JsonList
+from wildcat.formats.polygons import polygons
 from wildcat.formats.predicted_image import PredictedImage
+from wildcat.system.output_folder import OutputFolder
 
 
 class CocoWriter:
     """Writes ``coco/dataset.json``, ``results-bbox.json``, ``results-segm.json`` and ``results-keypoints.json``.
 
-    Ids of images count from 1 in the order of arrival, ids of classes from 1 in the model's order. Boxes (x, y, width,
-    height) are those of the regions of the mask; each predicted class has one key point, its point.
+    The dataset has polygons, as tools expect them where "iscrowd" is 0, the results run-length encoded masks: the same
+    pixels. Ids of images count from 1 in the order of arrival, ids of classes from 1 in the model's order. Boxes (x, y,
+    width, height) are those of the regions of the mask; each predicted class has one key point, its point.
     """
 
-    def __init__(self, out: Path, classes: tuple[str, ...]) -> None:
+    files = (
+        "coco/dataset.json",
+        *(f"coco/results-{kind}.json" for kind in ("bbox", "segm", "keypoints")),
+    )
+
+    def __init__(self, out: OutputFolder, classes: tuple[str, ...]) -> None:
         try:
             from pycocotools import mask as encoder
         except ImportError as error:
@@ -30,14 +37,13 @@ class CocoWriter:
             {"id": number, "name": name, "keypoints": ["point"], "skeleton": []}
             for number, name in enumerate(classes, start=1)
         ]
-        folder = out / "coco"
         # Images and annotations are written to two files; the annotations are appended to the images at the end.
         self._dataset, self._regions = (
-            IncrementalFile(folder / "dataset.json"),
-            IncrementalFile(folder / "annotations.json"),
+            IncrementalFile.within(out, self.files[0]),
+            IncrementalFile(out.path / "coco" / "annotations.json"),
         )
         self._dataset.stream.write(f'{{"categories": {json.dumps(categories)},\n"images": ')
-        self._results = [IncrementalFile(folder / f"results-{kind}.json") for kind in ("bbox", "segm", "keypoints")]
+        self._results = [IncrementalFile.within(out, name) for name in self.files[1:]]
         self._images, self._annotations = JsonList(self._dataset.stream), JsonList(self._regions.stream)
         self._boxes, self._masks, self._points = (JsonList(file.stream) for file in self._results)
         self._image_id = self._annotation_id = 0
@@ -58,8 +64,9 @@ class CocoWriter:
             segmentation = {"segmentation": {"size": [height, width], "counts": runs["counts"].decode("ascii")}}
             self._boxes.add(entry | box)
             self._masks.add(entry | segmentation)
+            outline = {"segmentation": polygons(region.pixels, (x1, y1))}
             self._annotations.add(
-                {"id": self._annotation_id, **entry, **box, "area": region.area, "iscrowd": 0, **segmentation}
+                {"id": self._annotation_id, **entry, **box, "area": region.area, "iscrowd": 0, **outline}
             )
         for label in image.present:
             x, y = image.point_of(label)

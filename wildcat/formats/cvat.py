@@ -1,7 +1,6 @@
 """Annotations for CVAT in its format "CVAT for images 1.1": tags, points and masks."""
 
 import json
-from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -11,7 +10,7 @@ from wildcat.formats.incremental import IncrementalFile
 from wildcat.formats.names import xml_text
 from wildcat.formats.predicted_image import PredictedImage
 from wildcat.render.colours import class_colours
-from wildcat.system.files import write_atomically
+from wildcat.system.output_folder import OutputFolder
 
 
 class CvatWriter:
@@ -20,9 +19,11 @@ class CvatWriter:
     An image has a tag, a point and a mask for each predicted class.
     """
 
-    def __init__(self, out: Path, classes: tuple[str, ...]) -> None:
-        self._folder = out / "cvat"
-        self._file = IncrementalFile(self._folder / "annotations.xml")
+    files = ("cvat/annotations.xml", "cvat/labels.json")
+
+    def __init__(self, out: OutputFolder, classes: tuple[str, ...]) -> None:
+        self._out = out
+        self._file = IncrementalFile.within(out, "cvat/annotations.xml")
         colours = class_colours(len(classes)).tolist()
         self._labels = [
             {"name": xml_text(name), "color": f"#{red:02x}{green:02x}{blue:02x}", "attributes": []}
@@ -66,7 +67,7 @@ class CvatWriter:
 
     def finish(self) -> None:
         """Write the labels and close the annotations."""
-        write_atomically(self._folder / "labels.json", (json.dumps(self._labels, indent=1) + "\n").encode())
+        self._out.write("cvat/labels.json", (json.dumps(self._labels, indent=1) + "\n").encode())
         self._file.stream.write("</annotations>\n")
         self._file.finish()
 

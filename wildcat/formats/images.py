@@ -1,32 +1,33 @@
 """Overlays as JPEG, and masks as PNG with a palette."""
 
 import io
-from pathlib import Path
 
 from PIL import Image
 
 from wildcat import render
 from wildcat.formats.names import label_names
 from wildcat.formats.predicted_image import PredictedImage
-from wildcat.system.files import write_atomically
+from wildcat.system.output_folder import OutputFolder
 
 
-def save_image(image: Image.Image, file: Path) -> None:
-    """Write a JPEG or PNG atomically; its folder is created if missing."""
+def encoded(image: Image.Image, name: str) -> bytes:
+    """An image as JPEG or PNG, as the suffix of the name says."""
     buffer = io.BytesIO()
-    if file.suffix == ".jpg":
+    if name.endswith(".jpg"):
         image.save(buffer, "JPEG", quality=92)
     else:
         image.save(buffer, "PNG")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, buffer.getvalue())
+    return buffer.getvalue()
 
 
 class _FilePerImage:
     """A format with separate files for each image."""
 
-    def __init__(self, out: Path, classes: tuple[str, ...]) -> None:
+    def __init__(self, out: OutputFolder, classes: tuple[str, ...]) -> None:
         self._out, self._classes = out, classes
+
+    def _save(self, image: Image.Image, name: str) -> None:
+        self._out.write(name, encoded(image, name))
 
     def finish(self) -> None:
         """Do nothing: the files of each image are complete."""
@@ -38,9 +39,11 @@ class _FilePerImage:
 class OverlayWriter(_FilePerImage):
     """Writes ``overlay/NAME.jpg``: the image with heatmap, point and score of each predicted class."""
 
+    files = ("overlay/{}.jpg",)
+
     def add(self, image: PredictedImage) -> None:
         """Write the overlay of an image."""
-        save_image(image.prediction.overlay(image.threshold), self._out / "overlay" / f"{image.stem}.jpg")
+        self._save(image.prediction.overlay(image.threshold), self.files[0].format(image.stem))
 
 
 class MaskWriter(_FilePerImage):
@@ -49,14 +52,15 @@ class MaskWriter(_FilePerImage):
     If no class reaches the threshold, the mask shows the most probable class.
     """
 
+    files = ("mask/{}.png", "mask-overlay/{}.jpg", "mask-labels.txt")
+
     def add(self, image: PredictedImage) -> None:
         """Write mask and overlay of an image."""
         prediction = image.prediction
         mask = image.mask if image.present else prediction.mask(crf=image.crf, threshold=image.threshold)
-        save_image(render.mask_png(mask), self._out / "mask" / f"{image.stem}.png")
-        save_image(prediction.mask_overlay(mask), self._out / "mask-overlay" / f"{image.stem}.jpg")
+        self._save(render.mask_png(mask), self.files[0].format(image.stem))
+        self._save(prediction.mask_overlay(mask), self.files[1].format(image.stem))
 
     def finish(self) -> None:
         """Write the names of the labels."""
-        self._out.mkdir(parents=True, exist_ok=True)
-        write_atomically(self._out / "mask-labels.txt", label_names(self._classes).encode())
+        self._out.write("mask-labels.txt", label_names(self._classes).encode())

@@ -8,10 +8,12 @@ import io
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 from wildcat.system.files import create_new, is_written_in_place, open_in_place, remove_leftovers, unfinished
+from wildcat.system.output_folder import OutputFolder, checksum
 
 
 class IncrementalFile:
@@ -23,14 +25,16 @@ class IncrementalFile:
 
     Args:
         file: its final path; folders are created.
+        before_renaming: called with the complete file before it gets its final name.
 
     Attributes:
         file: the final path.
         stream: the open file to write to.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, before_renaming: Callable[[Path], None] | None = None) -> None:
         self.file = file
+        self._before_renaming = before_renaming
         self._part: Path | None = None
         if is_written_in_place(file):
             target = open_in_place(file)
@@ -48,7 +52,19 @@ class IncrementalFile:
             os.fsync(self.stream.fileno())
         self.stream.close()
         if self._part is not None:
+            if self._before_renaming is not None:
+                self._before_renaming(self._part)
             self._part.replace(self.file)
+
+    @classmethod
+    def within(cls, folder: OutputFolder, name: str) -> IncrementalFile:
+        """A file of an output folder, which lists it.
+
+        Raises:
+            WildcatError: if another file has its name, and must not be replaced.
+        """
+        folder.claim(name)
+        return cls(folder.path / name, lambda part: folder.note(name, checksum(part)))
 
     def append(self, other: IncrementalFile) -> None:
         """Append the contents of another incremental file, and remove that one."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree
@@ -15,7 +14,7 @@ from wildcat.formats.incremental import IncrementalFile, JsonList
 from wildcat.formats.names import xml_text
 from wildcat.formats.predicted_image import PredictedImage
 from wildcat.render.colours import class_colours
-from wildcat.system.files import write_atomically
+from wildcat.system.output_folder import OutputFolder
 
 LOCAL_FILES = "/data/local-files/?d="  # the URL at which Label Studio serves local files
 _RUN_BITS = (3, 6, 10, 16)  # length - 1 of a run is encoded with the smallest sufficient number of bits
@@ -29,10 +28,12 @@ class LabelStudioWriter:
     is ``image_prefix`` followed by the image's name.
     """
 
-    def __init__(self, out: Path, classes: tuple[str, ...], image_prefix: str = LOCAL_FILES) -> None:
+    files = ("label-studio/tasks.json", "label-studio/labels.xml")
+
+    def __init__(self, out: OutputFolder, classes: tuple[str, ...], image_prefix: str = LOCAL_FILES) -> None:
         self._prefix = image_prefix if image_prefix.endswith(("/", "=")) else f"{image_prefix}/"
-        self._folder = out / "label-studio"
-        self._file = IncrementalFile(self._folder / "tasks.json")
+        self._out = out
+        self._file = IncrementalFile.within(out, "label-studio/tasks.json")
         self._tasks = JsonList(self._file.stream)
         self._classes = classes
 
@@ -46,7 +47,7 @@ class LabelStudioWriter:
 
     def finish(self) -> None:
         """Write the labelling interface and complete the tasks."""
-        write_atomically(self._folder / "labels.xml", _interface(self._classes))
+        self._out.write("label-studio/labels.xml", _interface(self._classes))
         self._tasks.end()
         self._file.stream.write("\n")
         self._file.finish()

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
+_OUTPUT_SUFFIXES = (".jpg", ".png", ".txt", ".xml")
 _LONGEST_NAME = 180  # bytes; file systems allow 255, of which numbers, suffixes and temporary names need some
 
 
@@ -40,7 +41,7 @@ class UniqueNames:
         Names that differ only in case count as equal, as they are on many file systems.
         """
         *folders, last = relative.split("/")
-        safe = "/".join(safe_name(part) for part in [*folders, Path(last).stem])
+        safe = "/".join([*map(_safe_folder, folders), safe_name(Path(last).stem)])
         candidate, number = safe, 1
         while (key := unicodedata.normalize("NFC", candidate).casefold()) in self._used:
             number += 1
@@ -50,17 +51,45 @@ class UniqueNames:
 
 
 def safe_name(part: str) -> str:
-    """A file or folder name without path separators and control characters, of limited length."""
-    part = re.sub(r"[\x00-\x1f\x7f\u2028\u2029\\]", "_", part).strip()
-    part = part.encode("utf-8", "surrogateescape")[:_LONGEST_NAME].decode("utf-8", "surrogateescape")
+    """A file or folder name without path separators and control characters, of limited length, in UTF-8.
+
+    Bytes that are not UTF-8 become "%" and two digits.
+
+    >>> safe_name("caf\\udce9 1/2")
+    'caf%E9 1_2'
+    """
+    part = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069/\\]", "_", part).strip()
+    part = re.sub("[\udc80-\udcff]", lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", part)
+    part = part.encode("utf-8", "replace")[:_LONGEST_NAME].decode("utf-8", "ignore").strip()
     return "_" if part.strip(".") == "" else part
+
+
+def safe_suffix(name: str) -> str:
+    """The suffix of an image's file, safe for the name of another one: ".jpg"."""
+    suffix = Path(name.rpartition("/")[2]).suffix
+    return "." + safe_name(suffix[1:]) if suffix else ""
+
+
+def _safe_folder(part: str) -> str:
+    """A safe name of a folder, which is no name of an output file: "a.png/b.jpg" lies beside the mask "a.png"."""
+    part = safe_name(part)
+    return f"{part}_" if part.lower().endswith(_OUTPUT_SUFFIXES) else part
 
 
 def label_names(classes: Iterable[str]) -> str:
     """The names of the labels of masks, one per line, starting with the background (0)."""
-    return "".join(" ".join(name.split()) + "\n" for name in ("background", *classes))
+    names = (" ".join(name.split()).encode("utf-8", "backslashreplace").decode() for name in ("background", *classes))
+    return "".join(f"{name}\n" for name in names)
 
 
 def xml_text(text: str) -> str:
-    """The text with characters that XML does not allow (control characters, surrogates) replaced by U+FFFD."""
+    """The text as XML can hold it.
+
+    Bytes of names that are not UTF-8 become escapes, as in the JSON files; other characters that XML does not allow
+    (control characters) become U+FFFD.
+
+    >>> xml_text("caf\\udce9 \\x1b")
+    'caf\\\\udce9 \ufffd'
+    """
+    text = text.encode("utf-8", "backslashreplace").decode()
     return re.sub(r"[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from wildcat.formats.names import safe_name
+from wildcat.formats.names import safe_suffix
 from wildcat.prediction.result import SCORE_DIGITS, Labels, Prediction, Threshold, class_labels
 
 SMALLEST_REGION = 0.001  # of the image's area; smaller connected parts of a mask get no box
@@ -49,6 +50,7 @@ class PredictedImage:
         prediction: the prediction for the image.
         threshold: probability from which a class counts as predicted, for all classes or by class.
         crf: refine masks with the dense CRF.
+        files: files that are written for the image, by format, relative to the output folder: "mask" and "overlay".
     """
 
     name: str
@@ -56,11 +58,18 @@ class PredictedImage:
     prediction: Prediction
     threshold: Threshold
     crf: bool
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def suffix(self) -> str:
         """Suffix of the image's file: ".jpg"."""
-        return Path(safe_name(self.name)).suffix
+        return safe_suffix(self.name)
+
+    @property
+    def source(self) -> Path | None:
+        """The image's file, with an absolute path; None for an image that is no file."""
+        name = self.prediction.name
+        return None if "\0" in name or not os.path.isfile(name) else Path(os.path.abspath(name))  # noqa: PTH100, PTH113
 
     @cached_property
     def present(self) -> list[int]:

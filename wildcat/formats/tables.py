@@ -2,18 +2,22 @@
 
 import csv
 import json
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO
 
 from wildcat.formats.incremental import IncrementalFile
 from wildcat.formats.predicted_image import PredictedImage
 from wildcat.prediction.result import SCORE_DIGITS
+from wildcat.system.output_folder import OutputFolder
 
 
 class JsonLines:
     """Writes JSON lines to an open stream, one per image and flushed immediately.
 
-    Scores are probabilities, 0 to 1; points are in pixels of the image.
+    Scores are probabilities, 0 to 1; points are in pixels of the image. The overlay and the mask that are written for
+    the image are named relative to the output folder.
 
     Args:
         stream: text stream; it is not closed.
@@ -24,7 +28,8 @@ class JsonLines:
 
     def add(self, image: PredictedImage) -> None:
         """Write the line of an image."""
-        print(json.dumps(image.prediction.to_dict(image.threshold)), file=self._stream, flush=True)
+        values = image.prediction.to_dict(image.threshold) | image.files
+        print(json.dumps(values), file=self._stream, flush=True)
 
     def finish(self) -> None:
         """Do nothing: the stream stays open."""
@@ -56,7 +61,7 @@ class ConsoleWriter:
             ]
             best = image.prediction.candidates(image.threshold)[0]
             message = ", ".join(present) or f"no class above the threshold; most probable: {_class_score(image, best)}"
-            self._lines.append(f"{' '.join(image.name.split())}: {message}")
+            self._lines.append(" ".join(f"{image.name}: {message}".split()))
 
     def finish(self) -> None:
         """Write the lines."""
@@ -76,24 +81,61 @@ class JsonFile:
     """Writes JSON lines to a file, as :class:`JsonLines`.
 
     Args:
-        file: path of the file, which appears when it is complete.
+        file: path of the file, which appears when it is complete; or the incremental file itself.
     """
 
-    def __init__(self, file: Path) -> None:
-        lines = IncrementalFile(file)
+    def __init__(self, file: Path | IncrementalFile) -> None:
+        lines = file if isinstance(file, IncrementalFile) else IncrementalFile(file)
         self.add, self.finish, self.discard = JsonLines(lines.stream).add, lines.finish, lines.discard
 
 
 class CsvWriter:
-    """Writes ``scores.csv``: a row per image, a column per class, its probability from 0 to 1."""
+    """Writes ``scores.csv``: a row per image, with its file, its overlay and mask where they are written, its scores.
 
-    def __init__(self, out: Path, classes: tuple[str, ...]) -> None:
-        self._rows = IncrementalFile(out / "scores.csv")
+    There is a column per class, its probability from 0 to 1. A class with the name of another column gets "class:"
+    before its name. Text that a spreadsheet would take for a formula gets an apostrophe before it (:func:`as_text`).
+    """
+
+    files = ("scores.csv",)
+
+    def __init__(self, out: OutputFolder, classes: tuple[str, ...], columns: Sequence[str] = ()) -> None:
+        self._rows = IncrementalFile.within(out, "scores.csv")
         self._csv = csv.writer(self._rows.stream, lineterminator="\n")
-        self._csv.writerow(["file", *classes])
+        self._columns = columns
+        before = ["file", *columns]
+        self._csv.writerow([*before, *(as_text(name) for name in unlike(classes, before))])
         self.finish, self.discard = self._rows.finish, self._rows.discard
 
     def add(self, image: PredictedImage) -> None:
         """Write the row of an image."""
         prediction = image.prediction
-        self._csv.writerow([prediction.name, *(f"{float(p):.{SCORE_DIGITS}f}" for p in prediction.probabilities)])
+        texts = [prediction.name, *(image.files[name] for name in self._columns)]
+        scores = [f"{float(p):.{SCORE_DIGITS}f}" for p in prediction.probabilities]
+        self._csv.writerow([*map(as_text, texts), *scores])
+
+
+def unlike(names: Iterable[str], taken: Iterable[str]) -> list[str]:
+    """Names of columns, with "class:" before those that are taken, or occurred before.
+
+    >>> unlike(["cat", "file"], ["file"])
+    ['cat', 'class:file']
+    """
+    used, columns = set(taken), []
+    for name in names:
+        while name in used:
+            name = f"class:{name}"
+        used.add(name)
+        columns.append(name)
+    return columns
+
+
+def as_text(value: str) -> str:
+    """A cell of a CSV that no spreadsheet takes for a formula: an apostrophe before one that begins like one.
+
+    Source: OWASP, "CSV Injection". Whoever reads the file takes away one apostrophe from a cell that begins with
+    apostrophes and one of the characters = + - @, tab or line end; so the text is as it was, whatever it was.
+
+    >>> as_text("=1+1"), as_text("'=1+1"), as_text("cat")
+    ("'=1+1", "''=1+1", 'cat')
+    """
+    return f"'{value}" if re.match(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]", value) else value

@@ -1,54 +1,58 @@
 """Masks and XML annotations in the layout of PASCAL VOC."""
 
-from pathlib import Path
 from xml.etree import ElementTree
 
 from wildcat import render
 from wildcat.errors import WildcatError
-from wildcat.formats.images import save_image
+from wildcat.formats.images import encoded
 from wildcat.formats.incremental import IncrementalFile
 from wildcat.formats.names import label_names, xml_text
 from wildcat.formats.predicted_image import PredictedImage
+from wildcat.formats.source_images import link_image
 from wildcat.prediction.result import MAX_BYTE_LABELS
-from wildcat.system.files import write_atomically
+from wildcat.system.output_folder import OutputFolder
 
 
 class VocWriter:
-    """Writes ``voc/``, the folder of a year of VOCdevkit without the images.
+    """Writes ``voc/``, the folder of a year of VOCdevkit; its images are links.
 
     ``SegmentationClass/NAME.png`` are masks with the VOC palette, ``Annotations/NAME.xml`` boxes of the regions of
     masks (pixels counted from 1, both ends included), ``ImageSets/Main/train.txt`` and
-    ``ImageSets/Segmentation/train.txt`` the names of the images, ``labels.txt`` those of the labels from 0 on.
+    ``ImageSets/Segmentation/train.txt`` the names of the images, ``labels.txt`` those of the labels from 0 on,
+    ``JPEGImages/NAME.SUFFIX`` links to the images.
 
     Raises:
         WildcatError: more than 254 classes, which VOC masks cannot hold.
     """
 
-    def __init__(self, out: Path, classes: tuple[str, ...]) -> None:
+    files = (
+        *("voc/SegmentationClass/{}.png", "voc/Annotations/{}.xml", "voc/labels.txt"),
+        *("voc/ImageSets/Main/train.txt", "voc/ImageSets/Segmentation/train.txt"),
+    )
+
+    def __init__(self, out: OutputFolder, classes: tuple[str, ...]) -> None:
         if len(classes) > MAX_BYTE_LABELS:
             raise WildcatError(
                 f"masks of PASCAL VOC hold up to {MAX_BYTE_LABELS} classes; the model has {len(classes)}"
             )
-        self._folder = out / "voc"
-        self._lists = [
-            IncrementalFile(self._folder / "ImageSets" / task / "train.txt") for task in ("Main", "Segmentation")
-        ]
+        self._out = out
+        self._lists = [IncrementalFile.within(out, name) for name in self.files if "ImageSets" in name]
         self._classes = classes
 
     def add(self, image: PredictedImage) -> None:
         """Write mask and XML of an image."""
-        save_image(render.mask_png(image.mask), self._folder / "SegmentationClass" / f"{image.stem}.png")
-        file = self._folder / "Annotations" / f"{image.stem}.xml"
-        file.parent.mkdir(parents=True, exist_ok=True)
+        mask, annotation = (name.format(image.stem) for name in self.files[:2])
+        self._out.write(mask, encoded(render.mask_png(image.mask), mask))
         root = _annotation(image)
         ElementTree.indent(root, "\t")
-        write_atomically(file, ElementTree.tostring(root, encoding="unicode").encode() + b"\n")
+        self._out.write(annotation, ElementTree.tostring(root, encoding="unicode").encode() + b"\n")
+        link_image(self._out, f"voc/JPEGImages/{image.stem}{image.suffix}", image)
         for names in self._lists:
             names.stream.write(image.stem + "\n")
 
     def finish(self) -> None:
         """Write the lists of names."""
-        write_atomically(self._folder / "labels.txt", label_names(self._classes).encode())
+        self._out.write("voc/labels.txt", label_names(self._classes).encode())
         for file in self._lists:
             file.finish()
 

@@ -9,6 +9,7 @@ from wildcat.errors import check_choice
 from wildcat.formats.coco import CocoWriter
 from wildcat.formats.cvat import CvatWriter
 from wildcat.formats.images import MaskWriter, OverlayWriter
+from wildcat.formats.incremental import IncrementalFile
 from wildcat.formats.label_studio import LOCAL_FILES, LabelStudioWriter
 from wildcat.formats.names import UniqueNames
 from wildcat.formats.predicted_image import PredictedImage
@@ -19,9 +20,10 @@ from wildcat.formats.yolo import YoloWriter
 from wildcat.prediction.items import Failure
 from wildcat.prediction.result import Prediction, Threshold
 from wildcat.system.files import UNFINISHED, remove_leftovers
+from wildcat.system.output_folder import OutputFolder
 
-_WRITERS: dict[str, Callable[[Path, tuple[str, ...]], Writer]] = {
-    "json": lambda out, classes: JsonFile(out / "predictions.jsonl"),
+_WRITERS: dict[str, Callable[[OutputFolder, tuple[str, ...]], Writer]] = {
+    "json": lambda out, classes: JsonFile(IncrementalFile.within(out, "predictions.jsonl")),
     "csv": CsvWriter,
     "overlay": OverlayWriter,
     "mask": MaskWriter,
@@ -31,7 +33,19 @@ _WRITERS: dict[str, Callable[[Path, tuple[str, ...]], Writer]] = {
     "label-studio": LabelStudioWriter,
     "cvat": CvatWriter,
 }
-
+# The files of each format relative to the output folder; {} is the name of an image.
+_FILES: dict[str, tuple[str, ...]] = {
+    "json": ("predictions.jsonl",),
+    "csv": CsvWriter.files,
+    "overlay": OverlayWriter.files,
+    "mask": MaskWriter.files,
+    "coco": CocoWriter.files,
+    "yolo": YoloWriter.files,
+    "voc": VocWriter.files,
+    "label-studio": LabelStudioWriter.files,
+    "cvat": CvatWriter.files,
+}
+_NAMED = ("overlay", "mask")  # formats whose file of an image is named in the tables
 
 FORMATS = tuple(_WRITERS)
 """Names of the formats."""
@@ -39,7 +53,7 @@ FORMATS = tuple(_WRITERS)
 
 def write_predictions(
     predictions: Iterable[Prediction | Failure],
-    out: Path,
+    out: Path | OutputFolder,
     formats: Iterable[str],
     classes: Sequence[str],
     *,
@@ -48,6 +62,7 @@ def write_predictions(
     crf: bool = False,
     image_prefix: str = LOCAL_FILES,
     more: Sequence[Writer] = (),
+    overwrite: bool = False,
 ) -> list[Failure]:
     """Write predictions in several formats, image by image, in constant memory.
 
@@ -64,11 +79,12 @@ def write_predictions(
     ======================  ===========================================================================================
 
     All files are written atomically; those of all images appear at the end. Temporary files in the folder, which a
-    killed process of this machine has left, are removed.
+    killed process of this machine has left, are removed. Files that were not written by this function, or were changed
+    since, are not replaced (:class:`wildcat.system.output_folder.OutputFolder`).
 
     Args:
         predictions: from :meth:`wildcat.prediction.predictor.Predictor.stream`.
-        out: output folder, created if missing.
+        out: output folder, created if missing; or one that was checked already, by :func:`check_folder`.
         formats: names out of :data:`FORMATS`.
         classes: names of the model's classes.
         root: folder to which names of images are relative: ``root/a/cat.jpg`` gives ``overlay/a/cat.jpg``. For None,
@@ -77,12 +93,14 @@ def write_predictions(
         crf: refine masks with the dense CRF.
         image_prefix: URL or path of the images for ``label-studio``; the names of the images are appended to it.
         more: further writers, which receive every image as well.
+        overwrite: replace files of others, too.
 
     Returns:
         The images that could not be read.
 
     Raises:
-        WildcatError: an unknown format, one whose package is not installed, or one that the model's classes exceed.
+        WildcatError: an unknown format, one whose package is not installed, one that the model's classes exceed, or a
+            file of somebody else's in the place of an output file.
 
     >>> import wildcat
     >>> predictor = wildcat.load("imagenet")  # doctest: +SKIP
@@ -92,10 +110,16 @@ def write_predictions(
     """
     unique_formats = list(dict.fromkeys(formats))
     check_formats(unique_formats)
+    folder = out if isinstance(out, OutputFolder) else OutputFolder(out, overwrite=overwrite)
+    named = [name for name in _NAMED if name in unique_formats]
     if unique_formats:
-        nested = (file for folder in folders_of(out) for file in folder.rglob(UNFINISHED))
-        remove_leftovers([*out.glob(UNFINISHED), *nested])
-    makers = _WRITERS | {"label-studio": partial(LabelStudioWriter, image_prefix=image_prefix)}
+        folder.check(name for form in unique_formats for name in _FILES[form] if "{}" not in name)
+        nested = (file for part in folders_of(folder.path) for file in part.rglob(UNFINISHED))
+        remove_leftovers([*folder.path.glob(UNFINISHED), *nested])
+    makers = _WRITERS | {
+        "label-studio": partial(LabelStudioWriter, image_prefix=image_prefix),
+        "csv": partial(CsvWriter, columns=named),
+    }
     names = UniqueNames(root)
     failures: list[Failure] = []
     writers: list[Writer] = []
@@ -103,21 +127,39 @@ def write_predictions(
         for writer in more:
             stack.callback(writer.discard)
         for name in unique_formats:
-            writer = makers[name](out, tuple(classes))
+            writer = makers[name](folder, tuple(classes))
             stack.callback(writer.discard)
             writers.append(writer)
         writers += more  # last, so that an error of theirs, such as a closed pipe, leaves complete files
         for prediction in predictions:
+            relative = names.relative(prediction.name)
+            stem = names.stem(relative)  # also of an image that cannot be read: others are named as without it
             if isinstance(prediction, Failure):
                 failures.append(prediction)
                 continue
-            relative = names.relative(prediction.name)
-            image = PredictedImage(relative, names.stem(relative), prediction, threshold, crf)
+            files = {name: _FILES[name][0].format(stem) for name in named}
+            image = PredictedImage(relative, stem, prediction, threshold, crf, files)
             for writer in writers:
                 writer.add(image)
         for writer in writers:
             writer.finish()
     return failures
+
+
+def planned_files(formats: Iterable[str], images: Iterable[str], root: Path | None) -> dict[str, list[str]]:
+    """The files that :func:`write_predictions` will write, relative to the output folder, by image; "" for all images.
+
+    >>> planned_files(["json", "overlay"], ["in/a.png"], Path("in"))
+    {'': ['predictions.jsonl'], 'in/a.png': ['overlay/a.jpg']}
+    """
+    patterns = [name for form in formats for name in _FILES[form]]
+    per_image = [name for name in patterns if "{}" in name]
+    names = UniqueNames(root)
+    planned = {"": [name for name in patterns if "{}" not in name]}
+    for image in images:
+        stem = names.stem(names.relative(image))
+        planned[image] = [name.format(stem) for name in per_image]
+    return planned
 
 
 def folders_of(out: Path) -> list[Path]:
