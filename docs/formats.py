@@ -66,7 +66,8 @@ and nothing else, while images are processed. Both work without `--out`:
         "CSV",
         """\
 A row per image and a column per class, its probability from 0 to 1. With the formats `overlay` and `mask`, columns of
-these names have the image's files. A class with the name of another column is in the column `class:NAME`.
+these names have the image's files. A class with the name of another column is in the column
+`class:NAME`.
 
 Spreadsheets run cells that begin with `=`, `+`, `-`, `@`, a tab or a line end as formulas, so such names of images and
 classes have an apostrophe before them, also if apostrophes come first: a program that reads the file removes one

@@ -79,6 +79,9 @@ class ColourModel:
     def merged(self) -> "ColourModel":
         return self
 
+    def fingerprint(self, settings: object) -> str:
+        return f"colours {settings}"
+
     def __call__(self, images: torch.Tensor) -> WildcatOutput:
         self.batches.append(tuple(images.shape))
         class_maps = nn.functional.avg_pool2d(images, self.cell)

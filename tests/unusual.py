@@ -1,5 +1,6 @@
 """Unusual and damaged images as they occur in real folders, made on the fly."""
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -12,6 +13,51 @@ GOOD = [
     *("plain.jpg", "turned.jpg"),
 ]
 BAD = ["empty.jpg", "huge.png", "text.png", "truncated.jpg"]
+
+# Names of files, as bytes, that are rare but valid. Two of them are one in another case or normal form of Unicode.
+NAMES = [
+    b"latin\xe9.png",
+    b"latin%E9.png",
+    b"line\nend.png",
+    b"tab\t.png",
+    b"\x1b[2J\x1b]0;title\x07\x9b31m.png",
+    b"=cmd|' .png",
+    b"'=1.png",
+    b"-rf.png",
+    b"+1.png",
+    b"@x.png",
+    "\u00e9.png".encode(),
+    "e\u0301.png".encode(),
+    b"a.png",
+    b"A.png",
+    b"a.jpg",
+    b"a.png.png",
+    b"x" * 250 + b".png",
+    b"q\"uo'te,;.png",
+    "\u202egnp.exe.png".encode(),
+    "\U0001f600.png".encode(),
+    b"a#b?c%41&<b>.png",
+    b"a\\b.png",
+    b" .png",
+    b"CON.png",
+    b"{}.png",
+    b"{0.name}.png",
+]
+CLASSES = (
+    *("\x1b]0;title\x07\x1b[2J", "=1+1", "'=1+1", "file", "mask", "class:mask", "a,b=c", "latin\udce9"),
+    *("<b>&\"'|`x`", "line\nend", "\u202etac", "{}", "[x](http://x) _y_", " "),
+)
+
+
+def write_names(folder: Path) -> list[Path]:
+    """Small images with the names of :data:`NAMES`, each of another colour; a name may lie in a folder of its own."""
+    files = []
+    for number, name in enumerate(NAMES):
+        file = folder / os.fsdecode(name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (24, 20), (9 * number, 255 - 9 * number, 99)).save(file)
+        files.append(file)
+    return sorted(files)
 
 
 def photo(width: int = 60, height: int = 40, seed: int = 0) -> np.ndarray:

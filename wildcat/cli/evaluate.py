@@ -57,6 +57,11 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
         metavar="DIR",
         help="write files for the VOC 2012 evaluation server to a directory, and score nothing; needs --split",
     )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files in the directory of --submission that wildcat has not written, and another model's results",
+    )
     parser.add_argument("--crf", action="store_true", help="also score masks that are refined with the dense CRF")
     parser.add_argument(
         "--labels",
@@ -72,6 +77,8 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
     arguments = parser.parse_args(argv)
 
     tasks = arguments.tasks.split(",") if arguments.tasks else None
+    if arguments.overwrite and not arguments.submission:
+        raise WildcatError("--overwrite is for --submission; results of --json, and of a run, are always replaced")
     if arguments.submission:
         return _submit(arguments, tasks)
 
@@ -132,6 +139,7 @@ def _submit(arguments: argparse.Namespace, tasks: list[str] | None) -> int:
         precision=arguments.precision,
         runtime=arguments.runtime,
         crf=arguments.crf,
+        overwrite=arguments.overwrite,
     )
     for folder in folders:
         print(f"written: {folder}")

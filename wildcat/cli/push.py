@@ -28,12 +28,19 @@ wildcat push runs/mine owner/name --to shared/mine
     )
     parser.add_argument("--private", action="store_true", help="create the model as a private one")
     parser.add_argument("--to", metavar="DIR", help="write the files to a directory instead of uploading them")
+    parser.add_argument("--overwrite", action="store_true", help="replace files in --to that wildcat has not written")
     arguments = parser.parse_args(argv)
 
     from wildcat.runs.hub import push_to_hub, save_for_hub
 
     if arguments.to:
-        where: object = save_for_hub(arguments.run, arguments.to, name=arguments.repo_id, license=arguments.license)
+        where: object = save_for_hub(
+            arguments.run,
+            arguments.to,
+            name=arguments.repo_id,
+            license=arguments.license,
+            overwrite=arguments.overwrite,
+        )
     else:
         where = push_to_hub(arguments.run, arguments.repo_id, license=arguments.license, private=arguments.private)
     print(f"published: {where}")

@@ -157,6 +157,7 @@ def submit_run(
     precision: Precision = "fp32",
     runtime: Runtime = "torch",
     crf: bool = False,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Write the predictions of a run as files for the VOC 2012 evaluation server; nothing is scored.
 
@@ -167,6 +168,7 @@ def submit_run(
         split: the split; the server scores "test", and masks need "seg-test".
         tasks: of these, the ones that the server has for the dataset are written.
         crf: refine masks with the dense CRF.
+        overwrite: replace files in the folder that were not written by this function, and results of another model.
 
     Returns:
         The folders written, one per task.
@@ -181,7 +183,7 @@ def submit_run(
     predictor = predictor.at_sizes(score_sizes, map_sizes, mirror)
     if data is None:
         data, split = scored_data(run, split=split)
-    return write_submission(predictor, data, out, split=split, tasks=tasks, crf=crf)
+    return write_submission(predictor, data, out, split=split, tasks=tasks, crf=crf, overwrite=overwrite)
 
 
 def fit_run_background(run: Path, predictor: Predictor, mode: Mode) -> FittedBackground:

@@ -50,7 +50,8 @@ def _corners(middles: npt.NDArray[np.float64]) -> npt.NDArray[np.int_]:
     whole = np.where(one == np.rint(one), one, np.where(two == np.rint(two), two, (one + two) / 2))
     points = np.rint(whole).astype(int)
     before, after = points - np.roll(points, 1, axis=0), np.roll(points, -1, axis=0) - points
-    return points[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]
+    corners: npt.NDArray[np.int_] = points[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]
+    return corners
 
 
 def _joined(outline: npt.NDArray[np.int_], hole: npt.NDArray[np.int_]) -> npt.NDArray[np.int_]:

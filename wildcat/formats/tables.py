@@ -28,7 +28,7 @@ class JsonLines:
 
     def add(self, image: PredictedImage) -> None:
         """Write the line of an image."""
-        values = image.prediction.to_dict(image.threshold) | image.files
+        values = image.prediction.to_dict(image.threshold) | dict(image.files)
         print(json.dumps(values), file=self._stream, flush=True)
 
     def finish(self) -> None:
@@ -115,18 +115,13 @@ class CsvWriter:
 
 
 def unlike(names: Iterable[str], taken: Iterable[str]) -> list[str]:
-    """Names of columns, with "class:" before those that are taken, or occurred before.
+    """Names of columns, with "class:" before those that are taken, or begin with it.
 
     >>> unlike(["cat", "file"], ["file"])
     ['cat', 'class:file']
     """
-    used, columns = set(taken), []
-    for name in names:
-        while name in used:
-            name = f"class:{name}"
-        used.add(name)
-        columns.append(name)
-    return columns
+    taken = set(taken)
+    return [f"class:{name}" if name in taken or name.startswith("class:") else name for name in names]
 
 
 def as_text(value: str) -> str:

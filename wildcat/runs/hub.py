@@ -4,7 +4,9 @@ A shared model consists of config.json, model.safetensors, background.json and r
 card, README.md. No pickle is written or read: :func:`wildcat.load` reads JSON and safetensors only.
 """
 
-import shutil
+import html
+import json
+import re
 import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
@@ -14,30 +16,41 @@ from wildcat.data.registry import without_path
 from wildcat.errors import WildcatError, first_line
 from wildcat.metrics.metric_table import Detail, measured
 from wildcat.runs.folder import BACKGROUND, CONFIG, WEIGHTS, Run, read_run
-from wildcat.runs.results import RESULTS, Results, read_results, write_results
-from wildcat.system.files import read_json, write_atomically, write_json
+from wildcat.runs.results import RESULTS, Results, read_results
+from wildcat.system.files import json_bytes, read_json
 from wildcat.system.json_object import JsonObject
+from wildcat.system.output_folder import LIST, OutputFolder
 
 CARD = "README.md"
 
 
-def save_for_hub(run: str | Path, folder: str | Path, *, name: str | None = None, license: str = "unknown") -> Path:  # noqa: A002
+def save_for_hub(
+    run: str | Path,
+    folder: str | Path,
+    *,
+    name: str | None = None,
+    license: str = "unknown",  # noqa: A002
+    overwrite: bool = False,
+) -> Path:
     """Write the files of a run that are shared on the hub, model card included.
 
     Paths of this machine are left out: only the kind of a dataset and the last part of its path are written, and
-    warnings do not name images. Files of the same names are replaced, other files in the folder stay.
+    warnings do not name images. Files that were not written by this function, or were changed since, are not replaced
+    (a model card that was completed by hand, for example).
 
     Args:
         run: the run directory.
         folder: where to write; created if needed.
         name: of the model, for the card; the name of the run directory unless given.
         license: identifier of the hub, such as apache-2.0.
+        overwrite: replace other files of the same names, too.
 
     Returns:
         The folder.
 
     Raises:
-        WildcatError: if the run is not finished, or one of its files is damaged.
+        WildcatError: if the run is not finished, one of its files is damaged, or the folder has other files of these
+            names.
 
     >>> save_for_hub("runs/mine", "to_share", license="apache-2.0")  # doctest: +SKIP
     """
@@ -45,26 +58,27 @@ def save_for_hub(run: str | Path, folder: str | Path, *, name: str | None = None
     info = read_run(source)
     if not (source / WEIGHTS).is_file():
         raise WildcatError(f"{source} has no {WEIGHTS}: training has not finished")
-    target.mkdir(parents=True, exist_ok=True)
+    out = OutputFolder(target, overwrite=overwrite)
+    out.check([CONFIG, RESULTS, BACKGROUND, WEIGHTS, CARD])
     values = read_json(source / CONFIG)
     values["config"]["data"] = without_path(values["config"]["data"])
     if values["config"].get("weights") is not None:
         values["config"]["weights"] = Path(values["config"]["weights"]).name
-    write_json(target / CONFIG, values)
+    out.write(CONFIG, json_bytes(values))
     results = read_results(source / RESULTS) if (source / RESULTS).is_file() else None
     if results is not None:
         warnings = tuple(warning.partition(": ")[0] for warning in results.warnings)  # without the names of images
         results = replace(results, data=without_path(results.data), warnings=warnings)
-        write_results(target / RESULTS, results)
+        out.write(RESULTS, json_bytes(results.to_dict()))
     if (source / BACKGROUND).is_file():
         background = read_json(source / BACKGROUND)
         if "fitted_on" in background:
             spec, _, split = JsonObject(background, str(source / BACKGROUND)).text("fitted_on").rpartition(" ")
             background["fitted_on"] = f"{without_path(spec)} {split}"
-        write_json(target / BACKGROUND, background)
-    shutil.copyfile(source / WEIGHTS, target / WEIGHTS)
+        out.write(BACKGROUND, json_bytes(background))
+    out.copy(WEIGHTS, source / WEIGHTS)
     card = model_card(info, results, name or source.resolve().name, license)
-    write_atomically(target / CARD, card.encode())
+    out.write(CARD, card.encode("utf-8", "backslashreplace"))
     return target
 
 
@@ -100,6 +114,7 @@ def push_to_hub(
 
     with tempfile.TemporaryDirectory() as folder:
         save_for_hub(run, folder, name=repo_id, license=license)
+        Path(folder, LIST).unlink()  # of use on this machine only
         api = HfApi(token=token)
         try:
             address = api.create_repo(repo_id, private=private, exist_ok=True)
@@ -121,7 +136,6 @@ def model_card(info: Run, results: Results | None, name: str, license: str) -> s
     """
     from huggingface_hub import EvalResult, ModelCardData
 
-    data = without_path(info.config.data)
     scores = [] if results is None else measured(results, Detail.HEADLINE)
     entries = None
     if results is not None and scores:
@@ -148,20 +162,22 @@ def model_card(info: Run, results: Results | None, name: str, license: str) -> s
     config = info.config
     mirror = ", and mirrored too" if config.mirror else ""
     kind = "several classes in an image" if info.multi_label else "exactly one class in an image"
-    trained = f"{info.images:,} images of `{data}`" if info.images else f"`{data}`: not trained by this package"
+    shown = _code(without_path(info.config.data))
+    trained = f"{info.images:,} images of {shown}" if info.images else f"{shown}: not trained by this package"
     measured_on = "Not measured: the run has no results.json."
     if results is not None and scores:
         table = "\n".join(f"| {metric.name} | {value:.1f} {metric.unit} |" for metric, value in scores)
-        warnings = "".join(f"\n\n**Warning:** {warning}." for warning in results.warnings)
+        warnings = "".join(f"\n\n**Warning:** {_plain(warning)}." for warning in results.warnings)
         measured_on = (
-            f"Measured on `{without_path(results.data)}`, split `{results.split}`, {results.images:,} images.\n\n"
+            f"Measured on {_code(without_path(results.data))}, split {_code(results.split)}, "
+            f"{results.images:,} images.\n\n"
             f"| metric | score |\n|---|---|\n{table}{warnings}"
         )
     return f"""---
 {metadata}
 ---
 
-# {name}
+# {_plain(name)}
 
 A [WILDCAT](https://openaccess.thecvf.com/content_cvpr_2017/html/Durand_WILDCAT_Weakly_Supervised_CVPR_2017_paper.html)
 model: it classifies images, locates objects by one point per class and segments them. It was trained on image-level
@@ -170,15 +186,15 @@ labels alone, without boxes or masks.
 ```python
 import wildcat  # pip install wildcat-wsl
 
-prediction = wildcat.load("{name}")("image.jpg")
+prediction = wildcat.load({json.dumps(name)})("image.jpg")
 print(prediction.scores, prediction.points)
 ```
 
 ## Model
 
-- Backbone `{config.backbone}`, {config.num_maps} maps per class, pooling `{config.pooling}` with k+ {config.kmax}, \
-k- {config.kmax if config.kmin is None else config.kmin}, alpha {config.alpha}.
-- {len(info.classes)} classes, {kind}: {_listed(info.classes)}.
+- Backbone {_code(config.backbone)}, {config.num_maps} maps per class, pooling {_code(config.pooling)} with \
+k+ {config.kmax}, k- {config.kmax if config.kmin is None else config.kmin}, alpha {config.alpha}.
+- {len(info.classes)} classes, {kind}: {_listed(map(_plain, info.classes))}.
 - Images are resized to a side of {_listed(map(str, config.score_sizes))} pixels for scores and of \
 {_listed(map(str, config.map_sizes))} pixels for points and masks{mirror}.
 
@@ -200,9 +216,35 @@ k- {config.kmax if config.kmin is None else config.kmin}, alpha {config.alpha}.
 
 ## License
 
-`{license}`. The licenses of the training images and of the backbone's pretrained weights may restrict the use of the
-model as well.
+{_code(license)}. The licenses of the training images and of the backbone's pretrained weights may restrict the use of
+the model as well.
 """
+
+
+def _plain(text: str) -> str:
+    """Text from data as Markdown that shows it as it is: on one line, without links, HTML or control characters.
+
+    >>> _plain("a_b <script>\\n# no title")
+    'a\\\\_b &lt;script&gt; \\\\# no title'
+    """
+    text = html.escape(_one_line(text), quote=False)
+    return re.sub(r"([\\`*_\[\]#|~])", r"\\\1", text)
+
+
+def _code(text: str) -> str:
+    """Text from data as a code span of Markdown.
+
+    >>> _code("folder:a`b")
+    '``folder:a`b``'
+    """
+    text = _one_line(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{space}{text}{space}{fence}"
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "\ufffd", " ".join(text.split()))
 
 
 def _listed(names: Iterable[str]) -> str:

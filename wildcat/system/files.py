@@ -203,7 +203,12 @@ def move_into_place(finished: Path, file: Path) -> None:
 
 def write_json(file: Path, values: dict[str, Any]) -> None:
     """Write a JSON object atomically, indented."""
-    write_atomically(file, (json.dumps(values, indent=2) + "\n").encode())
+    write_atomically(file, json_bytes(values))
+
+
+def json_bytes(values: dict[str, Any]) -> bytes:
+    """A JSON object as a file holds it, indented."""
+    return (json.dumps(values, indent=2) + "\n").encode()
 
 
 def remove_leftovers(files: Iterable[Path]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -17,7 +18,7 @@ from typing import Any
 
 from wildcat._version import __version__
 from wildcat.errors import WildcatError, shorten
-from wildcat.system.files import unfinished, write_atomically
+from wildcat.system.files import create_new, unfinished, write_atomically
 
 LIST = "wildcat-files.jsonl"
 _CHUNK = 1 << 20
@@ -110,6 +111,26 @@ class OutputFolder:
         file = self.path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, content)
+
+    def copy(self, name: str, source: Path) -> None:
+        """Copy a file atomically.
+
+        Raises:
+            WildcatError: as for :meth:`write`.
+        """
+        self.claim(name)
+        file = self.path / name
+        temporary = unfinished(file)
+        try:
+            self.note(name, checksum(source))
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with source.open("rb") as stream, create_new(temporary) as target:
+                shutil.copyfileobj(stream, target)
+            temporary.replace(file)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise WildcatError(f"{file} cannot be written: {error.strerror}") from error
 
     def link(self, name: str, target: Path) -> bool:
         """Make a symbolic link, unless something else has its name.

@@ -104,7 +104,7 @@ def write_report(
             notes.append(f"All scores are of {len(dataset):,} of {total:,} images, evenly spaced over the split.")
     heading = title or run.resolve().name
     page = render_page(heading, info, predictor, scores[predictor.chosen], results, run, notes)
-    write_atomically(out, page.encode())
+    write_atomically(out, page.encode("utf-8", "backslashreplace"))  # names that are not UTF-8
 
 
 @dataclass

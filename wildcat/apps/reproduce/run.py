@@ -63,7 +63,8 @@ def reproduce(
     data = running.ScoringData(recipe, seeds[0])
     for experiment in chosen:
         data.check(experiment, recipe)
-    recipe = _claim(out, recipe)
+    kinds = (".md", ".csv", ".json", ".svg", ".png")
+    recipe = _claim(out, recipe, [f"{experiment.name}{kind}" for experiment in chosen for kind in kinds])
     runs = plan(chosen, recipe, seeds, scales)
 
     def runs_of(experiment: Experiment) -> dict[str, list[str]]:
@@ -94,14 +95,19 @@ def reproduce(
     return pages
 
 
-def _claim(out: Path, recipe: TrainConfig) -> TrainConfig:
+def _claim(out: Path, recipe: TrainConfig, pages: Sequence[str] = ()) -> TrainConfig:
     """Record dataset and recipe in the folder, or check that the folder has the same.
+
+    Args:
+        out: the folder.
+        recipe: dataset and settings.
+        pages: names of the files to write; a folder without a record must not have them.
 
     Returns:
         The recipe with the precision of the folder's runs; "auto" is measured once per folder.
 
     Raises:
-        WildcatError: naming the first setting that differs.
+        WildcatError: naming the first setting that differs, or a file of somebody else's.
     """
     from wildcat.system.files import write_json
     from wildcat.training.distributed import create_accelerator
@@ -109,6 +115,8 @@ def _claim(out: Path, recipe: TrainConfig) -> TrainConfig:
 
     file = out / SHARED
     if not file.exists():
+        if taken := [name for name in pages if (out / name).exists()]:
+            raise WildcatError(f"{out / taken[0]} was not written by wildcat reproduce; give another folder")
         recipe = with_precision(recipe, create_accelerator().device)
         out.mkdir(parents=True, exist_ok=True)
         write_json(file, recipe.to_dict())

@@ -177,7 +177,8 @@ class Viewer:
         shown, allowed = _maskable(prediction, chosen)
         labels = {1 + c: shown.settings.classes[c] for c in allowed}
         values = prediction.to_dict(allowed=chosen) | {"mask_labels": {0: "background", **labels}}
-        return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+        return text.encode("utf-8", "backslashreplace").decode()  # names that are not UTF-8, as JSON escapes
 
     def _shown_mask(self, path: str, chosen: Sequence[int], crf: bool) -> Labels:
         def make() -> Labels:
