@@ -68,7 +68,7 @@ def photo(width: int = 60, height: int = 40, seed: int = 0) -> np.ndarray:
     return np.stack([127 + 120 * wave for wave in waves], axis=-1).astype(np.uint8)
 
 
-def _chunk(kind: bytes, content: bytes) -> bytes:
+def chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
@@ -77,8 +77,8 @@ def huge_png(path: Path, side: int) -> Path:
     packer = zlib.compressobj(1)
     row = b"\0" + b"\xff" * ((side + 7) // 8)
     rows = b"".join(packer.compress(row * 100) for _ in range(side // 100)) + packer.flush()
-    header = _chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + _chunk(b"IDAT", rows) + _chunk(b"IEND", b""))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
     return path
 
 

@@ -145,7 +145,11 @@ class TrainConfig:
         above=0,
         at_most=1,
     )
-    on_bad_image: Literal["error", "skip"] = setting("error", "what to do when an image cannot be read", section="data")
+    on_bad_image: Literal["error", "skip", "partial"] = setting(
+        "error",
+        "what to do when an image cannot be read; partial reads a JPEG that was cut as far as it goes",
+        section="data",
+    )
     difficult: Literal["positive", "ignore"] = setting(
         "positive", "how labels of difficult objects count in the loss", section="data"
     )

@@ -40,9 +40,10 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
     add_precision(parser)
     parser.add_argument(
         "--on-bad-image",
-        choices=["error", "skip"],
+        choices=["error", "skip", "partial"],
         default="error",
-        help="what to do when an image cannot be read (default: error)",
+        help="what to do when an image cannot be read; partial reads a JPEG that was cut as far as it goes (default: "
+        "error)",
     )
     parser.add_argument(
         "--json", metavar="FILE", help="file for the results; - prints them, and nothing else, to standard output"

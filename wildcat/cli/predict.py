@@ -56,6 +56,13 @@ wildcat predict runs/mine images/ --json - | jq -c '[.file, .predicted[].class]'
         help="replace files in --out that wildcat has not written, and predictions of other images",
     )
     add_prediction(parser)
+    parser.add_argument(
+        "--on-bad-image",
+        choices=["skip", "partial"],
+        default="skip",
+        help="what to do when an image cannot be read; partial reads a JPEG that was cut as far as it goes (default: "
+        "skip)",
+    )
     parser.add_argument("--crf", action="store_true", help="refine masks with the dense CRF")
     parser.add_argument(
         "--image-prefix",
@@ -107,7 +114,8 @@ wildcat predict runs/mine images/ --json - | jq -c '[.file, .predicted[].class]'
             "runtime": predictor.runtime,
         }
         folder.begin(check_same_prediction(folder, about))
-    stream = predictor.stream(image_items(images), batch_size=arguments.batch_size, on_error="yield", multi_maps=False)
+    items = image_items(images, partial=arguments.on_bad_image == "partial")
+    stream = predictor.stream(items, batch_size=arguments.batch_size, on_error="yield", multi_maps=False)
     shown = tqdm(stream, "predicting", len(images), unit=" images", disable=None)
     most = 10 if arguments.out or arguments.json else len(images)
     more: list[Writer] = [JsonLines(sys.stdout) if arguments.json == "-" else ConsoleWriter(sys.stdout, most)]
@@ -126,6 +134,8 @@ wildcat predict runs/mine images/ --json - | jq -c '[.file, .predicted[].class]'
     )
     for failure in failures:
         print(printable_line(f"skipped: {failure.message}"), file=sys.stderr)
+    if arguments.on_bad_image == "skip" and any("truncated" in failure.message for failure in failures):
+        print("--on-bad-image partial reads JPEGs that were cut as far as they go", file=sys.stderr)
     where = ", ".join(place for place in (arguments.out, arguments.json) if place and place != "-")
     if where:
         summary_file = sys.stderr if arguments.json == "-" else sys.stdout

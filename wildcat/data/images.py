@@ -7,8 +7,8 @@ import re
 import stat
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,11 +16,23 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from wildcat.data.pixels import file_range, has_deep_colour, to_8_bit, to_rgb, with_few_bits_scaled
 from wildcat.errors import WildcatError
+from wildcat.system.byte_budget import ByteBudget
 
 Source: TypeAlias = "str | Path | bytes | Image.Image | npt.NDArray[Any]"
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit for an error, 2 x 1024**3 / 4 / 3: half a gigabyte of RGB
+
+# Larger images, other than JPEGs, are reduced while they are converted if the caller needs less.
+REDUCED_ABOVE = 2**25  # pixels; 134 MB as RGB in memory
+_MOST_REDUCED = 64
+
+# Memory of all images that the threads of a process decode at once; one larger image is decoded alone.
+DECODING_BYTES = 2**30
+_budget = ByteBudget(DECODING_BYTES)
+_BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}  # other modes: 4
+_COPYING_FORMATS = ("WEBP", "AVIF", "HEIF", "TIFF", "JPEG2000")  # their decoders hold a second copy
 
 # Left out: decoders that run an external program (EPS: Ghostscript) or accept files without a signature (TGA).
 _FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "HEIF", "JPEG2000", "PPM", "QOI")
@@ -35,6 +47,11 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _SWAPS_SIDES = (5, 6, 7, 8)
+
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+# The first brand of a file (ISO/IEC 23008-12, AVIF specification).
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
+_AVIF_BRANDS = (b"avif", b"avis")
 
 _pillow_warnings_lock = threading.Lock()
 _active_readers = 0
@@ -71,9 +88,13 @@ def _describe(source: Source) -> str:
 
 
 @contextmanager
-def _opened(source: str | Path | bytes) -> Iterator[Image.Image]:
-    """Open an image and read its header; any error inside the context becomes a WildcatError that names the image."""
+def _opened(source: str | Path | bytes, partial: bool = False) -> Iterator[Image.Image]:
+    """Open an image and read its header; any error inside the context becomes a WildcatError that names the image.
+
+    With `partial`, a JPEG gets an end, so that what a cut one lacks becomes grey.
+    """
     name = _describe(source)
+    head = b""
     try:
         if not isinstance(source, bytes) and not stat.S_ISREG(
             Path(source).stat().st_mode
@@ -81,12 +102,16 @@ def _opened(source: str | Path | bytes) -> Iterator[Image.Image]:
             raise WildcatError(f"{name}: not a file")
         with (
             _pillow_warnings_ignored(),
-            io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file,
+            io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as given,
         ):
-            if not file.read(1):
+            head = given.read(12)
+            if not head:
                 raise WildcatError(f"{name}: the file is empty")
-            file.seek(0)
+            given.seek(0)
+            file = io.BytesIO(given.read() + _JPEG_END) if partial and head.startswith(_JPEG_START) else given
             Image.init()
+            if head[4:8] == b"ftyp":
+                _register_heif()
             with Image.open(file, formats=[kind for kind in _FORMATS if kind in Image.OPEN]) as image:
                 yield image
     except WildcatError:
@@ -94,11 +119,31 @@ def _opened(source: str | Path | bytes) -> Iterator[Image.Image]:
     except FileNotFoundError:
         raise WildcatError(f"{name}: no such file") from None
     except UnidentifiedImageError:
-        raise WildcatError(f"{name}: not an image in a format that can be read") from None
+        raise WildcatError(f"{name}: {_unidentified(head)}") from None
     except Image.DecompressionBombError as error:
         raise WildcatError(f"{name}: too large: {error}") from None
     except Exception as error:  # Pillow's decoders raise almost any type for a damaged file
         raise WildcatError(f"{name}: cannot be read: {error or type(error).__name__}") from error
+
+
+def _register_heif() -> None:
+    """Let Pillow read HEIC, where pillow-heif is installed."""
+    if "HEIF" not in Image.OPEN:
+        try:
+            from pillow_heif import register_heif_opener
+        except ImportError:
+            return
+        register_heif_opener()
+
+
+def _unidentified(head: bytes) -> str:
+    """Why no decoder knows a file, from its first 12 bytes."""
+    brand = head[8:12] if head[4:8] == b"ftyp" else b""
+    if brand in _HEIC_BRANDS and "HEIF" not in Image.OPEN:
+        return "HEIC needs pillow-heif: pip install 'wildcat-wsl[heif]'"
+    if brand in _AVIF_BRANDS and "AVIF" not in Image.OPEN:
+        return "AVIF needs Pillow 11.3 or later with AVIF: pip install --upgrade pillow"
+    return "not an image in a format that can be read"
 
 
 def _orientation(image: Image.Image) -> int:
@@ -130,32 +175,6 @@ def _check_pixels(name: str, size: tuple[int, int], max_pixels: int) -> None:
         raise WildcatError(f"{name}: too large: {width} x {height} pixels, more than the limit of {max_pixels}")
 
 
-def _to_8_bit(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
-    """Scale integers of 16 bits (0 ... 65535) and floats (0 ... 1) to 0 ... 255, rounded."""
-    if values.dtype == np.uint8:
-        return values
-    is_float = np.issubdtype(values.dtype, np.floating)
-    top = 1 if is_float else 65535
-    # Not "min < 0 or max > top": NaN must fail too.
-    if values.dtype == bool or not (values.min() >= 0 and values.max() <= top):
-        raise WildcatError(
-            f"{name}: pixels of type {values.dtype} must be in 0...{top} "
-            "(supported types: uint8, 16-bit integers and floats)"
-        )
-    return np.rint(values.astype(np.float64) * (255 / top)).astype(np.uint8)
-
-
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    """Any mode to 8-bit RGB; transparent pixels become white, for which most such images are made."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return Image.fromarray(_to_8_bit(np.asarray(image), name)).convert("RGB")
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        white.alpha_composite(image.convert("RGBA"))
-        return white.convert("RGB")
-    return image.convert("RGB")
-
-
 def _from_array(array: npt.NDArray[Any], max_pixels: int) -> Image.Image:
     name = _describe(array)
     if array.ndim == 3 and array.shape[2] == 1:
@@ -163,16 +182,24 @@ def _from_array(array: npt.NDArray[Any], max_pixels: int) -> Image.Image:
     if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
         raise WildcatError(f"{name}: shape {array.shape} is not (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)")
     _check_pixels(name, (array.shape[1], array.shape[0]), max_pixels)
-    return _to_rgb(Image.fromarray(np.ascontiguousarray(_to_8_bit(array, name))), name)
+    return to_rgb(Image.fromarray(np.ascontiguousarray(to_8_bit(array, name))), name)
 
 
 def load_image(
-    source: Source, *, max_pixels: int = MAX_PIXELS, draft_size: int | None = None, upright: bool = True
+    source: Source,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    draft_size: int | None = None,
+    upright: bool = True,
+    partial: bool = False,
 ) -> Image.Image:
     """Read an image of any format as 8-bit RGB.
 
-    Grey, CMYK, palette and 16-bit images are converted (16 bits are scaled by 255 / 65535, not clipped); transparent
-    pixels become white; of an animation, the first frame is read. Colour profiles are not applied.
+    Grey, CMYK, palette and deeper images are converted (:mod:`wildcat.data.pixels` says how those of 9 to 32 bits are
+    scaled); transparent pixels become white; of an animation, the first frame is read. Colour profiles are not applied.
+    HEIC is read where pillow-heif is installed.
+
+    The threads of a process decode images of `DECODING_BYTES` in all at once; others wait.
 
     Args:
         source: path, encoded bytes, PIL image, or array (H, W), (H, W, 1 | 3 | 4) of uint8, of 16-bit integers or of
@@ -180,9 +207,11 @@ def load_image(
         max_pixels: images with more pixels are rejected before they are decoded. Pillow's own limit (twice
             `PIL.Image.MAX_IMAGE_PIXELS`) holds as well.
         draft_size: decode a JPEG at 1/2, 1/4 or 1/8 of its size where both sides stay >= `draft_size`; several times
-            faster for large photographs. `original_size` returns the size in the file.
+            faster for large photographs. Any image of more than `REDUCED_ABOVE` pixels is reduced by a whole number
+            where both sides stay >= 2 `draft_size`. `original_size` returns the size in the file.
         upright: apply the EXIF orientation. False for datasets whose annotations refer to the pixels as stored. (The
-            orientation of a TIFF is always applied.)
+            orientation of a TIFF and of a HEIC is always applied.)
+        partial: read a JPEG that was cut as far as it goes; the rest is grey, or coarse if the JPEG is progressive.
 
     Raises:
         WildcatError: for a missing, empty, truncated or too large file, or one that is not an image; the message names
@@ -195,28 +224,53 @@ def load_image(
     if isinstance(source, np.ndarray):
         return _from_array(source, max_pixels)
     if isinstance(source, Image.Image):
-        return _decode(source, _describe(source), max_pixels, None, upright)
+        return _decode(source, _describe(source), max_pixels, None, upright, None)
     if not isinstance(source, str | Path | bytes):
         raise TypeError(f"an image is a path, bytes, a PIL image or an array, not {type(source).__name__}")
-    with _opened(source) as image:
-        return _decode(image, _describe(source), max_pixels, draft_size, upright)
+    with _opened(source, partial) as image:
+        return _decode(image, _describe(source), max_pixels, draft_size, upright, lambda: _opened(source))
 
 
-def _decode(image: Image.Image, name: str, max_pixels: int, draft_size: int | None, upright: bool) -> Image.Image:
+def _decode(
+    image: Image.Image,
+    name: str,
+    max_pixels: int,
+    draft_size: int | None,
+    upright: bool,
+    reopen: Callable[[], AbstractContextManager[Image.Image]] | None,
+) -> Image.Image:
     _check_pixels(name, image.size, max_pixels)
     original = _upright_size(image) if upright else image.size
     orientation = _orientation(image) if upright else 1
     if draft_size is not None:
         image.draft(None, (draft_size, draft_size))
-    image.load()
-    result = _to_rgb(image, name)
-    # If the orientation stayed in `info`, the next reader would apply it a second time.
-    result.info = {}
-    if orientation != 1:
-        result = result.transpose(_UPRIGHT[orientation])
+    full, is_deep_colour = file_range(image), has_deep_colour(image)
+    factor = _reduction(image.size, draft_size)
+    with _budget.reserve(_decoding_bytes(image, factor)):
+        image.load()
+        if is_deep_colour and reopen is not None:
+            image = with_few_bits_scaled(image, name, reopen)
+        result = to_rgb(image, name, full, factor=factor)
+        # If the orientation stayed in `info`, the next reader would apply it a second time.
+        result.info = {}
+        if orientation != 1:
+            result = result.transpose(_UPRIGHT[orientation])
     if draft_size is not None:
         result.info["original_size"] = original
     return result
+
+
+def _reduction(size: tuple[int, int], draft_size: int | None) -> int:
+    """By how much both sides of an image are reduced: 1 for an image of usual size."""
+    if draft_size is None or size[0] * size[1] <= REDUCED_ABOVE:
+        return 1
+    return max(1, min(min(size) // (2 * draft_size), _MOST_REDUCED))
+
+
+def _decoding_bytes(image: Image.Image, factor: int) -> int:
+    """Memory that decoding an image takes: its own pixels, and RGB as Pillow stores it, with a fourth byte."""
+    own = _BYTES_PER_PIXEL.get(image.mode, 4) * (2 if image.format in _COPYING_FORMATS else 1)
+    return int(image.size[0] * image.size[1] * (own + 4 / factor**2))
 
 
 def original_size(image: Image.Image) -> tuple[int, int]:

@@ -57,12 +57,17 @@ class Dataset:
         upright: turn images as their EXIF orientation says; False where annotations refer to the pixels as stored.
         zeros_unknown: labels of 0 mean "not annotated", not "only difficult objects": they must never be trained on.
 
+    Attributes:
+        partial: read JPEGs that were cut as far as they go; :func:`check_dataset` sets it.
+
     >>> import numpy as np
     >>> labels = np.array([1, -1], dtype=np.int8)
     >>> dataset = Dataset("mine:x", "train", ["cat", "dog"], [Sample("a", Path("a.jpg"), labels)], multi_label=False)
     >>> dataset, dataset.labels.tolist()
     (Dataset('mine:x', 'train': 1 images, 2 classes), [[1, -1]])
     """
+
+    partial: bool = False
 
     def __init__(
         self,
@@ -117,7 +122,7 @@ class Dataset:
         path = self.samples[index].path
         if path is None:
             raise NotImplementedError(f"{type(self).__name__} has samples without files and must override image()")
-        return load_image(path, draft_size=draft_size, upright=self.upright)
+        return load_image(path, draft_size=draft_size, upright=self.upright, partial=self.partial)
 
     def mask(self, index: int) -> npt.NDArray[np.uint8] | None:
         """Label map (H, W): 0 background, 1 ... C classes, 255 void; None if the sample has none."""

@@ -28,7 +28,7 @@ def fit_masks(
         data: a dataset with masks, kind:path.
         split: the split, usually the one of the training.
         mode: how the background arises: "threshold", "power" or "class".
-        on_bad_image: "error" or "skip", as for :func:`wildcat.evaluation.scoring.open_scored`.
+        on_bad_image: "error", "skip" or "partial", as for :func:`wildcat.evaluation.scoring.open_scored`.
 
     Returns:
         The background, and its mIoU on these masks in per cent.

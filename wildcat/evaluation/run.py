@@ -93,7 +93,8 @@ def evaluate_run(
         device: where the network computes, as for :func:`wildcat.load`, and so are the next two.
         precision: of the backbone: "fp32", "bf16" or "auto".
         runtime: "torch", "onnx", "openvino" or "auto".
-        on_bad_image: "error" to raise for images that cannot be read, "skip" to leave them out.
+        on_bad_image: "error" to raise for images that cannot be read, "skip" to leave them out, "partial" to read JPEGs
+            that were cut as far as they go.
         labels: which classes a mask may hold: those "predicted", or those of the true labels of the "image".
         crf: score masks refined by the dense CRF as well.
         fit_background: first fit the background of masks in this mode on the masks of the run's training split, and

@@ -75,14 +75,15 @@ def open_scored(data: str, split: str, classes: Sequence[str], on_bad_image: str
         split: name of the split.
         classes: the model's, in the order of its scores.
         on_bad_image: "error" to raise for images that are missing, have unreadable headers or repeated names; "skip"
-            to decode every image, and to leave out, with a warning in the log, those that cannot be decoded.
+            to decode every image, and to leave out, with a warning in the log, those that cannot be decoded; "partial"
+            to decode every image, and to read JPEGs that were cut as far as they go.
 
     Raises:
         WildcatError: for bad images, or if the dataset has other classes than the model.
     """
     dataset = with_classes(open_dataset(data, split), classes)
-    dataset, report = check_dataset(dataset, on_bad_image=on_bad_image, decode=on_bad_image == "skip")
-    if report.has_bad_images:
+    dataset, report = check_dataset(dataset, on_bad_image=on_bad_image, decode=on_bad_image != "error")
+    if report.has_bad_images or report.cut:
         logger.warning("%s", report)
     return dataset
 
@@ -109,7 +110,7 @@ def evaluate(
         split: of a path, the dataset's usual scoring split unless given.
         tasks: out of "classification", "pointing" and "segmentation"; those for which the dataset has no annotation
             are left out, with a warning in the log. Unless given, classification, and pointing where there are boxes.
-        on_bad_image: "error" or "skip", as for :func:`open_scored`.
+        on_bad_image: "error", "skip" or "partial", as for :func:`open_scored`.
         labels: which classes a mask may hold: those "predicted", or those of the true labels of the "image".
         crf: score masks refined by the dense CRF as well.
 

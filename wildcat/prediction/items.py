@@ -34,10 +34,11 @@ class Item:
     load: Callable[[int | None], Image.Image]
 
 
-def image_items(sources: Iterable[Source]) -> Iterator[Item]:
+def image_items(sources: Iterable[Source], *, partial: bool = False) -> Iterator[Item]:
     """Items of paths, encoded bytes, PIL images and arrays (H, W, 3) of uint8, for :meth:`Predictor.stream`.
 
-    Items of paths are named by the path, others "image 0", "image 1" and so on.
+    Items of paths are named by the path, others "image 0", "image 1" and so on. With `partial`, JPEGs that were cut are
+    read as far as they go.
 
     >>> import numpy as np
     >>> [item.name for item in image_items(["cat.jpg", np.zeros((8, 8, 3), np.uint8)])]
@@ -45,11 +46,11 @@ def image_items(sources: Iterable[Source]) -> Iterator[Item]:
     """
     for number, source in enumerate(sources):
         name = str(source) if isinstance(source, str | Path) else f"image {number}"
-        yield Item(name, _loader(source))
+        yield Item(name, _loader(source, partial))
 
 
-def _loader(source: Source) -> Callable[[int | None], Image.Image]:
-    return lambda draft_size: load_image(source, draft_size=draft_size)
+def _loader(source: Source, partial: bool) -> Callable[[int | None], Image.Image]:
+    return lambda draft_size: load_image(source, draft_size=draft_size, partial=partial)
 
 
 def dataset_items(dataset: Dataset) -> list[Item]:

@@ -35,4 +35,5 @@ def training_images(config: TrainConfig) -> Dataset:
     dataset = open_dataset(config.data, config.train_split or default_splits(config.data)[0])
     if config.on_bad_image == "skip":
         dataset, _ = check_dataset(dataset, on_bad_image="skip")
+    dataset.partial = config.on_bad_image == "partial"
     return split_off(dataset, config.val_fraction, config.seed)[0] if config.val_fraction else dataset

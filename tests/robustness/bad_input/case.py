@@ -107,7 +107,7 @@ def in_order(*steps: Make) -> Make:
 
 def png(width: int, height: int) -> bytes:
     """Signature and header of a PNG without image data."""
-    return b"\x89PNG\r\n\x1a\n" + unusual._chunk(
+    return b"\x89PNG\r\n\x1a\n" + unusual.chunk(
         b"IHDR", width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x02\x00\x00\x00"
     )
 
