@@ -3,7 +3,7 @@
 The paper does not define the background; :class:`Background` has three modes. Maps are upsampled, not labels.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -95,18 +95,27 @@ def strengths(class_maps: Tensor, allowed: Sequence[int], size: tuple[int, int],
     >>> strengths(class_maps, [0], (1, 2), Background("threshold", 0.25)).tolist()
     [[[0.25, 0.25]], [[0.0, 1.0]]]
     """
+    return torch.stack(list(strength_maps(class_maps, allowed, size, background)))
+
+
+def strength_maps(
+    class_maps: Tensor, allowed: Sequence[int], size: tuple[int, int], background: Background
+) -> Iterator[Tensor]:
+    """The channels of :func:`strengths`, one after the other: all of them at the size of a photograph are gigabytes."""
     if not len(allowed):
-        return class_maps.new_ones((1, *size))
-    chosen = class_maps[list(allowed)]
+        yield class_maps.new_ones(size)
+        return
     if background.mode == "class":
-        maps = normalized_maps(torch.cat([class_maps[-1:], chosen]), size)
-        return torch.cat([background.constant * maps[:1], maps[1:]])
-    maps = normalized_maps(chosen, size)
-    if background.mode == "threshold":
-        base = maps.new_full((1, *size), background.constant)
+        yield background.constant * normalized_maps(class_maps[-1:], size)[0]
+    elif background.mode == "threshold":
+        yield torch.full(size, background.constant, device=class_maps.device)
     else:
-        base = (1 - maps.amax(dim=0, keepdim=True)) ** background.constant
-    return torch.cat([base, maps])
+        highest = torch.zeros(size, device=class_maps.device)
+        for c in allowed:
+            torch.maximum(highest, normalized_maps(class_maps[c : c + 1], size)[0], out=highest)
+        yield (1 - highest) ** background.constant
+    for c in allowed:
+        yield normalized_maps(class_maps[c : c + 1], size)[0]
 
 
 def pixel_probabilities(strength: Tensor) -> Tensor:
@@ -125,11 +134,11 @@ def pixel_probabilities(strength: Tensor) -> Tensor:
     return sharp / sharp.sum(dim=0, keepdim=True)
 
 
-def label_map(scores: Tensor, allowed: Sequence[int]) -> npt.NDArray[np.unsignedinteger[Any]]:
+def label_map(scores: Iterable[Tensor], allowed: Sequence[int]) -> npt.NDArray[np.unsignedinteger[Any]]:
     """The label with the highest score at each pixel; the first one in a tie.
 
     Args:
-        scores: (1 + len(allowed), H, W), background first: strengths or probabilities.
+        scores: (1 + len(allowed), H, W), background first: strengths or probabilities; or an iterator over (H, W).
         allowed: indices of the classes of the other channels.
 
     Returns:
@@ -139,11 +148,12 @@ def label_map(scores: Tensor, allowed: Sequence[int]) -> npt.NDArray[np.unsigned
     >>> label_map(scores, [4]).tolist()
     [[0, 5]]
     """
-    best = scores[0].clone()
+    channels = iter(scores)
+    best = next(channels).clone()
     wide = 1 + max(allowed, default=0) > 255
     # int32, as PyTorch supports few operations on unsigned integers other than uint8
-    labels = torch.zeros(best.shape, dtype=torch.int32 if wide else torch.uint8, device=scores.device)
-    for score, c in zip(scores[1:], allowed, strict=True):  # 10 times as fast as argmax along the first axis
+    labels = torch.zeros(best.shape, dtype=torch.int32 if wide else torch.uint8, device=best.device)
+    for score, c in zip(channels, allowed, strict=True):  # 10 times as fast as argmax along the first axis
         labels.masked_fill_(score > best, 1 + c)
         torch.maximum(best, score, out=best)
     result: npt.NDArray[np.unsignedinteger[Any]] = labels.cpu().numpy()

@@ -10,7 +10,8 @@ that fit into a core's cache; the lattice of the Gaussian kernel depends only on
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeVar
 
@@ -19,6 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from wildcat.crf.bounded import reduced, upsampled, working_size
 from wildcat.crf.lattice import Lattice, Readout
 
 ArrayT = TypeVar("ArrayT", Tensor, npt.NDArray[np.floating])
@@ -106,6 +108,10 @@ def dense_crf(
             is the Potts model: 1 for different labels, 0 for equal ones.
         clip: lower bound of the probabilities of present labels before the logarithm, between 0 and 1.
 
+    An image of more than 1 megapixel (:data:`wildcat.crf.bounded.MAX_PIXELS`; fewer for more than 64 labels) is
+    reduced to that size, the standard deviations of positions as well, and the marginals are upsampled. So the memory
+    does not grow with the image, except for the arguments and the result.
+
     Returns:
         The marginals, an array or tensor like ``probabilities`` (shape, dtype, device). They are in [0, 1] and sum to 1
         at each pixel.
@@ -145,15 +151,63 @@ def dense_crf(
             if len(present) == 1:
                 out[present] = 1.0
                 continue
-            if len(present) == len(one):
+            part_penalty = None if penalty is None else penalty[present][:, present]
+            height, width = one.shape[1:]
+            size = working_size(height, width, len(present))
+            if size != (height, width):
+                small = reduced(one if len(present) == len(one) else one[present], size)
+                for rows, part in _infer_at_reduced_size(small, rgb, settings, part_penalty, clip):
+                    out[present, rows] = part.to(out.dtype)
+            elif len(present) == len(one):
                 _infer(one, rgb, settings, penalty, clip, out)
             else:
                 part = one[present]
-                part_penalty = None if penalty is None else penalty[present][:, present]
                 _infer(part, rgb, settings, part_penalty, clip, part)
                 out[present] = part
     result = result.view(given.shape)
     return result.numpy() if isinstance(probabilities, np.ndarray) else result
+
+
+def refined_rows(
+    probabilities: Tensor, image: npt.NDArray[np.uint8], settings: str | CRFSettings = "krahenbuhl"
+) -> Iterator[tuple[slice, Tensor]]:
+    """As :func:`dense_crf`, for a large image whose probabilities are given at its :func:`working_size`.
+
+    Neither probabilities nor marginals of the whole image are in memory.
+
+    Args:
+        probabilities: (C, h, w), above 0.
+        image: (H, W, 3), uint8, of at least that size.
+        settings: a name in :data:`PRESETS`, or :class:`CRFSettings`.
+
+    Yields:
+        Rows of the image, and their marginals (C, rows, W), float32.
+
+    >>> probabilities, image = torch.full((2, 4, 6), 0.5), np.zeros((8, 12, 3), np.uint8)
+    >>> [(rows, tuple(part.shape)) for rows, part in refined_rows(probabilities, image)]
+    [(slice(0, 8, None), (2, 8, 12))]
+    """
+    if isinstance(settings, str):
+        settings = PRESETS[settings]
+    rgb = _tensor(image).to(probabilities.device)
+    with torch.no_grad():
+        yield from _infer_at_reduced_size(probabilities, rgb, settings, None, 1e-5)
+
+
+def _infer_at_reduced_size(
+    small: Tensor, image: Tensor, settings: CRFSettings, penalty: Tensor | None, clip: float
+) -> Iterator[tuple[slice, Tensor]]:
+    """Infer the marginals of a reduced image from its probabilities (C, h, w), and upsample them to the image."""
+    _, height, width = small.shape
+    # The proportion of the sides differs by rounding, or where a side has one pixel.
+    factor = math.sqrt(height * width / (image.shape[0] * image.shape[1]))
+    settings = replace(
+        settings, gaussian_sxy=factor * settings.gaussian_sxy, bilateral_sxy=factor * settings.bilateral_sxy
+    )
+    rgb = reduced(image.permute(2, 0, 1), (height, width))
+    marginals = torch.empty_like(small)
+    _infer(small, rgb.permute(1, 2, 0).round().to(torch.uint8).contiguous(), settings, penalty, clip, marginals)
+    yield from upsampled(marginals, rgb, image, settings.bilateral_srgb)
 
 
 def _tensor(array: Tensor | npt.NDArray[np.generic]) -> Tensor:

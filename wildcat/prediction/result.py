@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 
 from wildcat import render
-from wildcat.crf.mean_field import dense_crf
+from wildcat.crf.bounded import working_size
+from wildcat.crf.mean_field import dense_crf, refined_rows
 from wildcat.data.transforms import cell_centres
 from wildcat.errors import WildcatError, guess
 from wildcat.export.network import Runtime
-from wildcat.masks import label_map, pixel_probabilities, strengths
+from wildcat.masks import label_map, pixel_probabilities, strength_maps, strengths
 from wildcat.render import sheets
 from wildcat.runs.settings import InferenceSettings
 from wildcat.system.devices import Precision
@@ -146,19 +147,25 @@ class Prediction:
         """Label map (H, W) of the original image: 0 background, 1 + class otherwise; uint16 above 254 classes.
 
         Args:
-            crf: refine with the dense CRF, which decodes the image again.
+            crf: refine with the dense CRF, which decodes the image again, and works at 1 megapixel at most.
             threshold: probability from which a class may appear; the most probable one may if none reaches it.
             allowed: indices of the classes that may appear, instead of a threshold.
         """
         if allowed is None:
             allowed = self.candidates(threshold)
+        labels = allowed if len(self.settings.classes) <= MAX_BYTE_LABELS else range(len(allowed))
         width, height = self.size
-        strength = strengths(self.mask_maps, allowed, (height, width), self.settings.background)
-        if crf:
-            strength = dense_crf(pixel_probabilities(strength), np.array(self.image))
-        if len(self.settings.classes) <= MAX_BYTE_LABELS:
-            return label_map(strength, allowed)
-        return class_labels(label_map(strength, range(len(allowed))), allowed, len(self.settings.classes))
+        size = working_size(height, width, 1 + len(allowed)) if crf else (height, width)
+        if not crf:
+            mask = label_map(strength_maps(self.mask_maps, allowed, size, self.settings.background), labels)
+        else:
+            strength = strengths(self.mask_maps, allowed, size, self.settings.background)
+            probabilities, pixels = pixel_probabilities(strength), np.array(self.image)
+            if size == (height, width):
+                mask = label_map(dense_crf(probabilities, pixels), labels)
+            else:
+                mask = np.concatenate([label_map(part, labels) for _, part in refined_rows(probabilities, pixels)])
+        return mask if labels is allowed else class_labels(mask, allowed, len(self.settings.classes))
 
     def reduced(self, side: int) -> Prediction:
         """The same prediction for the image scaled down to ``side`` pixels at most, which is kept in memory.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections import OrderedDict
@@ -80,6 +81,7 @@ class Viewer:
         self.predictor = predictor
         self.max_pixels = max_pixels
         self._network = threading.Lock()  # one image at a time: a forward pass uses all cores
+        self._refining = threading.Lock()  # one mask at a time: a CRF needs up to about 2 GB
         self._predictions = LeastRecentlyUsed(cached)
         self._masks = LeastRecentlyUsed(CACHED_MASKS)
 
@@ -165,7 +167,7 @@ class Viewer:
         Labels are 1 + class index; for models with more than 254 classes, 1 + index among the chosen classes.
         """
         prediction, allowed = _maskable(self.prediction(path), chosen)
-        return prediction.mask(allowed=allowed, crf=crf)
+        return self._mask(prediction, allowed, crf)
 
     def to_json(self, path: str, chosen: Sequence[int]) -> str:
         """The prediction as JSON.
@@ -183,9 +185,13 @@ class Viewer:
     def _shown_mask(self, path: str, chosen: Sequence[int], crf: bool) -> Labels:
         def make() -> Labels:
             view, allowed = _maskable(self.view(path), chosen)
-            return view.mask(allowed=allowed, crf=crf)
+            return self._mask(view, allowed, crf)
 
         return self._masks.get((path, tuple(chosen), crf), make)
+
+    def _mask(self, prediction: Prediction, allowed: Sequence[int], crf: bool) -> Labels:
+        with self._refining if crf else contextlib.nullcontext():
+            return prediction.mask(allowed=allowed, crf=crf)
 
 
 def _maskable(prediction: Prediction, chosen: Sequence[int]) -> tuple[Prediction, Sequence[int]]:
