@@ -70,3 +70,36 @@ def test_long_keys_are_replaced_by_ranks_and_longer_ones_rejected() -> None:
     np.testing.assert_allclose(dense(far), kernel(far.T.double().numpy()), atol=5e-3)  # float32 at 1000 sigmas
     with pytest.raises(ValueError, match=r"sigmas are too small for an image of this size.* 63 "):
         Lattice(near * 1e5)
+
+
+def test_keys_have_63_bits_at_most() -> None:
+    near, accepted, rejected = features_of(3, 5, 50, 1), set(), set()
+    for step in range(100):
+        scale = 2 ** (9 + step / 20)
+        try:
+            accepted.add(lattice._KeyLayout(near * scale).bits)
+        except ValueError as error:
+            rejected.add(int(str(error).split("would need ")[1].split()[0]))
+    assert max(accepted) == 63 and {64, 65, 66} <= rejected and not accepted & rejected
+
+
+def test_keys_that_differ_in_their_highest_bits_alone_are_not_confused(monkeypatch) -> None:
+    # Two pixels in two dimensions, whose keys differ by 2**34. A key and the index of a pixel among 2**30 take 64 bits.
+    monkeypatch.setattr(lattice, "_CHUNK", 2**30)
+    elevation = torch.tensor(lattice._elevation(2))[:, None]
+
+    def features(x: int, y: int) -> torch.Tensor:
+        """The first pixel at the lattice's origin, the second x and y lattice points away in coordinates 0 and 1."""
+        return torch.tensor([[0, 1.5 * (x - y)], [0, 1.5 * (x + y)]]) / elevation
+
+    for x in range(2**17 - 10, 2**17):
+        y = 2**34 - x * lattice._KeyLayout(features(x, 0)).strides[0]
+        far = features(x, y)
+        layout = lattice._KeyLayout(far)
+        keys = lattice._simplices(far, layout)[0]
+        if int(keys[1] - keys[0]) == 2**34:
+            break
+    else:
+        pytest.fail("no such pair")
+    assert layout.bits + 30 > 63
+    assert dense(far)[0, 1] == 0
