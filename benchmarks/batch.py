@@ -34,7 +34,8 @@ from benchmarks import planning
 from benchmarks.common import OURS, Report, options, photographs, scratch_folder, take_turns, voc_folder
 from benchmarks.planning import NEEDED, PER_SECOND, WORKERS
 from wildcat.apps.batch.inputs import InputPart
-from wildcat.apps.batch.worker import ATTEMPTS, ERRORS, PREDICTIONS
+from wildcat.apps.batch.results import ERRORS, PREDICTIONS
+from wildcat.apps.batch.worker import ATTEMPTS
 from wildcat.cli import main as wildcat
 from wildcat.config import TrainConfig, read_recipe
 from wildcat.data.transforms import warp

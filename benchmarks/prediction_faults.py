@@ -34,7 +34,8 @@ import torch
 
 from benchmarks.batch import at_work
 from benchmarks.forked import Forked, Row, fault_row, shown, write
-from wildcat.apps.batch.worker import ATTEMPTS, ERRORS, PREDICTIONS
+from wildcat.apps.batch.results import ERRORS, PREDICTIONS
+from wildcat.apps.batch.worker import ATTEMPTS
 from wildcat.config import TrainConfig
 from wildcat.data.registry import open_dataset
 from wildcat.training.launch import train

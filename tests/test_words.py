@@ -39,7 +39,7 @@ ALLOWED = {
     "tests/render/test_text.py": "drawn",
     "tests/runs/test_results.py": "pictures",
     "tests/test_old_runs.py": "pictures",
-    "wildcat/apps/batch/inputs.py": "picture",
+    "wildcat/apps/batch/parquet.py": "picture",
     "wildcat/apps/serve/viewer.py": "drawn",
     "wildcat/data/tags.py": "picture",
     "wildcat/metrics/scores.py": "pictures",

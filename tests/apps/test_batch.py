@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -21,7 +22,8 @@ from tests.tiny_runs import start, tiny
 from wildcat.apps.batch.attempts import MAX_CRASHES_PER_PART, AttemptLog
 from wildcat.apps.batch.driver import predict_all
 from wildcat.apps.batch.inputs import InputPart
-from wildcat.apps.batch.worker import ATTEMPTS, ERRORS, PREDICTIONS, BatchWorker, WorkerSettings
+from wildcat.apps.batch.results import ERRORS, PREDICTIONS
+from wildcat.apps.batch.worker import ATTEMPTS, BatchWorker, WorkerSettings
 from wildcat.cli import main
 from wildcat.errors import WildcatError
 from wildcat.system.files import unfinished
@@ -164,6 +166,16 @@ def at_work(out: Path) -> set[int]:
     return processes
 
 
+def listening(pid: int) -> set[str]:
+    """The addresses at which a process and its descendants accept connections."""
+    found: set[str] = set()
+    for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            connections = process.net_connections("inet")
+            found |= {each.laddr.ip.removeprefix("::ffff:") for each in connections if each.status == "LISTEN"}
+    return found
+
+
 def test_killed_workers_and_an_image_that_kills(ray: Any, place: Path, tmp_path: Path) -> None:
     """One of two workers is killed, and an image kills every worker that reads it; the batch completes by itself."""
     names = [f"{number:03}.png" for number in range(300)]
@@ -179,6 +191,7 @@ def test_killed_workers_and_an_image_that_kills(ray: Any, place: Path, tmp_path:
         while not killed and process.poll() is None:
             time.sleep(0.01)
             if len(list((out / PREDICTIONS).glob("*.parquet"))) >= 20 and (workers := at_work(out)):
+                assert listening(process.pid) == {"127.0.0.1"}
                 killed = min(workers)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(killed, signal.SIGKILL)

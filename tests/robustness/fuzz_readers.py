@@ -223,7 +223,7 @@ def fuzz(name: str, minutes: float, folder: Path) -> None:
         import atheris
     except ImportError as error:
         sys.exit(f"fuzzing needs atheris ({error}): pip install 'wildcat-wsl[fuzz]'")
-    looked_into = ["wildcat.data", "wildcat.config", "wildcat.runs.folder", "wildcat.apps.batch.inputs", "yaml"]
+    looked_into = ["wildcat.data", "wildcat.config", "wildcat.runs.folder", "wildcat.apps.batch", "yaml"]
     with atheris.instrument_imports(include=looked_into):
         pass
     read, good = prepared(name, folder)

@@ -129,7 +129,8 @@ def test_the_report(place: Path, inside: Any) -> None:
 def test_a_batch(place: Path, inside: Any) -> None:
     """Its files are named by digests; members of shards are never unpacked."""
     pytest.importorskip("pyarrow", reason="needs pyarrow, which comes with Ray")
-    from wildcat.apps.batch.worker import ATTEMPTS, ERRORS, PREDICTIONS, BatchWorker, WorkerSettings
+    from wildcat.apps.batch.results import ERRORS, PREDICTIONS
+    from wildcat.apps.batch.worker import ATTEMPTS, BatchWorker, WorkerSettings
 
     out, outside = inside
     for name in (PREDICTIONS, ERRORS, ATTEMPTS):

@@ -23,8 +23,8 @@ wildcat batch runs/mine shard-000.tar shard-001.tar table.parquet --out predicti
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="images, folders, lists (.txt, a path or URL per line), .parquet (paths or images), shards (.tar); "
-        "paths, or URLs such as s3://",
+        help="images, folders, lists (.txt, a path or URL per line), .parquet (paths or images), shards (.tar, "
+        ".tar.gz); paths, or URLs such as s3://",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="directory for the results, shared by all machines")
     parser.add_argument(
@@ -54,5 +54,6 @@ wildcat batch runs/mine shard-000.tar shard-001.tar table.parquet --out predicti
         runtime=arguments.runtime,
     )
     failed = f"; {counts.failed} could not be read, see {arguments.out}/errors" if counts.failed else ""
-    print(f"{counts.predicted} images: {arguments.out}/predictions{failed}")
+    hidden = f"; {counts.hidden} hidden files in shards were skipped" if counts.hidden else ""
+    print(f"{counts.predicted} images: {arguments.out}/predictions{failed}{hidden}")
     return 1 if counts.failed else 0

@@ -11,31 +11,32 @@ by image, and skips an image at which two processes ended.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wildcat.apps.batch.inputs import InputPart, split_inputs
-from wildcat.apps.batch.worker import ATTEMPTS, ERRORS, PREDICTIONS, BatchWorker, WorkerSettings
+from wildcat.apps.batch.inputs import InputPart, is_source, split_inputs
+from wildcat.apps.batch.results import ERRORS, PREDICTIONS, count_rows, read_results
+from wildcat.apps.batch.session import end_on_signals, import_ray, ray_session
+from wildcat.apps.batch.stores import normal_name
+from wildcat.apps.batch.worker import ATTEMPTS, BatchWorker, WorkerSettings
 from wildcat.errors import WildcatError, first_line
 from wildcat.export.network import Runtime
 from wildcat.prediction.loading import load
 from wildcat.prediction.result import Threshold, check_threshold
 from wildcat.system.devices import Precision
-from wildcat.system.files import UNFINISHED, is_unfinished, write_json
+from wildcat.system.files import read_json, write_json
 from wildcat.system.lock import FolderLock
 
 logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "batch.json"
 SCORES = "0..1"  # unit of the scores; folders of earlier versions, in per cent, do not have the entry
-OBJECT_STORE_BYTES = 100 * 2**20  # Ray moves descriptions of parts, not images
 MAX_TASKS = 10_000  # as Ray keeps a record of each task
 
 
@@ -46,10 +47,12 @@ class BatchCounts:
     Attributes:
         predicted: images with a prediction.
         failed: images in the table of errors.
+        hidden: hidden images of shards, which are skipped, such as the ``._`` files of macOS.
     """
 
     predicted: int
     failed: int
+    hidden: int = 0
 
 
 def predict_all(
@@ -68,7 +71,8 @@ def predict_all(
     """Predict all images of the inputs that are not in the output folder yet. The same call again resumes a batch.
 
     ``out/predictions`` has Parquet files with a row per image, ``out/errors`` with a row per image that cannot be read.
-    Files are written atomically. Progress is shown on standard error, if that is a terminal.
+    Files are written atomically. Progress is shown on standard error, if that is a terminal. SIGTERM and SIGHUP end the
+    process with the usual exit codes, 143 and 129, after Ray was shut down.
 
     Args:
         run: run directory, hub name, "imagenet" or exported file, as for :func:`wildcat.load`.
@@ -93,11 +97,11 @@ def predict_all(
 
     >>> counts = predict_all("runs/mine", ["images/", "shard-000.tar"], Path("found"), workers=4)  # doctest: +SKIP
     >>> counts  # doctest: +SKIP
-    BatchCounts(predicted=120000, failed=2)
+    BatchCounts(predicted=120000, failed=2, hidden=0)
     """
     if workers is not None and workers < 1:
         raise WildcatError(f"workers must be at least 1; got {workers}")
-    ray = _import_ray()
+    ray = import_ray(address)
     if Path(run).exists():
         run = os.path.abspath(run)  # noqa: PTH100 - symbolic links are kept
     out = Path(os.path.abspath(out))  # noqa: PTH100
@@ -106,42 +110,35 @@ def predict_all(
     precision, runtime = predictor.precision, predictor.runtime  # what "auto" selected
     settings = {"model": predictor.fingerprint, "threshold": threshold, "precision": precision, "scores": SCORES}
     logger.info("computing in %s", predictor.computation)
-    with FolderLock(out):
+    with end_on_signals(), FolderLock(out):
         _check_settings(out / SETTINGS_FILE, settings)
         for folder in (out / PREDICTIONS, out / ERRORS):
             folder.mkdir(exist_ok=True)
-        parts = split_inputs(inputs, part_size, _finished_images(out))
-        parts = [part for part in parts if not (out / PREDICTIONS / f"{part.id}.parquet").is_file()]
+        results = read_results(out)
+        parts = split_inputs(inputs, part_size, results.finished_images())
+        parts = results.unfinished_parts(parts, [name for name in map(normal_name, inputs) if is_source(name)])
         logger.debug("%d parts to predict", len(parts))
         if parts:
             shutil.rmtree(out / ATTEMPTS, ignore_errors=True)  # logs of an earlier call
             (out / ATTEMPTS).mkdir()
             worker_settings = WorkerSettings(run, str(out), threshold, batch_size, precision, runtime)
             # Ray prints messages about ended processes to standard output.
-            with contextlib.redirect_stdout(sys.stderr), _ray_session(ray, address, workers):
+            with contextlib.redirect_stdout(sys.stderr), ray_session(ray, address, workers):
                 _predict_parts(ray, parts, worker_settings, workers)
             shutil.rmtree(out / ATTEMPTS)
-        return BatchCounts(_count_rows(out / PREDICTIONS), _count_rows(out / ERRORS))
-
-
-def _import_ray() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage statistics
-    os.environ.setdefault("RAY_worker_niceness", "0")  # the default, 15, stalls on a busy machine
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # no warning for each actor that is restarted
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise WildcatError(f"batch prediction needs Ray ({error}): pip install 'wildcat-wsl[ray]'") from error
-    return ray
+        return BatchCounts(*count_rows(out))
 
 
 def _check_settings(file: Path, settings: dict[str, Any]) -> None:
     """Write the settings file of an output folder, or check that the existing one has the same settings."""
-    if not file.is_file():
+    if not file.exists():
+        if any((file.parent / PREDICTIONS).glob("*.parquet")):
+            raise WildcatError(
+                f"{file.parent} holds predictions, but not {file.name}, which names their model: choose another folder"
+            )
         write_json(file, settings)
         return
-    before = json.loads(file.read_text(encoding="utf-8"))
+    before = read_json(file)
     if "scores" not in before:
         raise WildcatError(
             f"{file.parent} holds predictions of an earlier version, with scores in per cent; they are probabilities, "
@@ -151,55 +148,6 @@ def _check_settings(file: Path, settings: dict[str, Any]) -> None:
         raise WildcatError(
             f"{file.parent} holds predictions with another {' and '.join(different)}: choose another folder"
         )
-
-
-def _finished_images(out: Path) -> set[str]:
-    """Names of the images in the tables. Removes the files of unfinished parts, which a killed batch may leave."""
-    import pyarrow.parquet as pq
-
-    for folder in (out / PREDICTIONS, out / ERRORS):
-        for file in folder.glob(UNFINISHED):
-            if is_unfinished(file):
-                file.unlink(missing_ok=True)
-    for file in (out / ERRORS).glob("*.parquet"):
-        if not (out / PREDICTIONS / file.name).is_file():
-            file.unlink()
-    names: set[str] = set()
-    for folder in (out / PREDICTIONS, out / ERRORS):
-        for file in sorted(folder.glob("*.parquet")):
-            images = pq.ParquetFile(file).read(["file"])["file"].to_pylist()
-            if not images and not (out / ERRORS / file.name).is_file():  # the user deleted the errors, to try again
-                file.unlink()
-            names.update(images)
-    return names
-
-
-def _count_rows(folder: Path) -> int:
-    import pyarrow.parquet as pq
-
-    return sum(pq.read_metadata(file).num_rows for file in folder.glob("*.parquet"))
-
-
-@contextlib.contextmanager
-def _ray_session(ray: Any, address: str | None, workers: int | None) -> Iterator[None]:
-    """Connect to a Ray cluster or start a local one, unless the caller has already done so."""
-    if ray.is_initialized():
-        yield
-        return
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        if address is None:
-            cores = workers or os.cpu_count()
-            ray.init(num_cpus=cores, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
-        else:
-            ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        failure = f"cannot connect to the Ray cluster {address}" if address else "Ray cannot be started"
-        raise WildcatError(f"{failure}: {first_line(error)}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _predict_parts(ray: Any, parts: Sequence[InputPart], settings: WorkerSettings, workers: int | None) -> None:

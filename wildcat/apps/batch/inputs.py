@@ -5,22 +5,35 @@ A part only describes where its images are. It is sent to a worker, which reads 
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import io
 import itertools
 import json
 import os
-import tarfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+import posixpath
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias
 
-from fsspec.core import url_to_fs
-from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 
+from wildcat.apps.batch.parquet import encoded_images, image_paths, row_groups
+from wildcat.apps.batch.shards import SHARD_SUFFIXES, Shard
+from wildcat.apps.batch.stores import (
+    is_url,
+    named_errors,
+    normal_name,
+    open_file,
+    printable,
+    read_image,
+    store_of,
+    suffix,
+    version_of,
+    without_query,
+)
 from wildcat.data.files import IMAGE_SUFFIXES, image_files_below
 from wildcat.data.images import load_image
 from wildcat.errors import WildcatError
@@ -28,9 +41,14 @@ from wildcat.errors import WildcatError
 Load: TypeAlias = Callable[[int | None], Image.Image]
 """Reads an image, with at least the given shorter side in pixels; None reads it in full size."""
 
-# Column names of a Parquet file; the first one that exists is read.
-BYTES_COLUMNS = ("bytes", "image", "picture", "content", "jpg", "png")  # encoded images
-PATH_COLUMNS = ("path", "url", "file", "file_name", "filename")  # paths or URLs
+_CONNECTIONS = 16  # that ask stores for versions at the same time
+_ENCODINGS = {  # by byte order mark
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",  # after UTF-32, whose mark begins with the same bytes
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 @dataclass(frozen=True)
@@ -38,25 +56,36 @@ class InputPart:
     """A part of the inputs: some images, which one worker reads in order.
 
     Attributes:
-        kind: "images": images by path or URL; "rows": encoded images of a Parquet file; "shard": images of a tar file.
-        names: paths or URLs of the images, or of the one Parquet or tar file.
+        kind: "images": images by path or URL; "rows": encoded images of a Parquet file; "shard": images of a tar file;
+            "no images": rows of a Parquet file of paths that have none.
+        names: paths or URLs of the images, or of the one Parquet or tar file; "FILE#row" for rows without images.
         row_group: index of the row group in the Parquet file.
         first_row: index of the row group's first row in the Parquet file.
+        version: of the Parquet or tar file, as :func:`wildcat.apps.batch.stores.version_of` gives it; None if unknown.
     """
 
-    kind: Literal["images", "rows", "shard"]
+    kind: Literal["images", "rows", "shard", "no images"]
     names: tuple[str, ...]
     row_group: int = 0
     first_row: int = 0
+    version: str | None = None
 
     @property
     def id(self) -> str:
-        """An id that is the same for the same images."""
-        return hashlib.blake2b(self.to_json().encode(), digest_size=10).hexdigest()
+        """An id that is the same for the same images, or the same place in the same file."""
+        values = {key: value for key, value in asdict(self).items() if key != "version"}
+        return hashlib.blake2b(json.dumps(values).encode(), digest_size=10).hexdigest()
+
+    @property
+    def source(self) -> str | None:
+        """The Parquet or tar file, None for images that are files of their own."""
+        if self.kind == "images":
+            return None
+        return self.names[0].rpartition("#")[0] if self.kind == "no images" else self.names[0]
 
     def __str__(self) -> str:
         """A description for messages."""
-        if self.kind == "images":
+        if self.kind in ("images", "no images"):
             return self.names[0] if len(self.names) == 1 else f"{len(self.names)} images from {self.names[0]} on"
         return self.names[0] if self.kind == "shard" else f"row group {self.row_group} of {self.names[0]}"
 
@@ -70,52 +99,65 @@ class InputPart:
         values = json.loads(text)
         return cls(**{**values, "names": tuple(values["names"])})
 
-    def images(self) -> Iterator[tuple[str, Load]]:
+    def images(self, hidden: Callable[[int], Any] | None = None) -> Iterator[tuple[str, Load]]:
         """The name of each image, and a function that reads it.
 
+        Args:
+            hidden: is called with the number of hidden images of a shard, which are skipped, after the others.
+
         Raises:
-            WildcatError: the Parquet file or shard cannot be read.
+            WildcatError: the Parquet file or shard cannot be read to its end, or changed while it was read.
         """
         if self.kind == "images":
             for name in self.names:
-                yield name, _read_url(name) if "://" in name else _read_file(name)
-        elif self.kind == "rows":
-            yield from self._rows()
-        else:
-            yield from self._members()
+                yield name, _read(name)
+            return
+        if self.kind == "no images":
+            for name in self.names:
+                yield name, _fail(f"{self.source}: row {name.rpartition('#')[2]} has no image")
+            return
+        yield from self._rows() if self.kind == "rows" else self._members(hidden)
+        (name,) = self.names
+        # Not over HTTP, where servers behind one address may give a file different dates.
+        if self.version is not None and not name.startswith("http") and version_of(name) != self.version:
+            raise WildcatError(f"{name} changed while it was read")
 
     def _rows(self) -> Iterator[tuple[str, Load]]:
-        (name,) = self.names
-        with _open_parquet(name) as file, _named_errors(name):
-            column = _first_existing(BYTES_COLUMNS, file.schema_arrow.names)
-            # A few rows at a time, as a row group may not fit into memory.
-            batches = file.iter_batches(16, row_groups=[self.row_group], columns=[column])
-            for number, value in enumerate((value for batch in batches for value in batch[column]), self.first_row):
-                content = value.as_py()
-                if isinstance(content, dict):  # {"bytes", "path"}, as the library `datasets` writes images
-                    content = content.get("bytes")
-                image_name = f"{name}#{number}"
-                yield image_name, _decode(content or b"", image_name)
+        (file,) = self.names
+        for number, content in enumerate(encoded_images(file, self.row_group), self.first_row):
+            name = f"{file}#{number}"
+            if content is None:
+                yield name, _fail(f"{file}: row {number} has no image")
+            else:
+                yield name, _decode(content, name) if isinstance(content, bytes) else _read(_resolve(file, content))
 
-    def _members(self) -> Iterator[tuple[str, Load]]:
-        (name,) = self.names
-        with _open(name) as stream, _named_errors(name), tarfile.open(fileobj=stream, mode="r|*") as shard:
-            for member in shard:
-                if member.isfile() and Path(member.name).suffix.lower() in IMAGE_SUFFIXES:
-                    content = cast(IO[bytes], shard.extractfile(member)).read()
-                    image_name = f"{name}#{member.name}"
-                    yield image_name, _decode(content, image_name)
+    def _members(self, hidden: Callable[[int], Any] | None) -> Iterator[tuple[str, Load]]:
+        (file,) = self.names
+        with open_file(file) as stream, named_errors(file):
+            shard = Shard(stream)
+            try:
+                for member in shard:
+                    name = f"{file}#{member.name}"
+                    if isinstance(member.content, bytes):
+                        yield name, _decode(member.content, name)
+                    else:
+                        yield name, _fail(f"{name}: {member.content}")
+            except WildcatError as error:
+                raise WildcatError(f"{file} cannot be read: {error}") from error
+            finally:
+                if hidden is not None and shard.hidden:
+                    hidden(shard.hidden)
 
 
-def _read_file(name: str) -> Load:
+def _read(name: str) -> Load:
+    if is_url(name):
+        return lambda size: _decode(read_image(name), name)(size)
     return lambda size: load_image(name, draft_size=size)
 
 
-def _read_url(name: str) -> Load:
-    def load(size: int | None) -> Image.Image:
-        with _open(name) as stream, _named_errors(name):
-            content = stream.read()
-        return _decode(content, name)(size)
+def _fail(message: str) -> Load:
+    def load(_: int | None) -> Image.Image:
+        raise WildcatError(message)
 
     return load
 
@@ -130,60 +172,19 @@ def _decode(content: bytes, name: str) -> Load:
     return load
 
 
-def _store(name: str) -> tuple[Any, str]:
-    """The file system of a path or URL, and the path in it."""
-    if "://" in name and (scheme := name.partition("://")[0]) != "file":
-        try:
-            system, path = url_to_fs(name)
-        except (ImportError, ValueError) as error:  # its package is not installed; unknown scheme
-            raise WildcatError(f"{name}: addresses of {scheme}:// cannot be opened: {error}") from error
-        return system, path
-    return LocalFileSystem(), name.removeprefix("file://")
-
-
-@contextmanager
-def _named_errors(name: str) -> Iterator[None]:
-    """Raise errors of any type, as each store has its own, as WildcatErrors with the name of the file."""
-    try:
-        yield
-    except WildcatError:
-        raise
-    except Exception as error:
-        raise WildcatError(f"{name} cannot be read: {str(error) or type(error).__name__}") from error
-
-
-def _open(name: str) -> IO[bytes]:
-    system, path = _store(name)
-    with _named_errors(name):
-        return cast(IO[bytes], system.open(path, "rb"))
-
-
-@contextmanager
-def _open_parquet(name: str) -> Iterator[Any]:
-    import pyarrow.parquet as pq
-
-    with _open(name) as stream:
-        with _named_errors(name):
-            file = pq.ParquetFile(stream)
-        yield file
-
-
-def _first_existing(candidates: Sequence[str], names: Collection[str]) -> str | None:
-    return next((name for name in candidates if name in names), None)
-
-
 def split_inputs(inputs: Iterable[str], size: int, finished: Collection[str] = frozenset()) -> list[InputPart]:
     """Split inputs into parts.
 
     The split does not depend on which images are finished: finished images are removed from the parts afterwards. So
-    the same inputs always give the same parts.
+    the same inputs always give the same parts. An image that is named in several ways is in one part, once.
 
     Args:
         inputs: images, folders of images, lists (``.txt``, a path or URL per line), Parquet files (``.parquet``),
-            WebDataset shards (``.tar``); each a path, or a URL that fsspec can open.
+            WebDataset shards (``.tar``, ``.tar.gz``, ``.tgz``, ``.tar.bz2``, ``.tar.xz``); each a path, or a URL that
+            fsspec can open.
         size: images per part, for images that are files of their own; at least 1. A row group of a Parquet file and a
             shard are one part each.
-        finished: names of images that are omitted.
+        finished: printable names of images that are omitted.
 
     Raises:
         WildcatError: an input does not exist, cannot be read or has no images.
@@ -193,66 +194,94 @@ def split_inputs(inputs: Iterable[str], size: int, finished: Collection[str] = f
     names: dict[str, None] = {}  # an ordered set
     parts: dict[str, InputPart] = {}
     for given in inputs:
-        name = given if "://" in given else os.path.abspath(given)  # noqa: PTH100 - symbolic links are kept
-        suffix = Path(name).suffix.lower()
-        if suffix in (".parquet", ".tar"):
-            file_parts = [InputPart("shard", (name,))] if suffix == ".tar" else _parts_of_parquet(name, names)
+        name = normal_name(given)
+        if is_source(name):
+            file_parts = _parts_of_parquet(name, names) if suffix(name) == ".parquet" else [InputPart("shard", (name,))]
             parts.update((part.id, part) for part in file_parts)
         else:
-            names.update(dict.fromkeys(_image_names(name, suffix)))
+            names.update(dict.fromkeys(_image_names(name)))
+    with ThreadPoolExecutor(_CONNECTIONS) as pool:
+        sources = list(dict.fromkeys(part.source for part in parts.values() if part.source is not None))
+        versions = dict(zip(sources, pool.map(version_of, sources), strict=True))
+    parts = {key: replace(part, version=versions.get(part.source or "")) for key, part in parts.items()}
     rest = iter(names)
     while chunk := tuple(itertools.islice(rest, size)):
-        if unfinished := tuple(name for name in chunk if name not in finished):
+        if unfinished := tuple(name for name in chunk if printable(name) not in finished):
             part = InputPart("images", unfinished)
             parts[part.id] = part
     return list(parts.values())
 
 
-def _image_names(name: str, suffix: str) -> list[str]:
+def is_source(name: str) -> bool:
+    """Whether an input is a Parquet file or a shard, which hold many images."""
+    return without_query(name).lower().endswith((".parquet", *SHARD_SUFFIXES))
+
+
+def _image_names(name: str) -> list[str]:
     """The images of an image file, a list or a folder."""
-    if suffix in IMAGE_SUFFIXES:
+    kind = suffix(name)
+    if kind in IMAGE_SUFFIXES:
         return [name]
-    system, path = _store(name)
-    with _named_errors(name):
-        if suffix == ".txt":
-            with _open(name) as stream, io.TextIOWrapper(stream, encoding="utf-8") as text:
-                images = [_resolve(name, line.strip()) for line in text if line.strip()]
+    with named_errors(name):
+        if kind == ".txt":
+            images = [_resolve(name, line) for line in _lines(name)]
             if not images:
                 raise WildcatError(f"{name} is empty; a list has a path or URL per line")
             return images
-        if not system.exists(path):
-            raise WildcatError(f"{name} does not exist")
-        if "://" not in name:
-            images = [str(Path(name) / inside) for inside in image_files_below(Path(name))]
+        if is_url(name):
+            system, path = store_of(name)
+            if not system.exists(path):
+                raise WildcatError(f"{name} does not exist")
+            images = sorted(system.unstrip_protocol(file) for file in system.find(path) if not _is_hidden(file, path))
+            images = [file for file in images if suffix(file) in IMAGE_SUFFIXES]
         else:
-            images = sorted(system.unstrip_protocol(file) for file in system.find(path))
-            images = [file for file in images if Path(file).suffix.lower() in IMAGE_SUFFIXES]
+            if not os.path.lexists(name):
+                raise WildcatError(f"{name} does not exist")
+            images = [str(Path(name) / inside) for inside in image_files_below(Path(name))]
     if not images:
         raise WildcatError(f"{name} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return images
 
 
+def _is_hidden(file: str, folder: str) -> bool:
+    """Whether the path of a file in a store is hidden below a folder, as in local folders."""
+    return any(part.startswith(".") for part in file.removeprefix(folder).split("/"))
+
+
+def _lines(name: str) -> Iterator[str]:
+    """The lines of a list that are not blank: in UTF-8, or as its byte order mark says (editors of Windows write one).
+
+    Bytes that are no UTF-8 are kept, as names of files need not be UTF-8.
+    """
+    with open_file(name) as stream:
+        start = stream.read(4)
+    encoding = next((encoding for mark, encoding in _ENCODINGS.items() if start.startswith(mark)), "utf-8")
+    with open_file(name) as stream, io.TextIOWrapper(stream, encoding=encoding, errors="surrogateescape") as text:
+        for line in text:
+            if stripped := line.strip("\ufeff \t\r\n"):
+                yield stripped
+
+
 def _parts_of_parquet(name: str, names: dict[str, None]) -> list[InputPart]:
     """A part per row group, for a column of encoded images. For a column of paths, adds these to ``names``."""
-    with _open_parquet(name) as file, _named_errors(name):
-        columns = file.schema_arrow.names
-        if _first_existing(BYTES_COLUMNS, columns):
-            counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-            starts = list(itertools.accumulate(counts, initial=0))[:-1]
-            return [InputPart("rows", (name,), group, start) for group, start in enumerate(starts)]
-        column = _first_existing(PATH_COLUMNS, columns)
-        if column is None:
-            raise WildcatError(
-                f"{name} has no column of images: {', '.join(BYTES_COLUMNS)} (encoded) or {', '.join(PATH_COLUMNS)} "
-                f"(paths or URLs); it has {', '.join(columns)}"
-            )
-        for batch in file.iter_batches(columns=[column]):
-            names.update(dict.fromkeys(_resolve(name, str(value)) for value in batch[column].to_pylist()))
-        return []
+    groups = row_groups(name)
+    if groups is not None:
+        return [InputPart("rows", (name,), group, first_row) for group, first_row in groups]
+    empty = []
+    for row, path in enumerate(image_paths(name)):
+        if path is None:
+            empty.append(f"{name}#{row}")
+        else:
+            names[_resolve(name, path)] = None
+    return [InputPart("no images", tuple(empty))] if empty else []
 
 
 def _resolve(file: str, name: str) -> str:
-    """A path or URL in a file, which may be relative to the folder of the file."""
+    """The normal name of a path or URL in a file, which may be relative to the folder of the file."""
     if "://" in name or os.path.isabs(name):  # noqa: PTH117 - faster, called for each image
-        return name
-    return f"{file.rpartition('/')[0]}/{name}"
+        return normal_name(name)
+    folder = file.rpartition("/")[0]
+    if is_url(file):
+        scheme, _, place = folder.partition("://")
+        return f"{scheme}://{posixpath.normpath(f'{place}/{name}')}"
+    return normal_name(f"{folder}/{name}")
