@@ -71,7 +71,9 @@ def predicted(place: Path) -> list[dict[str, Any]]:
     """The predictions of `wildcat predict` for the readable images, sorted by name."""
     plain = place / "plain"
     if not plain.exists():
-        assert main(["predict", str(place / "run"), str(place / "images"), "--out", str(plain)]) == 1
+        assert (
+            main(["predict", str(place / "run"), str(place / "images"), "--out", str(plain), "--formats", "json"]) == 1
+        )
     found = [json.loads(line) for line in (plain / "predictions.jsonl").read_text().splitlines()]
     assert len(found) == COUNT
     return found
