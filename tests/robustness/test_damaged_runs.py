@@ -262,3 +262,11 @@ def test_states(tmp_path: Path, change: Callable[[dict[str, Any]], Any], message
     with pytest.raises(WildcatError, match=message) as caught:
         train(read_run(folder).config, folder, resume=True)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "read"), [("finished/config.json", read_run), ("scales/scales.json", read_scales)])
+def test_files_of_a_later_version(tmp_path: Path, name: str, read: Callable[[Path], object]) -> None:
+    file = tmp_path / Path(name).name
+    file.write_text(json.dumps(json.loads((OLD / name).read_text()) | {"format": 2}))
+    with pytest.raises(WildcatError, match=rf"{file.name} has format 2, of another version .*reads format 1"):
+        read(tmp_path)

@@ -137,6 +137,18 @@ def test_a_folder_that_is_reached_by_another_link_is_the_same(tmp_path: Path) ->
         lock.check()
 
 
+def test_a_disk_whose_numbers_of_files_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on some network disks: the lock file still names this process."""
+    answers = [False]
+    samestat = os.path.samestat
+    with FolderLock(tmp_path / "run") as lock:
+        monkeypatch.setattr(lock, "_same_folder", lambda: False)
+        monkeypatch.setattr(os.path, "samestat", lambda *stats: answers.pop() if answers else samestat(*stats))
+        lock.check()
+        assert not answers and str(os.getpid()) in (tmp_path / "run" / ".lock").read_text()
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
 def test_a_lock_file_that_was_removed_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with FolderLock(tmp_path) as lock:
         (tmp_path / ".lock").unlink()  # by a script that removes hidden files

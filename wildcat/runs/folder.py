@@ -166,6 +166,7 @@ def read_run(folder: Path) -> Run:
             raise WildcatError(f"{folder} holds runs of several scales; give one of them, such as {folder / one}")
         raise WildcatError(f"{folder} is not a run's folder: it has no {CONFIG}")
     values = JsonObject.read(file)
+    values.check_format(1)
     config = config_from_dict(values.any("config"), str(file))
     run = Run(
         config=config,

@@ -112,6 +112,7 @@ def read_record(folder: Path) -> tuple[ImageRecord, ImageRecord] | None:
     if not (folder / RECORD).is_file():
         return None
     values = JsonObject.read(folder / RECORD)
+    values.check_format(1)
     return ImageRecord.read(values.child("training")), ImageRecord.read(values.child("validation"))
 
 

@@ -70,6 +70,7 @@ def read_scales(folder: Path) -> ScaleRuns:
     >>> read_scales(Path("runs/scales")).scales  # doctest: +SKIP
     """
     values = JsonObject.read(folder / SCALES)
+    values.check_format(1)
     config = config_from_dict(values.any("config"), values.file)
     scales = values.sizes("scales")
     if not scales:

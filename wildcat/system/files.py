@@ -37,7 +37,7 @@ def open_without_links(file: Path, flags: int) -> io.FileIO:
 
     Args:
         file: the file; links in the path to its folder are followed.
-        flags: of :func:`os.open`, such as ``os.O_RDWR | os.O_CREAT``.
+        flags: of :func:`os.open`: ``os.O_RDONLY``, or ``os.O_RDWR`` with others.
 
     Raises:
         OSError: as :func:`os.open`; ELOOP (on BSD: EMLINK) for a link.
@@ -45,7 +45,7 @@ def open_without_links(file: Path, flags: int) -> io.FileIO:
     flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     flags |= getattr(os, "O_NONBLOCK", 0)  # a pipe would wait for its other end
     descriptor = os.open(file, flags, 0o666)
-    return io.FileIO(descriptor, "r+" if flags & os.O_RDWR else "w")
+    return io.FileIO(descriptor, "r+" if flags & os.O_RDWR else "r")
 
 
 def is_unfinished(file: Path) -> bool:

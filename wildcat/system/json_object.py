@@ -51,6 +51,18 @@ class JsonObject:
     def __contains__(self, key: str) -> bool:
         return key in self.values
 
+    def check_format(self, known: int) -> None:
+        """Check the entry "format" of a file; files without it are of the first format.
+
+        Raises:
+            WildcatError: for another format, of a later version of the package.
+        """
+        found = self.count("format", 1)
+        if found != known:
+            raise WildcatError(
+                f"{self.file} has format {found}, of another version of wildcat; this one reads format {known}"
+            )
+
     def any(self, key: str) -> Any:
         """A value of any type, unchecked."""
         return self._get(key, None)

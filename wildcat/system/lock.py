@@ -40,6 +40,7 @@ class FolderLock:
         self._stream: FileIO | None = None
         self._identity: os.stat_result | None = None  # of the folder, while it is locked
         self._is_new = False
+        self._text = f"process {os.getpid()} on {socket.gethostname()}".encode()
 
     def __enter__(self) -> "FolderLock":
         """Take the lock."""
@@ -57,7 +58,7 @@ class FolderLock:
         """Release the lock; a new folder that stayed empty, because of a mistake in the settings, is removed."""
         stream, self._stream = self._stream, None
         if stream is not None:
-            if self._is_own(stream):
+            if self._is_own(stream) or self._has_own_text():
                 self._file.unlink(missing_ok=True)
             stream.close()
         if self._same_folder():
@@ -72,12 +73,14 @@ class FolderLock:
         Raises:
             WildcatError: if the folder was renamed, removed or replaced, or another process has locked it.
         """
-        if not self._same_folder():
+        if self._stream is not None and self._is_own(self._stream):
+            return
+        if not self._same_folder() and not self._has_own_text():
             raise WildcatError(
                 f"{self.folder} was renamed, removed or replaced while it was in use: nothing more is written there; "
                 "what was saved before is where the folder is now"
             )
-        if self._stream is not None and not self._is_own(self._stream):
+        if self._stream is not None:
             self._stream.close()
             self._stream = None  # not ours to remove, if another process has the lock
             self._stream = self._take()
@@ -120,7 +123,7 @@ class FolderLock:
                 stream.close()
                 continue
             stream.truncate(0)
-            stream.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+            stream.write(self._text)
             return stream
 
     def _open(self) -> FileIO:
@@ -139,6 +142,17 @@ class FolderLock:
         """Whether the name of the lock file still leads to the open file."""
         try:
             return os.path.samestat(os.fstat(stream.fileno()), self._file.lstat())
+        except OSError:
+            return False
+
+    def _has_own_text(self) -> bool:
+        """Whether the lock file names this process: on some network disks the numbers of files change.
+
+        Reading it releases the lock, as closing any descriptor of the file does.
+        """
+        try:
+            with open_without_links(self._file, os.O_RDONLY) as stream:
+                return stream.read(1000) == self._text
         except OSError:
             return False
 

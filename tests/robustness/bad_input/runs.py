@@ -93,6 +93,31 @@ RUNS = [
         "run/model.safetensors is damaged or of another model: ...",
     ),
     run_case(
+        "same-classes",
+        "a class name twice",
+        entries(CONFIG, classes=["cat", "cat"]),
+        "run/config.json: classes must have different names; more than once: 'cat'",
+    ),
+    run_case(
+        "huge-size",
+        "a size that no memory has room for",
+        entries(CONFIG, config__score_sizes=[10**12]),
+        "run/config.json: score_sizes must be at most 8192; got [1000000000000]",
+    ),
+    run_case(
+        "later-config",
+        "a format of a later version",
+        entries(CONFIG, format=2),
+        "run/config.json has format 2, of another version of wildcat; this one reads format 1",
+    ),
+    run_case(
+        "binary-curves",
+        "curves that are no text",
+        text("run/metrics.csv", encoded("PNG")),
+        "run/metrics.csv is damaged: it is not a CSV in UTF-8 (...",
+        "report run --data synthetic:count=2,size=64",
+    ),
+    run_case(
         "worded-lr",
         "a setting of another type",
         entries(CONFIG, config__lr="fast"),
