@@ -19,6 +19,7 @@ from wildcat.training import engine
 from wildcat.training.diagnostics import LossMonitor
 from wildcat.training.distributed import ProcessGroup, create_accelerator
 from wildcat.training.engine import TrainContext, train_one_epoch
+from wildcat.training.history import MetricsWriter
 from wildcat.training.state import TrainState, load_state
 from wildcat.training.strategy import SingleProcess
 
@@ -114,6 +115,16 @@ def test_ruined_weights_are_never_saved(tmp_path: Path, stop: int, minutes: floa
     with pytest.raises(WildcatError, match="the weights became NaN or infinite in epoch 1, step 1"):
         train_one_epoch(one, TrainState())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_curves_are_written_once_the_folder_has_moved(tmp_path: Path) -> None:
+    """TensorBoard's writer would make the folder again."""
+    folder = tmp_path / "run"
+    with FolderLock(folder) as lock, MetricsWriter(lock) as metrics:
+        folder.rename(tmp_path / "moved")
+        with pytest.raises(WildcatError, match="run was renamed, removed or replaced"):
+            metrics.write([{"epoch": 1, "train_loss": 0.5}])
+    assert not folder.exists()
 
 
 def test_nothing_is_written_once_the_folder_has_moved(tmp_path: Path) -> None:

@@ -123,7 +123,8 @@ def test_a_run_that_stopped_before_its_first_state(
     with monkeypatch.context() as patch, pytest.raises(Stop):
         patch.setattr(engine, "save_state", crash)
         train(tiny(), tmp_path / "run")
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "metrics.csv", "tensorboard"}
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {"config.json", "training_images.json", "metrics.csv", "tensorboard"}
     assert weights(train(tiny(), tmp_path / "run", resume=True)) == weights(plain)
     assert untimed(tmp_path / "run") == untimed(plain)
 

@@ -53,17 +53,17 @@ class MetricsWriter:
         Raises:
             WildcatError: if the folder was renamed or removed, or a file cannot be written.
         """
-        self._lock.check()  # TensorBoard's writer would make the folder again
+        from torch.utils.tensorboard import SummaryWriter  # takes seconds, so before the check
+
+        self._lock.check()
+        epoch = int(history[-1]["epoch"])
+        if self._board is None:  # this makes folders, also that of a run that was renamed
+            self._board = SummaryWriter(self._folder / TENSORBOARD, purge_step=epoch)
         text = io.StringIO()
         writer = csv.DictWriter(text, fieldnames=list(dict.fromkeys(key for row in history for key in row)))
         writer.writeheader()
         writer.writerows(history)
         write_atomically(self._folder / METRICS, text.getvalue().encode())
-        epoch = int(history[-1]["epoch"])
-        if self._board is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(self._folder / TENSORBOARD, purge_step=epoch)
         for name, value in history[-1].items():
             if name != "epoch":
                 self._board.add_scalar(name, value, epoch)
