@@ -17,6 +17,7 @@ from tests.tiny_runs import TINY, flags, run, start, tiny
 from wildcat._version import __version__
 from wildcat.cli import main
 from wildcat.config import TrainConfig
+from wildcat.errors import WildcatError
 from wildcat.training.launch import train
 
 COMMANDS = ("quickstart", "train", "evaluate", "predict", "batch", "export", "push", "convert", "serve", "completion")
@@ -260,6 +261,7 @@ class OutOfMemoryError(Exception):
         RuntimeError("could not create a primitive"),
         RuntimeError("can't start new thread"),
         OSError(12, "Cannot allocate memory"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
         OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
         Exception("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Failed to allocate memory for requested buffer"),
     ],
@@ -344,6 +346,22 @@ def test_evaluate_in_half_precision(place: Path, tmp_path: Path) -> None:
         assert results[precision]["inference"]["precision"] == precision
     single, half = (results[name]["classification"]["map_area"] for name in results)
     assert half == pytest.approx(single, abs=15)  # of 8 images: the rank of one may change
+
+
+@pytest.mark.slow
+def test_scores_are_shown_of_a_run_that_cannot_be_written(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read_only(file: Path, _: object) -> None:
+        raise WildcatError(f"{file} cannot be written: Read-only file system")
+
+    monkeypatch.setattr("wildcat.evaluation.run.write_results", read_only)
+    command = ["evaluate", str(place / "run"), "--data", "synthetic:count=2,size=64"]
+    assert main(command) == 0
+    shown = capsys.readouterr()
+    assert "mAP" in shown.out and "written" not in shown.out
+    assert "results.json cannot be written: Read-only file system; the results are not kept with the run" in shown.err
+    assert main([*command, "--json", str(place / "asked.json")]) == 2  # a file that was asked for
 
 
 @pytest.mark.slow

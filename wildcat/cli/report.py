@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wildcat.cli.parser import add_device, add_precision, add_runtime, command_parser
+from wildcat.errors import WildcatError
 from wildcat.system.files import check_output
 
 
@@ -33,8 +34,11 @@ wildcat report runs/voc07 --data voc07:data --split test --out voc07.html
     from wildcat.apps.report.build import write_report
 
     out = Path(arguments.out) if arguments.out else Path(arguments.run) / "report.html"
-    if arguments.out:
-        check_output(out)
+    if arguments.out or out.parent.is_dir():
+        try:
+            check_output(out)
+        except WildcatError as error:
+            raise WildcatError(f"{error}{'' if arguments.out else '; give another place with --out'}") from error
     write_report(
         Path(arguments.run),
         out,

@@ -23,10 +23,10 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _KEEP = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1}
 _DEFAULT = {_MMAP_MAX: 65536, _TRIM_THRESHOLD: 128 * 1024}
 
-# What libraries say when memory runs out: PyTorch on CPU and GPU, oneDNN, C++, ONNX Runtime and OpenVINO.
+# What libraries say when memory runs out: PyTorch on CPU and GPU, oneDNN, C++, ONNX Runtime, OpenVINO, the loader.
 _NO_MEMORY = re.compile(
     "allocate memory|not enough memory|out of memory|could not (create|execute) a primitive$|bad_alloc|bad allocation"
-    "|failed to allocate|unable to allocate|cannot allocate",
+    "|failed to allocate|unable to allocate|cannot allocate|failed to map segment",
     re.IGNORECASE,
 )
 _NO_THREAD = re.compile("can't start new thread|Thread creation failed|pthread_create", re.IGNORECASE)
