@@ -141,5 +141,8 @@ def test_unfinished_run(folder: Path) -> None:
     with pytest.raises(WildcatError, match=r"has no model\.safetensors$"):
         load_run(folder)
     save_state(folder, {})
-    with pytest.raises(WildcatError, match="training has not finished: continue it with --resume"):
-        load_run(folder)
+    for name in ("state.pt", "state.previous.pt"):  # the second alone after a kill between two renamings
+        with pytest.raises(WildcatError, match="training has not finished: continue it with --resume"):
+            load_run(folder)
+        if name == "state.pt":
+            (folder / "state.pt").rename(folder / "state.previous.pt")

@@ -224,7 +224,8 @@ def load_run(folder: Path) -> tuple[Wildcat, Run]:
     run = read_run(folder)
     file = folder / WEIGHTS
     if not file.is_file():
-        hint = "; training has not finished: continue it with --resume" if (folder / STATE).exists() else ""
+        stopped = any((folder / name).exists() for name in (STATE, PREVIOUS_STATE))
+        hint = "; training has not finished: continue it with --resume" if stopped else ""
         raise WildcatError(f"{folder} has no {WEIGHTS}{hint}")
     _check_head(file, run)  # before a head of any size is made
     try:
