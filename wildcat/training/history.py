@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from wildcat.runs.folder import METRICS, TENSORBOARD
@@ -45,7 +46,8 @@ class MetricsWriter:
 
     def __exit__(self, *_: object) -> None:
         if self._board is not None:
-            self._board.close()
+            with suppress(OSError):  # every row is on disk; the folder may have been renamed
+                self._board.close()
 
     def write(self, history: list[Row]) -> None:
         """Write all rows to ``metrics.csv`` and the last one for TensorBoard; both are on disk when this returns.
@@ -53,18 +55,27 @@ class MetricsWriter:
         Raises:
             WildcatError: if the folder was renamed or removed, or a file cannot be written.
         """
-        from torch.utils.tensorboard import SummaryWriter  # takes seconds, so before the check
+        import torch.utils.tensorboard  # noqa: F401 - takes seconds, so before the check
 
         self._lock.check()
-        epoch = int(history[-1]["epoch"])
-        if self._board is None:  # this makes folders, also that of a run that was renamed
-            self._board = SummaryWriter(self._folder / TENSORBOARD, purge_step=epoch)
+        try:
+            self._write_board(history[-1])
+        except OSError:
+            self._lock.check()  # the folder may have been renamed in this moment
+            raise
         text = io.StringIO()
         writer = csv.DictWriter(text, fieldnames=list(dict.fromkeys(key for row in history for key in row)))
         writer.writeheader()
         writer.writerows(history)
         write_atomically(self._folder / METRICS, text.getvalue().encode())
-        for name, value in history[-1].items():
+
+    def _write_board(self, row: Row) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        epoch = int(row["epoch"])
+        if self._board is None:  # this makes folders, also that of a run that was renamed
+            self._board = SummaryWriter(self._folder / TENSORBOARD, purge_step=epoch)
+        for name, value in row.items():
             if name != "epoch":
                 self._board.add_scalar(name, value, epoch)
         self._board.flush()
