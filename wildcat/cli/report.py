@@ -1,11 +1,12 @@
 """``wildcat report``: parses arguments and calls :func:`wildcat.apps.report.build.write_report`."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from wildcat.cli.parser import add_device, add_precision, add_runtime, command_parser
 from wildcat.errors import WildcatError
-from wildcat.system.files import check_output
+from wildcat.system.files import check_output, is_standard_output
 
 
 def main(argv: Sequence[str]) -> int:
@@ -50,5 +51,5 @@ wildcat report runs/voc07 --data voc07:data --split test --out voc07.html
         precision=arguments.precision,
         runtime=arguments.runtime,
     )
-    print(f"written: {out}")
+    print(f"written: {out}", file=sys.stderr if is_standard_output(out) else sys.stdout)
     return 0
