@@ -90,11 +90,15 @@ class Store(http.server.BaseHTTPRequestHandler):
     asked: ClassVar[Counter[str]] = Counter()
 
     def do_HEAD(self) -> None:
+        if self.path.startswith("/silent"):
+            time.sleep(1)
         self.answer(200, length=len(WHOLE))
 
     def do_GET(self) -> None:
         self.asked[self.path] += 1
         kind = self.path.split("/")[1]
+        if kind == "silent":
+            time.sleep(1)
         if kind in ("500", "503", "404", "403") or (kind == "busy" and self.asked[self.path] < 3):
             self.answer(int(kind) if kind.isdigit() else 503)
         elif kind == "short":
@@ -188,14 +192,16 @@ def test_images_of_servers_that_fail(
     assert Store.asked[f"/{kind}/a.png"] == tries
 
 
-def test_files_of_servers_that_fail(address: str) -> None:
+def test_files_of_servers_that_fail(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards, lists and Parquet files are read in blocks, each of which is asked for again."""
     with stores.open_file(f"{address}/busy/a.tar") as stream:
         assert stream.read(10) == WHOLE[:10] and stream.read() == WHOLE[10:]
         stream.seek(-5, io.SEEK_END)
         assert stream.read() == WHOLE[-5:]
-    for kind in ("short", "500"):
-        with pytest.raises(WildcatError, match=rf"{kind}/a\.tar cannot be read"):
+    monkeypatch.setattr(stores, "RETRY_SECONDS", 0.1)
+    messages = {"short": "", "500": "500", "404": "404", "silent": "the store does not answer"}
+    for kind, message in messages.items():
+        with pytest.raises(WildcatError, match=rf"{kind}/a\.tar cannot be read: .*{message}"):
             list(InputPart("shard", (f"{address}/{kind}/a.tar",)).images())
 
 

@@ -90,10 +90,11 @@ def named_errors(name: str) -> Iterator[None]:
         yield
     except WildcatError:
         raise
-    except asyncio.TimeoutError as error:
-        raise WildcatError(f"{name} cannot be read: the store does not answer") from error
     except Exception as error:
-        raise WildcatError(f"{name} cannot be read: {str(error) or type(error).__name__}") from error
+        reason = _reason(error)
+        silent = isinstance(reason, asyncio.TimeoutError)
+        message = "the store does not answer" if silent else str(reason) or type(reason).__name__
+        raise WildcatError(f"{name} cannot be read: {message}") from error
 
 
 def store_of(name: str) -> tuple[Any, str]:
@@ -218,10 +219,14 @@ def try_again(action: Callable[[], Result]) -> Result:
     return action()
 
 
+def _reason(error: BaseException) -> BaseException:
+    """The error itself, or its cause: where an HTTP server gives no size, for any reason, fsspec finds no file."""
+    return error.__cause__ if isinstance(error, FileNotFoundError) and error.__cause__ is not None else error
+
+
 def _may_pass(error: BaseException) -> bool:
     """Whether the same action may succeed later."""
-    if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
-        return _may_pass(error.__cause__)  # fsspec's error where it asks an HTTP server for a size, for any reason
+    error = _reason(error)
     status = getattr(error, "status", None)
     if isinstance(status, int):  # of an HTTP server
         return status >= 500 or status in (408, 425, 429)
