@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from wildcat.apps.serve.viewer import VIEW_SIDE, LeastRecentlyUsed, Viewer
 from wildcat.errors import WildcatError
 from wildcat.model import WildcatOutput
 from wildcat.prediction.predictor import Part, Predictor
+from wildcat.prediction.result import Prediction
 from wildcat.runs.settings import InferenceSettings
 
 CLASSES = ("red", "green", "blue")
@@ -135,6 +137,37 @@ def test_error_messages_have_the_file_name_without_the_folder(tmp_path: Path) ->
     broken.unlink()
     Image.new("RGB", (20, 20)).save(broken, "png")  # errors are not cached
     assert viewer.view(str(broken)).size == (20, 20)
+
+
+def test_images_are_decoded_and_masks_refined_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    viewer, _ = viewer_of()
+    active, most = dict.fromkeys(("decode", "refine"), 0), dict.fromkeys(("decode", "refine"), 0)
+
+    def counted(what: str, result: object) -> object:
+        active[what] += 1
+        most[what] = max(most[what], active[what])
+        time.sleep(0.02)
+        active[what] -= 1
+        return result
+
+    def refined(prediction: Prediction, *, allowed: list[int], crf: bool) -> object:
+        return counted("refine", np.zeros((2, 2), np.uint8)) if crf else np.zeros((2, 2), np.uint8)
+
+    monkeypatch.setattr(viewing, "load_image", lambda *_, **__: counted("decode", Image.new("RGB", (64, 64))))
+    monkeypatch.setattr(Prediction, "mask", refined)
+    paths = [str(tmp_path / f"{number}.png") for number in range(4)]
+    for path in paths:
+        Path(path).touch()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(viewer.thumbnail, paths))
+        list(pool.map(lambda path: viewer.mask(path, [0], crf=True), paths))
+    assert most == {"decode": 1, "refine": 1}
+
+
+def test_an_image_that_was_deleted_from_the_server(tmp_path: Path) -> None:
+    viewer, _ = viewer_of()
+    with pytest.raises(WildcatError, match=r"^a\.jpg is no longer on the server, .* upload it again$"):
+        viewer.view(str(tmp_path / "a.jpg"))
 
 
 def test_only_the_last_predictions_are_cached(tmp_path: Path) -> None:
