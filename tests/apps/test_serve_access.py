@@ -374,7 +374,9 @@ def test_simultaneous_uploads_of_a_visitor_are_limited_together(
     monkeypatch.setattr(uploads, "MAX_BYTES", 150)
     folder = Uploads(tmp_path)
     with folder.arriving("a") as first, folder.arriving("a") as second, folder.arriving("b") as other:
-        assert first(60) and not second(60) and not other(60)
+        assert first(60) and not second(60) and other(60)
+        assert not second(1) and first(40) and not first(1)  # what is rejected does not count
+        assert other(40) and not other(60)
     with folder.arriving("a") as later:
         assert later(100)
 
@@ -395,9 +397,13 @@ def test_old_files_and_the_oldest_beyond_the_limits_are_deleted(
     folder.record("a", [file("1/upload", 2, 3600), file("2/upload", 3, 13 * 3600)])
     file("3/shown.jpg", 4, 1000)
     file("4/shown.jpg", 5, 100)
-    file("tmpabc", 6, 1000)  # an upload that broke off
+    file("tmp1", 6, 30)  # an upload that broke off
+    with folder.arriving("a"):
+        file("tmp2", 7, 0)  # one that arrives
+        folder.clean()
+        assert kept(tmp_path) == [1, 2, 5, 7] and not (tmp_path / "3").exists()
     folder.clean()
-    assert kept(tmp_path) == [1, 2, 5] and not (tmp_path / "3").exists()
+    assert kept(tmp_path) == [1, 2, 5]
     file("5/shown.jpg", 7, 50)
     monkeypatch.setattr(uploads, "MAX_BYTES", 12)
     folder.clean()

@@ -1,5 +1,6 @@
 """Stands in front of the web page: rejects requests that are not the page's own, and limits what they send."""
 
+import asyncio
 import html
 
 from wildcat.apps.serve.access import Access, host_name, without_token
@@ -112,11 +113,14 @@ class Guard:
             return
         # The answer is read here, so it must not be compressed.
         scope["headers"] = [(name, value) for name, value in scope["headers"] if name.lower() != b"accept-encoding"]
-        with self.uploads.arriving(visitor) as count:
-            body = Body(receive, send, MAX_VISITOR_BYTES, self.body_seconds, headers, count)
-            answer = Answer(body.send)
-            await self.app(scope, body.receive, answer.send)
-        self.uploads.record(visitor, answer.paths())
+        try:
+            with self.uploads.arriving(visitor) as count:
+                body = Body(receive, send, MAX_VISITOR_BYTES, self.body_seconds, headers, count)
+                answer = Answer(body.send)
+                await self.app(scope, body.receive, answer.send)
+            self.uploads.record(visitor, answer.paths())
+        finally:
+            await asyncio.to_thread(self.uploads.clean)
 
 
 def _headers(scope: Message) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The temporary folder of the web page: uploads and downloads, bounded in number and size, removed at the end."""
 
 import logging
+import math
 import os
 import shutil
 import stat
@@ -45,7 +46,8 @@ class Uploads:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._visitors: dict[str, dict[str, int]] = {}  # visitor -> path -> bytes, the oldest first
-        self._arriving: Counter[str] = Counter()
+        self._arriving: Counter[str] = Counter()  # bytes of uploads that are not complete
+        self._begun: list[float] = []  # when each of them began
         self._lock = threading.Lock()
 
     @contextmanager
@@ -58,19 +60,27 @@ class Uploads:
         Yields:
             A function that counts further bytes, and returns whether the visitor may send them.
         """
-        counted = 0
+        counted, begun, rejected = 0, time.time(), False
 
         def count(size: int) -> bool:
-            nonlocal counted
-            counted += size
+            nonlocal counted, rejected
             with self._lock:
-                self._arriving[visitor] += size
-                return self._arriving[visitor] <= MAX_VISITOR_BYTES and self._arriving.total() <= MAX_BYTES
+                if not rejected:
+                    counted += size
+                    self._arriving[visitor] += size
+                    rejected = self._arriving[visitor] > MAX_VISITOR_BYTES or self._arriving.total() > MAX_BYTES
+                    if rejected:  # the other uploads may continue
+                        self._arriving[visitor] -= counted
+                        counted = 0
+                return not rejected
 
+        with self._lock:
+            self._begun.append(begun)
         try:
             yield count
         finally:
             with self._lock:
+                self._begun.remove(begun)
                 self._arriving[visitor] -= counted
                 if not self._arriving[visitor]:
                     del self._arriving[visitor]
@@ -89,13 +99,19 @@ class Uploads:
                 self._visitors.pop(visitor, None)
 
     def clean(self) -> None:
-        """Delete what is too old, and the oldest files beyond the limits of the folder."""
+        """Delete what is too old or incomplete, and the oldest files beyond the limits of the folder.
+
+        gradio writes uploads into files at the top of the folder, renames them when they are complete, and leaves them
+        there if they break off or are rejected.
+        """
         with self._lock:
             now, uploaded = time.time(), {path for files in self._visitors.values() for path in files}
+            begun = min(self._begun, default=math.inf)
             kept: list[_File] = []
             for file in self._files():
                 lifetime = UPLOAD_LIFETIME_SECONDS if file.path in uploaded else OTHER_LIFETIME_SECONDS
-                if now - file.changed > lifetime:
+                fragment = Path(file.path).parent == self.folder and file.changed < begun - 1
+                if fragment or now - file.changed > lifetime:
                     self._delete(file.path)
                 else:
                     kept.append(file)
