@@ -15,7 +15,7 @@ def protocol(header_seconds: float = HEADER_SECONDS) -> type[asyncio.Protocol]:
     import h11
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
-    class TimedProtocol(H11Protocol):  # type: ignore[misc]
+    class TimedProtocol(H11Protocol):
         """Closes a connection whose request headers are not complete in time."""
 
         _timer: asyncio.TimerHandle | None = None
