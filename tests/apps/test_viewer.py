@@ -139,29 +139,22 @@ def test_error_messages_have_the_file_name_without_the_folder(tmp_path: Path) ->
     assert viewer.view(str(broken)).size == (20, 20)
 
 
-def test_images_are_decoded_and_masks_refined_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_are_refined_one_at_a_time(image: str, monkeypatch: pytest.MonkeyPatch) -> None:
     viewer, _ = viewer_of()
-    active, most = dict.fromkeys(("decode", "refine"), 0), dict.fromkeys(("decode", "refine"), 0)
-
-    def counted(what: str, result: object) -> object:
-        active[what] += 1
-        most[what] = max(most[what], active[what])
-        time.sleep(0.02)
-        active[what] -= 1
-        return result
+    active, most = 0, 0
 
     def refined(prediction: Prediction, *, allowed: list[int], crf: bool) -> object:
-        return counted("refine", np.zeros((2, 2), np.uint8)) if crf else np.zeros((2, 2), np.uint8)
+        nonlocal active, most
+        active += crf
+        most = max(most, active)
+        time.sleep(0.02)
+        active -= crf
+        return np.zeros((2, 2), np.uint8)
 
-    monkeypatch.setattr(viewing, "load_image", lambda *_, **__: counted("decode", Image.new("RGB", (64, 64))))
     monkeypatch.setattr(Prediction, "mask", refined)
-    paths = [str(tmp_path / f"{number}.png") for number in range(4)]
-    for path in paths:
-        Path(path).touch()
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(viewer.thumbnail, paths))
-        list(pool.map(lambda path: viewer.mask(path, [0], crf=True), paths))
-    assert most == {"decode": 1, "refine": 1}
+        list(pool.map(lambda label: viewer.mask(image, [label], crf=True), [0, 1, 2, 0]))
+    assert most == 1
 
 
 def test_an_image_that_was_deleted_from_the_server(tmp_path: Path) -> None:
