@@ -146,3 +146,8 @@ def test_inputs_are_not_modified():
     before = maps.clone()
     label_map(strengths(maps, [0, 1], (9, 9), Background("class", 1.0)), [0, 1])
     assert maps.equal(before)
+
+
+def test_ties_go_to_the_background_and_then_to_the_first_class():
+    scores = torch.tensor([[0.5, 0.2, 0.0], [0.5, 0.7, 0.0], [0.4, 0.7, 0.0]])[:, None]
+    assert label_map(scores, [4, 2]).tolist() == [[0, 5, 0]]

@@ -67,6 +67,27 @@ def test_each_class_is_scikit_learns_classifier_of_one_of_the_strengths() -> Non
         assert min(candidates) < 1e-9
 
 
+@pytest.mark.parametrize("noise", [0.3, 6.0])
+def test_the_strength_with_the_lowest_loss_on_unseen_images_is_chosen(
+    noise: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = one_class(60, 2)
+    scales = scale_probabilities(labels, [noise], exclusive=True)
+
+    def fitted(*strengths: float) -> tuple[np.ndarray, float]:
+        """Weights, and the logarithmic loss of the cross-validated logits."""
+        monkeypatch.setattr("wildcat.multiscale.STRENGTHS", strengths)
+        bank, unseen = fit_object_bank(scales, labels, multi_label=False)
+        logits = torch.from_numpy(unseen)
+        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels.argmax(axis=1)))
+        return bank.weights.numpy(), float(loss)
+
+    weights, losses = zip(*(fitted(strength) for strength in (1e-4, 10.0)), strict=True)
+    assert (losses[0] < losses[1]) == (noise == 6.0)  # weak evidence needs strong regularization
+    for order in ((1e-4, 10.0), (10.0, 1e-4)):
+        np.testing.assert_array_equal(fitted(*order)[0], weights[int(np.argmin(losses))])
+
+
 @pytest.mark.slow
 def test_the_better_scale_weighs_more_and_new_images_gain() -> None:
     labels, new = multi_label(seed=1), multi_label(seed=2)

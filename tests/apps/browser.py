@@ -48,6 +48,12 @@ def page(browser: Any, size: tuple[int, int] = DESKTOP, *, dark: bool = False, o
     opened.errors, opened.outside = [], []
     opened.on("pageerror", lambda error: opened.errors.append(str(error)))
 
+    def note_violation(message: Any) -> None:
+        if "Content Security Policy" in message.text:
+            opened.errors.append(message.text)
+
+    opened.on("console", note_violation)
+
     def note(request: Any) -> None:
         if not request.url.startswith(("http://127.0.0.1", "http://localhost", "file:", "data:", "blob:", "about:")):
             opened.outside.append(request.url)

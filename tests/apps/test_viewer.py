@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from wildcat.apps.serve.viewer import VIEW_SIDE, LeastRecentlyUsed, Viewer
 from wildcat.errors import WildcatError
 from wildcat.model import WildcatOutput
 from wildcat.prediction.predictor import Part, Predictor
+from wildcat.prediction.result import Prediction
 from wildcat.runs.settings import InferenceSettings
 
 CLASSES = ("red", "green", "blue")
@@ -135,6 +137,30 @@ def test_error_messages_have_the_file_name_without_the_folder(tmp_path: Path) ->
     broken.unlink()
     Image.new("RGB", (20, 20)).save(broken, "png")  # errors are not cached
     assert viewer.view(str(broken)).size == (20, 20)
+
+
+def test_masks_are_refined_one_at_a_time(image: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    viewer, _ = viewer_of()
+    active, most = 0, 0
+
+    def refined(prediction: Prediction, *, allowed: list[int], crf: bool) -> object:
+        nonlocal active, most
+        active += crf
+        most = max(most, active)
+        time.sleep(0.02)
+        active -= crf
+        return np.zeros((2, 2), np.uint8)
+
+    monkeypatch.setattr(Prediction, "mask", refined)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda label: viewer.mask(image, [label], crf=True), [0, 1, 2, 0]))
+    assert most == 1
+
+
+def test_an_image_that_was_deleted_from_the_server(tmp_path: Path) -> None:
+    viewer, _ = viewer_of()
+    with pytest.raises(WildcatError, match=r"^a\.jpg is no longer on the server, .* upload it again$"):
+        viewer.view(str(tmp_path / "a.jpg"))
 
 
 def test_only_the_last_predictions_are_cached(tmp_path: Path) -> None:

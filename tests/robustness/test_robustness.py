@@ -17,6 +17,7 @@ from tests.robustness.bad_input.web import Request, Site
 from tests.tiny_runs import flags, tiny
 from wildcat.apps.serve import server as app
 from wildcat.apps.serve.page import Page
+from wildcat.apps.serve.uploads import upload_folder
 from wildcat.apps.serve.viewer import Viewer
 from wildcat.cli import main
 from wildcat.prediction.loading import load
@@ -73,7 +74,7 @@ def site(base: Path) -> Iterator[Site]:
     async def opened() -> Site:  # without a running event loop gradio creates its own and does not close them
         return Site(app.create_app(viewer, "run"), Page(app._gradio(), viewer, "run"))
 
-    with app.upload_folder():
+    with upload_folder():
         yield asyncio.run(opened())
     gc.collect()  # warnings about objects that gradio leaves open appear here, where they are allowed
 

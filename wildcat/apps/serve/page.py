@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wildcat import render
+from wildcat.apps.serve.uploads import SAMPLES
 from wildcat.apps.serve.viewer import Task, Viewer
 from wildcat.data.photographs import sample_photographs
 from wildcat.errors import WildcatError, shorten
@@ -18,8 +19,6 @@ from wildcat.runs.settings import InferenceSettings
 MAX_IMAGES = 100  # in one browser tab
 MAX_QUEUED_REQUESTS = 200  # gradio answers further requests with an error
 MAX_CONCURRENT_REQUESTS = 4  # the network itself processes one image at a time
-UPLOAD_LIFETIME_SECONDS = 12 * 3600
-CLEAN_UP_SECONDS = 600  # time between two deletions of expired uploads
 CLASSES_SHOWN = 20  # the most probable ones
 
 
@@ -33,7 +32,6 @@ class Page:
             title=f"wildcat: {name}",
             analytics_enabled=False,
             fill_width=True,
-            delete_cache=(CLEAN_UP_SECONDS, UPLOAD_LIFETIME_SECONDS),
         ) as self.blocks:
             self._layout(name)
             self._connect_events()
@@ -195,7 +193,7 @@ class Page:
         ]
 
     def _add_samples(self, paths: list[str], *settings: Any) -> list[Any]:
-        folder = Path(os.environ["GRADIO_TEMP_DIR"], "samples")
+        folder = Path(os.environ["GRADIO_TEMP_DIR"], SAMPLES)
         folder.mkdir(exist_ok=True)
         for name, image in sample_photographs().items():
             image.save(folder / f"{name}.jpg", quality=92)
@@ -302,7 +300,8 @@ _SAVES = {"image": "↓ Image", "mask": "↓ Mask", "json": "↓ JSON"}
 _FILE_ENDINGS = {"image": "-image.jpg", "mask": "-mask.png", "json": ".json"}
 _WELCOME = """
 <ol>
-<li><b>Upload</b> Images are sent only to the machine that runs this page, and deleted when its server stops.</li>
+<li><b>Upload</b> Images, of up to 64 MB each and 512 MB at once, are sent only to the machine that runs this page, and
+deleted when its server stops.</li>
 <li><b>Inspect</b> A heatmap shows the evidence for a class, a ring its point, a mask its pixels.</li>
 <li><b>Save</b> The image as shown, the mask as PNG, points and scores as JSON.</li>
 </ol>

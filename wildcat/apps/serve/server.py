@@ -1,16 +1,23 @@
-"""The server of the web page, and the temporary folder of its uploads."""
+"""The server of the web page."""
 
 import logging
 import os
+import signal
 import socket
-import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+from wildcat.apps.serve.access import LOCAL_NAMES, access_of, shown_address
+from wildcat.apps.serve.connections import MAX_CONNECTIONS, protocol
+from wildcat.apps.serve.guard import Guard
 from wildcat.apps.serve.page import Page
+from wildcat.apps.serve.uploads import cleaned_regularly, upload_folder
 from wildcat.apps.serve.viewer import Viewer
 from wildcat.errors import WildcatError
 from wildcat.export.network import Runtime
@@ -22,6 +29,8 @@ logger = logging.getLogger(__name__)
 PORTS = range(7860, 7960)  # tried in this order if no port is given
 MAX_FILE_BYTES = 64 * 2**20
 
+_NO_GRADIO = "the page needs gradio: pip install 'wildcat-wsl[app]'"
+
 
 def serve(
     run: str | Path,
@@ -31,6 +40,8 @@ def serve(
     runtime: Runtime = "torch",
     host: str = "127.0.0.1",
     port: int | None = None,
+    token: str | None = None,
+    allow_hosts: Sequence[str] = (),
 ) -> None:
     """Serve the web page until Ctrl+C. Its address is logged at level INFO.
 
@@ -41,23 +52,78 @@ def serve(
         runtime: runtime of the network, as for :func:`wildcat.load`.
         host: address to listen on; 127.0.0.1 accepts connections from this machine only, 0.0.0.0 from all machines.
         port: port to listen on; None takes the first free one of :data:`PORTS`.
+        token: what each request must carry, at least 8 letters and digits; None for a random one if other machines can
+            reach the page, directly (``host``) or through a proxy (``allow_hosts``), and none otherwise; "" for none at
+            all. It is in the logged address.
+        allow_hosts: further names under which the page is reached, such as that of a reverse proxy.
 
     Raises:
-        WildcatError: if gradio is not installed, the run cannot be read, or the port is in use.
+        WildcatError: if gradio is not installed, the run cannot be read, the port is in use, or the token or a name is
+            invalid.
 
     >>> serve("runs/mine", port=7860)  # doctest: +SKIP
     """
-    _gradio()
+    if find_spec("gradio") is None:
+        raise WildcatError(_NO_GRADIO)
     predictor = load(run, device=device, precision=precision, runtime=runtime)
-    logger.info("computing in %s", predictor.computation)
     viewer = Viewer(predictor)
     import uvicorn
 
-    with _listening(host, port) as listener, upload_folder():
-        config = uvicorn.Config(create_app(viewer, Path(run).name), log_level="critical", timeout_graceful_shutdown=1)
-        shown = "127.0.0.1" if host == "0.0.0.0" else host
-        logger.info("open http://%s:%d in a browser; Ctrl+C stops the server", shown, listener.getsockname()[1])
-        uvicorn.Server(config).run([listener])
+    with _listening(host, port) as listener, _ended_by_signals() as stop:
+        access = access_of(listener, host, allow_hosts, token)
+        with upload_folder() as uploads, cleaned_regularly(uploads):
+            config = uvicorn.Config(
+                Guard(create_app(viewer, Path(run).name), access, uploads),
+                http=protocol(),
+                ws="none",
+                log_level="critical",
+                server_header=False,
+                limit_concurrency=MAX_CONNECTIONS,
+                timeout_graceful_shutdown=1,
+            )
+            address = shown_address(listener, access.token)
+            logger.info("open %s in a browser; Ctrl+C stops the server", address)
+            logger.info("computing in %s", predictor.computation)
+            if token == "" and access.names - {"127.0.0.1", "::1", *LOCAL_NAMES}:
+                logger.warning("there is no token: whoever can reach the address can use the page")
+            stop.server = uvicorn.Server(config)
+            stop.server.run([listener])
+
+
+class _Stop:
+    """Ends the page for a signal, with its temporary folder removed."""
+
+    def __init__(self) -> None:
+        self.server: Any = None
+        self.signal = 0
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        first, self.signal = not self.signal, number
+        if self.server is None:
+            raise SystemExit(128 + number)
+        if first:
+            self.server.handle_exit(number, frame)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[_Stop]:
+    """End the page for SIGTERM and SIGHUP (its terminal was closed) as for Ctrl+C, which uvicorn handles.
+
+    A signal that was ignored before stays ignored: ``nohup wildcat serve`` outlives its terminal.
+    """
+    stop = _Stop()
+    signals = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # Python handles signals in no other
+        heeded = [number for number in signals if signal.getsignal(number) != signal.SIG_IGN]
+        before = {number: signal.signal(number, stop) for number in heeded}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if stop.signal:
+        raise SystemExit(128 + stop.signal)
 
 
 @contextmanager
@@ -76,21 +142,6 @@ def _listening(host: str, port: int | None) -> Iterator[socket.socket]:
             return
     where = f"port {PORTS[0]} to {PORTS[-1]}" if port is None else f"port {port}"
     raise WildcatError(f"cannot listen on {host} {where}: {reason}")
-
-
-@contextmanager
-def upload_folder() -> Iterator[Path]:
-    """A temporary folder for uploads and downloads, removed at the end."""
-    before = os.environ.get("GRADIO_TEMP_DIR")
-    with tempfile.TemporaryDirectory(prefix="wildcat-page-", ignore_cleanup_errors=True) as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        try:
-            yield Path(folder)
-        finally:
-            if before is None:
-                del os.environ["GRADIO_TEMP_DIR"]
-            else:
-                os.environ["GRADIO_TEMP_DIR"] = before
 
 
 def create_app(viewer: Viewer, name: str) -> Any:
@@ -114,6 +165,8 @@ def create_app(viewer: Viewer, name: str) -> Any:
         footer_links=["api"],
         run_history=False,
         ssr_mode=False,
+        mcp_server=False,
+        enable_monitoring=False,
         theme=_theme(gradio),
         css=files("wildcat.apps.serve").joinpath("app.css").read_text(encoding="utf-8"),
     )
@@ -124,7 +177,7 @@ def _gradio() -> Any:
     try:
         import gradio
     except ImportError as error:
-        raise WildcatError("the page needs gradio: pip install 'wildcat-wsl[app]'") from error
+        raise WildcatError(_NO_GRADIO) from error
     return gradio
 
 

@@ -113,10 +113,13 @@ class Viewer:
         return self._predictions.get(path, make)
 
     def _load(self, path: str, draft_size: int | None) -> Image.Image:
+        name = Path(path).name
+        if not Path(path).exists():
+            raise WildcatError(f"{name} is no longer on the server, which keeps the latest uploads: upload it again")
         try:
             return load_image(path, max_pixels=self.max_pixels, draft_size=draft_size)
         except WildcatError as error:  # the server's folder means nothing to the user
-            raise WildcatError(str(error).replace(path, Path(path).name)) from error
+            raise WildcatError(str(error).replace(path, name)) from error
 
     def thumbnail(self, path: str) -> Image.Image:
         """The image with a longer side of at most ``THUMBNAIL_SIDE`` pixels. Decodes the whole file; predicts nothing.
