@@ -198,7 +198,7 @@ COMMANDS = [
         "high-threshold",
         "a threshold of 7",
         f"{PREDICT} --threshold 7",
-        "argument --threshold: a threshold is a probability, from 0 to 1, or CLASS=P,CLASS=P; got 7 (see wildcat predict --help)",
+        "argument --threshold: a threshold is a probability, 0..1 (0.5 for 50 %), or CLASS=P,CLASS=P; got 7 (see wildcat predict --help)",
     ),
     command(
         "foreign-threshold",
