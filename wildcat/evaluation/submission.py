@@ -56,7 +56,7 @@ def write_submission(
         The folders written, one per task.
 
     Raises:
-        WildcatError: for another dataset, other classes than the model's, an unknown task, none that the server has, or a
+        WildcatError: for another dataset, other classes than the model's, an unknown task, none of the server's, or a
             folder with other files of these names.
 
     >>> import wildcat
