@@ -120,7 +120,7 @@ def evaluate_run(
 
     predictor = opened()
     if data is None:
-        chosen = choose_scored_data(predictor.run, None, split)
+        chosen = choose_scored_data(_local(run, predictor), None, split)
         data, split = chosen.data, chosen.split
     target = Path(file) if file is not None else results_file(run)
     earlier = None
@@ -181,8 +181,13 @@ def submit_run(
     predictor = load(run, device=device, precision=precision, runtime=runtime)
     predictor = predictor.at_sizes(score_sizes, map_sizes, mirror)
     if data is None:
-        data = choose_scored_data(predictor.run, None, split).data
+        data = choose_scored_data(_local(run, predictor), None, split).data
     return write_submission(predictor, data, out, split=split, tasks=tasks, crf=crf, overwrite=overwrite)
+
+
+def _local(run: str | Path, predictor: Predictor) -> Path:
+    """The run directory that knows a dataset of this machine; that of a model of the hub does not."""
+    return predictor.run if predictor.run is not None and Path(run).exists() else Path(run)
 
 
 def fit_run_background(run: Path, predictor: Predictor, mode: Mode) -> FittedBackground:
