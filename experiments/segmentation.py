@@ -44,7 +44,8 @@ from wildcat.data.registry import default_splits, open_dataset
 from wildcat.data.transforms import warp
 from wildcat.errors import WildcatError
 from wildcat.evaluation.background import predicted_and_true_masks, with_masks
-from wildcat.evaluation.scoring import MaskAccumulator, with_classes
+from wildcat.evaluation.classes import with_classes
+from wildcat.evaluation.scoring import MaskAccumulator
 from wildcat.masks import MODES, Background, fit_background
 from wildcat.metrics import SegmentationScores, mean_iou
 from wildcat.multiscale import fuse_maps

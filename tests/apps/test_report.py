@@ -165,7 +165,7 @@ def test_the_page(text: str) -> None:
     links = {values["href"] for tag, values in checker.tags if tag == "a"}
     assert {(link or "")[1:] for link in links} <= set(checker.ids)
     assert "There are only 6 images: a single one changes the accuracy by 17 points." in text
-    assert "the true boxes in white" in text and "images of tags:spots.csv (test)" in text
+    assert "the true boxes in white" in text and "images of tags:spots.csv, split test" in text
     assert "5.png: heatmap" in text and SECRET not in text and "<dd>backbone.pt</dd>" in text  # reports are shared
     assert "A note." in text and "http" not in text.replace("http-equiv", "")
     assert "<script>alert" not in text and "<b>1</b>" not in text  # names are text

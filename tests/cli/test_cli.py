@@ -18,6 +18,7 @@ from wildcat._version import __version__
 from wildcat.cli import main
 from wildcat.config import TrainConfig
 from wildcat.errors import WildcatError
+from wildcat.runs.results import read_results
 from wildcat.training.launch import train
 
 COMMANDS = ("quickstart", "train", "evaluate", "predict", "batch", "export", "push", "convert", "serve", "completion")
@@ -193,12 +194,15 @@ TRAIN = ["train", "--out", "new", *flags(epochs=1)]
         (["predict", "run", "empty", "--out", "new"], "empty holds no images"),
         (["predict", "run", "cat.png", "--out", "file"], "file"),
         (["predict", "run", "cat.png", "--out", "new", "--formats", "jsn"], "format 'jsn' is unknown; allowed: json"),
-        (["predict", "run", "cat.png", "--out", "new", "--threshold", "7"], "from 0 to 1, or CLASS=P,CLASS=P; got 7"),
+        (
+            ["predict", "run", "cat.png", "--out", "new", "--threshold", "7"],
+            "a probability, 0..1 (0.5 for 50 %), or CLASS=P,CLASS=P; got 7",
+        ),
         (
             ["predict", "run", "cat.png", "--out", "new", "--threshold", "cat=0.5,dog"],
             "or CLASS=P,CLASS=P; got cat=0.5",
         ),
-        (["predict", "run", "cat.png", "--out", "new", "--threshold", "cat=2"], "from 0 to 1"),
+        (["predict", "run", "cat.png", "--out", "new", "--threshold", "cat=2"], "0..1 (0.5"),
         (["predict", "run", "cat.png", "--out", "new", "--threshold", "cart=0.5"], "'cart', which is not a class"),
         (["predict", "run", "cat.png", "--out", "new", "--batch-size", "0"], "at least 1; got 0"),
         (["predict", "imagenett", "cat.png", "--out", "new"], "no run in imagenett"),
@@ -369,22 +373,24 @@ def test_evaluate_takes_the_data_of_the_run(place: Path, tmp_path: Path, capsys:
     run = shutil.copytree(place / "run", tmp_path / "run")
     (run / "results.json").unlink(missing_ok=True)
 
-    def scored(*arguments: str) -> tuple[str, str, int]:
+    def scored(*arguments: str) -> str:
         assert main(["evaluate", str(run), *arguments]) == 0
-        results = json.loads((run / "results.json").read_text())
-        message = capsys.readouterr().err
-        assert ("as none was given" in message) == ("--data" not in arguments)
-        assert "--data" in arguments or f"data: {results['data']} {results['split']}, as none was given" in message
-        return results["data"], results["split"], results["images"]
+        captured = capsys.readouterr()
+        assert ("as none was given" in captured.err) == ("--data" not in arguments)
+        said = captured.out.splitlines()[0].rpartition(" (")[0]
+        assert f"scoring {said}\n" in captured.err  # before the images are predicted
+        return said
 
-    trained_on = TINY["data"]
-    assert scored() == (trained_on, "test", 24)
-    assert scored("--split", "val") == (trained_on, "val", 24)
-    assert scored() == (trained_on, "val", 24)  # the split of results.json
-    assert scored("--data", trained_on) == (trained_on, "test", 24)
-    other = "synthetic:count=6,size=64"
-    assert scored("--data", other, "--split", "val") == scored() == (other, "val", 6)
-    assert scored("--split", "test") == (other, "test", 6)
+    own, other = TINY["data"], "synthetic:count=6,size=64"
+    held_out = f"24 held-out images of {own}, split test"
+    assert scored() == scored("--data", own) == held_out
+    assert scored("--split", "val") == f"24 images of {own}, split val of the training data"
+    assert scored() == held_out
+    assert scored("--data", other, "--split", "val") == f"6 images of {other}, split val: it is not the training data"
+    assert scored() == held_out
+    results = read_results(run / "results.json")
+    kept = [(each.data, each.split) for each in (results, *results.others)]
+    assert kept == [(own, "test"), (other, "val"), (own, "val")]
 
 
 def test_predict_files_and_folders(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -427,7 +433,7 @@ def test_predict_continues_after_a_bad_image(place: Path, tmp_path: Path, capsys
     assert main(["predict", str(place / "run"), *images, "--out", str(tmp_path)]) == 1
     captured = capsys.readouterr()
     skipped = f"skipped: {place / 'file'}: not an image in a format that can be read"
-    assert captured.err.splitlines() == ["computing in torch, fp32, cpu", skipped]
+    assert captured.err.splitlines() == ["computed in torch, fp32, cpu", skipped]
     assert "1 of 2 images" in captured.out
     assert [path.name for path in (tmp_path / "overlay").iterdir()] == ["cat.jpg"]
 

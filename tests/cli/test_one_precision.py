@@ -51,7 +51,7 @@ def test_the_default_is_the_same_on_every_machine(
     expected = wildcat.load(place / "run", precision="fp32")(place / "cat.png")
     line = lines_of(place, tmp_path)
     assert (line["precision"], line["runtime"]) == ("fp32", "torch")
-    assert "computing in torch, fp32, cpu" in capsys.readouterr().err
+    assert "computed in torch, fp32, cpu" in capsys.readouterr().err
     assert line == wildcat.load(place / "run")(place / "cat.png").to_dict() == expected.to_dict()
     assert line["scores"] == {name: round(score, 6) for name, score in expected.scores.items()}
     assert all(0 <= score <= 1 for score in line["scores"].values())

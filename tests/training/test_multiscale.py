@@ -14,7 +14,7 @@ from tests.tiny_runs import flags, tiny
 from wildcat.cli import main
 from wildcat.config import TrainConfig
 from wildcat.errors import WildcatError
-from wildcat.evaluation.run import training_overlap
+from wildcat.evaluation.scored_data import training_overlap
 from wildcat.evaluation.scoring import evaluate, scored_parts
 from wildcat.evaluation.summary import summary
 from wildcat.metrics import average_precision

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ def quickstart(out: Path, recipe: dict[str, Any]) -> QuickstartOutcome:
     predictor = load(run)
     dataset, start = open_dataset(config.data, split="test"), time.perf_counter()
     scores = collect(predictor, dataset)
-    results = build_results(predictor, scores, time.perf_counter() - start)
+    results = replace(build_results(predictor, scores, time.perf_counter() - start), part="held out")
     write_results(out / RESULTS, results)
     page = render_page(
         "Quickstart", read_run(run), predictor, scores[predictor.chosen], results, run, per_class=REPORTED

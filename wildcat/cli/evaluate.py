@@ -5,20 +5,23 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from wildcat.cli.parser import ANY_MODEL, add_device, add_precision, add_runtime, command_parser, sizes
+from wildcat.cli.parser import ANY_MODEL, CommandParser, add_device, add_precision, add_runtime, command_parser, sizes
 from wildcat.cli.terminal import printable
 from wildcat.errors import WildcatError
 from wildcat.system.files import check_output, is_standard_output
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the command."""
+def _parser() -> CommandParser:
+    """The parser of the command."""
     parser = command_parser(
         "evaluate",
-        "Score a run on a dataset, and write the results to RUN/results.json or to the file of --json.",
+        "Score a run on a dataset, and write the results to RUN/results.json, beside those of other datasets, or to "
+        "the file of --json.",
         """
 wildcat evaluate runs/mine
+wildcat evaluate runs/mine --data folder:new_images
 wildcat evaluate runs/mine --data folder:my_images --split test --tasks classification
 wildcat evaluate runs/voc07 --data voc07:data --score-sizes 320,448,576 --map-sizes 576 --mirror
 wildcat evaluate runs/voc12 --data voc12:data --split test --tasks classification --submission upload
@@ -29,7 +32,11 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
     )
     parser.add_argument("run", metavar="RUN", help=ANY_MODEL)
     parser.add_argument("--data", metavar="SPEC", help="dataset (default: the one of results.json, or of the training)")
-    parser.add_argument("--split", help="split to score (default: test, or val if there is none)")
+    parser.add_argument(
+        "--split",
+        help="split to score (default: the one held out of the training data; all of other data, unless they have "
+        "splits of their own)",
+    )
     parser.add_argument(
         "--tasks",
         metavar="TASK,...",
@@ -75,14 +82,24 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
         choices=["threshold", "power", "class"],
         help="first fit how masks get their background on the run's training split, and save it in the run",
     )
-    arguments = parser.parse_args(argv)
+    return parser
 
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command."""
+    arguments = _parser().parse_args(argv)
     tasks = arguments.tasks.split(",") if arguments.tasks else None
     if arguments.overwrite and not arguments.submission:
         raise WildcatError("--overwrite is for --submission; results of --json, and of a run, are always replaced")
-    if arguments.submission:
-        return _submit(arguments, tasks)
+    model = {
+        name: getattr(arguments, name)
+        for name in ("score_sizes", "map_sizes", "mirror", "device", "precision", "runtime", "crf")
+    }
+    return _submit(arguments, tasks, model) if arguments.submission else _score(arguments, tasks, model)
 
+
+def _score(arguments: argparse.Namespace, tasks: list[str] | None, model: dict[str, Any]) -> int:
+    """Score, write the results and print the summary."""
     from wildcat.evaluation.run import evaluate_run
     from wildcat.evaluation.summary import summary
 
@@ -94,26 +111,18 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
         arguments.data,
         split=arguments.split,
         tasks=tasks,
-        score_sizes=arguments.score_sizes,
-        map_sizes=arguments.map_sizes,
-        mirror=arguments.mirror,
-        device=arguments.device,
-        precision=arguments.precision,
-        runtime=arguments.runtime,
         on_bad_image=arguments.on_bad_image,
         labels=arguments.labels,
-        crf=arguments.crf,
         fit_background=arguments.fit_background,
         file=None if to_stdout else arguments.json,
         save=not to_stdout,
+        **model,
     )
     stream = sys.stderr if to_stdout else sys.stdout
     if evaluation.fitted is not None:
         fitted = evaluation.fitted
         print(f"background: {fitted.background}, mIoU {fitted.miou:.1f} on the masks of {fitted.split}", file=stream)
     print(printable(summary(evaluation.results)), file=stream)
-    for warning in evaluation.results.warnings:
-        print(printable(f"warning: {warning}"), file=sys.stderr)
     if to_stdout:
         print(json.dumps(evaluation.results.to_dict(), indent=2))
     elif evaluation.file is not None:
@@ -121,7 +130,7 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
     return 0
 
 
-def _submit(arguments: argparse.Namespace, tasks: list[str] | None) -> int:
+def _submit(arguments: argparse.Namespace, tasks: list[str] | None, model: dict[str, Any]) -> int:
     """Write files for the evaluation server."""
     from wildcat.evaluation.run import submit_run
 
@@ -133,14 +142,8 @@ def _submit(arguments: argparse.Namespace, tasks: list[str] | None) -> int:
         arguments.data,
         split=arguments.split,
         tasks=tasks or ["classification"],
-        score_sizes=arguments.score_sizes,
-        map_sizes=arguments.map_sizes,
-        mirror=arguments.mirror,
-        device=arguments.device,
-        precision=arguments.precision,
-        runtime=arguments.runtime,
-        crf=arguments.crf,
         overwrite=arguments.overwrite,
+        **model,
     )
     for folder in folders:
         print(f"written: {folder}")

@@ -103,7 +103,6 @@ wildcat predict runs/mine images/ --json - | jq -c '[.file, .predicted[].class]'
     if json_file is not None:
         check_json_file(json_file, folder if arguments.out else None, formats, images)
     predictor = load(arguments.run, device=arguments.device, precision=arguments.precision, runtime=arguments.runtime)
-    print(f"computing in {predictor.computation}", file=sys.stderr)
     check_threshold(arguments.threshold, predictor.settings.classes)
     if arguments.out:
         about = {
@@ -135,6 +134,7 @@ wildcat predict runs/mine images/ --json - | jq -c '[.file, .predicted[].class]'
         image_prefix=arguments.image_prefix or LOCAL_FILES,
         more=more,
     )
+    print(f"computed in {predictor.computation}", file=sys.stderr)
     for failure in failures:
         print(printable_line(f"skipped: {failure.message}"), file=sys.stderr)
     if arguments.on_bad_image == "skip" and any("truncated" in failure.message for failure in failures):

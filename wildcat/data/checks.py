@@ -199,11 +199,20 @@ def shared_image_warnings(dataset: Dataset, held_out: Dataset, what: str, *, pro
         pairs = [(sample.name, sample.name) for sample in held_out.samples if sample.name in names]
     else:
         pairs = _equal_files(held_out.samples, dataset.samples, progress)
+    return shared_warning(pairs, len(held_out), what)
+
+
+def shared_warning(pairs: Sequence[tuple[str, str]], count: int, what: str) -> list[str]:
+    """The warning of :func:`shared_image_warnings` for pairs of a held-out image and the equal training image.
+
+    >>> shared_warning([("a.jpg", "a.jpg"), ("b.jpg", "c.jpg")], 9, "scored")[0].partition(" (")[0]
+    '2 of 9 scored images were trained on'
+    """
     if not pairs:
         return []
     shared = [held if held == trained else f"{held} = {trained}" for held, trained in pairs]
     return [
-        f"{len(pairs)} of {len(held_out)} {what} images were trained on (equal files), so that scores on them are "
+        f"{len(pairs)} of {count} {what} images were trained on (equal files), so that scores on them are "
         f"too high: {_shown(shared)}"
     ]
 

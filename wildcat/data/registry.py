@@ -245,6 +245,33 @@ def path_of(spec: str) -> Path | None:
     return parts.path if parts.kind.has_path else None
 
 
+def options_of(spec: str) -> dict[str, str]:
+    """The options at the end of a specification, as they are written.
+
+    >>> options_of("tags:my/images.csv,exclusive=yes,test=0.3"), options_of("voc07:data")
+    ({'exclusive': 'yes', 'test': '0.3'}, {})
+    """
+    rest = spec.partition(":")[2]
+    options: dict[str, str] = {}
+    while match := _OPTION.search(rest):
+        key, text = match.groups()
+        options = {key: text} | options
+        rest = rest[: match.start()]
+    return options
+
+
+def with_options(spec: str, options: Mapping[str, str]) -> str:
+    """The same dataset with other options than those of its specification.
+
+    >>> with_options("folder:my_images,seed=3", {"test": "0.3"})
+    'folder:my_images,test=0.3'
+    """
+    kind, colon, rest = spec.partition(":")
+    while match := _OPTION.search(rest):
+        rest = rest[: match.start()]
+    return f"{kind}{colon}{','.join([rest, *(f'{key}={text}' for key, text in options.items())])}"
+
+
 def without_path(spec: str) -> str:
     """The specification with only the last part of its path, for files that are given to others.
 

@@ -15,14 +15,17 @@ from tqdm import tqdm
 from wildcat import metrics
 from wildcat._version import __version__
 from wildcat.data import Dataset, check_dataset
-from wildcat.data.registry import default_splits, open_dataset
-from wildcat.errors import WildcatError, check_choice, shorten
+from wildcat.data.registry import open_dataset
+from wildcat.errors import WildcatError, check_choice
+from wildcat.evaluation.classes import in_model_classes
+from wildcat.evaluation.scored_data import choose_scored_data, is_training_data, training_overlap
 from wildcat.masks import Background
 from wildcat.metrics.scores import TASKS, Scores, SegmentationScores
 from wildcat.prediction.items import dataset_items
 from wildcat.prediction.predictor import Predictor
 from wildcat.prediction.result import Prediction
-from wildcat.runs.results import Inference, Results
+from wildcat.runs.image_record import ImageRecord
+from wildcat.runs.results import Inference, Part, Results, describe_scored
 from wildcat.runs.scales import MEAN, OBJECT_BANK
 
 AllowedClasses: TypeAlias = Literal["predicted", "image"]
@@ -51,24 +54,8 @@ def need_maps(tasks: Sequence[str]) -> bool:
     return "pointing" in tasks or "segmentation" in tasks
 
 
-def with_classes(dataset: Dataset, classes: Sequence[str]) -> Dataset:
-    """Check that a dataset has the model's classes in the model's order.
-
-    Raises:
-        WildcatError: naming the first classes that differ.
-    """
-    if tuple(dataset.classes) != tuple(classes):
-        missing = sorted(set(classes) - set(dataset.classes))
-        unknown = sorted(set(dataset.classes) - set(classes))
-        message = f"{dataset.spec} has other classes than the model: "
-        if not missing and not unknown:
-            raise WildcatError(f"{message}the order differs")
-        raise WildcatError(f"{message}the dataset lacks {shorten(missing)}, the model lacks {shorten(unknown)}")
-    return dataset
-
-
 def open_scored(data: str, split: str, classes: Sequence[str], on_bad_image: str = "error") -> Dataset:
-    """Open a split of a dataset for a model, and check its classes and images.
+    """Open a split of a dataset for a model: check its images, and give it the model's classes.
 
     Args:
         data: the dataset, kind:path.
@@ -78,14 +65,29 @@ def open_scored(data: str, split: str, classes: Sequence[str], on_bad_image: str
             to decode every image, and to leave out, with a warning in the log, those that cannot be decoded; "partial"
             to decode every image, and to read JPEGs that were cut as far as they go.
 
+    Returns:
+        The dataset, with the model's classes in the model's order; a warning in the log names those that differ
+        (:func:`wildcat.evaluation.classes.in_model_classes`).
+
     Raises:
-        WildcatError: for bad images, or if the dataset has other classes than the model.
+        WildcatError: for bad images, or if the dataset has no class of the model.
     """
-    dataset = with_classes(open_dataset(data, split), classes)
+    dataset, warnings = open_with_warnings(data, split, classes, on_bad_image)
+    for warning in warnings:
+        logger.warning("%s", warning)
+    return dataset
+
+
+def open_with_warnings(
+    data: str, split: str, classes: Sequence[str], on_bad_image: str = "error"
+) -> tuple[Dataset, list[str]]:
+    """As :func:`open_scored`, with the warnings about classes instead of a log of them."""
+    dataset = open_dataset(data, split)
+    in_model_classes(dataset, classes)  # raises before all images are read
     dataset, report = check_dataset(dataset, on_bad_image=on_bad_image, decode=on_bad_image != "error")
     if report.has_bad_images or report.cut:
         logger.warning("%s", report)
-    return dataset
+    return in_model_classes(dataset, classes)
 
 
 def evaluate(
@@ -107,7 +109,8 @@ def evaluate(
     Args:
         predictor: from :func:`wildcat.load`.
         data: a dataset, kind:path; or one from :func:`open_scored`.
-        split: of a path, the dataset's usual scoring split unless given.
+        split: of a path. Unless given, the held-out part of the data that the run was trained on, and all images of
+            other data that have no splits of their own (:func:`wildcat.evaluation.scored_data.choose_scored_data`).
         tasks: out of "classification", "pointing" and "segmentation"; those for which the dataset has no annotation
             are left out, with a warning in the log. Unless given, classification, and pointing where there are boxes.
         on_bad_image: "error", "skip" or "partial", as for :func:`open_scored`.
@@ -115,10 +118,11 @@ def evaluate(
         crf: score masks refined by the dense CRF as well.
 
     Returns:
-        The scores, in per cent; a score that is not defined is NaN.
+        The scores, in per cent; a score that is not defined is NaN. Of a path, ``part`` says what the images are to the
+        training, and ``warnings`` how many were trained on and which classes differ from the model's.
 
     Raises:
-        WildcatError: for an unknown task, other classes than the model's, or no task that the dataset allows.
+        WildcatError: for an unknown task, no class of the model's, or no task that the dataset allows.
 
     >>> import wildcat
     >>> predictor = wildcat.load("runs/voc07")  # doctest: +SKIP
@@ -128,9 +132,16 @@ def evaluate(
     """
     check_tasks(tasks or ())
     start = time.perf_counter()
+    part: Part = "unknown"
+    warnings: list[str] = []
     if isinstance(data, str):
-        split = split or default_splits(data)[1]
-        dataset = open_scored(data, split, predictor.settings.classes, on_bad_image)
+        chosen = choose_scored_data(predictor.run, data, split)
+        part, classes = chosen.part, predictor.settings.classes
+        dataset, warnings = open_with_warnings(chosen.data, chosen.split, classes, on_bad_image)
+        warnings += training_overlap(predictor.run, dataset)
+        for warning in warnings:
+            logger.warning("%s", warning)
+        logger.info("scoring %s", describe_scored(len(dataset), chosen.data, chosen.split, part))
     else:
         dataset = data
     tasks = usual_tasks(dataset) if tasks is None else tasks
@@ -140,8 +151,26 @@ def evaluate(
             tasks = [other for other in tasks if other != task]
     if not tasks:
         raise WildcatError(f"{dataset.spec} {dataset.split} has no annotations for the tasks to score")
+    check_boxes(dataset, tasks)
     scores = collect(predictor, dataset, tasks, labels=labels, crf=crf)
-    return build_results(predictor, scores, time.perf_counter() - start)
+    results = build_results(predictor, scores, time.perf_counter() - start)
+    if isinstance(data, str) and predictor.run is not None:
+        results = replace(results, model=predictor.model_fingerprint, images_digest=ImageRecord.of(dataset).digest)
+    return replace(results, part=part, warnings=tuple(warnings))
+
+
+def check_boxes(dataset: Dataset, tasks: Sequence[str]) -> None:
+    """Check, before anything is predicted, that points can be scored on each image if they are to be.
+
+    Raises:
+        WildcatError: naming the first image without annotated boxes, and their number.
+    """
+    without = [sample.name for sample in dataset.samples if sample.boxes is None] if "pointing" in tasks else []
+    if without:
+        raise WildcatError(
+            f"{dataset.spec}: {without[0]} has no boxes, so points cannot be scored on this split "
+            f"({len(without)} of {len(dataset)} images have none); --tasks classification needs no boxes"
+        )
 
 
 def collect(
@@ -200,7 +229,9 @@ def scored_parts(predictor: Predictor, data: str, split: str) -> list[str]:
     parts = list(predictor.outputs)
     if predictor.combine is not None and predictor.combine.fitted_on is not None:
         fitted_on, fitted_split = predictor.combine.fitted_on
-        if fitted_on.partition(":")[0] == data.partition(":")[0] and _share_images(fitted_split, split):
+        same = fitted_on.partition(":")[0] == data.partition(":")[0]
+        same = same and (predictor.run is None or is_training_data(predictor.run, data))
+        if same and _share_images(fitted_split, split):
             logger.warning("the Object Bank was fitted on images of %s: it is not scored on %s", fitted_split, split)
             parts.remove(OBJECT_BANK)
     return parts

@@ -18,8 +18,10 @@ import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
+from wildcat.data.registry import open_dataset
 from wildcat.errors import WildcatError
-from wildcat.evaluation.scoring import need_maps, open_scored
+from wildcat.evaluation.classes import with_classes
+from wildcat.evaluation.scoring import check_tasks, need_maps, open_scored
 from wildcat.metrics.scores import TASKS
 from wildcat.prediction.items import dataset_items
 from wildcat.prediction.predictor import Predictor
@@ -54,18 +56,20 @@ def write_submission(
         The folders written, one per task.
 
     Raises:
-        WildcatError: for another dataset, other classes than the model's, no task that the server has, or a folder with
-            other files of these names.
+        WildcatError: for another dataset, other classes than the model's, an unknown task, none of the server's, or a
+            folder with other files of these names.
 
     >>> import wildcat
     >>> write_submission(wildcat.load("runs/voc12"), "voc12:data", Path("upload"))  # doctest: +SKIP
     """
+    check_tasks(tasks)
     kind = data.partition(":")[0]
     if kind not in SERVED:
         raise WildcatError(f"the evaluation server takes results on {', '.join(SERVED)}; got data {data!r}")
     asked = [task for task in SERVED[kind] if task in tasks]
     if not asked:
         raise WildcatError(f"the server has no {', '.join(tasks)} for {kind}; it has {', '.join(SERVED[kind])}")
+    with_classes(open_dataset(data, split), predictor.settings.classes)  # masks need the order of the server
     dataset = open_scored(data, split, predictor.settings.classes)
     part = split.removeprefix("seg-")
     folder = OutputFolder(out, overwrite=overwrite)

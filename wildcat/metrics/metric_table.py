@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from wildcat.errors import WildcatError, guess
+from wildcat.errors import WildcatError, guess, shorten
 from wildcat.metrics.scores import Scores, Task
 
 
@@ -91,6 +91,28 @@ def measured(scores: Scores, detail: Detail) -> list[tuple[Metric, float]]:
     """The metrics of a level of detail that have a value, each with it."""
     values = [(metric, metric.value(scores)) for metric in metrics_shown(detail)]
     return [(metric, value) for metric, value in values if not math.isnan(value)]
+
+
+_NOT_SCORED = {
+    "classification": ("classes_without_positives", "without a positive image"),
+    "pointing": ("classes_without_positives", "without an object"),
+    "segmentation": ("classes_absent", "in no true and no predicted mask"),
+}
+
+
+def not_scored(scores: Scores, task: Task) -> str:
+    """A sentence about the classes that the means of a task leave out; "" if there are none.
+
+    >>> content = {"classes_without_positives": ["dog"], "per_class": {"cat": {"positives": 3}, "dog": {}}}
+    >>> not_scored(Scores.from_dict({"classification": content}), "classification")
+    'mean over 1 of 2 classes; 1 not scored, without a positive image: dog'
+    """
+    section, (key, why) = getattr(scores, task), _NOT_SCORED[task]
+    names = () if section is None else getattr(section, key)
+    if not names:
+        return ""
+    count = len(section.per_class)
+    return f"mean over {count - len(names)} of {count} classes; {len(names)} not scored, {why}: {shorten(names)}"
 
 
 def metric_named(name: str) -> Metric:

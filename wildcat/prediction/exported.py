@@ -14,6 +14,7 @@ from wildcat.export.open import PACKAGES, SUFFIXES, missing, open_network, preci
 from wildcat.masks import Background
 from wildcat.prediction.fastest import fastest_runtime
 from wildcat.prediction.predictor import Part, Predictor
+from wildcat.runs.folder import CONFIG
 from wildcat.runs.settings import InferenceSettings
 from wildcat.system.devices import Precision
 from wildcat.system.files import writable_folder
@@ -21,7 +22,7 @@ from wildcat.system.files import writable_folder
 logger = logging.getLogger(__name__)
 
 FILE_SUFFIXES = (".onnx", ".xml")
-EXPORTED = "model.onnx"  # both runtimes open this file
+EXPORTS, EXPORTED = "exports", "model.onnx"  # both runtimes open this file
 
 
 def load_exported(file: Path, runtime: Runtime, precision: Precision) -> Predictor:
@@ -42,7 +43,9 @@ def load_exported(file: Path, runtime: Runtime, precision: Precision) -> Predict
         Background(**metadata["background"]),
         metadata["background_class"],
     )
-    return Predictor(Part(network, settings))
+    above = file.absolute().parent
+    is_of_run = above.name == EXPORTS and (above.parent / CONFIG).is_file()
+    return Predictor(Part(network, settings), run=above.parent if is_of_run else None)
 
 
 def in_runtime(predictor: Predictor, runtime: Runtime, folders: Sequence[Path], precision: Precision) -> Predictor:
@@ -69,13 +72,16 @@ def in_runtime(predictor: Predictor, runtime: Runtime, folders: Sequence[Path], 
             )
             return predictor
         runtime = fastest_runtime(predictor, networks, folders)
-        return predictor if runtime == "torch" else Predictor(Part(networks[runtime], predictor.settings))
+        if runtime == "torch":
+            return predictor
+        return Predictor(Part(networks[runtime], predictor.settings), run=predictor.run)
     if runtime not in installed:
         raise missing(runtime)
     try:
-        return Predictor(Part(_exported_network(predictor, runtime, folders, precision), predictor.settings))
+        network = _exported_network(predictor, runtime, folders, precision)
     except OSError as error:
         raise WildcatError(f"the model cannot be exported: {_unwritable(folders, error)}") from error
+    return Predictor(Part(network, predictor.settings), run=predictor.run)
 
 
 def _unwritable(folders: Sequence[Path], error: OSError) -> str:
@@ -94,7 +100,7 @@ def exports_folder(run: str | Path) -> Path:
     >>> exports_folder("runs/mine").as_posix()  # doctest: +SKIP
     'runs/mine/exports'
     """
-    return Path(run) / "exports" if Path(run).is_dir() else _cache() / str(run).replace("/", "--")
+    return Path(run) / EXPORTS if Path(run).is_dir() else _cache() / str(run).replace("/", "--")
 
 
 def exports_folders(run: str | Path) -> list[Path]:

@@ -100,13 +100,13 @@ def _load_torch(run: str | Path, device: torch.device, precision: Precision) -> 
         settings = InferenceSettings(
             classes, False, IMAGENET_SCORE_SIZES, IMAGENET_MAP_SIZES, background=IMAGENET_BACKGROUND
         )
-        return Predictor.from_model(model, settings, device, precision)
+        return Predictor(Part(TorchNetwork(model, device, precision), settings), run=Path(IMAGENET))
     folder = Path(run)
     if not folder.is_dir():
         folder = _download(str(run))
     if (folder / SCALES).is_file():
         return _load_scales(folder, device, precision)
-    return Predictor(_load_part(folder, device, precision))
+    return Predictor(_load_part(folder, device, precision), run=folder)
 
 
 def _load_part(folder: Path, device: torch.device, precision: Precision) -> Part:
@@ -134,7 +134,8 @@ def _load_scales(folder: Path, device: torch.device, precision: Precision) -> Pr
     parts = {scale_folder(scale): _load_part(folder / scale_folder(scale), device, precision) for scale in runs.scales}
     num_classes = len(next(iter(parts.values())).settings.classes)
     bank = load_bank(folder, num_classes, len(parts)) if combination.fitted_on else None
-    return Predictor(parts, Ensemble(bank, combination.fitted_on, combination.chosen, read_background(folder)))
+    combine = Ensemble(bank, combination.fitted_on, combination.chosen, read_background(folder))
+    return Predictor(parts, combine, run=folder)
 
 
 def _download(name: str) -> Path:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
@@ -57,8 +58,11 @@ class Predictor:
     Args:
         parts: one part, or several by their names; these have the same classes and are on the same device.
         combine: how several parts are combined.
+        run: where the model comes from.
 
     Attributes:
+        run: the run directory, which knows the training data; "imagenet" for the embedded classifier; None where it is
+            not known.
         parts: each part by its name.
         combine: how several parts are combined; None for a single part.
         settings: of the part; of several: their common classes, all their sizes, and the combination's background.
@@ -74,7 +78,10 @@ class Predictor:
     ((48, 32), 1000)
     """
 
-    def __init__(self, parts: Part | Mapping[str, Part], combine: Ensemble | None = None) -> None:
+    def __init__(
+        self, parts: Part | Mapping[str, Part], combine: Ensemble | None = None, run: Path | None = None
+    ) -> None:
+        self.run = run
         self.parts = {SINGLE: parts} if isinstance(parts, Part) else dict(parts)
         self.combine = combine
         if not self.parts or (combine is None and len(self.parts) > 1):
@@ -149,6 +156,16 @@ class Predictor:
         return next(iter(self.parts.values())).network.runtime
 
     @property
+    def model_fingerprint(self) -> str:
+        """As :attr:`fingerprint`, of weights and structure alone: the same at all sizes and with any background.
+
+        That of an exported file is the one of the sizes and the background with which it was exported.
+        """
+        plain = InferenceSettings((), multi_label=self.settings.multi_label, score_sizes=(), map_sizes=())
+        parts = [part.network.fingerprint(plain) for part in self.parts.values()]
+        return " ".join(parts if self.combine is None else [*parts, self.chosen])
+
+    @property
     def computation(self) -> str:
         """Runtime, precision and device in words, as commands print them: "torch, fp32, cpu"."""
         return f"{self.runtime}, {self.precision}, {self.device}"
@@ -171,7 +188,7 @@ class Predictor:
         Raises:
             WildcatError: if there are several parts.
         """
-        return Predictor({self.chosen: replace(self.single, settings=settings)})
+        return Predictor({self.chosen: replace(self.single, settings=settings)}, run=self.run)
 
     def at_sizes(
         self,

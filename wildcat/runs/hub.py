@@ -14,7 +14,7 @@ from pathlib import Path
 
 from wildcat.data.registry import without_path
 from wildcat.errors import WildcatError, first_line
-from wildcat.metrics.metric_table import Detail, measured
+from wildcat.metrics.metric_table import Detail, measured, not_scored
 from wildcat.runs.folder import BACKGROUND, CONFIG, WEIGHTS, Run, read_run
 from wildcat.runs.results import RESULTS, Results, read_results
 from wildcat.system.files import json_bytes, read_json
@@ -67,8 +67,8 @@ def save_for_hub(
     out.write(CONFIG, json_bytes(values))
     results = read_results(source / RESULTS) if (source / RESULTS).is_file() else None
     if results is not None:
-        warnings = tuple(warning.partition(": ")[0] for warning in results.warnings)  # without the names of images
-        results = replace(results, data=without_path(results.data), warnings=warnings)
+        others = tuple(_without_paths(each) for each in results.others)
+        results = replace(_without_paths(results), others=others)
         out.write(RESULTS, json_bytes(results.to_dict()))
     if (source / BACKGROUND).is_file():
         background = read_json(source / BACKGROUND)
@@ -80,6 +80,11 @@ def save_for_hub(
     card = model_card(info, results, name or source.resolve().name, license)
     out.write(CARD, card.encode("utf-8", "backslashreplace"))
     return target
+
+
+def _without_paths(results: Results) -> Results:
+    warnings = tuple(warning.partition(": ")[0] for warning in results.warnings)  # without the names of images
+    return replace(results, data=without_path(results.data), warnings=warnings)
 
 
 def push_to_hub(
@@ -168,10 +173,13 @@ def model_card(info: Run, results: Results | None, name: str, license: str) -> s
     if results is not None and scores:
         table = "\n".join(f"| {metric.name} | {value:.1f} {metric.unit} |" for metric, value in scores)
         warnings = "".join(f"\n\n**Warning:** {_plain(warning)}." for warning in results.warnings)
+        left_out = "".join(
+            f"\n\n{task}: {_plain(text)}." for task in results.tasks if (text := not_scored(results, task))
+        )
         measured_on = (
             f"Measured on {_code(without_path(results.data))}, split {_code(results.split)}, "
             f"{results.images:,} images.\n\n"
-            f"| metric | score |\n|---|---|\n{table}{warnings}"
+            f"| metric | score |\n|---|---|\n{table}{left_out}{warnings}"
         )
     return f"""---
 {metadata}

@@ -52,7 +52,7 @@ class ImageRecord:
         if dataset is None:
             return cls()
         with ThreadPoolExecutor(_THREADS) as pool:
-            files = tuple(pool.map(_file_digest, [sample.path for sample in dataset.samples]))
+            files = tuple(pool.map(file_digest, [sample.path for sample in dataset.samples]))
         labels = tuple(
             hashlib.blake2b(sample.labels.tobytes(), digest_size=4).hexdigest() for sample in dataset.samples
         )
@@ -65,6 +65,13 @@ class ImageRecord:
         if not len(record.names) == len(record.labels) == len(record.files):
             raise values.error("files", "as long as names and labels")
         return record
+
+    @property
+    def digest(self) -> str:
+        """One text for all of it: equal images, names and labels in the same order have the same."""
+        rows = zip(self.names, self.labels, self.files, strict=True)
+        text = "\n".join(f"{name!a} {labels} {file}" for name, labels, file in rows)
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def changes(self, now: ImageRecord) -> str:
         """What differs in a later record, with numbers and the first names; "" if nothing does.
@@ -116,8 +123,12 @@ def read_record(folder: Path) -> tuple[ImageRecord, ImageRecord] | None:
     return ImageRecord.read(values.child("training")), ImageRecord.read(values.child("validation"))
 
 
-def _file_digest(path: Path | None) -> str:
-    """A digest of a file's size and content; of a large file, of blocks of its content."""
+def file_digest(path: Path | None) -> str:
+    """A digest of a file's size and content; of a large file, of blocks of its content. "" for None.
+
+    Raises:
+        WildcatError: if it cannot be read.
+    """
     if path is None:
         return ""
     digest = hashlib.blake2b(digest_size=8)

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 from wildcat.metrics.scores import Scores, read_sections
 from wildcat.system.files import write_json
 from wildcat.system.json_object import JsonObject
 
 RESULTS = "results.json"
+MAX_OTHERS = 100  # evaluations on other data that are kept beside the first
+
+Part: TypeAlias = Literal["held out", "training data", "other data", "unknown"]
+"""What the scored images are to the training of the model: the part that was held out of it, another part of the same
+data, other data, or not known."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,11 @@ class Results(Scores):
         seconds: how long scoring took.
         versions: of wildcat and the packages that the scores may depend on.
         warnings: sentences about the scores, such as that images were trained on.
+        part: what the scored images are to the training of the model; "unknown" in files of earlier versions.
+        model: fingerprint of weights and structure of the model; "" where it is not known.
+        images_digest: digest of names, labels and files of the images; "" where it is not known.
+        others: the results of the same model on other data and other splits, the latest first; their own ``others`` are
+            empty.
 
     >>> results = Results.from_dict({"data": "folder:cats", "split": "test", "images": 3, "pointing": {"map": 70.25}})
     >>> results.pointing.map, results.classification
@@ -91,6 +101,21 @@ class Results(Scores):
     seconds: float = 0.0
     versions: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    part: Part = "unknown"
+    model: str = ""
+    images_digest: str = ""
+    others: tuple[Results, ...] = ()
+
+    @property
+    def scored_images(self) -> str:
+        """How many images of what data and split were scored, and what these are to the training.
+
+        >>> Results(data="folder:new", split="all", images=206, part="other data").scored_images
+        '206 images of folder:new, all of them: it is not the training data'
+        >>> Results(data="folder:mine", split="test", images=41, part="held out").scored_images
+        '41 held-out images of folder:mine, split test'
+        """
+        return describe_scored(self.images, self.data, self.split, self.part)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], file: str = RESULTS) -> Results:
@@ -106,7 +131,7 @@ class Results(Scores):
         return cls._read(JsonObject(values, file))
 
     @classmethod
-    def _read(cls, values: JsonObject) -> Results:
+    def _read(cls, values: JsonObject, nested: bool = False) -> Results:
         inference = "inference" if "inference" in values else "reading"  # the key of the first versions
         return cls(
             **read_sections(values),
@@ -120,11 +145,17 @@ class Results(Scores):
             seconds=0.0 if values.values.get("seconds") is None else values.number("seconds", 0.0, 0),
             versions={name: values.child("versions").text(name) for name in values.child("versions").values},
             warnings=values.texts("warnings", ()),
+            part=_read_part(values),
+            model=values.text("model", ""),
+            images_digest=values.text("images_digest", ""),
+            others=() if nested else tuple(cls._read(each, True) for each in values.objects("others", MAX_OTHERS)),
         )
 
     def to_dict(self) -> dict[str, Any]:
         """The content of results.json: plain values; a score that is not defined is None."""
         content: dict[str, Any] = {"data": self.data, "split": self.split, "images": self.images}
+        if self.part != "unknown":
+            content["part"] = self.part
         content |= super().to_dict()
         content["inference"] = self.inference.to_dict()
         if self.combination is not None:
@@ -134,7 +165,28 @@ class Results(Scores):
         content |= {"seconds": self.seconds, "versions": dict(self.versions)}
         if self.warnings:
             content["warnings"] = list(self.warnings)
+        content |= {key: text for key in ("model", "images_digest") if (text := getattr(self, key))}
+        if self.others:
+            content["others"] = [each.to_dict() for each in self.others]
         return content
+
+
+def describe_scored(images: int, data: str, split: str, part: Part) -> str:
+    """How many images of what data and split are scored, as :attr:`Results.scored_images` says it."""
+    count = f"{images:,} image{'' if images == 1 else 's'} of {data}"
+    if part == "held out":
+        return f"{count}, split {split}".replace(" image", " held-out image", 1)
+    if part == "training data":
+        return f"{count}, split {split} of the training data"
+    which = "all of them" if split == "all" else f"split {split}"
+    return f"{count}, {which}: it is not the training data" if part == "other data" else f"{count}, {which}"
+
+
+def _read_part(values: JsonObject) -> Part:
+    part = values.text("part", "unknown")
+    if part not in get_args(Part):
+        raise values.error("part", f"one of {', '.join(get_args(Part))}")
+    return cast(Part, part)
 
 
 def _read_parts(values: JsonObject, key: str) -> dict[str, Scores]:

@@ -140,6 +140,14 @@ class JsonObject:
         """The objects inside this one, by key; every entry must be one."""
         return {key: self.child(key) for key in self.values}
 
+    def objects(self, key: str, most: int) -> list[JsonObject]:
+        """A list of at most so many objects; an empty one where it is missing."""
+        value = self.values.get(key, [])
+        is_list = isinstance(value, list | tuple) and len(value) <= most
+        if not is_list or not all(isinstance(each, dict) for each in value):
+            raise self.error(key, f"a list of at most {most} objects")
+        return [JsonObject(each, self.file, (*self.path, f"{key}[{i}]")) for i, each in enumerate(value)]
+
     def error(self, key: str, allowed: str) -> WildcatError:
         """The error that says what an entry must be, and what it is."""
         name = ".".join((*self.path, key))

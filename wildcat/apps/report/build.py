@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,16 @@ from wildcat.apps.report.selection import Choice, best_predictions, failures
 from wildcat.data import Dataset
 from wildcat.data.registry import without_path
 from wildcat.errors import WildcatError
-from wildcat.evaluation.run import scored_data
+from wildcat.evaluation.scored_data import choose_scored_data
 from wildcat.evaluation.scoring import ScoreAccumulator, build_results, collect, open_scored, usual_tasks
 from wildcat.export.network import Runtime
+from wildcat.metrics.metric_table import not_scored
 from wildcat.prediction.items import dataset_items
 from wildcat.prediction.loading import load
 from wildcat.prediction.predictor import Predictor
 from wildcat.runs.folder import Run, read_run
-from wildcat.runs.results import RESULTS, Results, read_results
+from wildcat.runs.kept_results import find_results
+from wildcat.runs.results import RESULTS, Results, describe_scored, read_results
 from wildcat.system.devices import AUTO, Precision
 from wildcat.system.files import write_atomically
 
@@ -54,8 +56,8 @@ def write_report(
 ) -> None:
     """Write a page about a run.
 
-    The scores come from the run's results.json if it is of the same dataset and split; otherwise the images that are
-    predicted for the page are scored.
+    The scores are those of ``wildcat evaluate``, from the run's results.json, if it has some of the same dataset, split
+    and model; otherwise the images that are predicted for the page are scored.
 
     Args:
         run: the run directory, of one scale.
@@ -81,8 +83,8 @@ def write_report(
     _ = predictor.single  # a report is about one model: raises for a run at several scales
     info = read_run(run)
     earlier = read_results(run / RESULTS) if (run / RESULTS).is_file() else None
-    data, split = scored_data(run, data, split)
-    dataset = open_scored(data, split, info.classes, info.config.on_bad_image)
+    chosen = choose_scored_data(run, data, split)
+    dataset = open_scored(chosen.data, chosen.split, info.classes, info.config.on_bad_image)
     total = len(dataset)
     if total > max_images:
         dataset = dataset.subset(np.linspace(0, total - 1, max_images).round().astype(int).tolist())
@@ -91,15 +93,19 @@ def write_report(
     start = time.perf_counter()
     scores = collect(predictor, dataset, usual_tasks(dataset))
     notes = []
-    if earlier is not None and (earlier.data, earlier.split) == (data, split):
-        results = earlier
+    kept = None if earlier is None else find_results(earlier, chosen.data, chosen.split, chosen.part)
+    if kept is not None and kept.model not in ("", predictor.model_fingerprint):
+        notes.append("results.json is of another model: the scores are those of the images predicted for this page.")
+        kept = None
+    if kept is not None:
+        results = kept
         if results.images != len(dataset):
             notes.append(
                 f"Scores and table are of {results.images:,} images (results.json); curves and images are of "
                 f"{len(dataset):,}, evenly spaced over the split."
             )
     else:
-        results = build_results(predictor, scores, time.perf_counter() - start)
+        results = replace(build_results(predictor, scores, time.perf_counter() - start), part=chosen.part)
         if total > len(dataset):
             notes.append(f"All scores are of {len(dataset):,} of {total:,} images, evenly spaced over the split.")
     heading = title or run.resolve().name
@@ -156,7 +162,9 @@ def render_page(
         row["anchor"] = anchors.get(row["label"], "")
     curves = contents.precision_recall_curves(score)
     model = f"{info.config.backbone} with {info.config.num_maps} maps per class"
-    scored = f"{results.images:,} images of {without_path(dataset.spec)} ({dataset.split})"
+    scored = describe_scored(results.images, without_path(dataset.spec), dataset.split, results.part)
+    notes = [*notes, *(f"{task}: {text}." for task in results.tasks if (text := not_scored(results, task)))]
+    notes += [f"{warning.partition(': ')[0]}." for warning in results.warnings]  # without the names of images
     if 0 < results.images < FEW_IMAGES:
         points = 100 / results.images
         few = f"There are only {results.images} images: a single one changes the accuracy by {points:.0f} points."
@@ -179,7 +187,8 @@ def render_page(
         changed=changed,
         all=every,
         decisions=results.pointing.decisions if results.pointing is not None else (),
-        foot=f"wildcat {__version__}. This page is a single file and loads nothing from the network.",
+        foot=f"wildcat {__version__}; {predictor.computation}. This page is a single file and loads nothing from the "
+        "network.",
         css=Markup((folder / "page.css").read_text(encoding="utf-8")),
         js=Markup((folder / "page.js").read_text(encoding="utf-8")),
     )
