@@ -4,7 +4,8 @@ A specification is ``kind:path``, with options behind: ``kind:path,key=value,key
 
 * ``voc07:``, ``voc12:`` the folder that holds VOCdevkit; splits train, val, trainval, test, and seg-train and so on
 * ``action12:`` the same folder; ``mode=crop|whole``, ``context=1.5``
-* ``coco:`` the folder that holds annotations; ``year=2014|2017``, ``empty=keep|drop``
+* ``coco:`` the folder that holds annotations, or a JSON; ``year=2014|2017``, ``images=DIR``, ``empty=keep|drop``,
+  ``crowds=difficult|objects``, ``unlisted=error|drop``, ``upright=yes|no``, ``test=0.2``, ``seed=0``
 * ``mit67:``, ``scene15:`` the folder that holds the class folders (scene15: ``seed=0`` for a random split)
 * ``folder:`` a folder per class; ``test=0.2``, ``seed=0``, ``splits=yes|no`` whether the top folders are splits
 * ``tags:`` a CSV of images and tags; ``test=0.2``, ``seed=0``, ``exclusive=yes|no``, ``sep=comma|space|pipe|...|none``,
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from wildcat.data import coco, folders, scenes, tags, voc
+from wildcat.data.coco_layouts import YEARS
 from wildcat.data.options import Converter, choice, number, whole_number, yes_no
 from wildcat.data.sample import Dataset
 from wildcat.data.synthetic import COUNTS as _SYNTHETIC_SPLITS
@@ -301,7 +303,15 @@ register_dataset(
     "coco",
     coco.open_coco,
     coco.splits,
-    options={"year": choice(*coco.YEARS), "empty": choice("keep", "drop")},
+    options={
+        **_RANDOM_SPLIT,
+        "year": choice(*YEARS),
+        "images": str,
+        "empty": choice("keep", "drop"),
+        "crowds": choice("difficult", "objects"),
+        "unlisted": choice("error", "drop"),
+        "upright": yes_no,
+    },
     download=coco.download,
     downloaded=("train", "val"),
 )

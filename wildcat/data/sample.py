@@ -130,6 +130,14 @@ class Dataset:
             raise NotImplementedError(f"{type(self).__name__} has samples without files and must override image()")
         return load_image(path, draft_size=draft_size, upright=self.upright, partial=self.partial)
 
+    def has_mask(self, index: int) -> bool:
+        """Whether :meth:`mask` gives a mask for an image; nothing is read."""
+        return self.samples[index].mask_path is not None
+
+    def stated_size(self, index: int) -> tuple[int, int] | None:
+        """(width, height) that the annotations say an image has; None if they do not."""
+        return None
+
     def mask(self, index: int) -> npt.NDArray[np.uint8] | None:
         """Label map (H, W): 0 background, 1 ... C classes, 255 void; None if the sample has none."""
         path = self.samples[index].mask_path

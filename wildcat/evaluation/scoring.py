@@ -16,6 +16,7 @@ from wildcat import metrics
 from wildcat._version import __version__
 from wildcat.data import Dataset, check_dataset
 from wildcat.data.registry import default_splits, open_dataset
+from wildcat.data.truth import truth_problem
 from wildcat.errors import WildcatError, check_choice, shorten
 from wildcat.masks import Background
 from wildcat.metrics.scores import TASKS, Scores, SegmentationScores
@@ -136,10 +137,16 @@ def evaluate(
         dataset = open_scored(data, split, predictor.settings.classes, on_bad_image)
     else:
         dataset = data
+    are_given = tasks is not None
     tasks = usual_tasks(dataset) if tasks is None else tasks
     for task, what, has in (("pointing", "boxes", dataset.has_boxes), ("segmentation", "masks", dataset.has_masks)):
         if task in tasks and not has:
             logger.warning("%s has no %s: %s is left out", dataset.spec, what, task)
+            tasks = [other for other in tasks if other != task]
+        elif task in tasks and (problem := truth_problem(dataset, task)) is not None:
+            if are_given:
+                raise WildcatError(f"{problem}; leave {task} out of the tasks to score the others")
+            logger.warning("%s; %s is left out", problem, task)
             tasks = [other for other in tasks if other != task]
     if not tasks:
         raise WildcatError(f"{dataset.spec} {dataset.split} has no annotations for the tasks to score")
