@@ -22,6 +22,7 @@ from wildcat.data.registry import default_splits, download_dataset, open_dataset
 from wildcat.data.transforms import View, random_view, warp
 from wildcat.errors import WildcatError
 from wildcat.runs.training_set import split_off
+from wildcat.system.shared_memory import shared_memory_warning
 from wildcat.training.image_cache import create_cache
 from wildcat.training.signals import delay_termination
 
@@ -188,6 +189,11 @@ class TrainBatches:
         self.steps = len(dataset) // self.batch_size
         self._sampler = EpochSampler(len(dataset), self.steps * self.batch_size, config.seed)
         self._parts = ShardedBatchSampler(self._sampler, self.batch_size, rank, processes, config.accumulate)
+        if config.workers:
+            # Each worker prepares two parts ahead.
+            part = math.ceil(self.batch_size / (processes * config.accumulate)) * 3 * config.image_size**2
+            if (warning := shared_memory_warning(2 * config.workers * part)) is not None:
+                logger.warning("%s", warning)
         self._loader = DataLoader(
             TrainDataset(dataset, config),
             batch_sampler=self._parts,
