@@ -20,8 +20,8 @@ OFFICIAL_SPLITS = ("train", "val")
 
 _PATTERNS = ("*.json", "annotations/*.json", "labels/*.json", "*/*.json", "*/annotations/*.json")
 _SPLIT_WORD = re.compile(r"(?<![a-z])(?:(train|training)|(val|valid|validation)|(test|testing))(?![a-z])")
-_KEYS = (b'"images"', b'"annotations"', b'"categories"')
-_SNIFFED = 2**20  # bytes at each end of a JSON that are searched for its keys
+_NOT_INSTANCES = (".", "captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")  # COCO's other files
+_SNIFFED = 2**24  # bytes at each end of a JSON that are searched for its keys
 _TRIED = 100  # names of images by which a folder is chosen
 
 
@@ -80,7 +80,7 @@ def find_locations(path: Path) -> dict[str, Location]:
 
 def _is_instances(file: Path) -> bool:
     """Whether a JSON has the keys of COCO instances at its beginning or end: captions have no categories."""
-    if file.name.startswith(".") or not file.is_file():
+    if file.name.startswith(_NOT_INSTANCES) or not file.is_file():
         return False
     try:
         with file.open("rb") as stream:
@@ -89,7 +89,7 @@ def _is_instances(file: Path) -> bool:
             text += stream.read(_SNIFFED)
     except OSError:
         return False
-    return sum(key in text for key in _KEYS) >= 2 and b'"keypoints": [' not in text[:_SNIFFED]
+    return b'"categories"' in text and (b'"images"' in text or b'"annotations"' in text)
 
 
 def _split_of(text: str) -> str | None:
