@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from wildcat.data.coco_json import CocoContent, CocoObject, read_coco
+from wildcat.data.coco_json import CocoContent, CocoObject, check_polygons, read_coco
 from wildcat.data.coco_layouts import (
     OFFICIAL_SPLITS,
     YEARS,
@@ -88,6 +88,10 @@ class CocoDataset(Dataset):
                 inside = np.arange(len(item.outline)) % 2 == 1
                 pixels = np.repeat(inside, item.outline).reshape(width, height).T
             else:
+                try:
+                    check_polygons(item.outline, (width, height))
+                except ValueError as error:
+                    raise WildcatError(f"{sample.path}: {error}") from None
                 runs = coco_mask.merge(coco_mask.frPyObjects(item.outline, height, width))
                 with warnings.catch_warnings():
                     # pycocotools 2.0 makes arrays in a way that NumPy 2 deprecates.

@@ -199,7 +199,7 @@ def read_coco(path: Path, *, drop_unlisted: bool = False) -> CocoContent:
 def _as_read(value: Any) -> int | str:
     """An id as it is compared, and shown in messages: whole numbers as such."""
     key = _key(value)
-    return int(key) if key.isdecimal() and str(int(key)) == key else key
+    return int(key) if key.isdecimal() and len(key) < 20 and str(int(key)) == key else key
 
 
 def _categories(path: Path, categories: list[dict[str, Any]], used: set[str]) -> list[tuple[str, str]]:
@@ -267,9 +267,15 @@ def _outline(shape: Any, size: tuple[int, int] | None) -> Outline | None:
         return np.array(counts, dtype=np.int64)
     # A polygon has three corners; the tools would take four numbers for a box.
     polygons = [np.array(polygon, dtype=np.float64) for polygon in shape if len(polygon) >= 6]
-    if size is not None and any(np.abs(polygon).max() > 10 * max(size) for polygon in polygons):
-        raise ValueError(f"a polygon extends far outside the image of {size[1]} x {size[0]} pixels")
+    if size is not None:
+        check_polygons(polygons, size)
     return polygons
+
+
+def check_polygons(polygons: list[npt.NDArray[np.float64]], size: tuple[int, int]) -> None:
+    """Raise a ValueError for polygons that extend far outside an image of (width, height)."""
+    if any(np.abs(polygon).max() > 10 * max(size) for polygon in polygons):
+        raise ValueError(f"a polygon extends far outside the image of {size[1]} x {size[0]} pixels")
 
 
 def _rle_size(size: Any) -> tuple[int, int]:

@@ -120,7 +120,9 @@ class ImageFiles(NamedTuple):
 
     def path(self, file_name: str) -> Path:
         """The path of an image as its JSON names it."""
-        name = file_name.replace("\\", "/") if not (self.folder / file_name).exists() else file_name
+        name = file_name
+        if "\\" in file_name and not (self.folder / file_name).exists():  # written on Windows
+            name = file_name.replace("\\", "/")
         return self.folder / (name.rpartition("/")[2] if self.by_last_part else name)
 
 
