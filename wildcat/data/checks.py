@@ -148,7 +148,7 @@ def difficult_warnings(dataset: Dataset, difficult: str) -> list[str]:
     >>> label = np.array([[1, 0], [1, -1]], np.int8)
     >>> samples = [Sample(str(i), None, row) for i, row in enumerate(label)]
     >>> difficult_warnings(Dataset("mine:x", "train", ["cat", "dog"], samples), "ignore")[0][:55]
-    '1 of 2 classes have only difficult objects or crowds (do'
+    '1 of 2 classes have only difficult objects or crowds (d'
     """
     labels = dataset.labels
     if dataset.zeros_unknown or not len(labels):
