@@ -213,8 +213,8 @@ def _classes_of(root: Path, part: str) -> tuple[Sequence[str], bool]:
     if labelled:
         found = set(labelled)
         return (CLASSES, True) if found & set(CLASSES) else (sorted(found), False)
-    files = (root / "Annotations").rglob("*.xml")
-    found = {item.name for file in files for item in _read_annotation(file)[1]}
+    annotations = (root / "Annotations").rglob("*.xml")
+    found = {item.name for file in annotations for item in _read_annotation(file)[1]}
     return (CLASSES, True) if found <= set(CLASSES) else (sorted(found), False)
 
 
