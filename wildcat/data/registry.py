@@ -257,9 +257,19 @@ def without_path(spec: str) -> str:
 
     >>> without_path("voc07:/home/me/data"), without_path("synthetic:count=24")
     ('voc07:data', 'synthetic:count=24')
+    >>> without_path("coco:/home/me/a.json,images=/home/me/photos,seed=1")
+    'coco:a.json,images=photos,seed=1'
     """
-    kind, colon, path = spec.partition(":")
-    return f"{kind}:{path.rstrip('/').rpartition('/')[2]}" if colon and "/" in path else spec
+    kind, colon, rest = spec.partition(":")
+    parts: list[str] = []
+    while match := _OPTION.search(rest):
+        parts.insert(0, f"{match[1]}={_last_part(match[2])}")
+        rest = rest[: match.start()]
+    return kind + colon + ",".join([_last_part(rest), *parts] if rest else parts)
+
+
+def _last_part(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2]
 
 
 # The kinds that come with the package
