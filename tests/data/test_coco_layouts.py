@@ -46,6 +46,7 @@ def put(root: Path, file: str, folder: str, prefix: str = "", names: list[str] =
         ("result.json", "images", "..\\..\\label-studio\\media\\upload\\1\\"),
         ("result.json", "images", "/data/upload/1/"),
         ("labels.json", "data", ""),  # FiftyOne
+        ("labels.json", "data", ".\\"),
         ("annotations.json", "JPEGImages", ""),
         ("annotations/instances_train.json", "images/train", ""),
         ("annotations/train.json", "train", ""),
@@ -125,3 +126,10 @@ def test_the_official_layout_below_images(tmp_path: Path) -> None:
     put(tmp_path, "annotations/instances_val2017.json", "images/val2017")
     assert available_splits(f"coco:{tmp_path}") == ("train", "val")
     assert len(check_dataset(open_dataset(f"coco:{tmp_path}", "train"))[0]) == 5
+
+
+@pytest.mark.parametrize("written", ["CAF\u00c9.PNG", "cafe\u0301.png", "caf\u00e9.png\u200b"])
+def test_names_that_look_the_same_are_found(tmp_path: Path, written: str) -> None:
+    trees.image(tmp_path / "data" / "caf\u00e9.png")
+    trees.write(tmp_path / "labels.json", content([written]))
+    assert not check_dataset(open_dataset(f"coco:{tmp_path}", "all"))[1].has_bad_images

@@ -199,7 +199,7 @@ def open_coco(
     listed = [image for image in content.images if image.objects or empty == "keep"]
     names = dict(zip((i.file for i in content.images), _short_names([i.file for i in content.images]), strict=True))
     if year is not None and images is None:
-        files = ImageFiles(location.folders[0], False)
+        files = ImageFiles(location.folders[0])
     else:
         files = find_images(location, [image.file for image in content.images], images)
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from wildcat.data.finder import FileFinder
 from wildcat.data.sample import require_path
 from wildcat.errors import WildcatError, shorten
 
@@ -112,18 +113,22 @@ def _location(file: Path, root: Path) -> Location:
     return Location(file, split, tuple(dict.fromkeys(folder for folder in [*near, *folders] if folder.is_dir())))
 
 
-class ImageFiles(NamedTuple):
-    """A folder of images, and whether files lie in it by their names without folders."""
+class ImageFiles:
+    """The images in a folder, also where the JSON writes a name in another way, as :class:`FileFinder` finds it.
 
-    folder: Path
-    by_last_part: bool
+    Args:
+        folder: that holds them.
+        by_last_part: whether the folders in the names of the JSON are those of another machine, and are left out.
+    """
+
+    def __init__(self, folder: Path, by_last_part: bool = False) -> None:
+        self._finder = FileFinder(folder)
+        self._by_last_part = by_last_part
 
     def path(self, file_name: str) -> Path:
         """The path of an image as its JSON names it."""
-        name = file_name
-        if "\\" in file_name and not (self.folder / file_name).exists():  # written on Windows
-            name = file_name.replace("\\", "/")
-        return self.folder / (name.rpartition("/")[2] if self.by_last_part else name)
+        name = file_name.replace("\\", "/").rpartition("/")[2] if self._by_last_part else file_name
+        return self._finder.find(name)
 
 
 def find_images(location: Location, file_names: Sequence[str], given: str | None) -> ImageFiles:
@@ -147,7 +152,7 @@ def find_images(location: Location, file_names: Sequence[str], given: str | None
     choices = [ImageFiles(folder, by_last_part) for by_last_part in (False, True) for folder in folders]
     counts = [sum(choice.path(name).is_file() for name in tried) for choice in choices]
     if not tried or (choices and max(counts) > 0):
-        return choices[counts.index(max(counts))] if choices else ImageFiles(location.json.parent, False)
+        return choices[counts.index(max(counts))] if choices else ImageFiles(location.json.parent)
     searched = shorten([str(folder) for folder in folders], 5)
     raise WildcatError(
         f"{location.json}: none of its {len(file_names)} images is in {searched}, the first one is {file_names[0]}; "
