@@ -1,17 +1,13 @@
 """PASCAL VOC 2007 and 2012 from the devkit's own layout: classification, segmentation and action classification.
 
-Facts: the VOC 2007 and 2012 development kit documents (Everingham et al.). VOC's pixels are 1-based and a box holds its
-last pixel; here, and only here, they become continuous 0-based edges: x1 = xmin - 1, x2 = xmax.
+Facts: the VOC 2007 and 2012 development kit documents (Everingham et al.).
 """
 
 from __future__ import annotations
 
 import re
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +15,8 @@ from PIL import Image
 
 from wildcat.data.hold_out import RANDOM_SPLITS, split_by_labels
 from wildcat.data.images import image_size
-from wildcat.data.sample import MAX_COORDINATE, Dataset, Sample, require_path
+from wildcat.data.sample import Dataset, Sample, require_path
+from wildcat.data.voc_annotations import VocObject, read_annotation, read_column
 from wildcat.data.voc_folder import (
     SPLITS,
     annotation_file,
@@ -41,22 +38,7 @@ ACTIONS = (
     *("jumping", "phoning", "playinginstrument", "reading", "ridingbike"),
     *("ridinghorse", "running", "takingphoto", "usingcomputer", "walking"),
 )
-_TRUTH = {"": False, "0": False, "false": False, "unspecified": False, "1": True, "true": True}
 _LAYOUT = "give the folder that holds VOCdevkit, or VOCdevkit, or VOC{year} itself"
-
-
-@dataclass(frozen=True, slots=True)
-class _Object:
-    name: str
-    difficult: bool
-    box: tuple[float, float, float, float]  # 0-based continuous edges
-
-
-class _NoDoctype(ElementTree.TreeBuilder):
-    """Rejects files with a DOCTYPE, where entities could be declared; no VOC file has one."""
-
-    def doctype(self, name: str, pubid: str | None, system: str | None) -> NoReturn:
-        raise WildcatError("a DOCTYPE is not allowed")
 
 
 def find_root(path: Path, year: int) -> Path:
@@ -87,20 +69,6 @@ def download(path: Path, year: int, split: str) -> None:
     VOCSegmentation(str(path), year=str(year), image_set=split, download=True)
 
 
-def _bad_entry(path: Path, number: int, allowed: str) -> WildcatError:
-    return WildcatError(f"{path}: entry {number + 1} cannot be read; it must be {allowed}")
-
-
-def _read_column(path: Path, keys: int) -> dict[tuple[str, ...], int]:
-    """One class's label file: `keys` columns of names, then 1, 0 or -1."""
-    column = {}
-    for number, fields in enumerate(read_lines(path)):
-        if len(fields) != keys + 1 or fields[-1] not in ("1", "0", "-1"):
-            raise _bad_entry(path, number, f"{'image object' if keys == 2 else 'image'} label, the label 1, 0 or -1")
-        column[tuple(fields[:keys])] = int(fields[-1])
-    return column
-
-
 def read_label_files(
     folder: Path, split: str, classes: Sequence[str] = CLASSES
 ) -> tuple[list[str], npt.NDArray[np.int8]]:
@@ -113,7 +81,7 @@ def read_label_files(
     for name in classes:
         path = folder / f"{name}_{split}.txt"
         require_path(path, f"each of the {len(classes)} classes needs its label file")
-        columns.append(_read_column(path, 1))
+        columns.append(read_column(path, 1))
         if columns[-1].keys() != columns[0].keys():
             other = min(columns[-1].keys() ^ columns[0].keys())[0]
             raise WildcatError(f"{path}: lists other images than {classes[0]}_{split}.txt, the first one is {other}")
@@ -122,48 +90,7 @@ def read_label_files(
     return names, np.array(labels, dtype=np.int8).reshape(-1, len(classes))
 
 
-def _read_xml(path: Path) -> ElementTree.Element:
-    try:
-        parser = ElementTree.XMLParser(target=_NoDoctype())
-        return ElementTree.parse(path, parser).getroot()
-    except FileNotFoundError:
-        raise WildcatError(f"{path}: the annotation is missing") from None
-    except (WildcatError, ElementTree.ParseError, OSError, ValueError, LookupError) as error:  # LookupError: encodings
-        raise WildcatError(f"{path}: the annotation cannot be read: {error}") from None
-
-
-def _read_annotation(path: Path) -> tuple[tuple[int, int] | None, list[_Object]]:
-    """((width, height) if the file says it, all objects in the file's order)."""
-    root = _read_xml(path)
-    try:
-        # Values are floats in a few files of VOC 2012; some tools write sizes of 0.
-        sides = [
-            int(float(text)) for side in ("width", "height") if (text := root.findtext(f"size/{side}", "").strip())
-        ]
-        objects = []
-        for item in root.iterfind("object"):
-            # Only the box of the object itself: its parts (head, hand, foot) have boxes too.
-            x1, y1, x2, y2 = (float(item.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax"))
-            if not (-MAX_COORDINATE < x1 <= x2 < MAX_COORDINATE and -MAX_COORDINATE < y1 <= y2 < MAX_COORDINATE):
-                raise WildcatError(
-                    f"{path}: a bndbox ends before it begins, or is out of range: xmin {x1:g}, ymin {y1:g}, "
-                    f"xmax {x2:g}, ymax {y2:g}"
-                )
-            name, difficult = item.findtext("name", "").strip(), item.findtext("difficult", "").strip().lower()
-            if not name:
-                raise WildcatError(f"{path}: an object has no name, which is its class")
-            if difficult not in _TRUTH:
-                raise WildcatError(f"{path}: difficult must be 0 or 1; got {difficult!r}")
-            objects.append(_Object(name, _TRUTH[difficult], (x1 - 1, y1 - 1, x2, y2)))
-    except WildcatError:
-        raise
-    except (ValueError, OverflowError):
-        raise WildcatError(f"{path}: a size or a bndbox is missing or not a number") from None
-    size = (sides[0], sides[1]) if len(sides) == 2 and min(sides) > 0 else None
-    return size, objects
-
-
-def _labels_of(objects: Sequence[_Object], classes: Sequence[str]) -> npt.NDArray[np.int8]:
+def _labels_of(objects: Sequence[VocObject], classes: Sequence[str]) -> npt.NDArray[np.int8]:
     """Labels by the devkit's rule: 1 at least one object that is not difficult, 0 only difficult ones, -1 none."""
     row = np.full(len(classes), -1, dtype=np.int8)
     for item in objects:
@@ -200,7 +127,7 @@ def splits(path: Path, year: int) -> tuple[str, ...]:
     return (*main, *(f"seg-{split}" for split in SPLITS if split in segmentation))
 
 
-def _classes_of(root: Path, part: str) -> tuple[Sequence[str], bool]:
+def _classes_of(root: Path) -> tuple[Sequence[str], bool]:
     """(the classes, whether the order of the values of masks is known).
 
     They are those of a file labels.txt or labelmap.txt; those of the label files; or those of all annotations. If the
@@ -209,12 +136,11 @@ def _classes_of(root: Path, part: str) -> tuple[Sequence[str], bool]:
     listed = listed_classes(root)
     if listed is not None:
         return listed, True
-    labelled = label_files(root, part) or next((files for split in SPLITS if (files := label_files(root, split))), {})
-    if labelled:
-        found = set(labelled)
-        return (CLASSES, True) if found & set(CLASSES) else (sorted(found), False)
+    labelled = {name for split in SPLITS for name in label_files(root, split)}
+    if labelled:  # VOC's own, perhaps without some, or own classes of which one may be called person
+        return (CLASSES, True) if len(labelled & set(CLASSES)) > len(CLASSES) // 2 else (sorted(labelled), False)
     annotations = (root / "Annotations").rglob("*.xml")
-    found = {item.name for file in annotations for item in _read_annotation(file)[1]}
+    found = {item.name for file in annotations for item in read_annotation(file)[1]}
     return (CLASSES, True) if found <= set(CLASSES) else (sorted(found), False)
 
 
@@ -232,7 +158,7 @@ def open_voc(spec: str, path: Path, split: str, *, year: int, test: float = 0.2,
     check_choice(split, allowed, f"{spec}: split")
     task, _, part = split.rpartition("-")
     is_random = "all" in allowed
-    classes, masks_are_known = _classes_of(root, part)
+    classes, masks_are_known = _classes_of(root)
     labels: npt.NDArray[np.int8] | None = None
     if not task and not is_random and label_files(root, part):
         names, labels = read_label_files(root / "ImageSets" / "Main", part, classes)
@@ -255,7 +181,7 @@ def open_voc(spec: str, path: Path, split: str, *, year: int, test: float = 0.2,
             samples.append(Sample(name, image, np.zeros(len(classes), dtype=np.int8), mask_path=mask))
             continue
         annotation = annotation_file(root, name)
-        sizes[name], objects = _read_annotation(annotation)
+        sizes[name], objects = read_annotation(annotation)
         for item in objects:
             check_choice(item.name, classes, f"{annotation}: class")
         samples.append(
@@ -274,7 +200,7 @@ def open_voc(spec: str, path: Path, split: str, *, year: int, test: float = 0.2,
         samples = [sample for sample in samples if sample.name in chosen]
     if masks:
         warnings += _mask_warnings(root, samples, masks, images, bool(task))
-    notes = [] if classes == CLASSES else [f"{spec}: {len(classes)} own classes: {shorten(classes, 8)}"]
+    notes = [] if tuple(classes) == CLASSES else [f"{spec}: {len(classes)} own classes: {shorten(classes, 8)}"]
     # Annotations refer to the pixels as stored.
     dataset = VocDataset(
         spec, split, classes, samples, upright=False, zeros_unknown=unlabelled, notes=notes, warnings=warnings
@@ -341,13 +267,13 @@ def _action_labels(root: Path, split: str) -> dict[tuple[str, str], npt.NDArray[
     if any(file.is_file() for file in files.values()):
         for index, file in enumerate(files.values()):
             require_path(file, f"each of the {len(ACTIONS)} actions needs its label file")
-            for (image, person), label in _read_column(file, 2).items():
+            for (image, person), label in read_column(file, 2).items():
                 rows.setdefault((image, person), np.zeros(len(ACTIONS), dtype=np.int8))[index] = label
     else:
         for fields in read_lines(folder / f"{split}.txt"):
             persons = fields[1:2]
             if not persons:
-                _, objects = _read_annotation(annotation_file(root, fields[0]))
+                _, objects = read_annotation(annotation_file(root, fields[0]))
                 persons = [str(i + 1) for i, item in enumerate(objects) if item.name == "person"]
             for person in persons:
                 rows[fields[0], person] = np.zeros(len(ACTIONS), dtype=np.int8)
@@ -373,7 +299,7 @@ def open_action(spec: str, path: Path, split: str, *, mode: str = "crop", contex
     check_choice(split, action_splits(path), f"{spec}: split")
     samples, crops, rows, images = [], {}, _action_labels(root, split), find_images(root)
     for (image, person), labels in rows.items():
-        stated, objects = _read_annotation(annotation_file(root, image))
+        stated, objects = read_annotation(annotation_file(root, image))
         if not (re.fullmatch("[0-9]{1,9}", person) and 1 <= int(person) <= len(objects)):
             raise WildcatError(f"{annotation_file(root, image)}: has no object {person}, only {len(objects)} objects")
         file = images.get(image, root / "JPEGImages" / f"{image}.jpg")
