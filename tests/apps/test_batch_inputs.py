@@ -6,6 +6,8 @@ from pathlib import Path
 
 import fsspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -56,6 +58,23 @@ def test_parts_do_not_depend_on_what_is_finished(tmp_path: Path) -> None:
     (folder / "00.png").write_bytes(png())
     left = [name for part in split_inputs([str(folder)], 3, finished) for name in part.names]
     assert sorted(left) == sorted({str(file) for file in folder.iterdir()} - finished)
+
+
+def test_cut_jpegs_are_read_on_request(tmp_path: Path) -> None:
+    """As files, in shards and in Parquet files."""
+    Image.fromarray(unusual.photo()).save(tmp_path / "a.jpg")
+    cut = (tmp_path / "a.jpg").read_bytes()[:-2]
+    (tmp_path / "a.jpg").write_bytes(cut)
+    with tarfile.open(tmp_path / "shard.tar", "w") as shard:
+        shard.add(tmp_path / "a.jpg", "a.jpg")
+    pq.write_table(pa.table({"bytes": [cut]}), tmp_path / "table.parquet")
+    for name in ("a.jpg", "shard.tar", "table.parquet"):
+        (part,) = split_inputs([str(tmp_path / name)], 10)
+        ((_, load),) = part.images()
+        with pytest.raises(WildcatError, match="truncated"):
+            load(None)
+        ((_, load),) = part.images(partial=True)
+        assert load(None).size == (60, 40)
 
 
 def test_object_stores(tmp_path: Path) -> None:

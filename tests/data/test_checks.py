@@ -43,11 +43,28 @@ def test_good_images_are_used_and_bad_ones_reported(mixed: Path) -> None:
         kept.image(index)
 
 
+def test_cut_jpegs_are_read_on_request(mixed: Path) -> None:
+    data = open_dataset(f"tags:{mixed / 'my.csv'}", "all")
+    with pytest.raises(WildcatError, match=r"(?s)truncated.*--on-bad-image partial reads JPEGs that were cut"):
+        check_dataset(data)
+    with pytest.raises(WildcatError, match=r"(?s)1 image was cut and is read in part: images/truncated.jpg.*skip them"):
+        check_dataset(data, on_bad_image="partial")  # others are errors still
+    good = [
+        index for index, sample in enumerate(data.samples) if Path(sample.name).name not in {*unusual.BAD, "gone.jpg"}
+    ]
+    names = [sample.name for sample in data.samples]
+    part, report = check_dataset(data.subset([*good, names.index("images/truncated.jpg")]), on_bad_image="partial")
+    assert report.cut == ("images/truncated.jpg",) and not report.has_bad_images
+    assert part.image(len(part) - 1).size == (60, 40) and part.subset([len(part) - 1]).image(0).size == (60, 40)
+    with pytest.raises(WildcatError, match="truncated"):
+        data.image(names.index("images/truncated.jpg"))
+
+
 def test_bad_images_are_an_error_by_default(mixed: Path) -> None:
     data = open_dataset(f"tags:{mixed / 'my.csv'}", "all")
     with pytest.raises(WildcatError, match=r"(?s)gone.jpg.*empty.jpg.*skip them with --on-bad-image skip"):
         check_dataset(data)
-    with pytest.raises(WildcatError, match="on_bad_image 'ignore' is unknown; allowed: error, skip"):
+    with pytest.raises(WildcatError, match="on_bad_image 'ignore' is unknown; allowed: error, skip, partial"):
         check_dataset(data, on_bad_image="ignore")
 
 

@@ -140,8 +140,10 @@ def logged_warnings(caplog: pytest.LogCaptureFixture, **settings: object) -> lis
 
 
 def test_labels_that_do_not_vary(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert logged_warnings(caplog, train_split="all", data=folders(tmp_path / "one", only=3)) == [
-        "1 of 1 classes are in every one of the 3 training images and cannot be learnt: only"
+    with pytest.raises(WildcatError, match="all 3 images are of one class, only: a model needs a second class"):
+        logged_warnings(caplog, train_split="all", data=folders(tmp_path / "one", only=3))
+    assert logged_warnings(caplog, train_split="all", data=tags(tmp_path / "same", ["a", "a"])) == [
+        "1 of 1 classes are in every one of the 2 training images and cannot be learnt: a"
     ]
     data = tags(tmp_path / "tags", ["a;b", "a", "a;b", "a;c"])
     assert logged_warnings(caplog, train_split="all", data=data) == [
@@ -189,6 +191,12 @@ def test_the_usual_data_causes_no_warning(real_data: Path, caplog: pytest.LogCap
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "is not enough"),
         (RuntimeError("DataLoader timed out after 5 seconds"), "no image could be read for stall_minutes"),
         (RuntimeError("DataLoader worker (pid 3) is killed by signal: Killed."), r"lower workers \(DataLoader worker"),
+        (
+            RuntimeError("DataLoader worker (pid 3) is killed by signal: Bus error. It is possible that"),
+            r"shared memory /dev/shm.* is too small; make it larger \(Docker: --shm-size=2g or --ipc=host\)",
+        ),
+        (RuntimeError("unable to write to file </torch_1_2>: No space left on device (28)"), "shared memory /dev/shm"),
+        (RuntimeError("unable to mmap 9 bytes from file </torch_1_2>: Cannot allocate memory (12)"), "--shm-size"),
         (RuntimeError("[/gloo/transport/tcp/pair.cc:1] Connection closed by peer"), "another process of this run"),
     ],
 )

@@ -35,6 +35,13 @@ wildcat batch runs/mine shard-000.tar shard-001.tar table.parquet --out predicti
     )
     parser.add_argument("--part-size", type=int, default=1000, help="images per result file (default: 1000)")
     add_prediction(parser)
+    parser.add_argument(
+        "--on-bad-image",
+        choices=["skip", "partial"],
+        default="skip",
+        help="what to do when an image cannot be read; partial reads a JPEG that was cut as far as it goes (default: "
+        "skip)",
+    )
     add_runtime(parser)
     add_precision(parser)
     arguments = parser.parse_args(argv)
@@ -52,6 +59,7 @@ wildcat batch runs/mine shard-000.tar shard-001.tar table.parquet --out predicti
         threshold=arguments.threshold,
         precision=arguments.precision,
         runtime=arguments.runtime,
+        on_bad_image=arguments.on_bad_image,
     )
     failed = f"; {counts.failed} could not be read, see {arguments.out}/errors" if counts.failed else ""
     hidden = f"; {counts.hidden} hidden files in shards were skipped" if counts.hidden else ""

@@ -35,6 +35,9 @@ class CheckReport:
         unreadable: (name, reason) of samples whose file cannot be read.
         duplicate_names: names that occur more than once.
         classes_without_positives: classes in no usable sample: they cannot be learnt, and have no average precision.
+        only_difficult: those of these classes that have difficult objects or crowds.
+        other_sizes: (name, reason) of images of another size than their annotations say: points and masks cannot be
+            scored on them.
         cut: names of JPEGs that were cut and are read as far as they go, with ``on_bad_image="partial"``.
     """
 
@@ -44,6 +47,8 @@ class CheckReport:
     unreadable: tuple[tuple[str, str], ...] = ()
     duplicate_names: tuple[str, ...] = ()
     classes_without_positives: tuple[str, ...] = ()
+    only_difficult: tuple[str, ...] = ()
+    other_sizes: tuple[tuple[str, str], ...] = ()
     cut: tuple[str, ...] = ()
 
     @property
@@ -61,7 +66,17 @@ class CheckReport:
             (
                 "class has no positive image",
                 "classes have no positive image",
-                self.classes_without_positives,
+                [name for name in self.classes_without_positives if name not in self.only_difficult],
+            ),
+            (
+                "class has only difficult objects or crowds",
+                "classes have only difficult objects or crowds",
+                self.only_difficult,
+            ),
+            (
+                "image has another size than its annotation says, so that points and masks cannot be scored",
+                "images have other sizes than their annotations say, so that points and masks cannot be scored",
+                [f"{n} ({reason})" for n, reason in self.other_sizes],
             ),
         ]
         lines = [
@@ -79,7 +94,8 @@ def _shown(names: Sequence[str]) -> str:
     return shorten(shown, _NAMES_SHOWN)
 
 
-def _map_in_threads(function: Callable[[T], R], items: Sequence[T], title: str, progress: bool) -> list[R]:
+def map_in_threads(function: Callable[[T], R], items: Sequence[T], title: str, progress: bool) -> list[R]:
+    """The results of a function, in the order of the items; with `progress`, a bar of this title is shown."""
     from tqdm import tqdm
 
     with ThreadPoolExecutor(_WORKERS) as pool:
@@ -105,6 +121,58 @@ def _problem(path: Path | None, decode: bool, partial: bool = False) -> str | No
     return None
 
 
+def size_difference(dataset: Dataset, index: int) -> str | None:
+    """What is wrong about the size of an image that its annotation says; None if nothing is, or it says none."""
+    stated, path = dataset.stated_size(index), dataset.samples[index].path
+    if stated is None or path is None:
+        return None
+    actual = image_size(path, upright=dataset.upright)
+    if actual == stated:
+        return None
+    turned = ""
+    if stated == actual[::-1] and stated == image_size(path):
+        turned = ", which is it turned by its EXIF orientation"
+        if dataset.spec.startswith("coco:"):
+            turned += ": add upright=yes"
+    return f"annotated as {stated[0]} x {stated[1]}{turned}; the image is {actual[0]} x {actual[1]}"
+
+
+def difficult_warnings(dataset: Dataset, difficult: str) -> list[str]:
+    """A warning about classes that have only difficult objects or crowds; an empty list if there are none.
+
+    Args:
+        dataset: the training images.
+        difficult: the setting: what labels of 0 count as in the loss, "positive" or "ignore".
+
+    >>> import numpy as np
+    >>> label = np.array([[1, 0], [1, -1]], np.int8)
+    >>> samples = [Sample(str(i), None, row) for i, row in enumerate(label)]
+    >>> difficult_warnings(Dataset("mine:x", "train", ["cat", "dog"], samples), "ignore")[0][:55]
+    '1 of 2 classes have only difficult objects or crowds (d'
+    """
+    labels = dataset.labels
+    if dataset.zeros_unknown or not len(labels):
+        return []
+    only = (labels == 0).any(axis=0) & ~(labels == 1).any(axis=0)
+    names = [
+        f"{name} {count}"
+        for name, count, is_so in zip(dataset.classes, (labels == 0).sum(0), only, strict=True)
+        if is_so
+    ]
+    if not names:
+        return []
+    what = (
+        "in training they count as positives (--difficult positive), but the classes are not scored on such images"
+        if difficult == "positive"
+        else "training ignores them (--difficult ignore), so that the classes cannot be learnt"
+    )
+    crowds = "; crowds=objects takes crowds as objects" if dataset.spec.startswith("coco:") else ""
+    return [
+        f"{len(names)} of {len(dataset.classes)} classes have only difficult objects or crowds ({_shown(names)} "
+        f"images): {what}{crowds}"
+    ]
+
+
 def _files(samples: Iterable[Sample]) -> list[tuple[Path, str]]:
     return [(sample.path, sample.name) for sample in samples if sample.path is not None and sample.path.is_file()]
 
@@ -118,7 +186,7 @@ def _equal_files(first: Iterable[Sample], second: Iterable[Sample], progress: bo
     sides = [[(path, path.stat().st_size, name) for path, name in _files(samples)] for samples in (first, second)]
     sizes = {size for _, size, _ in sides[0]} & {size for _, size, _ in sides[1]}
     candidates = [[(path, name) for path, size, name in side if size in sizes] for side in sides]
-    digests = _map_in_threads(lambda item: _digest(item[0]), candidates[0] + candidates[1], "comparing files", progress)
+    digests = map_in_threads(lambda item: _digest(item[0]), candidates[0] + candidates[1], "comparing files", progress)
     count = len(candidates[0])
     second_names = {digest: name for digest, (_, name) in zip(digests[count:], candidates[1], strict=True)}
     return [
@@ -143,7 +211,12 @@ def label_warnings(dataset: Dataset, known: Sequence[str] = ()) -> list[str]:
     for name in dataset.classes:
         by_lower_case.setdefault(name.casefold(), []).append(name)
     same_but_case = [" = ".join(names) for names in by_lower_case.values() if len(names) > 1]
-    absent = [name for name, count in zip(dataset.classes, positive, strict=True) if count == 0 and name not in known]
+    difficult = (dataset.labels == 0).any(axis=0) & (not dataset.zeros_unknown)  # difficult_warnings names these
+    absent = [
+        name
+        for name, count, has_difficult in zip(dataset.classes, positive, difficult, strict=True)
+        if count == 0 and name not in known and not has_difficult
+    ]
     everywhere = [name for name, count in zip(dataset.classes, positive, strict=True) if count == len(dataset)]
     total, images = len(dataset.classes), f"the {len(dataset)} training images"
     warnings = []
@@ -159,6 +232,26 @@ def label_warnings(dataset: Dataset, known: Sequence[str] = ()) -> list[str]:
     if same_but_case:
         warnings.append(f"classes whose names differ only in case are different classes: {_shown(same_but_case)}")
     return warnings
+
+
+def require_two_classes(dataset: Dataset) -> None:
+    """Raise a WildcatError if every image has the same one class, so that nothing can be learnt.
+
+    Only where each image has exactly one class: a single class out of several labels is in some images and not in
+    others.
+
+    >>> require_two_classes(open_dataset("folder:my_images", "train"))  # doctest: +SKIP
+    """
+    if dataset.multi_label:
+        return
+    present = [
+        name for name, any_image in zip(dataset.classes, (dataset.labels == 1).any(axis=0), strict=True) if any_image
+    ]
+    if len(present) == 1:
+        raise WildcatError(
+            f"{dataset.spec} {dataset.split}: all {len(dataset)} images are of one class, {present[0]}: a model needs a"
+            " second class, such as a folder with images that do not show it"
+        )
 
 
 def class_counts(dataset: Dataset) -> str:
@@ -245,7 +338,7 @@ def check_dataset(
     synthetic:count=40,size=64 train: 40 images checked, all good
     """
     check_choice(on_bad_image, ("error", "skip", "partial"), "on_bad_image")
-    problems = _map_in_threads(
+    problems = map_in_threads(
         lambda sample: _problem(sample.path, decode), dataset.samples, "checking images", progress
     )
     cut = []
@@ -262,12 +355,21 @@ def check_dataset(
             seen.add(name)
     part = dataset.subset(usable)
     part.partial = on_bad_image == "partial"
-    positives = (part.labels == 1).any(axis=0)
+    positives, difficult = ((part.labels == value).any(axis=0) for value in (1, 0))
+    sizes = map_in_threads(lambda index: size_difference(part, index), range(len(part)), "checking sizes", progress)
     report = CheckReport(
         data=f"{dataset.spec} {dataset.split}",
         images=len(dataset),
         missing=tuple(name for name, problem in named if problem == ""),
         cut=tuple(cut),
+        only_difficult=tuple(
+            c
+            for c, any_image, any_difficult in zip(dataset.classes, positives, difficult, strict=True)
+            if any_difficult and not any_image and not dataset.zeros_unknown
+        ),
+        other_sizes=tuple(
+            (sample.name, reason) for sample, reason in zip(part.samples, sizes, strict=True) if reason is not None
+        ),
         unreadable=tuple((name, problem) for name, problem in named if problem),
         duplicate_names=tuple(name for name, count in Counter(name for name, _ in named).items() if count > 1),
         classes_without_positives=tuple(
@@ -278,5 +380,7 @@ def check_dataset(
         hint = "repair or remove them, or skip them with --on-bad-image skip" if usable else "no image can be used"
         if on_bad_image == "error" and any("truncated" in problem for problem in problems if problem):
             hint += "; --on-bad-image partial reads JPEGs that were cut as far as they go"
+        if len(report.missing) == len(dataset) and dataset.spec.startswith("tags:"):
+            hint += "; names are relative to the folder of the CSV, or to images=DIR behind its name"
         raise WildcatError(f"{report}\n  {hint}")
     return part, report

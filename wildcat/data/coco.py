@@ -1,23 +1,29 @@
-"""MS COCO (Lin et al. 2014): classification, pointing and segmentation from the official instance annotations."""
+"""MS COCO (Lin et al. 2014), and JSONs in its format: classification, pointing and segmentation."""
 
 from __future__ import annotations
 
-import json
-import reprlib
 import warnings
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from wildcat.data.sample import MAX_COORDINATE, Dataset, Sample, require_path
+from wildcat.data.coco_json import CocoContent, CocoObject, check_polygons, read_coco
+from wildcat.data.coco_layouts import (
+    OFFICIAL_SPLITS,
+    YEARS,
+    ImageFiles,
+    Location,
+    find_images,
+    find_locations,
+    official_folder,
+    official_json,
+    official_year,
+)
+from wildcat.data.hold_out import RANDOM_SPLITS, split_by_labels
+from wildcat.data.sample import Dataset, Sample, require_path
 from wildcat.errors import WildcatError, check_choice
-
-YEARS = ("2014", "2017")
-SPLITS = ("train", "val")
 
 _HOST = "http://images.cocodataset.org"
 _MD5 = {
@@ -30,195 +36,101 @@ _MD5 = {
 }
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and -MAX_COORDINATE < value < MAX_COORDINATE
-
-
-def _is_id(value: object) -> bool:
-    return isinstance(value, int)
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and value != ""
-
-
-def _is_box(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value)) and min(value[2:]) >= 0
-
-
-def _is_shape(value: object) -> bool:
-    if isinstance(value, dict):
-        return {"size", "counts"} <= value.keys()
-    return isinstance(value, list) and all(
-        isinstance(polygon, list) and len(polygon) % 2 == 0 and all(map(_is_number, polygon)) for polygon in value
-    )
-
-
-# The values used of each entry: key -> (check, allowed values in words).
-_ENTRIES: dict[str, dict[str, tuple[Callable[[Any], bool], str]]] = {
-    "images": {
-        "id": (_is_id, "a whole number"),
-        "file_name": (_is_name, "text"),
-        "width": (lambda value: _is_id(value) and value > 0, "a whole number above 0"),
-        "height": (lambda value: _is_id(value) and value > 0, "a whole number above 0"),
-    },
-    "annotations": {
-        "image_id": (_is_id, "a whole number"),
-        "category_id": (_is_id, "a whole number"),
-        "bbox": (_is_box, "x, y, width and height, four numbers below 1e9"),
-        "area": (_is_number, "a number"),
-        "segmentation": (_is_shape, "a list of polygons, each a list of x and y, or run lengths"),
-    },
-    "categories": {"id": (_is_id, "a whole number"), "name": (_is_name, "text")},
-}
-
-# Keys by which entries are identified: their values must be unique.
-_UNIQUE = {"images": ("id", "file_name"), "categories": ("id", "name")}
-
-
-class _Segment(NamedTuple):
-    label: int  # 1 ... C
-    area: float
-    crowd: bool
-    shape: list[npt.NDArray[np.float64]] | npt.NDArray[np.int64]  # polygons, each (2 P,), or run lengths
-
-
 class CocoDataset(Dataset):
-    """COCO images; masks are rendered from the instances when they are read."""
+    """COCO images; masks are rendered from the annotations when they are read.
 
-    segments: dict[str, list[_Segment]]
-    sizes: dict[str, tuple[int, int]]
+    Attributes:
+        objects: name of an image -> its annotations.
+        sizes: name of an image -> (width, height), or None where the JSON does not say it.
+    """
+
+    objects: dict[str, list[CocoObject]]
+    sizes: dict[str, tuple[int, int] | None]
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether every object has a box, or an outline from which it follows."""
+        return bool(self.samples) and all(sample.boxes is not None for sample in self.samples)
 
     @property
     def has_masks(self) -> bool:
-        """True: every image has a mask."""
-        return bool(self.samples)
+        """Whether any image has the outlines of all of its objects."""
+        return any(map(self.has_mask, range(len(self))))
 
-    def mask(self, index: int) -> npt.NDArray[np.uint8]:
-        """Label map (H, W): crowds are void (255); where instances overlap, the smaller one is in front."""
+    def has_mask(self, index: int) -> bool:
+        """Whether all objects of an image have outlines."""
+        return all(item.outline is not None for item in self.objects[self.samples[index].name])
+
+    def stated_size(self, index: int) -> tuple[int, int] | None:
+        """(width, height) in the JSON."""
+        return self.sizes[self.samples[index].name]
+
+    def mask(self, index: int) -> npt.NDArray[np.uint8] | None:
+        """Label map (H, W): crowds are void (255); where objects overlap, the smaller one is in front.
+
+        None if an object of the image has a box but no outline.
+        """
         try:
             from pycocotools import mask as coco_mask
         except ImportError:
             raise WildcatError("COCO masks need pycocotools: pip install 'wildcat-wsl[coco]'") from None
-        name = self.samples[index].name
-        height, width = self.sizes[name]
+        sample = self.samples[index]
+        if not self.has_mask(index):
+            return None
+        width, height = self.sizes[sample.name] or self.image(index).size
         out = np.zeros((height, width), dtype=np.uint8)
-        for segment in sorted(self.segments.get(name, []), key=lambda s: (not s.crowd, -s.area)):
-            if isinstance(segment.shape, np.ndarray):  # run lengths down the columns; the first run is outside
-                inside = np.arange(len(segment.shape)) % 2 == 1
-                pixels = np.repeat(inside, segment.shape).reshape(width, height).T
+        for item in sorted(self.objects[sample.name], key=lambda item: (not item.crowd, -item.area)):
+            if item.outline is None or len(item.outline) == 0:
+                continue
+            if isinstance(item.outline, np.ndarray):
+                if item.outline.sum() != height * width:
+                    raise WildcatError(f"{sample.path}: run lengths are not those of {height} x {width} pixels")
+                inside = np.arange(len(item.outline)) % 2 == 1
+                pixels = np.repeat(inside, item.outline).reshape(width, height).T
             else:
-                runs = coco_mask.merge(coco_mask.frPyObjects(segment.shape, height, width))
+                try:
+                    check_polygons(item.outline, (width, height))
+                except ValueError as error:
+                    raise WildcatError(f"{sample.path}: {error}") from None
+                runs = coco_mask.merge(coco_mask.frPyObjects(item.outline, height, width))
                 with warnings.catch_warnings():
                     # pycocotools 2.0 makes arrays in a way that NumPy 2 deprecates.
                     warnings.simplefilter("ignore", DeprecationWarning)
                     pixels = coco_mask.decode(runs) > 0
-            out[pixels] = 255 if segment.crowd else segment.label
+            out[pixels] = 255 if item.crowd else item.category + 1
         return out
 
 
-def _annotations(path: Path, split: str, year: str) -> Path:
-    return path / "annotations" / f"instances_{split}{year}.json"
-
-
-def _year(path: Path, year: str | None) -> str:
+def _official(path: Path, year: str | None) -> str | None:
+    """The year of COCO's own layout, if the path holds that or a year is given."""
     require_path(
-        path, "give the folder that holds annotations/instances_train2014.json and train2014/, or those of 2017"
+        path,
+        "give the folder that holds annotations/instances_train2014.json and train2014/, or those of 2017, or a JSON",
     )
-    years = [year] if year else [y for y in YEARS if any(_annotations(path, s, y).is_file() for s in SPLITS)]
-    if not years:
-        raise WildcatError(f"{path}: holds no annotations/instances_<train or val><2014 or 2017>.json")
-    return years[0]
+    return year or official_year(path)
 
 
 def splits(path: Path, *, year: str | None = None) -> tuple[str, ...]:
-    """The splits whose annotations and images exist."""
-    year = _year(path, year)
-    return tuple(s for s in SPLITS if _annotations(path, s, year).is_file() and (path / f"{s}{year}").is_dir())
+    """The splits whose annotations and images exist; those of a random split for one JSON alone."""
+    year = _official(path, year)
+    if year is None:
+        return tuple(split for split in find_locations(path) if split) or RANDOM_SPLITS
+    return tuple(
+        split
+        for split in OFFICIAL_SPLITS
+        if official_json(path, split, year).is_file() and official_folder(path, split, year).is_dir()
+    )
 
 
 def download(path: Path, split: str, *, year: str | None = None) -> None:
     """Download images and annotations of a split from the official host (2014: 13 and 6 GB), and check the MD5 sums."""
-    check_choice(split, SPLITS, "COCO: a split for download")
+    check_choice(split, OFFICIAL_SPLITS, "COCO: a split for download")
     from torchvision.datasets.utils import download_and_extract_archive
 
     year = year or YEARS[0]
     path.mkdir(parents=True, exist_ok=True)
     for archive in (f"annotations/annotations_trainval{year}.zip", f"zips/{split}{year}.zip"):
         download_and_extract_archive(f"{_HOST}/{archive}", str(path), md5=_MD5[archive])
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise WildcatError(f"{path}: cannot be read as JSON: {error}") from None
-    missing = _ENTRIES.keys() - (content.keys() if isinstance(content, dict) else set())
-    if missing:
-        raise WildcatError(f"{path}: has no {' and no '.join(sorted(missing))}; it is not a file of COCO instances")
-    for kind, needed in _ENTRIES.items():
-        if not isinstance(content[kind], list):
-            raise WildcatError(f"{path}: {kind} must be a list; got {type(content[kind]).__name__}")
-        for number, item in enumerate(content[kind], start=1):
-            for key, (is_valid, allowed) in needed.items():
-                if not (isinstance(item, dict) and key in item and is_valid(item[key])):
-                    value = reprlib.repr(item[key]) if isinstance(item, dict) and key in item else "nothing"
-                    raise WildcatError(f"{path}: {kind}: {key} of entry {number} must be {allowed}; got {value}")
-    for kind, keys in _UNIQUE.items():
-        for key in keys:
-            values = set()
-            for number, item in enumerate(content[kind], start=1):
-                if item[key] in values:
-                    message = f"{key} of entry {number} must be unique; got {reprlib.repr(item[key])}"
-                    raise WildcatError(f"{path}: {kind}: {message}")
-                values.add(item[key])
-    known = {item["id"] for item in content["categories"]}
-    for number, item in enumerate(content["annotations"], start=1):
-        if item["category_id"] not in known:
-            raise WildcatError(
-                f"{path}: annotations: category_id of entry {number} must be the id of a category; "
-                f"got {item['category_id']}"
-            )
-    return dict(content)
-
-
-def _segment(item: dict[str, Any], label: int, height: int, width: int) -> _Segment:
-    """Read an instance and check its shape, because the tools that render it do not.
-
-    Raises:
-        ValueError: for run lengths of another size, and polygons that extend far outside the image.
-    """
-    shape = item["segmentation"]
-    outline: list[npt.NDArray[np.float64]] | npt.NDArray[np.int64]
-    if isinstance(shape, dict):
-        counts = shape["counts"]
-        counts = _unpack(counts) if isinstance(counts, str) else counts
-        is_valid = isinstance(counts, list) and all(_is_id(count) and 0 <= count <= height * width for count in counts)
-        if not is_valid or shape["size"] != [height, width] or sum(counts) != height * width:
-            raise ValueError(f"run lengths must be those of {height} x {width} pixels")
-        outline = np.array(counts, dtype=np.int64)
-    else:
-        # A polygon has three corners; the tools would take four numbers for a box.
-        outline = [np.array(polygon, dtype=np.float64) for polygon in shape if len(polygon) >= 6]
-        if any(np.abs(polygon).max() > 10 * max(height, width) for polygon in outline):
-            raise ValueError(f"a polygon extends far outside the image of {height} x {width} pixels")
-    return _Segment(label, float(item["area"]), bool(item.get("iscrowd", 0)), outline)
-
-
-def _unpack(text: str) -> list[int]:
-    """Run lengths from COCO's packed text: five bits a character from 48 on, differences to the last but one."""
-    counts: list[int] = []
-    number = shift = 0
-    for character in text:
-        bits = ord(character) - 48
-        number |= (bits & 31) << shift
-        shift += 5
-        if not bits & 32:
-            if bits & 16:
-                number -= 1 << shift
-            counts.append(number + counts[-2] if len(counts) > 2 else number)
-            number = shift = 0
-    return counts
 
 
 def _short_names(files: Sequence[str]) -> list[str]:
@@ -232,58 +144,99 @@ def _short_names(files: Sequence[str]) -> list[str]:
     return next((names for names in (stems, with_folders) if len(set(names)) == len(files)), list(files))
 
 
-def open_coco(spec: str, path: Path, split: str, *, year: str | None = None, empty: str = "keep") -> CocoDataset:
-    """Official layout: annotations/instances_<split><year>.json and <split><year>/.
+def open_coco(
+    spec: str,
+    path: Path,
+    split: str,
+    *,
+    year: str | None = None,
+    images: str | None = None,
+    empty: str = "keep",
+    crowds: str | None = None,
+    unlisted: str = "error",
+    upright: bool = False,
+    test: float = 0.2,
+    seed: int = 0,
+) -> CocoDataset:
+    """COCO's own layout (annotations/instances_<split><year>.json, <split><year>/), or a JSON with images near it.
 
-    Classes are the categories in the order of their ids (80; the ids have gaps). A crowd counts as difficult: an image
-    that has only a crowd of a class gets the label 0 for it. A sample is named by its file, without the suffix.
+    Classes are the categories in the order of their ids (80 in COCO; the ids have gaps). A sample is named by its file,
+    without the suffix. A JSON alone is split at random into train and test; "all" takes every image.
 
     Args:
         spec: the specification, as given.
-        path: the folder that holds annotations.
-        split: train or val.
+        path: the folder that holds annotations, or a JSON.
+        split: train, val or test; of a JSON alone train, test or all.
         year: "2014" or "2017"; by default the first one that exists.
+        images: the folder of the images, if it is not found by itself.
         empty: "keep" takes images without any annotation as negatives of all classes, "drop" leaves them out.
+        crowds: what annotations with iscrowd 1 are. "difficult": groups, as in COCO; an image that has only a crowd of
+            a class gets the label 0 for it. "objects": objects as others, as CVAT marks all that were annotated as
+            masks. "difficult" by default, unless all are crowds.
+        unlisted: "drop" leaves out annotations whose image is not listed.
+        upright: annotations refer to the image turned by its EXIF orientation, instead of the pixels as stored.
+        test: fraction to hold out of a JSON alone.
+        seed: of the random split.
+
+    Raises:
+        WildcatError: for a broken JSON, images that are not found, and annotations that are all crowds unless `crowds`
+            is given.
     """
-    year = _year(path, year)
-    check_choice(split, SPLITS, f"{spec}: split")
-    folder = path / f"{split}{year}"
-    for needed in (_annotations(path, split, year), folder):
-        require_path(needed, f"the split {split} of {year} needs it")
-    content = _load(_annotations(path, split, year))
-    categories = sorted(content["categories"], key=lambda item: int(item["id"]))
-    columns = {item["id"]: index for index, item in enumerate(categories)}
-    by_image = defaultdict(list)
-    for item in content["annotations"]:
-        by_image[item["image_id"]].append(item)
+    year = _official(path, year)
+    locations = {} if year is not None else find_locations(path)
+    if year is not None:
+        check_choice(split, OFFICIAL_SPLITS, f"{spec}: split")
+        file, folder = official_json(path, split, year), official_folder(path, split, year)
+        for needed in (file,) if images is not None else (file, folder):
+            require_path(needed, f"the split {split} of {year} needs it")
+        location = Location(file, split, (folder,))
+    else:
+        check_choice(split, tuple(part for part in locations if part) or RANDOM_SPLITS, f"{spec}: split")
+        location = locations.get("") or locations[split]
+    content = read_coco(location.json, drop_unlisted=unlisted == "drop")
+    if crowds is None:
+        _check_crowds(location.json, content)
+    listed = [image for image in content.images if image.objects or empty == "keep"]
+    names = dict(zip((i.file for i in content.images), _short_names([i.file for i in content.images]), strict=True))
+    if year is not None and images is None:
+        files = ImageFiles(location.folders[0])
+    else:
+        files = find_images(location, [image.file for image in content.images], images)
 
     samples: list[Sample] = []
-    segments: dict[str, list[_Segment]] = {}
-    sizes: dict[str, tuple[int, int]] = {}
-    names = _short_names([image["file_name"] for image in content["images"]])
-    for name, image in zip(names, content["images"], strict=True):
-        items = by_image[image["id"]]
-        if empty == "drop" and not items:
-            continue
-        classes = np.array([columns[item["category_id"]] for item in items], dtype=np.int64)
-        crowd = np.array([bool(item.get("iscrowd", 0)) for item in items], dtype=bool)
-        boxes = np.array([item["bbox"] for item in items], dtype=np.float64).reshape(-1, 4)
-        boxes[:, 2:] += boxes[:, :2]  # x, y, width, height -> x1, y1, x2, y2
-        labels = np.full(len(columns), -1, dtype=np.int8)
-        labels[classes] = 0
+    objects: dict[str, list[CocoObject]] = {}
+    sizes: dict[str, tuple[int, int] | None] = {}
+    for image in listed:
+        name = names[image.file]
+        items = [item._replace(crowd=item.crowd and crowds != "objects") for item in image.objects]
+        objects[name], sizes[name] = items, image.size
+        classes = np.array([item.category for item in items], dtype=np.int64)
+        crowd = np.array([item.crowd for item in items], dtype=bool)
+        labels = np.full(len(content.classes), -1, dtype=np.int8)
+        labels[classes] = 0  # only crowds, unless the next line says 1
         labels[classes[~crowd]] = 1
-        samples.append(Sample(name, folder / image["file_name"], labels, boxes.astype(np.float32), classes, crowd))
-        height, width = sizes[name] = (int(image["height"]), int(image["width"]))
-        try:
-            instances = [
-                _segment(item, int(label) + 1, height, width) for item, label in zip(items, classes, strict=True)
-            ]
-        except ValueError as error:
-            raise WildcatError(f"{_annotations(path, split, year)}: {image['file_name']}: {error}") from None
-        segments[name] = [segment for segment in instances if len(segment.shape)]
-
-    # Annotations refer to the pixels as stored.
-    dataset = CocoDataset(spec, split, [item["name"] for item in categories], samples, upright=False)
-    dataset.segments = segments
-    dataset.sizes = sizes
+        boxes = None
+        if all(item.box is not None for item in items):
+            edges = np.array([item.box for item in items], dtype=np.float64).reshape(-1, 4)
+            edges[:, 2:] += edges[:, :2]  # x, y, width, height -> x1, y1, x2, y2
+            boxes = edges.astype(np.float32)
+        samples.append(Sample(name, files.path(image.file), labels, boxes, classes, crowd))
+    if "" in locations:
+        chosen = split_by_labels({sample.name: sample.labels for sample in samples}, split, test, seed, spec)
+        samples = [sample for sample in samples if sample.name in chosen]
+        if not samples:
+            raise WildcatError(
+                f"{spec}: no image is held out: there is one; give the images to score a JSON of their own"
+            )
+    dataset = CocoDataset(spec, split, content.classes, samples, upright=upright)
+    dataset.objects, dataset.sizes = objects, sizes
     return dataset
+
+
+def _check_crowds(file: Path, content: CocoContent) -> None:
+    crowds = [item.crowd for image in content.images for item in image.objects]
+    if crowds and all(crowds):
+        raise WildcatError(
+            f"{file}: all {len(crowds)} objects are crowds (iscrowd 1, as CVAT writes masks), which do not count as "
+            "objects of their class; crowds=objects takes them as objects, crowds=difficult leaves them crowds"
+        )

@@ -279,9 +279,12 @@ def original_size(image: Image.Image) -> tuple[int, int]:
     return width, height
 
 
-def image_size(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Upright (width, height), read from the header; raises what `load_image` raises for a bad header."""
+def image_size(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, upright: bool = True) -> tuple[int, int]:
+    """(width, height), read from the header; raises what `load_image` raises for a bad header.
+
+    `upright` is as for `load_image`.
+    """
     with _opened(source) as image:
-        size = _upright_size(image)
+        size = _upright_size(image) if upright else image.size
     _check_pixels(_describe(source), size, max_pixels)
     return size

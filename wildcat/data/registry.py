@@ -4,10 +4,12 @@ A specification is ``kind:path``, with options behind: ``kind:path,key=value,key
 
 * ``voc07:``, ``voc12:`` the folder that holds VOCdevkit; splits train, val, trainval, test, and seg-train and so on
 * ``action12:`` the same folder; ``mode=crop|whole``, ``context=1.5``
-* ``coco:`` the folder that holds annotations; ``year=2014|2017``, ``empty=keep|drop``
+* ``coco:`` the folder that holds annotations, or a JSON; ``year=2014|2017``, ``images=DIR``, ``empty=keep|drop``,
+  ``crowds=difficult|objects``, ``unlisted=error|drop``, ``upright=yes|no``, ``test=0.2``, ``seed=0``
 * ``mit67:``, ``scene15:`` the folder that holds the class folders (scene15: ``seed=0`` for a random split)
-* ``folder:`` a folder per class; ``test=0.2``, ``seed=0``
-* ``tags:`` a CSV of images and tags; ``test=0.2``, ``seed=0``, ``exclusive=yes|no``
+* ``folder:`` a folder per class; ``test=0.2``, ``seed=0``, ``splits=yes|no`` whether the top folders are splits
+* ``tags:`` a CSV of images and tags; ``test=0.2``, ``seed=0``, ``exclusive=yes|no``, ``sep=comma|space|pipe|...|none``,
+  ``image_column=NAME``, ``label_column=NAME+NAME``, ``split_column=NAME``, ``images=DIR``, ``balanced=yes|no``
 * ``synthetic`` rendered on demand; ``synthetic:count=200,seed=3,size=256``
 
 :func:`register_dataset` adds a kind.
@@ -23,11 +25,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wildcat.data import coco, scenes, tags, voc
+from wildcat.data import coco, folders, scenes, tags, voc
+from wildcat.data.coco_layouts import YEARS
 from wildcat.data.options import Converter, choice, number, whole_number, yes_no
 from wildcat.data.sample import Dataset
 from wildcat.data.synthetic import COUNTS as _SYNTHETIC_SPLITS
 from wildcat.data.synthetic import synthetic
+from wildcat.data.tag_cells import separator
 from wildcat.errors import WildcatError, check_choice, check_new_name
 
 
@@ -232,6 +236,9 @@ def default_splits(spec: str) -> tuple[str, str]:
         unlabelled = parts.kind.test_is_unlabelled and score.endswith("test")
         if train in available and score in available and not unlabelled:
             return train, score
+    if available == ("train",):
+        own = "; a share is held out if its folder alone is given" if spec.startswith("folder:") else ""
+        raise WildcatError(f"data {spec!r} has one split, train: --train-split train trains on all of it{own}")
     raise WildcatError(f"data {spec!r} has the splits {', '.join(available)}: name those to train on and to score")
 
 
@@ -277,9 +284,19 @@ def without_path(spec: str) -> str:
 
     >>> without_path("voc07:/home/me/data"), without_path("synthetic:count=24")
     ('voc07:data', 'synthetic:count=24')
+    >>> without_path("coco:/home/me/a.json,images=/home/me/photos,seed=1")
+    'coco:a.json,images=photos,seed=1'
     """
-    kind, colon, path = spec.partition(":")
-    return f"{kind}:{path.rstrip('/').rpartition('/')[2]}" if colon and "/" in path else spec
+    kind, colon, rest = spec.partition(":")
+    parts: list[str] = []
+    while match := _OPTION.search(rest):
+        parts.insert(0, f"{match[1]}={_last_part(match[2])}")
+        rest = rest[: match.start()]
+    return kind + colon + ",".join([_last_part(rest), *parts] if rest else parts)
+
+
+def _last_part(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2]
 
 
 # The kinds that come with the package
@@ -323,7 +340,15 @@ register_dataset(
     "coco",
     coco.open_coco,
     coco.splits,
-    options={"year": choice(*coco.YEARS), "empty": choice("keep", "drop")},
+    options={
+        **_RANDOM_SPLIT,
+        "year": choice(*YEARS),
+        "images": str,
+        "empty": choice("keep", "drop"),
+        "crowds": choice("difficult", "objects"),
+        "unlisted": choice("error", "drop"),
+        "upright": yes_no,
+    },
     download=coco.download,
     downloaded=("train", "val"),
 )
@@ -338,8 +363,19 @@ register_dataset(
     download=scenes.download_scene15,
     downloaded=("train", "test"),
 )
-register_dataset("folder", tags.open_folder, tags.folder_splits, options=_RANDOM_SPLIT)
-register_dataset("tags", tags.open_tags, tags.tags_splits, options={**_RANDOM_SPLIT, "exclusive": yes_no})
+register_dataset("folder", folders.open_folder, folders.folder_splits, options={**_RANDOM_SPLIT, "splits": yes_no})
+register_dataset(
+    "tags",
+    tags.open_tags,
+    tags.tags_splits,
+    options={
+        **_RANDOM_SPLIT,
+        "exclusive": yes_no,
+        "balanced": yes_no,
+        "sep": separator,
+        **dict.fromkeys(["image_column", "label_column", "split_column", "images"], str),
+    },
+)
 register_dataset(
     "synthetic",
     _open_synthetic,

@@ -56,6 +56,8 @@ class Dataset:
         multi_label: False if each image has exactly one class.
         upright: turn images as their EXIF orientation says; False where annotations refer to the pixels as stored.
         zeros_unknown: labels of 0 mean "not annotated", not "only difficult objects": they must never be trained on.
+        notes: how the files were read, for the log: sentences.
+        warnings: what in the files may be a mistake, or is meant otherwise than it was read: sentences.
 
     Attributes:
         partial: read JPEGs that were cut as far as they go; :func:`check_dataset` sets it.
@@ -79,6 +81,8 @@ class Dataset:
         multi_label: bool = True,
         upright: bool = True,
         zeros_unknown: bool = False,
+        notes: Sequence[str] = (),
+        warnings: Sequence[str] = (),
     ) -> None:
         """Store the samples; no file is read."""
         self.spec = spec
@@ -88,6 +92,8 @@ class Dataset:
         self.multi_label = multi_label
         self.upright = upright
         self.zeros_unknown = zeros_unknown
+        self.notes = tuple(notes)
+        self.warnings = tuple(warnings)
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -123,6 +129,14 @@ class Dataset:
         if path is None:
             raise NotImplementedError(f"{type(self).__name__} has samples without files and must override image()")
         return load_image(path, draft_size=draft_size, upright=self.upright, partial=self.partial)
+
+    def has_mask(self, index: int) -> bool:
+        """Whether :meth:`mask` gives a mask for an image; nothing is read."""
+        return self.samples[index].mask_path is not None
+
+    def stated_size(self, index: int) -> tuple[int, int] | None:
+        """(width, height) that the annotations say an image has; None if they do not."""
+        return None
 
     def mask(self, index: int) -> npt.NDArray[np.uint8] | None:
         """Label map (H, W): 0 background, 1 ... C classes, 255 void; None if the sample has none."""
@@ -167,5 +181,8 @@ def require_path(path: Path, what: str) -> None:
 
 
 def shuffled(names: Iterable[str], seed: int) -> list[str]:
-    """Names in a random order that depends only on seed and names, not on the given order, platform or version."""
-    return sorted(names, key=lambda name: hashlib.blake2b(f"{seed}/{name}".encode()).digest())
+    """Names in a random order that depends only on seed and names, not on the given order, platform or version.
+
+    Names of files may hold bytes that are not UTF-8, which Python shows as lone surrogates.
+    """
+    return sorted(names, key=lambda name: hashlib.blake2b(f"{seed}/{name}".encode(errors="surrogatepass")).digest())

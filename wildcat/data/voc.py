@@ -1,24 +1,34 @@
 """PASCAL VOC 2007 and 2012 from the devkit's own layout: classification, segmentation and action classification.
 
-Facts: the VOC 2007 and 2012 development kit documents (Everingham et al.). VOC's pixels are 1-based and a box holds its
-last pixel; here, and only here, they become continuous 0-based edges: x1 = xmin - 1, x2 = xmax.
+Facts: the VOC 2007 and 2012 development kit documents (Everingham et al.).
 """
 
 from __future__ import annotations
 
 import re
-import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from wildcat.data.sample import MAX_COORDINATE, Dataset, Sample, require_path
-from wildcat.errors import WildcatError, check_choice
+from wildcat.data.hold_out import RANDOM_SPLITS, split_by_labels
+from wildcat.data.images import image_size
+from wildcat.data.sample import Dataset, Sample, require_path
+from wildcat.data.voc_annotations import VocObject, read_annotation, read_column
+from wildcat.data.voc_folder import (
+    SPLITS,
+    annotation_file,
+    find_images,
+    find_lists,
+    find_masks,
+    label_files,
+    listed_classes,
+    listed_names,
+    read_lines,
+)
+from wildcat.errors import WildcatError, check_choice, shorten
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -28,22 +38,7 @@ ACTIONS = (
     *("jumping", "phoning", "playinginstrument", "reading", "ridingbike"),
     *("ridinghorse", "running", "takingphoto", "usingcomputer", "walking"),
 )
-SPLITS = ("train", "val", "trainval", "test")
 _LAYOUT = "give the folder that holds VOCdevkit, or VOCdevkit, or VOC{year} itself"
-
-
-@dataclass(frozen=True, slots=True)
-class _Object:
-    name: str
-    difficult: bool
-    box: tuple[float, float, float, float]  # 0-based continuous edges
-
-
-class _NoDoctype(ElementTree.TreeBuilder):
-    """Rejects files with a DOCTYPE, where entities could be declared; no VOC file has one."""
-
-    def doctype(self, name: str, pubid: str | None, system: str | None) -> NoReturn:
-        raise WildcatError("a DOCTYPE is not allowed")
 
 
 def find_root(path: Path, year: int) -> Path:
@@ -74,145 +69,168 @@ def download(path: Path, year: int, split: str) -> None:
     VOCSegmentation(str(path), year=str(year), image_set=split, download=True)
 
 
-def _lines(path: Path) -> list[list[str]]:
-    try:
-        return [fields for line in path.read_text(encoding="utf-8").splitlines() if (fields := line.split())]
-    except (OSError, UnicodeDecodeError) as error:
-        raise WildcatError(f"{path}: cannot be read as text in UTF-8: {error}") from None
-
-
-def _bad_entry(path: Path, number: int, allowed: str) -> WildcatError:
-    return WildcatError(f"{path}: entry {number + 1} cannot be read; it must be {allowed}")
-
-
-def _read_column(path: Path, keys: int) -> dict[tuple[str, ...], int]:
-    """One class's label file: `keys` columns of names, then 1, 0 or -1."""
-    column = {}
-    for number, fields in enumerate(_lines(path)):
-        if len(fields) != keys + 1 or fields[-1] not in ("1", "0", "-1"):
-            raise _bad_entry(path, number, f"{'image object' if keys == 2 else 'image'} label, the label 1, 0 or -1")
-        column[tuple(fields[:keys])] = int(fields[-1])
-    return column
-
-
-def read_label_files(folder: Path, split: str) -> tuple[list[str], npt.NDArray[np.int8]]:
-    """Read `<class>_<split>.txt` of all 20 classes in ImageSets/Main -> names, labels (N, 20).
+def read_label_files(
+    folder: Path, split: str, classes: Sequence[str] = CLASSES
+) -> tuple[list[str], npt.NDArray[np.int8]]:
+    """Read `<class>_<split>.txt` of all classes, those of VOC unless given, in ImageSets/Main -> names, labels (N, C).
 
     Raises:
         WildcatError: a file is missing, broken, or lists other images than the first one.
     """
     columns = []
-    for name in CLASSES:
+    for name in classes:
         path = folder / f"{name}_{split}.txt"
-        require_path(path, f"each of the {len(CLASSES)} classes needs its label file")
-        columns.append(_read_column(path, 1))
+        require_path(path, f"each of the {len(classes)} classes needs its label file")
+        columns.append(read_column(path, 1))
         if columns[-1].keys() != columns[0].keys():
             other = min(columns[-1].keys() ^ columns[0].keys())[0]
-            raise WildcatError(f"{path}: lists other images than {CLASSES[0]}_{split}.txt, the first one is {other}")
+            raise WildcatError(f"{path}: lists other images than {classes[0]}_{split}.txt, the first one is {other}")
     names = [key[0] for key in columns[0]]
     labels = [[column[(name,)] for column in columns] for name in names]
-    return names, np.array(labels, dtype=np.int8).reshape(-1, len(CLASSES))
+    return names, np.array(labels, dtype=np.int8).reshape(-1, len(classes))
 
 
-def _read_xml(path: Path) -> ElementTree.Element:
-    try:
-        parser = ElementTree.XMLParser(target=_NoDoctype())
-        return ElementTree.parse(path, parser).getroot()
-    except FileNotFoundError:
-        raise WildcatError(f"{path}: the annotation is missing") from None
-    except (WildcatError, ElementTree.ParseError, OSError, ValueError, LookupError) as error:  # LookupError: encodings
-        raise WildcatError(f"{path}: the annotation cannot be read: {error}") from None
-
-
-def _read_annotation(path: Path) -> tuple[tuple[int, int], list[_Object]]:
-    """((width, height), all objects in the file's order)."""
-    root = _read_xml(path)
-    try:
-        # Values are floats in a few files of VOC 2012.
-        size = (int(float(root.findtext("size/width", ""))), int(float(root.findtext("size/height", ""))))
-        objects = []
-        for item in root.iterfind("object"):
-            # Only the box of the object itself: its parts (head, hand, foot) have boxes too.
-            x1, y1, x2, y2 = (float(item.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax"))
-            if not (-MAX_COORDINATE < x1 <= x2 < MAX_COORDINATE and -MAX_COORDINATE < y1 <= y2 < MAX_COORDINATE):
-                raise WildcatError(
-                    f"{path}: a bndbox ends before it begins, or is out of range: xmin {x1:g}, ymin {y1:g}, "
-                    f"xmax {x2:g}, ymax {y2:g}"
-                )
-            difficult = (item.findtext("difficult") or "0").strip() == "1"
-            objects.append(_Object(item.findtext("name", "").strip(), difficult, (x1 - 1, y1 - 1, x2, y2)))
-    except WildcatError:
-        raise
-    except (ValueError, OverflowError):
-        raise WildcatError(f"{path}: a size or a bndbox is missing or not a number") from None
-    return size, objects
-
-
-def _labels_of(objects: Sequence[_Object]) -> npt.NDArray[np.int8]:
+def _labels_of(objects: Sequence[VocObject], classes: Sequence[str]) -> npt.NDArray[np.int8]:
     """Labels by the devkit's rule: 1 at least one object that is not difficult, 0 only difficult ones, -1 none."""
-    row = np.full(len(CLASSES), -1, dtype=np.int8)
+    row = np.full(len(classes), -1, dtype=np.int8)
     for item in objects:
-        index = CLASSES.index(item.name)
+        index = classes.index(item.name)
         row[index] = max(row[index], 0 if item.difficult else 1)
     return row
 
 
+class VocDataset(Dataset):
+    """Images of VOC.
+
+    Attributes:
+        sizes: name of an image -> (width, height) in its annotation, or None.
+    """
+
+    sizes: dict[str, tuple[int, int] | None]
+
+    def stated_size(self, index: int) -> tuple[int, int] | None:
+        """(width, height) in the annotation."""
+        return self.sizes.get(self.samples[index].name)
+
+
 def splits(path: Path, year: int) -> tuple[str, ...]:
-    """The splits that the folder has; "seg-train" and so on are those of ImageSets/Segmentation."""
-    sets = find_root(path, year) / "ImageSets"
-    main = [
-        s for s in SPLITS if any((sets / "Main" / name).is_file() for name in (f"{s}.txt", f"{CLASSES[0]}_{s}.txt"))
-    ]
-    return (*main, *(f"seg-{s}" for s in SPLITS if (sets / "Segmentation" / f"{s}.txt").is_file()))
+    """The splits that the folder has; "seg-train" and so on are those of ImageSets/Segmentation.
 
-
-def open_voc(spec: str, path: Path, split: str, *, year: int) -> Dataset:
-    """Classification, pointing and segmentation data of VOC.
-
-    Labels come from the label files of ImageSets/Main if the split has them, else from the objects of the annotations;
-    boxes come from the annotations, masks from SegmentationClass. A test split without
-    label files and annotations (VOC 2012) has labels of 0 throughout, `zeros_unknown`, and no boxes.
+    Those of a random split if all lists have other names, as CVAT's default.txt.
     """
     root = find_root(path, year)
-    check_choice(split, splits(path, year), f"{spec}: split")
+    lists = find_lists(root)
+    main = tuple(split for split in SPLITS if split in lists or label_files(root, split))
+    if not main and lists:
+        return RANDOM_SPLITS
+    segmentation = find_lists(root, "Segmentation")
+    return (*main, *(f"seg-{split}" for split in SPLITS if split in segmentation))
+
+
+def _classes_of(root: Path) -> tuple[Sequence[str], bool]:
+    """(the classes, whether the order of the values of masks is known).
+
+    They are those of a file labels.txt or labelmap.txt; those of the label files; or those of all annotations. If the
+    latter are all out of the 20 classes of VOC, they are these 20.
+    """
+    listed = listed_classes(root)
+    if listed is not None:
+        return listed, True
+    labelled = {name for split in SPLITS for name in label_files(root, split)}
+    if labelled:  # VOC's own, perhaps without some, or own classes of which one may be called person
+        return (CLASSES, True) if len(labelled & set(CLASSES)) > len(CLASSES) // 2 else (sorted(labelled), False)
+    annotations = (root / "Annotations").rglob("*.xml")
+    found = {item.name for file in annotations for item in read_annotation(file)[1]}
+    return (CLASSES, True) if found <= set(CLASSES) else (sorted(found), False)
+
+
+def open_voc(spec: str, path: Path, split: str, *, year: int, test: float = 0.2, seed: int = 0) -> VocDataset:
+    """Classification, pointing and segmentation data of VOC, or of own classes in its layout.
+
+    Labels come from the label files of ImageSets/Main if the split has them, else from the objects of the annotations;
+    boxes come from the annotations, masks from SegmentationClass. Images and masks may have any suffix and lie in
+    folders. A test split without label files and annotations (VOC 2012) has labels of 0 throughout, `zeros_unknown`,
+    and no boxes. If the lists of ImageSets/Main have other names than those of splits, all their images are split at
+    random into train and test.
+    """
+    root = find_root(path, year)
+    allowed = splits(path, year)
+    check_choice(split, allowed, f"{spec}: split")
     task, _, part = split.rpartition("-")
-    main = root / "ImageSets" / "Main"
+    is_random = "all" in allowed
+    classes, masks_are_known = _classes_of(root)
     labels: npt.NDArray[np.int8] | None = None
-    if not task and any(main.glob(f"*_{part}.txt")):
-        names, labels = read_label_files(main, part)
+    if not task and not is_random and label_files(root, part):
+        names, labels = read_label_files(root / "ImageSets" / "Main", part, classes)
     else:
-        names = [
-            fields[0] for fields in _lines(root / "ImageSets" / ("Segmentation" if task else "Main") / f"{part}.txt")
-        ]
-    unlabelled = labels is None and part == "test" and not any(_annotation(root, name).exists() for name in names)
-    masks = {file.stem: file for file in (root / "SegmentationClass").glob("*.png")}
-    samples = []
+        lists = find_lists(root, "Segmentation" if task else "Main")
+        names = listed_names(root, lists["" if is_random else part])
+    unlabelled = labels is None and part == "test" and not is_random and not any(map(_annotation_exists(root), names))
+    images, masks, warnings = find_images(root), find_masks(root), []
+    if masks and not masks_are_known:
+        masks = {}
+        warnings.append(
+            f"{root}: masks are not used: {root / 'labels.txt'} must name the class of each of their values, one "
+            "a line from background (0) on"
+        )
+    samples: list[Sample] = []
+    sizes: dict[str, tuple[int, int] | None] = {}
     for number, name in enumerate(names):
-        image, mask = root / "JPEGImages" / f"{name}.jpg", masks.get(name)
+        image, mask = images.get(name, root / "JPEGImages" / f"{name}.jpg"), masks.get(name)
         if unlabelled:
-            samples.append(Sample(name, image, np.zeros(len(CLASSES), dtype=np.int8), mask_path=mask))
+            samples.append(Sample(name, image, np.zeros(len(classes), dtype=np.int8), mask_path=mask))
             continue
-        annotation = _annotation(root, name)
-        _, objects = _read_annotation(annotation)
+        annotation = annotation_file(root, name)
+        sizes[name], objects = read_annotation(annotation)
         for item in objects:
-            check_choice(item.name, CLASSES, f"{annotation}: class")
+            check_choice(item.name, classes, f"{annotation}: class")
         samples.append(
             Sample(
                 name,
                 image,
-                _labels_of(objects) if labels is None else labels[number],
+                _labels_of(objects, classes) if labels is None else labels[number],
                 boxes=np.array([item.box for item in objects], dtype=np.float32).reshape(-1, 4),
-                box_classes=np.array([CLASSES.index(item.name) for item in objects], dtype=np.int64),
+                box_classes=np.array([classes.index(item.name) for item in objects], dtype=np.int64),
                 box_difficult=np.array([item.difficult for item in objects], dtype=bool),
                 mask_path=mask,
             )
         )
+    if is_random:
+        chosen = split_by_labels({sample.name: sample.labels for sample in samples}, split, test, seed, spec)
+        samples = [sample for sample in samples if sample.name in chosen]
+    if masks:
+        warnings += _mask_warnings(root, samples, masks, images, bool(task))
+    notes = [] if tuple(classes) == CLASSES else [f"{spec}: {len(classes)} own classes: {shorten(classes, 8)}"]
     # Annotations refer to the pixels as stored.
-    return Dataset(spec, split, CLASSES, samples, upright=False, zeros_unknown=unlabelled)
+    dataset = VocDataset(
+        spec, split, classes, samples, upright=False, zeros_unknown=unlabelled, notes=notes, warnings=warnings
+    )
+    dataset.sizes = sizes
+    return dataset
 
 
-def _annotation(root: Path, name: str) -> Path:
-    return root / "Annotations" / f"{name}.xml"
+def _annotation_exists(root: Path) -> Callable[[str], bool]:
+    return lambda name: annotation_file(root, name).exists()
+
+
+def _mask_warnings(
+    root: Path, samples: Sequence[Sample], masks: Mapping[str, Path], images: Mapping[str, Path], is_segmentation: bool
+) -> list[str]:
+    """Warnings about masks of images that are not there, and about images that should have one."""
+    warnings = []
+    strangers = [name for name in masks if name not in images]
+    if images and strangers:
+        warnings.append(
+            f"{root}: {len(strangers)} of {len(masks)} masks have the name of no image and are not used: "
+            f"{shorten(strangers)}"
+        )
+    without = [sample.name for sample in samples if sample.mask_path is None]
+    if is_segmentation and without:
+        warnings.append(
+            f"{root}: {len(without)} of {len(samples)} images that ImageSets/Segmentation lists have no mask in "
+            f"SegmentationClass, and are not scored: {shorten(without)}"
+        )
+    return warnings
 
 
 class ActionDataset(Dataset):
@@ -249,13 +267,13 @@ def _action_labels(root: Path, split: str) -> dict[tuple[str, str], npt.NDArray[
     if any(file.is_file() for file in files.values()):
         for index, file in enumerate(files.values()):
             require_path(file, f"each of the {len(ACTIONS)} actions needs its label file")
-            for (image, person), label in _read_column(file, 2).items():
+            for (image, person), label in read_column(file, 2).items():
                 rows.setdefault((image, person), np.zeros(len(ACTIONS), dtype=np.int8))[index] = label
     else:
-        for fields in _lines(folder / f"{split}.txt"):
+        for fields in read_lines(folder / f"{split}.txt"):
             persons = fields[1:2]
             if not persons:
-                _, objects = _read_annotation(_annotation(root, fields[0]))
+                _, objects = read_annotation(annotation_file(root, fields[0]))
                 persons = [str(i + 1) for i, item in enumerate(objects) if item.name == "person"]
             for person in persons:
                 rows[fields[0], person] = np.zeros(len(ACTIONS), dtype=np.int8)
@@ -279,14 +297,16 @@ def open_action(spec: str, path: Path, split: str, *, mode: str = "crop", contex
         raise WildcatError(f"{spec}: context must be 1 (the box of the person) or more; got {context:g}")
     root = find_root(path, 2012)
     check_choice(split, action_splits(path), f"{spec}: split")
-    samples, crops, rows = [], {}, _action_labels(root, split)
+    samples, crops, rows, images = [], {}, _action_labels(root, split), find_images(root)
     for (image, person), labels in rows.items():
-        (width, height), objects = _read_annotation(_annotation(root, image))
+        stated, objects = read_annotation(annotation_file(root, image))
         if not (re.fullmatch("[0-9]{1,9}", person) and 1 <= int(person) <= len(objects)):
-            raise WildcatError(f"{_annotation(root, image)}: has no object {person}, only {len(objects)} objects")
+            raise WildcatError(f"{annotation_file(root, image)}: has no object {person}, only {len(objects)} objects")
+        file = images.get(image, root / "JPEGImages" / f"{image}.jpg")
         x1, y1, x2, y2 = objects[int(person) - 1].box
         name, left, top = f"{image}_{person}", 0, 0
         if mode == "crop":
+            width, height = stated or image_size(file, upright=False)
             dx, dy = (context - 1) / 2 * (x2 - x1), (context - 1) / 2 * (y2 - y1)
             left, top = max(int(np.floor(x1 - dx)), 0), max(int(np.floor(y1 - dy)), 0)
             crops[name] = (left, top, min(int(np.ceil(x2 + dx)), width), min(int(np.ceil(y2 + dy)), height))
@@ -295,7 +315,7 @@ def open_action(spec: str, path: Path, split: str, *, mode: str = "crop", contex
         samples.append(
             Sample(
                 name,
-                root / "JPEGImages" / f"{image}.jpg",
+                file,
                 labels,
                 boxes=np.tile(box, (len(present), 1)),
                 box_classes=present,

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from wildcat import metrics
 from wildcat.data import Dataset
+from wildcat.data.truth import truth_problem
 from wildcat.errors import WildcatError
 from wildcat.evaluation.scoring import open_scored
 from wildcat.masks import Background, Mode, fit_background
@@ -42,6 +43,8 @@ def fit_masks(
     """
     predictor.settings.check_background(mode)
     dataset = with_masks(open_scored(data, split, predictor.settings.classes, on_bad_image))
+    if (problem := truth_problem(dataset, "segmentation")) is not None:
+        raise WildcatError(problem)
     best, miou = fit_background(
         mode, predicted_and_true_masks(predictor, dataset), len(dataset.classes), metrics.mean_iou
     )
@@ -57,7 +60,7 @@ def with_masks(dataset: Dataset) -> Dataset:
     if not dataset.has_masks:
         raise WildcatError(f"{dataset.spec} {dataset.split} has no masks")
     # A synthetic image has no file, and its mask is made with it.
-    return dataset.subset([i for i, s in enumerate(dataset.samples) if s.path is None or s.mask_path is not None])
+    return dataset.subset([i for i, s in enumerate(dataset.samples) if s.path is None or dataset.has_mask(i)])
 
 
 def predicted_and_true_masks(

@@ -108,6 +108,12 @@ class _InModelClasses(Dataset):
     def image(self, index: int, draft_size: int | None = None) -> Image.Image:
         return self._source.image(index, draft_size)
 
+    def has_mask(self, index: int) -> bool:
+        return self.has_masks and self._source.has_mask(index)
+
+    def stated_size(self, index: int) -> tuple[int, int] | None:
+        return self._source.stated_size(index)
+
     def mask(self, index: int) -> npt.NDArray[np.uint8] | None:
         mask = self._source.mask(index)
         return None if mask is None else self._labels_of_masks[mask]

@@ -16,6 +16,7 @@ from wildcat import metrics
 from wildcat._version import __version__
 from wildcat.data import Dataset, check_dataset
 from wildcat.data.registry import open_dataset
+from wildcat.data.truth import truth_problem
 from wildcat.errors import WildcatError, check_choice
 from wildcat.evaluation.classes import in_model_classes
 from wildcat.evaluation.scored_data import choose_scored_data, is_training_data, training_overlap
@@ -83,6 +84,8 @@ def open_with_warnings(
 ) -> tuple[Dataset, list[str]]:
     """As :func:`open_scored`, with the warnings about classes instead of a log of them."""
     dataset = open_dataset(data, split)
+    for warning in dataset.warnings:
+        logger.warning("%s", warning)
     in_model_classes(dataset, classes)  # raises before all images are read
     dataset, report = check_dataset(dataset, on_bad_image=on_bad_image, decode=on_bad_image != "error")
     if report.has_bad_images or report.cut:
@@ -144,10 +147,16 @@ def evaluate(
         logger.info("scoring %s", describe_scored(len(dataset), chosen.data, chosen.split, part))
     else:
         dataset = data
+    are_given = tasks is not None
     tasks = usual_tasks(dataset) if tasks is None else tasks
     for task, what, has in (("pointing", "boxes", dataset.has_boxes), ("segmentation", "masks", dataset.has_masks)):
         if task in tasks and not has:
             logger.warning("%s has no %s: %s is left out", dataset.spec, what, task)
+            tasks = [other for other in tasks if other != task]
+        elif task in tasks and (problem := truth_problem(dataset, task)) is not None:
+            if are_given:
+                raise WildcatError(f"{problem}; leave {task} out of the tasks to score the others")
+            logger.warning("%s; %s is left out", problem, task)
             tasks = [other for other in tasks if other != task]
     if not tasks:
         raise WildcatError(f"{dataset.spec} {dataset.split} has no annotations for the tasks to score")

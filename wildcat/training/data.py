@@ -16,11 +16,13 @@ from torch.utils.data import Dataset as TorchDataset
 
 from wildcat.config import TrainConfig
 from wildcat.data import Dataset, check_dataset, class_counts, label_warnings, shared_image_warnings
+from wildcat.data.checks import difficult_warnings, require_two_classes
 from wildcat.data.images import original_size
 from wildcat.data.registry import default_splits, download_dataset, open_dataset
 from wildcat.data.transforms import View, random_view, warp
 from wildcat.errors import WildcatError
 from wildcat.runs.training_set import split_off
+from wildcat.system.shared_memory import shared_memory_warning
 from wildcat.training.image_cache import create_cache
 from wildcat.training.signals import delay_termination
 
@@ -187,6 +189,11 @@ class TrainBatches:
         self.steps = len(dataset) // self.batch_size
         self._sampler = EpochSampler(len(dataset), self.steps * self.batch_size, config.seed)
         self._parts = ShardedBatchSampler(self._sampler, self.batch_size, rank, processes, config.accumulate)
+        if config.workers:
+            # Each worker prepares two parts ahead.
+            part = math.ceil(self.batch_size / (processes * config.accumulate)) * 3 * config.image_size**2
+            if (warning := shared_memory_warning(2 * config.workers * part)) is not None:
+                logger.warning("%s", warning)
         self._loader = DataLoader(
             TrainDataset(dataset, config),
             batch_sampler=self._parts,
@@ -223,10 +230,16 @@ def end_workers(iterator: Any) -> None:
                 worker.kill()
 
 
-def _open_labelled(spec: str, split: str) -> Dataset:
-    """Open a split, and check that it has labels."""
+def _open_labelled(spec: str, split: str, difficult: str) -> Dataset:
+    """Open a split, and check that it has labels; those of difficult objects count as the setting says."""
     dataset = open_dataset(spec, split)
-    if dataset.samples and not (dataset.labels == 1).any():
+    least = 0 if difficult == "positive" and not dataset.zeros_unknown else 1
+    if dataset.samples and not (dataset.labels >= least).any():
+        if (dataset.labels == 0).any() and not dataset.zeros_unknown:
+            raise WildcatError(
+                f"{spec} {split} has only labels of difficult objects or crowds, which --difficult ignore leaves out; "
+                "train with --difficult positive"
+            )
         raise WildcatError(
             f"{spec} {split} has no labels: none of its {len(dataset)} images has a class; give a split with labels"
         )
@@ -250,20 +263,25 @@ def open_training_data(config: TrainConfig, download: bool = False) -> tuple[Dat
     if download:
         download_dataset(config.data)
     split = config.train_split or default_splits(config.data)[0]
-    dataset, report = check_dataset(
-        _open_labelled(config.data, split), on_bad_image=config.on_bad_image, progress=sys.stderr.isatty()
-    )
+    dataset = _open_labelled(config.data, split, config.difficult)
+    for warning in dataset.warnings:
+        logger.warning("%s", warning)
+    dataset, report = check_dataset(dataset, on_bad_image=config.on_bad_image, progress=sys.stderr.isatty())
+    require_two_classes(dataset)
+    for note in dataset.notes:
+        logger.info("%s", note)
     logger.info("%s", report)
     validation = None
     if config.val_fraction:
         dataset, validation = split_off(dataset, config.val_fraction, config.seed)
     elif config.val_split is not None:
-        validation = _open_labelled(config.data, config.val_split)
+        validation = _open_labelled(config.data, config.val_split, config.difficult)
         validation, other = check_dataset(validation, on_bad_image=config.on_bad_image)
         if other.has_bad_images:
             logger.info("%s", other)
     logger.info("training on %s", class_counts(dataset))
     messages = label_warnings(dataset, report.classes_without_positives)
+    messages += difficult_warnings(dataset, config.difficult)
     if validation is not None:
         messages += shared_image_warnings(dataset, validation, "validation", progress=sys.stderr.isatty())
     for message in messages:

@@ -10,6 +10,7 @@ from torch import Tensor
 from wildcat.errors import first_line
 from wildcat.model import NonFiniteMapsError, Wildcat
 from wildcat.system.memory import lack_of_memory
+from wildcat.system.shared_memory import lack_of_shared_memory
 
 
 def find_nonfinite_weights(named: Iterable[tuple[str, Tensor]]) -> str | None:
@@ -115,6 +116,8 @@ def explain_failure(error: BaseException, device: torch.device, accumulate: int)
         accumulate: the setting, which the sentence may advise to change.
     """
     text = str(error)
+    if (shared := lack_of_shared_memory(error)) is not None:
+        return shared
     lack = lack_of_memory(error, "this machine" if device.type == "cpu" else str(device))
     if lack is not None:
         return (

@@ -139,7 +139,7 @@ COCO = [
         "no annotations in the folder",
         nothing,
         "train --data coco:. --out new",
-        ".: holds no annotations/instances_<train or val><2014 or 2017>.json",
+        ".: holds no annotations/instances_<train or val><2014 or 2017>.json and no other JSON of COCO instances; give the folder that holds one, or coco:FILE.json,images=FOLDER",
     ),
     coco_case(
         "cut-json",
@@ -190,10 +190,22 @@ COCO = [
         "annotations/instances_train2014.json: annotations: bbox of entry 2 must be x, y, width and height, four numbers below 1e9; got [1, 2, 3]",
     ),
     coco_case(
-        "no-box",
-        "an object without a box",
-        entries(JSON, annotations__1__bbox=None),
-        "annotations/instances_train2014.json: annotations: bbox of entry 2 must be x, y, width and height, four numbers below 1e9; got nothing",
+        "unlisted-image",
+        "an object of an image that is not listed",
+        entries(JSON, annotations__1__image_id=77),
+        "annotations/instances_train2014.json: annotations: image_id of 1 of 4 entries is no id of images, the first is entry 2 with 77; if ids were counted from another number, all labels are wrong; if images were left out, unlisted=drop leaves these entries out",
+    ),
+    coco_case(
+        "odd-crowd",
+        "an object that is perhaps a crowd",
+        entries(JSON, annotations__1__iscrowd="maybe"),
+        "annotations/instances_train2014.json: annotations: iscrowd of entry 2 must be 0 or 1; got 'maybe'",
+    ),
+    coco_case(
+        "all-crowds",
+        "masks that are all crowds, as CVAT writes them",
+        entries(JSON, **{f"annotations__{number}__iscrowd": 1 for number in range(4)}),
+        "annotations/instances_train2014.json: all 4 objects are crowds (iscrowd 1, as CVAT writes masks), which do not count as objects of their class; crowds=objects takes them as objects, crowds=difficult leaves them crowds",
     ),
     coco_case(
         "numbered-file",

@@ -18,14 +18,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from wildcat.apps.batch.inputs import InputPart, is_source, split_inputs
 from wildcat.apps.batch.results import ERRORS, PREDICTIONS, count_rows, read_results
 from wildcat.apps.batch.session import end_on_signals, import_ray, ray_session
 from wildcat.apps.batch.stores import normal_name
 from wildcat.apps.batch.worker import ATTEMPTS, BatchWorker, WorkerSettings
-from wildcat.errors import WildcatError, first_line
+from wildcat.errors import WildcatError, check_choice, first_line
 from wildcat.export.network import Runtime
 from wildcat.prediction.loading import load
 from wildcat.prediction.result import Threshold, check_threshold
@@ -67,6 +67,7 @@ def predict_all(
     threshold: Threshold = 0.5,
     precision: Precision = "fp32",
     runtime: Runtime = "torch",
+    on_bad_image: Literal["skip", "partial"] = "skip",
 ) -> BatchCounts:
     """Predict all images of the inputs that are not in the output folder yet. The same call again resumes a batch.
 
@@ -87,6 +88,7 @@ def predict_all(
         precision: precision of the backbone; "auto" is decided here, for all workers.
         runtime: runtime of the network, as for :func:`wildcat.load`; all but "torch" run on CPUs. The exported file is
             written before the workers start, to a place to which they must have access.
+        on_bad_image: "partial" reads JPEGs that were cut as far as they go; "skip" counts them as errors, as others.
 
     Returns:
         The number of images in the output folder.
@@ -109,6 +111,9 @@ def predict_all(
     check_threshold(threshold, predictor.settings.classes)
     precision, runtime = predictor.precision, predictor.runtime  # what "auto" selected
     settings = {"model": predictor.fingerprint, "threshold": threshold, "precision": precision, "scores": SCORES}
+    check_choice(on_bad_image, ("skip", "partial"), "on_bad_image")
+    if on_bad_image != "skip":  # left out otherwise, so that folders of earlier versions can be resumed
+        settings["on_bad_image"] = on_bad_image
     logger.info("computing in %s", predictor.computation)
     with end_on_signals(), FolderLock(out):
         _check_settings(out / SETTINGS_FILE, settings)
@@ -121,7 +126,9 @@ def predict_all(
         if parts:
             shutil.rmtree(out / ATTEMPTS, ignore_errors=True)  # logs of an earlier call
             (out / ATTEMPTS).mkdir()
-            worker_settings = WorkerSettings(run, str(out), threshold, batch_size, precision, runtime)
+            worker_settings = WorkerSettings(
+                run, str(out), threshold, batch_size, precision, runtime, partial=on_bad_image == "partial"
+            )
             # Ray prints messages about ended processes to standard output.
             with contextlib.redirect_stdout(sys.stderr), ray_session(ray, address, workers):
                 _predict_parts(ray, parts, worker_settings, workers)

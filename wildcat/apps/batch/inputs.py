@@ -99,39 +99,44 @@ class InputPart:
         values = json.loads(text)
         return cls(**{**values, "names": tuple(values["names"])})
 
-    def images(self, hidden: Callable[[int], Any] | None = None) -> Iterator[tuple[str, Load]]:
+    def images(
+        self, hidden: Callable[[int], Any] | None = None, *, partial: bool = False
+    ) -> Iterator[tuple[str, Load]]:
         """The name of each image, and a function that reads it.
 
         Args:
             hidden: is called with the number of hidden images of a shard, which are skipped, after the others.
+            partial: read JPEGs that were cut as far as they go.
 
         Raises:
             WildcatError: the Parquet file or shard cannot be read to its end, or changed while it was read.
         """
         if self.kind == "images":
             for name in self.names:
-                yield name, _read(name)
+                yield name, _read(name, partial)
             return
         if self.kind == "no images":
             for name in self.names:
                 yield name, _fail(f"{self.source}: row {name.rpartition('#')[2]} has no image")
             return
-        yield from self._rows() if self.kind == "rows" else self._members(hidden)
+        yield from self._rows(partial) if self.kind == "rows" else self._members(hidden, partial)
         (name,) = self.names
         # Not over HTTP, where servers behind one address may give a file different dates.
         if self.version is not None and not name.startswith("http") and version_of(name) != self.version:
             raise WildcatError(f"{name} changed while it was read")
 
-    def _rows(self) -> Iterator[tuple[str, Load]]:
+    def _rows(self, partial: bool) -> Iterator[tuple[str, Load]]:
         (file,) = self.names
         for number, content in enumerate(encoded_images(file, self.row_group), self.first_row):
             name = f"{file}#{number}"
             if content is None:
                 yield name, _fail(f"{file}: row {number} has no image")
+            elif isinstance(content, bytes):
+                yield name, _decode(content, name, partial)
             else:
-                yield name, _decode(content, name) if isinstance(content, bytes) else _read(_resolve(file, content))
+                yield name, _read(_resolve(file, content), partial)
 
-    def _members(self, hidden: Callable[[int], Any] | None) -> Iterator[tuple[str, Load]]:
+    def _members(self, hidden: Callable[[int], Any] | None, partial: bool) -> Iterator[tuple[str, Load]]:
         (file,) = self.names
         with open_file(file) as stream, named_errors(file):
             shard = Shard(stream)
@@ -139,7 +144,7 @@ class InputPart:
                 for member in shard:
                     name = f"{file}#{member.name}"
                     if isinstance(member.content, bytes):
-                        yield name, _decode(member.content, name)
+                        yield name, _decode(member.content, name, partial)
                     else:
                         yield name, _fail(f"{name}: {member.content}")
             except WildcatError as error:
@@ -149,10 +154,10 @@ class InputPart:
                     hidden(shard.hidden)
 
 
-def _read(name: str) -> Load:
+def _read(name: str, partial: bool) -> Load:
     if is_url(name):
-        return lambda size: _decode(read_image(name), name)(size)
-    return lambda size: load_image(name, draft_size=size)
+        return lambda size: _decode(read_image(name), name, partial)(size)
+    return lambda size: load_image(name, draft_size=size, partial=partial)
 
 
 def _fail(message: str) -> Load:
@@ -162,10 +167,10 @@ def _fail(message: str) -> Load:
     return load
 
 
-def _decode(content: bytes, name: str) -> Load:
+def _decode(content: bytes, name: str, partial: bool) -> Load:
     def load(size: int | None) -> Image.Image:
         try:
-            return load_image(content, draft_size=size)
+            return load_image(content, draft_size=size, partial=partial)
         except WildcatError as error:
             raise WildcatError(f"{name}: {error}") from error
 

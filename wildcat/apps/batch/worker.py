@@ -41,6 +41,7 @@ class WorkerSettings:
         batch_size: images per forward pass.
         precision: precision of the backbone.
         runtime: runtime of the network.
+        partial: read JPEGs that were cut as far as they go.
     """
 
     run: str
@@ -49,6 +50,7 @@ class WorkerSettings:
     batch_size: int
     precision: Precision
     runtime: Runtime
+    partial: bool = False
 
 
 class BatchWorker:
@@ -102,7 +104,7 @@ class BatchWorker:
                 f"{len(log.crashes)} workers ended while they read {part}; check that the machine has enough memory"
             )
         log.start()
-        reader = PartReader(part)
+        reader = PartReader(part, self._settings.partial)
         rows, failures = self._predict(reader, log)
         if reader.error is not None:
             failures.append(_error_row(*reader.error))
@@ -173,12 +175,13 @@ class PartReader:
     """Reads the images of a part, from the start each time that it is iterated over.
 
     Attributes:
-        part: the part.
+        part: the part; with `partial`, its JPEGs that were cut are read as far as they go.
         error: name and message, if its file of several images could not be read to the end.
     """
 
-    def __init__(self, part: InputPart) -> None:
+    def __init__(self, part: InputPart, partial: bool = False) -> None:
         self.part = part
+        self._partial = partial
         self.error: tuple[str, str] | None = None
         self._hidden = 0
         self._versions: dict[str, str] = {}
@@ -187,7 +190,7 @@ class PartReader:
         """The images; an error of their file ends them, and is kept."""
         self.error, self._hidden = None, 0
         try:
-            for name, load in self.part.images(self._count_hidden):
+            for name, load in self.part.images(self._count_hidden, partial=self._partial):
                 yield Item(name, self._guarded(name, load))
         except WildcatError as error:
             self.error = (self.part.names[0], str(error))

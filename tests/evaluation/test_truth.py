@@ -1,0 +1,35 @@
+"""Tasks whose boxes or masks do not fit the images are left out, or an error if they were asked for."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from tests.data import trees
+from tests.tiny_runs import ColourModel
+from wildcat.data.registry import open_dataset
+from wildcat.errors import WildcatError
+from wildcat.evaluation.background import fit_masks
+from wildcat.evaluation.scoring import evaluate
+from wildcat.prediction.predictor import Part, Predictor
+from wildcat.runs.settings import InferenceSettings
+
+
+def test_what_does_not_fit_is_not_scored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("pycocotools")
+    trees.coco(tmp_path)
+    spec = f"coco:{tmp_path}"
+    classes = open_dataset(spec, "train").classes
+    predictor = Predictor(Part(ColourModel(), InferenceSettings(classes, True, (32,), (32,))))  # type: ignore[arg-type]
+    assert evaluate(predictor, spec, split="train").pointing is not None
+    trees.image(tmp_path / "train2014" / "COCO_train2014_000000000007.jpg", 20, 15)
+    with caplog.at_level(logging.WARNING):
+        results = evaluate(predictor, spec, split="train")
+    assert results.classification is not None and results.pointing is None
+    assert "1 of 3 images do not fit the images: COCO_train2014_000000000007" in caplog.text
+    assert "pointing is left out" in caplog.text
+    for task in ("pointing", "segmentation"):
+        with pytest.raises(WildcatError, match=f"leave {task} out of the tasks to score the others"):
+            evaluate(predictor, spec, split="train", tasks=["classification", task])
+    with pytest.raises(WildcatError, match="annotated as 40 x 30; the image is 20 x 15"):
+        fit_masks(predictor, spec, "train", "threshold")
