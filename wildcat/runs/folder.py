@@ -37,8 +37,13 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from wildcat._version import __version__
+<<<<<<< HEAD
 from wildcat.config import TrainConfig, config_from_dict
 from wildcat.errors import WildcatError, first_line, shorten
+=======
+from wildcat.config import TrainConfig, saved_settings
+from wildcat.errors import WildcatError
+>>>>>>> bf81a54 (Choose defaults by the data; fit the first head on features of the backbone)
 from wildcat.masks import Background
 from wildcat.model import Wildcat, create_model
 from wildcat.runs.scales import SCALES, read_scales, scale_folder
@@ -166,7 +171,7 @@ def read_run(folder: Path) -> Run:
             raise WildcatError(f"{folder} holds runs of several scales; give one of them, such as {folder / one}")
         raise WildcatError(f"{folder} is not a run's folder: it has no {CONFIG}")
     values = JsonObject.read(file)
-    config = config_from_dict(values.any("config"), str(file))
+    config = saved_settings(values.any("config"), str(file))
     run = Run(
         config=config,
         classes=values.texts("classes"),

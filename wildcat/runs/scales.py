@@ -6,7 +6,11 @@ from pathlib import Path
 import safetensors.torch
 from safetensors import SafetensorError
 
+<<<<<<< HEAD
 from wildcat.config import LARGEST_SIDE, TrainConfig, config_from_dict
+=======
+from wildcat.config import TrainConfig, saved_settings
+>>>>>>> bf81a54 (Choose defaults by the data; fit the first head on features of the backbone)
 from wildcat.errors import WildcatError
 from wildcat.multiscale import ObjectBank
 from wildcat.system.files import write_atomically, write_json
@@ -70,7 +74,7 @@ def read_scales(folder: Path) -> ScaleRuns:
     >>> read_scales(Path("runs/scales")).scales  # doctest: +SKIP
     """
     values = JsonObject.read(folder / SCALES)
-    config = config_from_dict(values.any("config"), values.file)
+    config = saved_settings(values.any("config"), values.file)
     scales = values.sizes("scales")
     if not scales:
         raise values.error("scales", "a list of whole numbers above 0")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
-from wildcat.config import RESUMABLE_SETTINGS, TrainConfig, default_settings, method_settings
+from wildcat.config import FORMER_DEFAULTS, RESUMABLE_SETTINGS, TrainConfig, default_settings, method_settings
 from wildcat.metrics.scores import Task
 
 Measure: TypeAlias = Task
@@ -208,7 +208,8 @@ def identity(config: TrainConfig) -> dict[str, Any]:
     The precision is not included, because all runs of a folder have the same. A setting that a later version adds does
     not change the result as long as it has its default value.
     """
-    default = {"data": "synthetic", **default_settings()}  # data had this default when folders got their names
+    # The defaults when folders got their names.
+    default = {"data": "synthetic", **default_settings(), **FORMER_DEFAULTS}
     shared = ("seed", "precision", *RESUMABLE_SETTINGS)
     return {key: value for key, value in config.to_dict().items() if key not in shared and value != default[key]}
 
