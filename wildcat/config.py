@@ -232,9 +232,7 @@ class TrainConfig:
         "images in batches of equal size",
         section="optimization",
     )
-    lr: float = setting(
-        None, "learning rate of the head", section="optimization", above=0, common=True, automatic=True
-    )
+    lr: float = setting(None, "learning rate of the head", section="optimization", above=0, common=True, automatic=True)
     backbone_lr_factor: float = setting(
         None,
         "learning rate of the backbone, as a multiple of the head's",
@@ -315,6 +313,14 @@ class TrainConfig:
         "minutes between saved states; a state is also saved after each epoch",
         section="machine",
         above=0,
+        resumable=True,
+    )
+    held_out_images: int = setting(
+        200,
+        "held-out images that are scored at the end of the training, at most; 0 for none",
+        section="machine",
+        at_least=0,
+        largest=10**6,
         resumable=True,
     )
     stall_minutes: float = setting(

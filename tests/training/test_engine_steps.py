@@ -29,7 +29,7 @@ STEPS = 3
 class Batches:
     """Batches of random images, each in the parts of given sizes."""
 
-    steps, batch_size = STEPS, IMAGES
+    steps = STEPS
 
     def __init__(self, parts: list[int]) -> None:
         self.parts = parts
@@ -40,6 +40,9 @@ class Batches:
         labels = torch.randint(0, 2, (STEPS, IMAGES, 2), generator=random, dtype=torch.int8) * 2 - 1
         for number in range(step, STEPS):
             yield from zip(pixels[number].split(self.parts), labels[number].split(self.parts), strict=True)
+
+    def batch_size(self, step: int) -> int:
+        return IMAGES
 
     def names(self, epoch: int, step: int) -> list[str]:
         return ["a.png"] * IMAGES

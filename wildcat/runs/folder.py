@@ -37,13 +37,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from wildcat._version import __version__
-<<<<<<< HEAD
-from wildcat.config import TrainConfig, config_from_dict
-from wildcat.errors import WildcatError, first_line, shorten
-=======
 from wildcat.config import TrainConfig, saved_settings
-from wildcat.errors import WildcatError
->>>>>>> bf81a54 (Choose defaults by the data; fit the first head on features of the backbone)
+from wildcat.errors import WildcatError, first_line, shorten
 from wildcat.masks import Background
 from wildcat.model import Wildcat, create_model
 from wildcat.runs.scales import SCALES, read_scales, scale_folder

@@ -6,11 +6,7 @@ from pathlib import Path
 import safetensors.torch
 from safetensors import SafetensorError
 
-<<<<<<< HEAD
-from wildcat.config import LARGEST_SIDE, TrainConfig, config_from_dict
-=======
-from wildcat.config import TrainConfig, saved_settings
->>>>>>> bf81a54 (Choose defaults by the data; fit the first head on features of the backbone)
+from wildcat.config import LARGEST_SIDE, TrainConfig, saved_settings
 from wildcat.errors import WildcatError
 from wildcat.multiscale import ObjectBank
 from wildcat.system.files import write_atomically, write_json

@@ -20,14 +20,14 @@ MIN_STEPS_RANDOM_HEAD = 150
 FEW_IMAGES = 5000
 
 
-def resolve_defaults(config: TrainConfig, images: int, multi_label: bool, stages: int) -> TrainConfig:
+def resolve_defaults(config: TrainConfig, images: int, multi_label: bool, stages: int | None = None) -> TrainConfig:
     """Choose the settings that are None.
 
     Args:
         config: the settings that the user asks for.
         images: number of training images.
         multi_label: whether an image may have several classes (sigmoid) or has exactly one (softmax).
-        stages: number of stages of the backbone that can be frozen.
+        stages: number of stages of the backbone that can be frozen; ``freeze_stages`` stays None without it.
 
     Returns:
         The settings with a value for each of :data:`wildcat.config.AUTOMATIC_SETTINGS`.
@@ -48,16 +48,17 @@ def resolve_defaults(config: TrainConfig, images: int, multi_label: bool, stages
         few = images <= FEW_IMAGES
         chosen |= {
             "freeze_batch_norm": True,
-            "freeze_stages": stages // 2 if few else 0,
             "freeze_depthwise": few,
             "backbone_lr_factor": 0.2,
         }
+        if stages is None:
+            chosen["freeze_stages"] = None
+        elif few:
+            chosen["freeze_stages"] = stages * 5 // 8
     # A softmax's gradient is not divided by the number of classes, as the mean of the logistic losses is.
     chosen["lr"] = 0.05 if multi_label else 0.01
     fit_head = chosen["fit_head"] if config.fit_head is None else config.fit_head
-    epochs, steps = (
-        (MIN_EPOCHS, MIN_STEPS) if fit_head else (MIN_EPOCHS_RANDOM_HEAD, MIN_STEPS_RANDOM_HEAD)
-    )
+    epochs, steps = (MIN_EPOCHS, MIN_STEPS) if fit_head else (MIN_EPOCHS_RANDOM_HEAD, MIN_STEPS_RANDOM_HEAD)
     chosen["epochs"] = max(epochs, math.ceil(steps / steps_per_epoch(config, images)))
     return replace(config, **{name: chosen[name] for name in AUTOMATIC_SETTINGS if getattr(config, name) is None})
 
@@ -68,7 +69,7 @@ def steps_per_epoch(config: TrainConfig, images: int) -> int:
     return images // batch_size if config.drop_last else math.ceil(images / batch_size)
 
 
-def describe_defaults(requested: TrainConfig, config: TrainConfig, images: int, multi_label: bool) -> str:
+def describe_defaults(requested: TrainConfig, config: TrainConfig, images: int, multi_label: bool, stages: int) -> str:
     """The automatic choices of a training in one line.
 
     Args:
@@ -76,9 +77,36 @@ def describe_defaults(requested: TrainConfig, config: TrainConfig, images: int, 
         config: the same, resolved.
         images: number of training images.
         multi_label: whether an image may have several classes.
+        stages: number of stages of the backbone.
 
-    >>> requested = TrainConfig("folder:my_images")
-    >>> describe_defaults(requested, resolve_defaults(requested, 1200, False, 8), 1200, False)
-    '1,200 images, one label each: ...'
+    >>> requested = TrainConfig("folder:my_images", alpha=1.0, kmax=0.4)
+    >>> resolved = resolve_defaults(requested, images=1200, multi_label=False, stages=8)
+    >>> print(*describe_defaults(requested, resolved, images=1200, multi_label=False, stages=8).split(", "), sep="\\n")
+    1,200 images
+    one label each: BatchNorm
+    depthwise filters and 5 of 8 stages of the backbone frozen
+    head fitted on frozen features first
+    learning rate 0.01 (backbone 0.002)
+    4 epochs = 300 steps
     """
-    return ""
+    automatic = {name for name in AUTOMATIC_SETTINGS if getattr(requested, name) is None}
+    parts = []
+    frozen = ["BatchNorm"] if "freeze_batch_norm" in automatic and config.freeze_batch_norm else []
+    frozen += ["depthwise filters"] if "freeze_depthwise" in automatic and config.freeze_depthwise else []
+    frozen += (
+        [f"{config.freeze_stages} of {stages} stages"] if "freeze_stages" in automatic and config.freeze_stages else []
+    )
+    if frozen:
+        parts.append(f"{' and '.join(filter(None, (', '.join(frozen[:-1]), frozen[-1])))} of the backbone frozen")
+    if "fit_head" in automatic and config.solver == "sgd":
+        first = "head fitted on frozen features first"
+        parts.append(first if config.fit_head else "random head (it is fitted first only on pretrained features)")
+    if "kmax" in automatic and "alpha" in automatic and config.pooling == "wildcat":
+        parts.append(f"pooling with k {config.kmax}, alpha {config.alpha:g}")
+    if "lr" in automatic:
+        parts.append(f"learning rate {config.lr:g} (backbone {config.lr * config.backbone_lr_factor:g})")
+    if "epochs" in automatic:
+        steps = config.epochs * steps_per_epoch(config, images)
+        parts.append(f"{config.epochs} epochs = {steps:,} steps")
+    kind = "several labels each" if multi_label else "one label each"
+    return f"{images:,} images, {kind}: {', '.join(parts) or 'every setting was given'}"

@@ -5,8 +5,6 @@ classifier becomes the transfer layer, and the training of the whole network sta
 steps than from a random head.
 """
 
-import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +18,7 @@ from wildcat.model import Wildcat
 from wildcat.training.distributed import ProcessGroup
 from wildcat.training.features import global_features
 from wildcat.training.linear_svm import counted_labels, fit_linear_svms
-
-logger = logging.getLogger(__name__)
+from wildcat.training.progress import RunProgress
 
 # Images that a head is fitted on at most: more take minutes, and the training has them all.
 MAX_IMAGES = 2000
@@ -52,7 +49,7 @@ def start_head(
     model: Wildcat,
     dataset: Dataset,
     config: TrainConfig,
-    after_batch: Callable[[int], None] = lambda images: None,
+    progress: RunProgress,
 ) -> None:
     """Set the transfer layer of a new model to a classifier that is fitted on the features of the training images.
 
@@ -63,11 +60,13 @@ def start_head(
         model: whole in each process, on its device.
         dataset: the training set.
         config: the settings.
-        after_batch: as for :func:`wildcat.training.features.global_features`.
+        progress: advanced by the images.
     """
+    progress.stage("features: ")
     chosen = fitted_images(dataset.labels, config.seed)
     part = dataset.subset(chosen) if len(chosen) < len(dataset) else dataset
-    features = global_features(group, model, part, config, after_batch)
+    features = global_features(group, model, part, config, lambda images: progress.add(images * group.count))
+    progress.stage("head: ")
     head = group.on_main(
         lambda: fit_linear_head(
             features.numpy(), counted_labels(part, config), multi_label=dataset.multi_label, seed=config.seed
@@ -147,9 +146,7 @@ def _fit_softmax(features: npt.NDArray[np.float32], targets: npt.NDArray[np.int6
     return LinearHead(weights, bias)
 
 
-def calibration(
-    scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int8]
-) -> tuple[float, npt.NDArray[np.float64]]:
+def calibration(scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int8]) -> tuple[float, npt.NDArray[np.float64]]:
     """Find one scale, and a shift per class, with which scores are logits: those of the smallest logistic loss.
 
     Args:

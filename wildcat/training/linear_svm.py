@@ -6,14 +6,8 @@ It is the baseline "ResNet-101 features" of the paper's Tables 2 to 4.
 import logging
 import math
 import time
-<<<<<<< HEAD
 from collections.abc import Iterable
-from typing import Any
-=======
-from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
->>>>>>> bf81a54 (Choose defaults by the data; fit the first head on features of the backbone)
 
 import numpy as np
 import numpy.typing as npt
@@ -24,14 +18,11 @@ from wildcat.data import Dataset
 from wildcat.metrics import average_precision
 from wildcat.model import Wildcat
 from wildcat.runs.folder import save_weights
-<<<<<<< HEAD
 from wildcat.system.lock import FolderLock
-from wildcat.training.data import EvalDataset
-=======
->>>>>>> bf81a54 (Choose defaults by the data; fit the first head on features of the backbone)
 from wildcat.training.distributed import ProcessGroup
 from wildcat.training.features import global_features
 from wildcat.training.history import MetricsWriter, Row, describe
+from wildcat.training.progress import RunProgress
 from wildcat.training.validation import criterion_for, validate
 
 logger = logging.getLogger(__name__)
@@ -87,9 +78,7 @@ def fit_linear_svms(
     return LinearSVMs(weights, bias, best, best_score, held_out)
 
 
-def _fit(
-    features: npt.NDArray[np.float32], labels: npt.NDArray[np.int8], strength: float
-) -> tuple[Floats, Floats]:
+def _fit(features: npt.NDArray[np.float32], labels: npt.NDArray[np.int8], strength: float) -> tuple[Floats, Floats]:
     """Weights and bias for unscaled features; they are 0 for a class that has no images or no other images."""
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import LinearSVC
@@ -145,7 +134,7 @@ def fit_head(
     model: Wildcat,
     dataset: Dataset,
     config: TrainConfig,
-    after_batch: Callable[[int], None] = lambda images: None,
+    progress: RunProgress,
 ) -> Row:
     """Set the transfer layer to linear SVMs on the features of the training images; return the row of ``metrics.csv``.
 
@@ -154,10 +143,12 @@ def fit_head(
         model: its transfer layer is set.
         dataset: the training set.
         config: the settings.
-        after_batch: as for :func:`wildcat.training.features.global_features`.
+        progress: advanced by the images.
     """
     start = time.perf_counter()
-    features = global_features(group, model, dataset, config, after_batch)
+    progress.stage("features: ")
+    features = global_features(group, model, dataset, config, progress.add)
+    progress.stage("linear SVMs: ")
     labels = counted_labels(dataset, config)
     fit = fit_linear_svms(features.numpy(), labels, multi_label=dataset.multi_label, seed=config.seed)
     with torch.no_grad():
@@ -181,6 +172,7 @@ def train_linear_svms(
     dataset: Dataset,
     validation: Dataset | None,
     lock: FolderLock,
+    progress: RunProgress,
 ) -> None:
     """Train the head of a run by linear SVMs, and write its curves and weights; nothing is saved before the end.
 
@@ -191,8 +183,9 @@ def train_linear_svms(
         dataset: the training set.
         validation: the validation set, scored at the end.
         lock: on the folder of the run.
+        progress: advanced by the images.
     """
-    row = fit_head(group, model, dataset, config)
+    row = fit_head(group, model, dataset, config, progress)
     if validation is not None:
         row |= validate(group, model, validation, config, criterion_for(dataset, config))
     with MetricsWriter(lock) as metrics:
