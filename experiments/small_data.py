@@ -248,8 +248,9 @@ def markdown(rows: Sequence[Row], command: str) -> str:
     commits = ", ".join(dict.fromkeys(row["commit"] for row in rows))
     about = f"""The default training (`lite0`) against linear classifiers on its features, in per cent: mean and
 standard deviation over draws of the training images, and over the differences of each draw from the better classifier
-(by its mean). Image size {sizes}; test images scored: {tested}. CPU time is that of one training on one core; commit {commits};
-{machine}. `experiments/small_data.py` describes the methods, `experiments/results/small_data.csv` has all draws."""
+(by its mean). Image size {sizes}; test images scored: {tested}. CPU time is that of one training on one core;
+commit {commits}; {machine}.
+`experiments/small_data.py` describes the methods, `experiments/results/small_data.csv` has all draws."""
     return f"## Few images ({sizes})\n\n{about}\n\n    {command}\n\n" + "\n".join(text) + "\n"
 
 

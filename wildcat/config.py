@@ -227,10 +227,11 @@ class TrainConfig:
         16, "images per step, over all processes", section="optimization", above=0, largest=10**6, common=True
     )
     drop_last: bool = setting(
-        False,
+        None,
         "give every step exactly batch_size images, and leave the rest out of the epoch; otherwise an epoch has all "
         "images in batches of equal size",
         section="optimization",
+        automatic=True,
     )
     lr: float = setting(None, "learning rate of the head", section="optimization", above=0, common=True, automatic=True)
     backbone_lr_factor: float = setting(

@@ -65,6 +65,8 @@ wildcat train --out runs/voc07 --resume
     arguments = parser.parse_args(argv)
 
     config, how = config_of(arguments), {"resume": arguments.resume, "download": arguments.download}
+    from wildcat.runs.held_out import read_held_out
+
     if arguments.scales:
         from wildcat.training.multiscale import train_scales
 
@@ -75,5 +77,6 @@ wildcat train --out runs/voc07 --resume
         folder = train(config, arguments.out, **how)
     commands = ["serve"] if arguments.scales else ["report", "serve"]  # a report is about one model
     message = ", or ".join(f"wildcat {command} {shlex.quote(str(folder))}" for command in commands)
-    print(f"trained: {folder}; next: {message}")
+    score = read_held_out(folder)
+    print(f"trained: {folder}" + (f": {score}" if score is not None else "") + f"; next: {message}")
     return 0

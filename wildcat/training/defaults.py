@@ -8,6 +8,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+from wildcat.backbones.factory import has_known_weights
 from wildcat.config import AUTOMATIC_SETTINGS, FORMER_DEFAULTS, TrainConfig
 
 # A training has at least this many epochs and steps. The fitted head needs few steps; a random one needs many.
@@ -38,8 +39,9 @@ def resolve_defaults(config: TrainConfig, images: int, multi_label: bool, stages
     >>> resolve_defaults(TrainConfig("folder:my_images", lr=0.1), images=24, multi_label=False, stages=8).lr
     0.1
     """
-    pretrained = config.pretrained or config.weights is not None
-    chosen: dict[str, Any] = dict(FORMER_DEFAULTS)
+    # Whether a backbone of the user's own has learned anything is not known: nothing of it is frozen.
+    pretrained = config.weights is not None or (config.pretrained and has_known_weights(config.backbone))
+    chosen: dict[str, Any] = {**FORMER_DEFAULTS, "drop_last": False}
     if config.pooling == "wildcat" and not multi_label:
         # The authors' setting for scenes: most of the image counts, and evidence against a class as much as for it.
         chosen |= {"kmax": 0.4, "alpha": 1.0}
@@ -100,7 +102,7 @@ def describe_defaults(requested: TrainConfig, config: TrainConfig, images: int, 
         parts.append(f"{' and '.join(filter(None, (', '.join(frozen[:-1]), frozen[-1])))} of the backbone frozen")
     if "fit_head" in automatic and config.solver == "sgd":
         first = "head fitted on frozen features first"
-        parts.append(first if config.fit_head else "random head (it is fitted first only on pretrained features)")
+        parts.append(first if config.fit_head else "random head (only for pretrained weights it is fitted first)")
     if "kmax" in automatic and "alpha" in automatic and config.pooling == "wildcat":
         parts.append(f"pooling with k {config.kmax}, alpha {config.alpha:g}")
     if "lr" in automatic:

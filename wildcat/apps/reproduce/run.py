@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from wildcat.apps.reproduce.plan import Experiment, identity, plan, planned
+from wildcat.apps.reproduce.plan import Experiment, as_in_the_paper, identity, plan, planned
 from wildcat.config import TrainConfig, saved_settings
 from wildcat.errors import WildcatError
 from wildcat.system.files import read_json
@@ -60,6 +60,7 @@ def reproduce(
     from wildcat.apps.reproduce import complete as running
     from wildcat.apps.reproduce import tables
 
+    recipe = as_in_the_paper(recipe)
     data = running.ScoringData(recipe, seeds[0])
     for experiment in chosen:
         data.check(experiment, recipe)
