@@ -156,7 +156,8 @@ def calibration(scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int8]) -
     Returns:
         The scale, above 0, and the shifts (C,).
     """
-    x, y = torch.from_numpy(scores), torch.from_numpy(labels > 0).double()
+    centre = scores.mean(axis=0)
+    x, y = torch.from_numpy(scores - centre), torch.from_numpy(labels > 0).double()
     counted = torch.from_numpy(labels != 0).double()
     spread = max(float(x.std()), 1e-12) if x.numel() > 1 else 1.0
     log_scale = torch.zeros(1, dtype=torch.float64, requires_grad=True)
@@ -174,7 +175,7 @@ def calibration(scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int8]) -
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
     scale = float(log_scale.detach().exp()) / spread
-    return scale, shift.detach().numpy()
+    return scale, shift.detach().numpy() - scale * centre
 
 
 def set_head(model: Wildcat, head: LinearHead) -> None:
