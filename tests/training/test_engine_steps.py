@@ -102,7 +102,7 @@ def test_a_stop_within_a_validation_saves_the_finished_epoch(tmp_path: Path) -> 
     train_one_epoch(one, state)
     one.stop.signal = signal.SIGTERM
     with pytest.raises(SystemExit) as ended:
-        engine._stop_validation(one, state)
+        engine._finish_validation_turn(one, state)
     assert ended.value.code == 143
     saved = load_state(tmp_path)
     assert saved is not None and saved["progress"] == state.to_dict()

@@ -91,7 +91,8 @@ def fitted_images(labels: npt.NDArray[np.int8], seed: int, limit: int = MAX_IMAG
         return list(range(total))
     order = np.random.default_rng(seed).permutation(total)
     share, found = limit // (2 * classes), np.zeros(classes, np.int64)
-    first, rest = [], []
+    first: list[int] = []
+    rest: list[int] = []
     for index in order:
         present = labels[index] == 1
         needed = bool((present & (found < share)).any())
@@ -170,10 +171,10 @@ def calibration(scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int8]) -
         losses = torch.nn.functional.binary_cross_entropy_with_logits(logits, y, reduction="none") * counted
         # A class that no image has, or all have, would be shifted without end; neither may the scale leave its range.
         loss = losses.sum() / counted.sum().clamp(min=1) + 1e-4 * (shift.square().mean() + log_scale.square().sum())
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)
     scale = float(log_scale.detach().exp()) / spread
     return scale, shift.detach().numpy() - scale * centre
 

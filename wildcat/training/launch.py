@@ -126,9 +126,9 @@ def _train_in(
         model.set_normalization(run.mean, run.std)
     stages = model.backbone.stages
     config = resolve_defaults(config, images, multi_label, stages)
-    if run is None and group.is_main:
-        logger.info("%s", describe_defaults(requested, config, images, multi_label, stages))
     freeze_and_move(model, config, accelerator.device)
+    if run is None and group.is_main and requested != config:
+        logger.info("%s", describe_defaults(requested, config, images, multi_label, stages))
     held_out = group.on_main(lambda: open_held_out(config, dataset.classes))
     with RunProgress(*_work(config, dataset, validation, held_out, state, saved), shown=group.is_main) as progress:
         try:
