@@ -21,9 +21,7 @@ Each finished row is written to segmentation.csv at once and not computed again;
 
 import argparse
 import copy
-import csv
 import hashlib
-import io
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -39,6 +37,7 @@ from torch import nn
 from tqdm import tqdm
 
 from experiments.ledger import RESULTS, cpu_name, label_of, short_commit
+from experiments.rows import Row, read_rows, write_rows
 from wildcat.data import Dataset
 from wildcat.data.registry import default_splits, open_dataset
 from wildcat.data.transforms import warp
@@ -54,8 +53,6 @@ from wildcat.prediction.loading import load
 from wildcat.prediction.predictor import Prediction, Predictor
 from wildcat.runs.folder import WEIGHTS, read_run
 from wildcat.system.files import write_atomically
-
-Row = dict[str, Any]
 
 
 class PooledScores(nn.Module):
@@ -202,23 +199,6 @@ def measure(method: Method, specs: Sequence[str], count: int | None, done: Seque
             }
             for (background, miou, on), result in zip(backgrounds, results, strict=True)
         ]
-
-
-def read_rows(file: Path) -> list[Row]:
-    """The rows of a CSV file, with all values as text; none if the file is missing."""
-    if not file.exists():
-        return []
-    with file.open(newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def write_rows(file: Path, rows: Sequence[Row]) -> None:
-    """The inverse of `read_rows`."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(file, text.getvalue().encode())
 
 
 def markdown(rows: Sequence[Row], command: str) -> str:

@@ -44,7 +44,7 @@ def test_every_setting_but_the_data_has_a_default_a_help_text_and_a_section() ->
 
 
 def test_settings_that_may_change_when_a_run_is_resumed() -> None:
-    machine = {"workers", "cache_gb", "accumulate", "shard", "save_minutes", "stall_minutes"}
+    machine = {"workers", "cache_gb", "accumulate", "shard", "save_minutes", "stall_minutes", "held_out_images"}
     assert set(RESUMABLE_SETTINGS) == machine
 
 
@@ -96,7 +96,7 @@ def test_lists_are_not_shared_between_settings() -> None:
         ("epochs", "ten", "epochs must be a whole number; got 'ten'"),
         ("epochs", 2.5, "epochs must be a whole number; got 2.5"),
         ("epochs", True, "epochs must be a whole number; got True"),
-        ("epochs", None, "epochs must be a whole number; got None"),
+        ("momentum", None, "momentum must be a number, e.g. 0.01; got None"),
         ("lr", "1e-2", "lr must be a number, e.g. 0.01; got '1e-2'"),  # how YAML reads 1e-2
         ("pretrained", 1, "pretrained must be true or false; got 1"),
         ("pretrained", "yes", "pretrained must be true or false; got 'yes'"),
@@ -122,6 +122,8 @@ def test_errors_name_the_setting_the_value_and_the_allowed_values(name: str, val
     ("name", "value"),
     [
         ("lr", 1),
+        ("lr", None),
+        ("epochs", None),
         ("kmax", "all"),
         ("kmax", 0.2),
         ("kmax", 3),

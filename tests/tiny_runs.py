@@ -10,10 +10,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from wildcat.config import TrainConfig
+from wildcat.config import FORMER_DEFAULTS, TrainConfig
 from wildcat.model import WildcatOutput
 
+# Nothing is chosen by the data, and nothing is scored after the training.
 TINY: dict[str, Any] = {
+    **FORMER_DEFAULTS,
+    "held_out_images": 0,
     "data": "synthetic:count=24,size=64",
     "backbone": "timm:test_resnet",
     "pretrained": False,

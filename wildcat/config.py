@@ -1,8 +1,8 @@
 """Every setting of a training run, recipes that hold only what differs from the defaults, and the paper's methods.
 
 >>> config = TrainConfig(data="folder:my_images", epochs=15)
->>> config.lr, config.score_sizes
-(0.05, [320])
+>>> config.epochs, config.lr, config.score_sizes  # None: chosen when the training starts, by what the data are
+(15, None, [320])
 >>> TrainConfig(data="folder:my_images", lr=0)
 Traceback (most recent call last):
 wildcat.errors.WildcatError: lr must be above 0; got 0
@@ -69,6 +69,8 @@ class About:
         largest: a bound that no reasonable value reaches, against damaged files.
         common: listed first, among the options that most people need.
         resumable: says how a run is carried out and not what it computes, so it may change when a run is resumed.
+        automatic: None until a training starts, which chooses the value by what the data are
+            (:mod:`wildcat.training.defaults`).
     """
 
     help: str
@@ -77,6 +79,7 @@ class About:
     common: bool = False
     resumable: bool = False
     largest: float | None = None
+    automatic: bool = False
 
 
 def setting(
@@ -91,9 +94,10 @@ def setting(
     common: bool = False,
     resumable: bool = False,
     largest: float | None = None,
+    automatic: bool = False,
 ) -> Any:
     """A field with a default, and what :class:`About` holds."""
-    about = About(help, section, Limits(above, at_least, below, at_most), common, resumable, largest)
+    about = About(help, section, Limits(above, at_least, below, at_most), common, resumable, largest, automatic)
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata={"about": about})
     return field(default=default, metadata={"about": about})
@@ -103,13 +107,15 @@ def setting(
 class TrainConfig:
     """Settings of :func:`wildcat.train` and ``wildcat train``; only ``data`` has no default.
 
-    They are saved with the run (config.json), with every automatic choice resolved.
+    They are saved with the run (config.json), with every automatic choice resolved. A setting that is None here
+    although its type has no None is such a choice: :func:`wildcat.training.defaults.resolve_defaults` makes it when the
+    training starts, by the number of training images and the kind of their labels.
 
     Raises:
         WildcatError: for a value of another type or out of range, naming the setting, the value and what is allowed.
 
-    >>> TrainConfig(data="folder:my_images", image_size=448).epochs
-    10
+    >>> TrainConfig(data="folder:my_images", image_size=448).num_maps
+    4
     """
 
     # The dataset, and what is shown of its images
@@ -166,11 +172,22 @@ class TrainConfig:
         None, "input pixels per map cell, by dilated convolutions; the backbone's own unless given", section="model"
     )
     freeze_stages: int = setting(
-        0, "number of backbone stages, counted from the input, that are not trained; -1 for all", section="model"
+        None,
+        "number of backbone stages, counted from the input, that are not trained; -1 for all",
+        section="model",
+        automatic=True,
     )
-    freeze_batch_norm: bool = setting(False, "do not train the backbone's BatchNorm layers", section="model")
+    freeze_batch_norm: bool = setting(
+        None, "do not train the backbone's BatchNorm layers", section="model", automatic=True
+    )
     freeze_depthwise: bool = setting(
-        False, "do not train the backbone's depthwise filters: faster on a CPU", section="model"
+        None, "do not train the backbone's depthwise filters: faster on a CPU", section="model", automatic=True
+    )
+    fit_head: bool = setting(
+        None,
+        "start from a head that is fitted on features of the pretrained backbone",
+        section="model",
+        automatic=True,
     )
 
     # Sections 3.2 and 3.3: the maps of a class, and from maps to scores
@@ -180,11 +197,13 @@ class TrainConfig:
         "spatial pooling: wildcat, weldon, top, llp, max, average, lse (Table 1)",
         section="pooling",
     )
-    kmax: Regions = setting(0.2, 'k+, the highest regions: a count, a proportion, "all", or 0', section="pooling")
+    kmax: Regions = setting(
+        None, 'k+, the highest regions: a count, a proportion, "all", or 0', section="pooling", automatic=True
+    )
     kmin: Regions | None = setting(
         None, "k-, the lowest regions: likewise; the same as k+ unless given", section="pooling"
     )
-    alpha: float = setting(0.7, "weight of the lowest regions", section="pooling")
+    alpha: float = setting(None, "weight of the lowest regions", section="pooling", automatic=True)
     architecture: Literal["a", "b"] = setting(
         "a", "a: pool the class maps; b: pool the features, then classify", section="pooling"
     )
@@ -196,14 +215,31 @@ class TrainConfig:
 
     # Section 3.4: the optimization
     epochs: int = setting(
-        10, "passes over the training images", section="optimization", above=0, largest=10**6, common=True
+        None,
+        "passes over the training images",
+        section="optimization",
+        above=0,
+        largest=10**6,
+        common=True,
+        automatic=True,
     )
     batch_size: int = setting(
         16, "images per step, over all processes", section="optimization", above=0, largest=10**6, common=True
     )
-    lr: float = setting(0.05, "learning rate of the head", section="optimization", above=0, common=True)
+    drop_last: bool = setting(
+        None,
+        "give every step exactly batch_size images, and leave the rest out of the epoch; otherwise an epoch has all "
+        "images in batches of equal size",
+        section="optimization",
+        automatic=True,
+    )
+    lr: float = setting(None, "learning rate of the head", section="optimization", above=0, common=True, automatic=True)
     backbone_lr_factor: float = setting(
-        0.1, "learning rate of the backbone, as a multiple of the head's", section="optimization", at_least=0
+        None,
+        "learning rate of the backbone, as a multiple of the head's",
+        section="optimization",
+        at_least=0,
+        automatic=True,
     )
     momentum: float = setting(0.9, "momentum of SGD", section="optimization", at_least=0)
     weight_decay: float = setting(1e-4, "weight decay", section="optimization", at_least=0)
@@ -280,6 +316,14 @@ class TrainConfig:
         above=0,
         resumable=True,
     )
+    held_out_images: int = setting(
+        200,
+        "held-out images that are scored at the end of the training, at most; 0 for none",
+        section="machine",
+        at_least=0,
+        largest=10**6,
+        resumable=True,
+    )
     stall_minutes: float = setting(
         10.0,
         "minutes without an image from the workers after which training stops with an error",
@@ -292,7 +336,9 @@ class TrainConfig:
         """Check types, ranges, and settings that exclude each other."""
         types = get_type_hints(TrainConfig)
         for each in dataclasses.fields(self):
-            _check_value(each.name, getattr(self, each.name), types[each.name], each.metadata["about"])
+            about, value = each.metadata["about"], getattr(self, each.name)
+            if value is not None or not about.automatic:
+                _check_value(each.name, value, types[each.name], about)
         if self.val_fraction and self.val_split:
             raise WildcatError("val_split and val_fraction exclude each other; give one")
         if self.solver == "svm" and (self.pooling, self.num_maps, self.background_class) != ("average", 1, False):
@@ -314,12 +360,29 @@ class TrainConfig:
 # Settings that may change when a run is resumed.
 RESUMABLE_SETTINGS = tuple(each.name for each in dataclasses.fields(TrainConfig) if each.metadata["about"].resumable)
 
+# Settings that are chosen when a training starts, unless given.
+AUTOMATIC_SETTINGS = tuple(each.name for each in dataclasses.fields(TrainConfig) if each.metadata["about"].automatic)
+
+# What settings were in earlier versions, which chose nothing by the data: the values of files that do not name them.
+FORMER_DEFAULTS: dict[str, Any] = {
+    "epochs": 10,
+    "lr": 0.05,
+    "backbone_lr_factor": 0.1,
+    "kmax": 0.2,
+    "alpha": 0.7,
+    "freeze_stages": 0,
+    "freeze_batch_norm": False,
+    "freeze_depthwise": False,
+    "fit_head": False,
+    "drop_last": True,
+}
+
 
 def default_settings() -> dict[str, Any]:
     """The default of every setting that has one, as in :meth:`TrainConfig.to_dict`.
 
-    >>> default_settings()["lr"], "data" in default_settings()
-    (0.05, False)
+    >>> default_settings()["momentum"], "data" in default_settings()
+    (0.9, False)
     """
     values = TrainConfig(data="").to_dict()
     del values["data"]
@@ -329,7 +392,7 @@ def default_settings() -> dict[str, Any]:
 def config_from_dict(values: Any, source: str) -> TrainConfig:
     """The inverse of :meth:`TrainConfig.to_dict`; ``source`` names the file in errors.
 
-    Settings that are missing, because the file is older than they are, get their defaults.
+    Settings that are missing get their defaults.
 
     Raises:
         WildcatError: for no mapping, a key that is not a setting, a value that the setting cannot have, or no ``data``.
@@ -350,6 +413,15 @@ def config_from_dict(values: Any, source: str) -> TrainConfig:
     if "data" not in values:
         raise WildcatError(f"{source}: the setting data is missing")
     return config
+
+
+def saved_settings(values: Any, source: str) -> TrainConfig:
+    """The settings that a run saved; as :func:`config_from_dict`, but what is missing is as in earlier versions.
+
+    >>> saved_settings({"data": "folder:my_images", "epochs": 3}, "config.json").lr
+    0.05
+    """
+    return config_from_dict({**FORMER_DEFAULTS, **values} if isinstance(values, dict) else values, source)
 
 
 def _check_value(name: str, value: Any, kind: Any, about: About) -> None:

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,12 +13,12 @@ from tests.data import trees
 from tests.tiny_runs import flags, tiny
 from tests.training.runs import rows
 from wildcat.cli import main
-from wildcat.data import CheckReport
+from wildcat.data import CheckReport, Dataset, Sample
 from wildcat.errors import WildcatError
 from wildcat.runs.folder import read_run
 from wildcat.training import data as loading
 from wildcat.training import launch as training
-from wildcat.training.data import EpochSampler, ShardedBatchSampler, TrainDataset
+from wildcat.training.data import EpochSampler, ShardedBatchSampler, TrainBatches, TrainDataset
 from wildcat.training.launch import train
 
 
@@ -47,10 +48,11 @@ def test_an_epoch_is_a_permutation_and_can_start_at_any_step() -> None:
 
 @pytest.mark.parametrize(("batch_size", "processes", "accumulate"), [(12, 1, 1), (12, 4, 1), (10, 3, 2), (7, 7, 1)])
 def test_the_parts_of_all_processes_are_the_batches_of_one(batch_size: int, processes: int, accumulate: int) -> None:
-    sampler = EpochSampler(total=50, used=50 // batch_size * batch_size, seed=4)
+    steps = 50 // batch_size
+    sampler = EpochSampler(total=50, used=steps * batch_size, seed=4)
     sampler.start = batch_size
     whole = list(sampler)
-    shares = [list(ShardedBatchSampler(sampler, batch_size, rank, processes, accumulate)) for rank in range(processes)]
+    shares = [list(ShardedBatchSampler(sampler, steps, rank, processes, accumulate)) for rank in range(processes)]
     assert all(len(share) == len(shares[0]) == len(whole) // batch_size * accumulate for share in shares)
     for step in range(len(whole) // batch_size):
         parts = [share[step * accumulate : (step + 1) * accumulate] for share in shares]
@@ -61,7 +63,25 @@ def test_the_parts_of_all_processes_are_the_batches_of_one(batch_size: int, proc
 
 def test_a_batch_that_cannot_be_split() -> None:
     with pytest.raises(WildcatError, match=r"a batch of 4 images cannot be split over 3 processes x 2 parts"):
-        ShardedBatchSampler(EpochSampler(8, 8, 0), 4, 0, 3, 2)
+        ShardedBatchSampler(EpochSampler(8, 8, 0), 2, 0, 3, 2)
+
+
+@pytest.mark.parametrize("images", [2, 15, 16, 17, 31, 33, 100])
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_an_epoch_has_every_image_once_or_whole_batches(images: int, drop_last: bool) -> None:
+    samples = [Sample(str(i), Path(f"{i}.png"), np.array([1, -1], np.int8)) for i in range(images)]
+    dataset = Dataset("none", "train", ["a", "b"], samples)
+    batches = TrainBatches(dataset, tiny(batch_size=16, drop_last=drop_last), 0, 1, pin_memory=False)
+    names = [batches.names(0, step) for step in range(batches.steps)]
+    sizes = [len(batch) for batch in names]
+    assert sizes == [batches.batch_size(step) for step in range(batches.steps)] and max(sizes) <= 16
+    flat = [name for batch in names for name in batch]
+    assert len(set(flat)) == len(flat) == sum(sizes) == batches.images
+    if drop_last:
+        assert set(sizes) == {min(16, images)} and len(flat) == images // min(16, images) * min(16, images)
+    else:
+        assert len(flat) == images and max(sizes) - min(sizes) <= 1
+    assert images == 2 or batches.names(1, 0) != names[0]
 
 
 @pytest.mark.slow

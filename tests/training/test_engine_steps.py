@@ -30,7 +30,7 @@ STEPS = 3
 class Batches:
     """Batches of random images, each in the parts of given sizes."""
 
-    steps, batch_size = STEPS, IMAGES
+    steps = STEPS
 
     def __init__(self, parts: list[int]) -> None:
         self.parts = parts
@@ -41,6 +41,9 @@ class Batches:
         labels = torch.randint(0, 2, (STEPS, IMAGES, 2), generator=random, dtype=torch.int8) * 2 - 1
         for number in range(step, STEPS):
             yield from zip(pixels[number].split(self.parts), labels[number].split(self.parts), strict=True)
+
+    def batch_size(self, step: int) -> int:
+        return IMAGES
 
     def names(self, epoch: int, step: int) -> list[str]:
         return ["a.png"] * IMAGES
@@ -100,7 +103,7 @@ def test_a_stop_within_a_validation_saves_the_finished_epoch(tmp_path: Path) -> 
     train_one_epoch(one, state)
     one.stop.signal = signal.SIGTERM
     with pytest.raises(SystemExit) as ended:
-        engine._stop_validation(one, state)
+        engine._finish_validation_turn(one, state)
     assert ended.value.code == 143
     saved = load_state(tmp_path)
     assert saved is not None and saved["progress"] == state.to_dict()

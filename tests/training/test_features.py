@@ -15,11 +15,15 @@ from wildcat.evaluation.scoring import evaluate
 from wildcat.prediction.loading import load
 from wildcat.runs.folder import build_model, load_run, read_run
 from wildcat.training.data import open_training_data
+from wildcat.training.distributed import ProcessGroup, create_accelerator
+from wildcat.training.features import global_features
 from wildcat.training.launch import train
-from wildcat.training.linear_svm import fit_head, fit_linear_svms, global_features
+from wildcat.training.linear_svm import fit_head, fit_linear_svms
+from wildcat.training.progress import RunProgress
 
 pytestmark = pytest.mark.slow
 
+ONE = ProcessGroup(create_accelerator())
 FEATURES = {**METHODS["features"], "data": "synthetic:count=40,size=64"}
 
 
@@ -31,9 +35,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_scores_are_the_svms_of_the_averaged_features(run: Path) -> None:
     model, info = load_run(run)
     dataset, _ = open_training_data(info.config)
-    features = global_features(model, dataset, info.config, torch.device("cpu")).numpy()
+    features = global_features(ONE, model, dataset, info.config).numpy()
     labels = np.where(dataset.labels == 0, np.int8(1), dataset.labels)
-    weights, bias, _, _ = fit_linear_svms(features, labels, multi_label=True)
+    weights, bias, *_ = fit_linear_svms(features, labels, multi_label=True)
     expected = features @ weights.T + bias
     predictor = load(run)
     for index in (0, 7):
@@ -102,7 +106,7 @@ def test_without_positive_labels_there_is_no_score(tmp_path: Path) -> None:
         sample.labels[:] = -1
     config = tiny(**FEATURES)
     model = build_model(config, len(dataset.classes), pretrained=False)
-    row = fit_head(model, dataset, config, torch.device("cpu"))
+    row = fit_head(ONE, model, dataset, config, RunProgress(0, shown=False))
     assert "svm_c" in row and not {"cv_map", "cv_accuracy"} & set(row)
 
 

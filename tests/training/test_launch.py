@@ -108,7 +108,7 @@ def test_batches_too_small_for_batch_norm(tmp_path: Path, settings: dict) -> Non
 
 
 def test_measuring_the_precision_leaves_the_model_as_it_was() -> None:
-    model = build_model(TrainConfig("synthetic", pretrained=False), 3, pretrained=False)
+    model = build_model(TrainConfig("synthetic", pretrained=False, kmax=0.2, alpha=0.7), 3, pretrained=False)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for mode in (True, False):
         model.train(mode)

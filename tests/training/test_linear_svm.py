@@ -25,7 +25,7 @@ def blobs(count: int = 120, classes: int = 3, seed: int = 0) -> tuple[np.ndarray
 @pytest.mark.slow
 def test_one_class_per_image_as_scikit_learn() -> None:
     features, labels = blobs()
-    weights, bias, strength, score = fit_linear_svms(features, labels, multi_label=False)
+    weights, bias, strength, score, _ = fit_linear_svms(features, labels, multi_label=False)
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     models = {c: make_pipeline(StandardScaler(), OneVsRestClassifier(LinearSVC(C=c, dual=False))) for c in C_VALUES}
     known = features.astype(np.float64), labels.argmax(axis=1)
@@ -40,7 +40,7 @@ def test_one_class_per_image_as_scikit_learn() -> None:
 def test_labels_of_zero_are_left_out() -> None:
     features, labels = blobs()
     labels[:30, 0] = 0
-    weights, bias, strength, _ = fit_linear_svms(features, labels, multi_label=True)
+    weights, bias, strength, _, _ = fit_linear_svms(features, labels, multi_label=True)
     scaler = StandardScaler().fit(features.astype(np.float64))
     svm = LinearSVC(C=strength, dual=False).fit(scaler.transform(features[30:].astype(np.float64)), labels[30:, 0])
     expected = svm.decision_function(scaler.transform(features.astype(np.float64)))
@@ -50,19 +50,19 @@ def test_labels_of_zero_are_left_out() -> None:
 def test_a_class_without_images_scores_nothing() -> None:
     features, labels = blobs()
     labels[:, 1] = -1
-    weights, bias, _, score = fit_linear_svms(features, labels, multi_label=True)
+    weights, bias, _, score, _ = fit_linear_svms(features, labels, multi_label=True)
     assert not weights[1].any() and bias[1] == 0 and 0.5 < score <= 1
 
 
 @pytest.mark.parametrize("multi_label", [True, False])
 def test_one_image_per_class(multi_label: bool) -> None:
     features, labels = blobs(count=2, classes=2)
-    weights, bias, _, score = fit_linear_svms(features, labels, multi_label=multi_label)
+    weights, bias, _, score, _ = fit_linear_svms(features, labels, multi_label=multi_label)
     assert ((features @ weights.T + bias > 0) == (labels == 1)).all() and 0 <= score <= 1
 
 
 def test_without_positives_there_is_no_score() -> None:
     features, labels = blobs()
     labels[:] = -1
-    weights, bias, strength, score = fit_linear_svms(features, labels, multi_label=True)
+    weights, bias, strength, score, _ = fit_linear_svms(features, labels, multi_label=True)
     assert not weights.any() and not bias.any() and strength == C_VALUES[0] and np.isnan(score)

@@ -63,7 +63,7 @@ def quickstart(out: Path, recipe: dict[str, Any]) -> QuickstartOutcome:
     for name in (RESULTS, "report.html", "overlays.jpg"):
         if (out / name).exists() and not (out / "run").exists():  # which an earlier call would have made first
             raise WildcatError(f"{out / name} was not written by wildcat quickstart; choose another directory")
-    config = TrainConfig(**{"data": "synthetic", **recipe})
+    config = TrainConfig(**{"data": "synthetic", **recipe, "held_out_images": 0})  # they are scored below
     run = train(config, out / "run", resume=True)
     predictor = load(run)
     dataset, start = open_dataset(config.data, split="test"), time.perf_counter()

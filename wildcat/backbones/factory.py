@@ -72,6 +72,15 @@ def check_backbone_name(name: str) -> None:
         )
 
 
+def has_known_weights(name: str) -> bool:
+    """Whether the pretrained weights of a backbone are known to be ImageNet's: not those of a user's own backbone.
+
+    >>> has_known_weights("resnet50"), has_known_weights("timm:convnext_tiny"), has_known_weights("small-net")
+    (True, True, False)
+    """
+    return name in EMBEDDED or name in RESNETS or name.startswith(TIMM_PREFIX)
+
+
 def create_backbone(
     name: str = "lite0", *, pretrained: bool = True, weights: str | Path | None = None, output_stride: int | None = None
 ) -> Backbone:

@@ -200,7 +200,7 @@ def add_settings(
             groups["most used" if about.common else about.section],
             field.name,
             types[field.name],
-            about.help,
+            about.help + (" (default: by the data)" if about.automatic and default is None else ""),
             default,
             required=needed and default is None,
         )
@@ -209,7 +209,8 @@ def add_settings(
 
 def _add_setting(group: OptionGroup, name: str, kind: Any, help_text: str, default: Any, *, required: bool) -> None:
     if kind is bool:
-        help_text += f" (default: {'yes' if default else 'no'})"
+        if default is not None:
+            help_text += f" (default: {'yes' if default else 'no'})"
         group.add_argument(
             flag(name), action=ActionYesNo(yes_prefix="", no_prefix="no-"), default=default, help=help_text
         )

@@ -27,7 +27,7 @@ def numbers(kind: Callable[[str], Number], option: str, text: str) -> list[Numbe
 
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
-    from wildcat.apps.reproduce.plan import ALPHAS, MAPS, experiments, plan
+    from wildcat.apps.reproduce.plan import ALPHAS, MAPS, as_in_the_paper, experiments, plan
     from wildcat.apps.reproduce.tables import finished
 
     known = experiments()
@@ -60,7 +60,7 @@ wildcat reproduce table7 --data voc07:data --recipe voc07 --out runs/paper --dry
     )
     group.add_argument("--dry-run", action="store_true", help="list the runs, and train nothing")
     arguments = parser.parse_args(argv)
-    recipe = config_of(arguments, without=("seed",))
+    recipe = as_in_the_paper(config_of(arguments, without=("seed",)))
     seeds = numbers(int, "--seeds", arguments.seeds)
     known = experiments(numbers(int, "--maps", arguments.maps), numbers(float, "--alphas", arguments.alphas))
     for name in arguments.names:

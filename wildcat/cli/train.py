@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from wildcat.cli.parser import add_recipe, add_settings, command_parser, config_of, parse_early, sizes
-from wildcat.config import METHODS, config_from_dict, method_settings, read_recipe
+from wildcat.config import METHODS, method_settings, read_recipe, saved_settings
 from wildcat.system.json_object import JsonObject
 
 
@@ -19,7 +19,7 @@ def _defaults(argv: Sequence[str]) -> tuple[dict[str, Any], list[int] | None]:
     file = next((file for file in files if file.is_file()), None)
     if file is not None:
         values = JsonObject.read(file)
-        settings = config_from_dict(values.any("config"), str(file)).to_dict()
+        settings = saved_settings(values.any("config"), str(file)).to_dict()
         scales = list(values.sizes("scales")) if "scales" in values else None
     elif early.recipe:
         settings = read_recipe(early.recipe)
@@ -65,6 +65,8 @@ wildcat train --out runs/voc07 --resume
     arguments = parser.parse_args(argv)
 
     config, how = config_of(arguments), {"resume": arguments.resume, "download": arguments.download}
+    from wildcat.runs.held_out import read_held_out
+
     if arguments.scales:
         from wildcat.training.multiscale import train_scales
 
@@ -75,5 +77,6 @@ wildcat train --out runs/voc07 --resume
         folder = train(config, arguments.out, **how)
     commands = ["serve"] if arguments.scales else ["report", "serve"]  # a report is about one model
     message = ", or ".join(f"wildcat {command} {shlex.quote(str(folder))}" for command in commands)
-    print(f"trained: {folder}; next: {message}")
+    score = read_held_out(folder)
+    print(f"trained: {folder}" + (f": {score}" if score is not None else "") + f"; next: {message}")
     return 0

@@ -37,7 +37,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from wildcat._version import __version__
-from wildcat.config import TrainConfig, config_from_dict
+from wildcat.config import TrainConfig, saved_settings
 from wildcat.errors import WildcatError, first_line, shorten
 from wildcat.masks import Background
 from wildcat.model import Wildcat, create_model
@@ -167,7 +167,7 @@ def read_run(folder: Path) -> Run:
         raise WildcatError(f"{folder} is not a run's folder: it has no {CONFIG}")
     values = JsonObject.read(file)
     values.check_format(1)
-    config = config_from_dict(values.any("config"), str(file))
+    config = saved_settings(values.any("config"), str(file))
     if "threads" not in values.values:
         config = replace(config, data=_as_held_out_before(config.data))
     run = Run(

@@ -6,7 +6,7 @@ from pathlib import Path
 import safetensors.torch
 from safetensors import SafetensorError
 
-from wildcat.config import LARGEST_SIDE, TrainConfig, config_from_dict
+from wildcat.config import LARGEST_SIDE, TrainConfig, saved_settings
 from wildcat.errors import WildcatError
 from wildcat.multiscale import ObjectBank
 from wildcat.system.files import write_atomically, write_json
@@ -71,7 +71,7 @@ def read_scales(folder: Path) -> ScaleRuns:
     """
     values = JsonObject.read(folder / SCALES)
     values.check_format(1)
-    config = config_from_dict(values.any("config"), values.file)
+    config = saved_settings(values.any("config"), values.file)
     scales = values.sizes("scales")
     if not scales:
         raise values.error("scales", "a list of whole numbers above 0")

@@ -23,6 +23,7 @@ from wildcat.data.transforms import View, random_view, warp
 from wildcat.errors import WildcatError
 from wildcat.runs.training_set import split_off
 from wildcat.system.shared_memory import shared_memory_warning
+from wildcat.training.defaults import steps_per_epoch
 from wildcat.training.image_cache import create_cache
 from wildcat.training.signals import delay_termination
 
@@ -127,42 +128,52 @@ class EpochSampler(Sampler[tuple[int, int]]):
 class ShardedBatchSampler(Sampler[list[tuple[int, int]]]):
     """The parts of each batch that one process reads.
 
-    A batch is split into ``processes * accumulate`` consecutive parts of nearly equal size. All processes together read
-    exactly the batches that a single process would.
+    The images of an epoch are split into batches, and each batch into ``processes * accumulate`` parts: consecutive and
+    of nearly equal size. All processes together read exactly the batches that a single process would.
 
     Args:
         sampler: the order of the epoch.
-        batch_size: images per step, over all processes.
+        steps: number of batches of an epoch.
         rank: of this process.
         processes: their number.
         accumulate: parts per process.
 
     Attributes:
-        parts: the slices of a batch that this process reads, one after the other.
+        edges: position in the order at which each batch begins, and the number of images of the epoch.
 
     Raises:
         WildcatError: if a part would be empty.
     """
 
-    def __init__(self, sampler: EpochSampler, batch_size: int, rank: int, processes: int, accumulate: int) -> None:
-        parts = processes * accumulate
-        if batch_size < parts:
+    def __init__(self, sampler: EpochSampler, steps: int, rank: int, processes: int, accumulate: int) -> None:
+        self.sampler, self.edges = sampler, _equal_parts(sampler.used, steps)
+        self._rank, self._processes, self._accumulate = rank, processes, accumulate
+        smallest = sampler.used // steps
+        if smallest < processes * accumulate:
             raise WildcatError(
-                f"a batch of {batch_size} images cannot be split over {processes} processes x {accumulate} parts "
+                f"a batch of {smallest} images cannot be split over {processes} processes x {accumulate} parts "
                 "(accumulate); raise batch_size"
             )
-        self.sampler, self.batch_size = sampler, batch_size
-        edges = [part * batch_size // parts for part in range(parts + 1)]
-        self.parts = [slice(*edges[part : part + 2]) for part in range(rank * accumulate, (rank + 1) * accumulate)]
 
     def __len__(self) -> int:
-        return len(self.sampler) // self.batch_size * len(self.parts)
+        return (len(self.edges) - 1 - self.edges.index(self.sampler.start)) * self._accumulate
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        keys = list(self.sampler)
-        for start in range(0, len(keys), self.batch_size):
-            batch = keys[start : start + self.batch_size]
-            yield from (batch[part] for part in self.parts)
+        keys, skipped = list(self.sampler), self.sampler.start
+        for step in range(self.edges.index(skipped), len(self.edges) - 1):
+            batch = keys[self.edges[step] - skipped : self.edges[step + 1] - skipped]
+            yield from (batch[part] for part in self.parts(step))
+
+    def parts(self, step: int) -> list[slice]:
+        """The slices of a step's batch that this process reads, one after the other."""
+        edges = _equal_parts(self.edges[step + 1] - self.edges[step], self._processes * self._accumulate)
+        first = self._rank * self._accumulate
+        return [slice(*edges[part : part + 2]) for part in range(first, first + self._accumulate)]
+
+
+def _equal_parts(total: int, parts: int) -> list[int]:
+    """Where each of some consecutive parts of nearly equal size begins, and the end."""
+    return [part * total // parts for part in range(parts + 1)]
 
 
 class TrainBatches:
@@ -176,8 +187,8 @@ class TrainBatches:
         pin_memory: for a GPU.
 
     Attributes:
-        batch_size: images per step, over all processes; the setting, or all images if they are fewer.
-        steps: steps per epoch: whole batches, as BatchNorm cannot learn from a last batch of one image.
+        images: images per epoch, over all processes: all of them, unless ``drop_last`` leaves out an incomplete batch.
+        steps: steps per epoch.
 
     Raises:
         WildcatError: if a batch has fewer images than parts.
@@ -185,14 +196,15 @@ class TrainBatches:
 
     def __init__(self, dataset: Dataset, config: TrainConfig, rank: int, processes: int, pin_memory: bool) -> None:
         self._dataset = dataset
-        self.batch_size = min(config.batch_size, len(dataset))
-        self.steps = len(dataset) // self.batch_size
-        self._sampler = EpochSampler(len(dataset), self.steps * self.batch_size, config.seed)
-        self._parts = ShardedBatchSampler(self._sampler, self.batch_size, rank, processes, config.accumulate)
+        self.steps = steps_per_epoch(config, len(dataset))
+        self.images = self.steps * min(config.batch_size, len(dataset)) if config.drop_last else len(dataset)
+        self._sampler = EpochSampler(len(dataset), self.images, config.seed)
+        self._parts = ShardedBatchSampler(self._sampler, self.steps, rank, processes, config.accumulate)
         if config.workers:
             # Each worker prepares two parts ahead.
-            part = math.ceil(self.batch_size / (processes * config.accumulate)) * 3 * config.image_size**2
-            if (warning := shared_memory_warning(2 * config.workers * part)) is not None:
+            part = math.ceil(math.ceil(self.images / self.steps) / (processes * config.accumulate))
+            size = part * 3 * config.image_size**2
+            if (warning := shared_memory_warning(2 * config.workers * size)) is not None:
                 logger.warning("%s", warning)
         self._loader = DataLoader(
             TrainDataset(dataset, config),
@@ -206,15 +218,23 @@ class TrainBatches:
 
     def read(self, epoch: int, step: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Pixels (n, size, size, 3) uint8 and labels (n, C) int8 of each part, from a step of an epoch to its end."""
-        self._sampler.epoch, self._sampler.start = epoch, step * self.batch_size
+        self._sampler.epoch, self._sampler.start = epoch, self._parts.edges[step]
         return iter(self._loader)
+
+    def batch_size(self, step: int) -> int:
+        """Images of a step, over all processes."""
+        return self._parts.edges[step + 1] - self._parts.edges[step]
+
+    def images_before(self, step: int) -> int:
+        """Images of an epoch before a step, over all processes."""
+        return self._parts.edges[step]
 
     def names(self, epoch: int, step: int) -> list[str]:
         """The images that this process reads in a step, all parts in order."""
         sampler = EpochSampler(self._sampler.total, self._sampler.used, self._sampler.seed)
-        sampler.epoch, sampler.start = epoch, step * self.batch_size
-        batch = list(sampler)[: self.batch_size]
-        return [self._dataset.samples[index].name for part in self._parts.parts for _, index in batch[part]]
+        sampler.epoch, sampler.start = epoch, self._parts.edges[step]
+        batch = list(sampler)[: self.batch_size(step)]
+        return [self._dataset.samples[index].name for part in self._parts.parts(step) for _, index in batch[part]]
 
     def close(self) -> None:
         """End the workers."""

@@ -8,11 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from wildcat.config import TrainConfig
 from wildcat.data import Dataset
@@ -24,6 +22,7 @@ from wildcat.training.data import TrainBatches
 from wildcat.training.diagnostics import LossMonitor, find_nonfinite_weights
 from wildcat.training.distributed import ProcessGroup
 from wildcat.training.history import MetricsWriter, Row, describe
+from wildcat.training.progress import GRADIENT, RunProgress
 from wildcat.training.schedule import learning_rate_factor, set_learning_rates
 from wildcat.training.signals import StopRequest
 from wildcat.training.state import TrainState, save_state
@@ -64,6 +63,7 @@ class TrainContext:
         criterion: the loss of scores (N, C) and labels (N, C).
         loss_monitor: warns of a loss that rises.
         stop: whether a signal asked to stop.
+        progress: the bar of the whole run.
     """
 
     config: TrainConfig
@@ -74,6 +74,7 @@ class TrainContext:
     criterion: Callable[[Tensor, Tensor], Tensor]
     loss_monitor: LossMonitor
     stop: StopRequest = field(default_factory=StopRequest)
+    progress: RunProgress = field(default_factory=lambda: RunProgress(0, shown=False))
 
     @property
     def folder(self) -> Path:
@@ -106,30 +107,30 @@ def train_one_epoch(context: TrainContext, state: TrainState) -> Row:
     config, strategy, batches = context.config, context.strategy, context.batches
     strategy.network.train()
     clock = StepClock(config.save_minutes)
-    with _progress_bar(context, state) as bar:
-        parts = batches.read(state.epoch, state.step)
-        while state.step < batches.steps:
-            set_learning_rates(strategy.optimizer, context.learning_rate_factor(state.epoch, state.step))
-            _seed_step(config.seed, state, context.group.rank)
-            step_loss, images_read = 0.0, 0
-            for part in range(config.accumulate):
-                pixels, labels = (tensor.to(strategy.device, non_blocking=True) for tensor in next(parts))
-                images = strategy.model.normalize(pixels.permute(0, 3, 1, 2))  # (n, 3, H, W)
-                share = len(labels) / batches.batch_size
-                with (
-                    strategy.accumulate(last=part == config.accumulate - 1),
-                    _explained_divergence(context, state, images, images_read),
-                ):
-                    scores = strategy.forward(images)  # (n, C)
-                    loss = context.criterion(scores, labels)  # mean over the n images
-                    value = _finite(loss)
-                    # The mean over the whole batch, of which this is a part; gradients are averaged over processes.
-                    strategy.backward(loss * (share * context.group.count))
-                step_loss += value * share
-                images_read += len(labels)
-            strategy.optimizer.step()
-            strategy.optimizer.zero_grad(set_to_none=True)
-            _finish_step(context, state, step_loss, clock, bar)
+    context.progress.stage(f"epoch {state.epoch + 1}/{config.epochs}: ")
+    parts = batches.read(state.epoch, state.step)
+    while state.step < batches.steps:
+        set_learning_rates(strategy.optimizer, context.learning_rate_factor(state.epoch, state.step))
+        _seed_step(config.seed, state, context.group.rank)
+        step_loss, images_read = 0.0, 0
+        for part in range(config.accumulate):
+            pixels, labels = (tensor.to(strategy.device, non_blocking=True) for tensor in next(parts))
+            images = strategy.model.normalize(pixels.permute(0, 3, 1, 2))  # (n, 3, H, W)
+            share = len(labels) / batches.batch_size(state.step)
+            with (
+                strategy.accumulate(last=part == config.accumulate - 1),
+                _explained_divergence(context, state, images, images_read),
+            ):
+                scores = strategy.forward(images)  # (n, C)
+                loss = context.criterion(scores, labels)  # mean over the n images
+                value = _finite(loss)
+                # The mean over the whole batch, of which this is a part; gradients are averaged over processes.
+                strategy.backward(loss * (share * context.group.count))
+            step_loss += value * share
+            images_read += len(labels)
+        strategy.optimizer.step()
+        strategy.optimizer.zero_grad(set_to_none=True)
+        _finish_step(context, state, step_loss, clock)
     check_weights(context, state)
     return _row(context, state)
 
@@ -158,7 +159,7 @@ def train_epochs(context: TrainContext, state: TrainState, validation: Dataset |
                         validation,
                         config,
                         context.criterion,
-                        after_batch=lambda: _stop_validation(context, state),
+                        after_batch=lambda: _finish_validation_turn(context, state),
                     )
                 state.finish_epoch(row)
                 if group.is_main:  # before the state: a run killed between the two writes the row again
@@ -211,18 +212,19 @@ def _finite(loss: Tensor) -> float:
     return value
 
 
-def _finish_step(context: TrainContext, state: TrainState, loss: float, clock: StepClock, bar: "tqdm[Any]") -> None:
+def _finish_step(context: TrainContext, state: TrainState, loss: float, clock: StepClock) -> None:
     """Count a step; save the state if that is due in the main process, or if any process was asked to stop."""
     group = context.group
     seconds, due = clock.lap()
     loss, stopping, saving = group.all_reduce_sum(loss, context.stop.signal != 0, group.is_main and due)
-    state.finish_step(loss, seconds, context.batches.batch_size)
+    images = context.batches.batch_size(state.step)
+    state.finish_step(loss, seconds, images)
     warning = context.loss_monitor.add(loss)
     state.first_loss = context.loss_monitor.first_loss
     if warning is not None and group.is_main:
         logger.warning("%s (epoch %d)", warning, state.epoch + 1)
-    bar.update(context.batches.batch_size)
-    bar.set_postfix(loss=f"{state.loss / state.step:.4f}", refresh=False)
+    context.progress.show_loss(state.loss / state.step)
+    context.progress.add(GRADIENT * images)
     if saving or stopping:
         check_weights(context, state)
         save(context, state)
@@ -231,8 +233,9 @@ def _finish_step(context: TrainContext, state: TrainState, loss: float, clock: S
         _end_process(context, state)
 
 
-def _stop_validation(context: TrainContext, state: TrainState) -> None:
+def _finish_validation_turn(context: TrainContext, state: TrainState) -> None:
     """Between two batches of a validation: stop if any process was asked to; resuming repeats the validation."""
+    context.progress.add(context.config.batch_size * context.group.count)
     if context.group.all_reduce_sum(context.stop.signal != 0)[0]:
         save(context, state)
         _end_process(context, state)
@@ -257,20 +260,6 @@ def _row(context: TrainContext, state: TrainState) -> Row:
         "images_per_second": state.images / state.seconds,
         "seconds": state.seconds,
     }
-
-
-def _progress_bar(context: TrainContext, state: TrainState) -> "tqdm[Any]":
-    """A bar over the images of the epoch, on terminals and in the main process only."""
-    batches = context.batches
-    bar: tqdm[Any] = tqdm(
-        total=batches.steps * batches.batch_size,
-        initial=state.step * batches.batch_size,
-        desc=f"epoch {state.epoch + 1}/{context.config.epochs}",
-        unit=" images",
-        disable=None if context.group.is_main else True,
-        dynamic_ncols=True,
-    )
-    return bar
 
 
 @contextmanager

@@ -18,10 +18,14 @@ from wildcat.runs.folder import CONFIG, PREVIOUS_STATE, STATE, Run, build_model,
 from wildcat.runs.image_record import RECORD
 from wildcat.system.lock import FolderLock
 from wildcat.training.data import TrainBatches, open_training_data
+from wildcat.training.defaults import describe_defaults, resolve_defaults, steps_per_epoch
 from wildcat.training.diagnostics import LossMonitor, explain_failure
 from wildcat.training.distributed import ProcessGroup, create_accelerator
 from wildcat.training.engine import TrainContext, train_epochs
+from wildcat.training.head_start import MAX_IMAGES, start_head
+from wildcat.training.held_out import HeldOutImages, open_held_out, score_held_out
 from wildcat.training.linear_svm import train_linear_svms
+from wildcat.training.progress import RunProgress, planned_work
 from wildcat.training.resume import check_same_data, find_run, missing_data_hint, warn_of_other_threads
 from wildcat.training.setup import freeze_and_move, start_run
 from wildcat.training.state import TrainState, load_state
@@ -113,23 +117,53 @@ def _train_in(
     if config.solver == "svm" and group.count > 1:
         raise WildcatError('the solver "svm" is for one process: it reads the images once')
     dataset, validation = group.on_main(lambda: _open_data(config, run, folder, download))
+    requested, images, multi_label = config, len(dataset), dataset.multi_label
+    config = resolve_defaults(requested, images, multi_label)
     torch.manual_seed(config.seed % 2**63)
     with accelerator.local_main_process_first():  # weights are downloaded once
         model = build_model(config, len(dataset.classes), pretrained=saved is None)
     if run is not None:
         model.set_normalization(run.mean, run.std)
+    stages = model.backbone.stages
+    config = resolve_defaults(config, images, multi_label, stages)
     freeze_and_move(model, config, accelerator.device)
-    try:
-        if run is None:
-            config = group.on_main(lambda: start_run(folder, config, model, dataset, validation, accelerator.device))
-        if config.solver == "svm":
-            train_linear_svms(group, model, config, dataset, validation, lock)
-        else:
-            _train_by_sgd(lock, accelerator, group, model, config, dataset, validation, saved, state)
-    except BaseException:
-        if run is None and group.is_main and state == TrainState():  # not one step was finished
-            _undo_start(lock)
-        raise
+    if run is None and group.is_main and requested != config:
+        logger.info("%s", describe_defaults(requested, config, images, multi_label, stages))
+    held_out = group.on_main(lambda: open_held_out(config, dataset.classes))
+    with RunProgress(*_work(config, dataset, validation, held_out, state, saved), shown=group.is_main) as progress:
+        try:
+            if run is None:
+                config = group.on_main(
+                    lambda: start_run(folder, config, model, dataset, validation, accelerator.device)
+                )
+            if config.solver == "svm":
+                train_linear_svms(group, model, config, dataset, validation, lock, progress)
+            else:
+                _train_by_sgd(lock, accelerator, group, model, config, dataset, validation, saved, state, progress)
+        except BaseException:
+            if run is None and group.is_main and state == TrainState():  # not one step was finished
+                _undo_start(lock)
+            raise
+        if held_out is not None:
+            group.on_main(lambda: _score_held_out(folder, held_out, accelerator.device, progress))
+
+
+def _work(
+    config: TrainConfig,
+    dataset: Dataset,
+    validation: Dataset | None,
+    held_out: HeldOutImages | None,
+    state: TrainState,
+    saved: dict[str, Any] | None,
+) -> tuple[float, float]:
+    """The work of a run and what of it is done, for its progress bar."""
+    scoring = 0 if held_out is None else held_out.work * len(held_out.images)
+    validated = 0 if validation is None else len(validation)
+    if config.solver == "svm":
+        return planned_work(0, 1, once=len(dataset) + scoring, validation=validated, done=0)
+    features = min(len(dataset), MAX_IMAGES) if config.fit_head and saved is None else 0
+    done = state.epoch + state.step / steps_per_epoch(config, len(dataset))
+    return planned_work(len(dataset), config.epochs, once=features + scoring, validation=validated, done=done)
 
 
 def _train_by_sgd(
@@ -142,11 +176,14 @@ def _train_by_sgd(
     validation: Dataset | None,
     saved: dict[str, Any] | None,
     state: TrainState,
+    progress: RunProgress,
 ) -> None:
     """Train the epochs that are left, from a saved state on if there is one; ``state`` is advanced."""
     if config.shard and group.count == 1:
         logger.info("shard: there is one process, so it keeps the whole model (start several with torchrun)")
     batches = TrainBatches(dataset, config, group.rank, group.count, pin_memory=accelerator.device.type == "cuda")
+    if config.fit_head and saved is None:
+        start_head(group, model, dataset, config, progress)
     strategy = create_strategy(accelerator, group, model, config)
     if saved is not None:
         _restore(strategy, saved, lock.folder)
@@ -163,8 +200,21 @@ def _train_by_sgd(
         batches=batches,
         criterion=criterion_for(dataset, config),
         loss_monitor=LossMonitor(state.first_loss),
+        progress=progress,
     )
     train_epochs(context, state, validation)
+
+
+def _score_held_out(folder: Path, held_out: HeldOutImages, device: torch.device, progress: RunProgress) -> None:
+    """Score the held-out images with the weights that were written; a failure does not spoil the training."""
+    progress.stage("held-out images: ")
+    try:
+        score = score_held_out(folder, held_out, device, after_image=lambda: progress.add(held_out.work))
+    except WildcatError as error:
+        logger.warning("the held-out images could not be scored: %s", error)
+        return
+    if score is not None:
+        logger.info("%s", score)
 
 
 def _restore(strategy: SingleProcess, saved: dict[str, Any], folder: Path) -> None:

@@ -7,14 +7,11 @@ import logging
 import math
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from wildcat.config import TrainConfig
 from wildcat.data import Dataset
@@ -22,20 +19,41 @@ from wildcat.metrics import average_precision
 from wildcat.model import Wildcat
 from wildcat.runs.folder import save_weights
 from wildcat.system.lock import FolderLock
-from wildcat.training.data import EvalDataset
 from wildcat.training.distributed import ProcessGroup
+from wildcat.training.features import global_features
 from wildcat.training.history import MetricsWriter, Row, describe
+from wildcat.training.progress import RunProgress
 from wildcat.training.validation import criterion_for, validate
 
 logger = logging.getLogger(__name__)
+
+Floats: TypeAlias = npt.NDArray[np.float64]
 
 FOLDS = 3
 C_VALUES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)  # scikit-learn's C, for standardized features: small regularizes strongly
 
 
+class LinearSVMs(NamedTuple):
+    """Linear classifiers of C classes on D features.
+
+    Attributes:
+        weights: (C, D).
+        bias: (C,).
+        strength: scikit-learn's C, chosen by cross-validation.
+        score: its cross-validated score in [0, 1]; NaN where no image has a class, and the strength is the lowest then.
+        held_out_scores: (N, C), of each image by the classifiers that were fitted without it, at this strength.
+    """
+
+    weights: Floats
+    bias: Floats
+    strength: float
+    score: float
+    held_out_scores: Floats
+
+
 def fit_linear_svms(
     features: npt.NDArray[np.float32], labels: npt.NDArray[np.int8], *, multi_label: bool, seed: int = 0
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float, float]:
+) -> LinearSVMs:
     """Fit one-against-all SVMs (squared hinge loss); cross-validation chooses one C for all classes.
 
     C rises until the score falls, because weak regularization takes by far the longest.
@@ -47,26 +65,20 @@ def fit_linear_svms(
         labels: (N, number of classes): 1, 0 (the image is left out for this class) or -1.
         multi_label: choose C by mAP; otherwise by accuracy.
         seed: of the folds.
-
-    Returns:
-        Weights (number of classes, D), bias (number of classes,), the chosen C, and its cross-validated score in
-        [0, 1]. Where no image has a class, this score is NaN and C is the smallest.
     """
     best = C_VALUES[0]
-    best_score = _cross_validated(features, labels, multi_label, best, seed)
+    best_score, held_out = _cross_validated(features, labels, multi_label, best, seed)
     for value in C_VALUES[1:]:
-        score = _cross_validated(features, labels, multi_label, value, seed)
+        score, scores = _cross_validated(features, labels, multi_label, value, seed)
         if not score >= best_score:  # also where it is NaN
             break
         if score > best_score:
-            best, best_score = value, score
+            best, best_score, held_out = value, score, scores
     weights, bias = _fit(features, labels, best)
-    return weights, bias, best, best_score
+    return LinearSVMs(weights, bias, best, best_score, held_out)
 
 
-def _fit(
-    features: npt.NDArray[np.float32], labels: npt.NDArray[np.int8], strength: float
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _fit(features: npt.NDArray[np.float32], labels: npt.NDArray[np.int8], strength: float) -> tuple[Floats, Floats]:
     """Weights and bias for unscaled features; they are 0 for a class that has no images or no other images."""
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import LinearSVC
@@ -86,7 +98,8 @@ def _fit(
 
 def _cross_validated(
     features: npt.NDArray[np.float32], labels: npt.NDArray[np.int8], multi_label: bool, strength: float, seed: int
-) -> float:
+) -> tuple[float, Floats]:
+    """The score in [0, 1], and the scores (N, C) of each image by the classifiers that were fitted without it."""
     from sklearn.model_selection import KFold, StratifiedKFold
 
     folds: Any = KFold(min(FOLDS, len(features)), shuffle=True, random_state=seed)
@@ -100,50 +113,52 @@ def _cross_validated(
     if multi_label:
         precisions = np.asarray(average_precision(scores, labels))
         known = precisions[np.isfinite(precisions)]
-        return float(known.mean()) if known.size else math.nan
-    return float((scores.argmax(axis=1) == labels.argmax(axis=1)).mean())
+        return float(known.mean()) if known.size else math.nan, scores
+    return float((scores.argmax(axis=1) == labels.argmax(axis=1)).mean()), scores
 
 
-def global_features(model: Wildcat, dataset: Dataset, config: TrainConfig, device: torch.device) -> Tensor:
-    """The backbone's features (N, D) of each image at ``image_size``, averaged over positions."""
-    loader = DataLoader(
-        EvalDataset(dataset, config.image_size), config.batch_size, num_workers=config.workers or 0, pin_memory=False
-    )
-    features = []
-    model.eval()
-    with (
-        torch.inference_mode(),
-        tqdm(total=len(dataset), desc="features", unit=" images", disable=None, dynamic_ncols=True) as bar,
-    ):
-        for pixels, _ in loader:
-            images = model.normalize(pixels.to(device).permute(0, 3, 1, 2))  # (n, 3, H, W)
-            features.append(model.backbone(images).mean(dim=(2, 3)).cpu())
-            bar.update(len(pixels))
-    return torch.cat(features)
-
-
-def fit_head(model: Wildcat, dataset: Dataset, config: TrainConfig, device: torch.device) -> Row:
-    """Set the transfer layer to linear SVMs on the features of the training images; return the row of ``metrics.csv``.
+def counted_labels(dataset: Dataset, config: TrainConfig) -> npt.NDArray[np.int8]:
+    """Labels (N, C) as a linear classifier counts them: 1, 0 (left out for the class) or -1.
 
     The setting ``difficult`` decides how labels of difficult objects count. In datasets whose label 0 means unknown,
     such images are left out for the class.
     """
-    start = time.perf_counter()
-    features = global_features(model, dataset, config, device)
     labels = dataset.labels
     if config.difficult == "positive" and not dataset.zeros_unknown:
         labels = np.where(labels == 0, np.int8(1), labels)
-    weights, bias, strength, score = fit_linear_svms(
-        features.numpy(), labels, multi_label=dataset.multi_label, seed=config.seed
-    )
+    return labels
+
+
+def fit_head(
+    group: ProcessGroup,
+    model: Wildcat,
+    dataset: Dataset,
+    config: TrainConfig,
+    progress: RunProgress,
+) -> Row:
+    """Set the transfer layer to linear SVMs on the features of the training images; return the row of ``metrics.csv``.
+
+    Args:
+        group: of one process.
+        model: its transfer layer is set.
+        dataset: the training set.
+        config: the settings.
+        progress: advanced by the images.
+    """
+    start = time.perf_counter()
+    progress.stage("features: ")
+    features = global_features(group, model, dataset, config, progress.add)
+    progress.stage("linear SVMs: ")
+    labels = counted_labels(dataset, config)
+    fit = fit_linear_svms(features.numpy(), labels, multi_label=dataset.multi_label, seed=config.seed)
     with torch.no_grad():
-        model.transfer.weight.copy_(torch.from_numpy(weights)[:, :, None, None])
-        model.transfer.bias.copy_(torch.from_numpy(bias))
+        model.transfer.weight.copy_(torch.from_numpy(fit.weights)[:, :, None, None])
+        model.transfer.bias.copy_(torch.from_numpy(fit.bias))
     seconds = time.perf_counter() - start
-    validated = {} if math.isnan(score) else {"cv_map" if dataset.multi_label else "cv_accuracy": 100 * score}
+    validated = {} if math.isnan(fit.score) else {"cv_map" if dataset.multi_label else "cv_accuracy": 100 * fit.score}
     return {
         "epoch": 1,
-        "svm_c": strength,
+        "svm_c": fit.strength,
         **validated,
         "images_per_second": len(dataset) / seconds,
         "seconds": seconds,
@@ -157,6 +172,7 @@ def train_linear_svms(
     dataset: Dataset,
     validation: Dataset | None,
     lock: FolderLock,
+    progress: RunProgress,
 ) -> None:
     """Train the head of a run by linear SVMs, and write its curves and weights; nothing is saved before the end.
 
@@ -167,8 +183,9 @@ def train_linear_svms(
         dataset: the training set.
         validation: the validation set, scored at the end.
         lock: on the folder of the run.
+        progress: advanced by the images.
     """
-    row = fit_head(model, dataset, config, model.transfer.weight.device)
+    row = fit_head(group, model, dataset, config, progress)
     if validation is not None:
         row |= validate(group, model, validation, config, criterion_for(dataset, config))
     with MetricsWriter(lock) as metrics:

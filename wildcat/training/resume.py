@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from wildcat.config import RESUMABLE_SETTINGS, TrainConfig
+from wildcat.config import AUTOMATIC_SETTINGS, RESUMABLE_SETTINGS, TrainConfig
 from wildcat.data import Dataset
 from wildcat.data.registry import path_of
 from wildcat.errors import WildcatError
@@ -18,7 +18,7 @@ from wildcat.system.lock import LOCK
 logger = logging.getLogger(__name__)
 
 # Settings whose automatic value means that of the run that is resumed.
-_AUTOMATIC = {"precision": "auto", "workers": None}
+_AUTOMATIC = {"precision": "auto", "workers": None, **dict.fromkeys(AUTOMATIC_SETTINGS)}
 # What a training writes before its first state.
 _OF_A_START = (CONFIG, RECORD, METRICS, TENSORBOARD)
 

@@ -14,6 +14,7 @@ from wildcat.errors import WildcatError
 from wildcat.model import Wildcat
 from wildcat.runs.folder import Run, build_model, save_config
 from wildcat.runs.image_record import ImageRecord, save_record
+from wildcat.training.defaults import resolve_defaults
 
 BF16_MIN_GAIN = 1.15  # how many times as fast as single precision bf16 must be to be chosen
 
@@ -82,8 +83,11 @@ def with_precision(config: TrainConfig, device: torch.device, model: Wildcat | N
     if config.solver == "svm":
         return replace(config, precision="fp32")
     if model is None:
-        # With one class: classes cost next to nothing beside the backbone.
-        model = freeze_and_move(build_model(config, 1, pretrained=False), config, device)
+        # With one class: classes cost next to nothing beside the backbone. The data, which are not open yet, change
+        # little of what is measured.
+        some = resolve_defaults(config, images=1000, multi_label=True)
+        model = build_model(some, 1, pretrained=False)
+        freeze_and_move(model, resolve_defaults(some, 1000, True, model.backbone.stages), device)
     return replace(config, precision="bf16" if bf16_is_faster(model, config.image_size, device) else "fp32")
 
 

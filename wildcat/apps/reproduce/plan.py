@@ -8,7 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
-from wildcat.config import RESUMABLE_SETTINGS, TrainConfig, default_settings, method_settings
+from wildcat.config import (
+    AUTOMATIC_SETTINGS,
+    FORMER_DEFAULTS,
+    RESUMABLE_SETTINGS,
+    TrainConfig,
+    default_settings,
+    method_settings,
+)
 from wildcat.metrics.scores import Task
 
 Measure: TypeAlias = Task
@@ -208,9 +215,11 @@ def identity(config: TrainConfig) -> dict[str, Any]:
     The precision is not included, because all runs of a folder have the same. A setting that a later version adds does
     not change the result as long as it has its default value.
     """
-    default = {"data": "synthetic", **default_settings()}  # data had this default when folders got their names
+    # The defaults when folders got their names.
+    default = {"data": "synthetic", **default_settings(), **FORMER_DEFAULTS}
     shared = ("seed", "precision", *RESUMABLE_SETTINGS)
-    return {key: value for key, value in config.to_dict().items() if key not in shared and value != default[key]}
+    values = as_in_the_paper(config).to_dict()
+    return {key: value for key, value in values.items() if key not in shared and value != default[key]}
 
 
 def setting_name(config: TrainConfig, scales: Sequence[int] = ()) -> str:
@@ -219,6 +228,7 @@ def setting_name(config: TrainConfig, scales: Sequence[int] = ()) -> str:
     >>> setting_name(TrainConfig("synthetic", num_maps=2, kmax=1, kmin=1, alpha=0.7, seed=3))
     'M2-k1-1-alpha0.7-e06c4289'
     """
+    config = as_in_the_paper(config)
     digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
     kmin = config.kmax if config.kmin is None else config.kmin
     pooling = f"k{config.kmax}-{kmin}-alpha{config.alpha:g}" if config.pooling == "wildcat" else config.pooling
@@ -237,6 +247,16 @@ def run_name(config: TrainConfig, scales: Sequence[int] = ()) -> str:
     return f"{setting_name(config, scales)}-seed{config.seed}"
 
 
+def as_in_the_paper(recipe: TrainConfig) -> TrainConfig:
+    """The settings with nothing left to be chosen by the data: all rows of a table are trained alike.
+
+    What the recipe does not say is as in :data:`wildcat.config.FORMER_DEFAULTS`: the whole network is trained from a
+    random head. Nothing is scored by the training itself, because each run is evaluated.
+    """
+    chosen = {name: FORMER_DEFAULTS[name] for name in AUTOMATIC_SETTINGS if getattr(recipe, name) is None}
+    return replace(recipe, **chosen, held_out_images=0)
+
+
 def with_seed(config: TrainConfig, seed: int) -> TrainConfig:
     """The settings for a seed. ``{seed}`` in the dataset's options is replaced by it, so that random splits differ."""
     return replace(config, data=config.data.replace("{seed}", str(seed)), seed=seed)
@@ -244,7 +264,7 @@ def with_seed(config: TrainConfig, seed: int) -> TrainConfig:
 
 def planned(row: Row, recipe: TrainConfig, seed: int, scales: Sequence[int] = ()) -> PlannedRun:
     """The run for a row and a seed."""
-    settings = replace(recipe, **row.settings)
+    settings = replace(as_in_the_paper(recipe), **row.settings)
     if row.head_rate != 1:
         factor = settings.backbone_lr_factor / row.head_rate
         settings = replace(settings, lr=settings.lr * row.head_rate, backbone_lr_factor=factor)

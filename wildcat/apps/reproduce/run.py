@@ -16,8 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from wildcat.apps.reproduce.plan import Experiment, identity, plan, planned
-from wildcat.config import TrainConfig, config_from_dict
+from wildcat.apps.reproduce.plan import Experiment, as_in_the_paper, identity, plan, planned
+from wildcat.config import TrainConfig, saved_settings
 from wildcat.errors import WildcatError
 from wildcat.system.files import read_json
 
@@ -60,6 +60,7 @@ def reproduce(
     from wildcat.apps.reproduce import complete as running
     from wildcat.apps.reproduce import tables
 
+    recipe = as_in_the_paper(recipe)
     data = running.ScoringData(recipe, seeds[0])
     for experiment in chosen:
         data.check(experiment, recipe)
@@ -121,7 +122,7 @@ def _claim(out: Path, recipe: TrainConfig, pages: Sequence[str] = ()) -> TrainCo
         out.mkdir(parents=True, exist_ok=True)
         write_json(file, recipe.to_dict())
         return recipe
-    config = config_from_dict(read_json(file), str(file))
+    config = saved_settings(read_json(file), str(file))
     if recipe.precision == "auto":
         recipe = replace(recipe, precision=config.precision)
     recorded, asked = ({**identity(each), "precision": each.precision} for each in (config, recipe))

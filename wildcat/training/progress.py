@@ -1,0 +1,66 @@
+"""One progress bar for a whole training, with the time that is left: features, epochs, validation, scoring."""
+
+from typing import Any
+
+from tqdm import tqdm
+
+# Work on an image for a gradient, in units of the work on an image without one.
+GRADIENT = 2.5
+
+
+def planned_work(epoch_images: int, epochs: int, *, once: float, validation: int, done: float) -> tuple[float, float]:
+    """The work of a run, and the part of it that is done.
+
+    Args:
+        epoch_images: images that an epoch trains on.
+        epochs: number of epochs.
+        once: work before and after the epochs.
+        validation: images that are scored after each epoch.
+        done: epochs that an earlier process has done, such as 2.5.
+
+    >>> planned_work(100, 4, once=120, validation=20, done=1)
+    (1200.0, 270.0)
+    """
+    epoch = GRADIENT * epoch_images + validation
+    return once + epochs * epoch, done * epoch
+
+
+class RunProgress:
+    """A bar over the work that is left of a run; a context manager. The unit is one image without gradient.
+
+    It is shown on terminals only.
+
+    Args:
+        total: work of the whole run.
+        done: work that an earlier process has done.
+        shown: whether this process shows it.
+    """
+
+    def __init__(self, total: float, done: float = 0, *, shown: bool = True) -> None:
+        self._bar: tqdm[Any] = tqdm(
+            total=max(total, done),
+            initial=done,
+            bar_format="{desc}{percentage:3.0f} % |{bar}| {elapsed} passed, {remaining} left{postfix}",
+            disable=None if shown else True,
+            dynamic_ncols=True,
+        )
+
+    def __enter__(self) -> "RunProgress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def stage(self, name: str) -> None:
+        """Name what is done now."""
+        self._bar.set_description(name, refresh=False)
+
+    def add(self, work: float) -> None:
+        """Count work that was done; more than was planned is not counted."""
+        total = self._bar.total
+        assert total is not None
+        self._bar.update(min(work, total - self._bar.n))
+
+    def show_loss(self, loss: float) -> None:
+        """Show the mean loss of the epoch so far."""
+        self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
