@@ -15,7 +15,7 @@ from wildcat.config import TrainConfig
 from wildcat.data import Dataset
 from wildcat.data.registry import default_splits, open_dataset
 from wildcat.errors import WildcatError
-from wildcat.evaluation.scoring import with_classes
+from wildcat.evaluation.classes import in_model_classes
 from wildcat.metrics.bootstrap import bootstrap_interval
 from wildcat.prediction.items import dataset_items
 from wildcat.prediction.loading import load
@@ -57,7 +57,7 @@ def open_held_out(config: TrainConfig, classes: tuple[str, ...]) -> HeldOutImage
         used = config.train_split or train_split
         if used in (split, "all"):
             return None
-        dataset = with_classes(open_dataset(config.data, split), classes)
+        dataset, _ = in_model_classes(open_dataset(config.data, split), classes)
     except WildcatError as error:
         logger.info("nothing will be scored after the training: %s", error)
         return None
