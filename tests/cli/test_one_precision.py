@@ -1,4 +1,4 @@
-"""Every command and Python compute a run in the same precision unless told otherwise, and record it with the scores."""
+"""Every command and Python compute a run in the same precision unless asked otherwise, and record it with scores."""
 
 import inspect
 import json
