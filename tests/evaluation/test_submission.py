@@ -11,9 +11,10 @@ from tests.tiny_runs import flags
 from wildcat.cli import main
 from wildcat.data.registry import open_dataset
 from wildcat.errors import WildcatError
-from wildcat.evaluation.submission import write_submission
+from wildcat.evaluation.submission import write_actions, write_classification, write_masks, write_submission
 from wildcat.prediction.items import dataset_items
 from wildcat.prediction.loading import load
+from wildcat.system.output_folder import OutputFolder
 
 
 @pytest.fixture
@@ -65,3 +66,21 @@ def test_files_of_actions(tmp_path: Path) -> None:
         write_submission(load(run), data, tmp_path / "out", tasks=["segmentation"])
     with pytest.raises(WildcatError, match="takes results on voc12, action12; got data 'voc07:x'"):
         write_submission(load(run), "voc07:x", tmp_path / "out")
+
+
+def test_files_of_a_user_stay(tmp_path: Path) -> None:
+    """Also of another model: what is written once is replaced only by the same function."""
+    scores, mask = np.zeros((1, 1), np.float32), np.zeros((4, 5), np.uint8)
+    places = {
+        "results/VOC2012/Main/comp2_cls_test_cat.txt": lambda out: write_classification(out, ["a"], scores, ["cat"]),
+        "results/VOC2012/Action/comp10_action_test_cat.txt": lambda out: write_actions(out, ["a_1"], scores, ["cat"]),
+        "results/VOC2012/Segmentation/comp6_test_cls/a.png": lambda out: write_masks(out, [("a", mask)]),
+    }
+    for name, write in places.items():
+        trees.write(tmp_path / name, "mine")
+        with pytest.raises(WildcatError, match=r"was not written|has not written"):
+            write(tmp_path)
+        assert (tmp_path / name).read_text() == "mine"
+        write(OutputFolder(tmp_path, overwrite=True))
+        write(tmp_path)
+        assert (tmp_path / name).read_bytes() != b"mine"

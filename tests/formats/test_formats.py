@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hypothesis_numpy
 from PIL import Image
+from scipy import ndimage
 
 from tests.conftest import REPOSITORY
 from tests.formats.brushes import read_brush
@@ -26,6 +27,7 @@ from wildcat.cli import main
 from wildcat.errors import WildcatError
 from wildcat.formats.label_studio import brush_rle
 from wildcat.formats.names import UniqueNames
+from wildcat.formats.polygons import polygons
 from wildcat.formats.predicted_image import PredictedImage
 from wildcat.formats.write import FORMATS, write_predictions
 from wildcat.prediction.items import Failure, image_items
@@ -412,6 +414,41 @@ def test_coco_with_pycocotools(root: Path, tmp_path: Path, capsys: pytest.Captur
         for entry in entries:
             x, y, visible = entry["keypoints"]
             assert (x, y) == pytest.approx(prediction.point_array[entry["category_id"] - 1], abs=6e-3) and visible == 2
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside pycocotools
+@pytest.mark.parametrize("seed", range(12))
+def test_polygons_fill_the_pixels_of_masks(seed: int) -> None:
+    """With holes, holes in holes, and parts that touch at corners; pycocotools draws them."""
+    coco = pytest.importorskip("pycocotools.mask")
+    random = np.random.default_rng(seed)
+    noise = random.random(random.integers(1, 30, 2))
+    inside = (ndimage.gaussian_filter(noise, 1.5) if seed % 2 else noise) > random.uniform(0.1, 0.6)
+    numbers, count = ndimage.label(inside, np.ones((3, 3)))
+    for part in [numbers == number for number in range(1, count + 1)]:
+        outlines = polygons(part)
+        assert all(len(outline) >= 8 for outline in outlines)
+        filled = coco.decode(coco.merge(coco.frPyObjects(outlines, *part.shape)))
+        np.testing.assert_array_equal(filled.astype(bool), part)
+        shifted = np.array(polygons(part, (5, 7))[0]).reshape(-1, 2) - (5, 7)
+        assert shifted.ravel().tolist() == outlines[0]
+
+
+def test_coco_with_the_converter_of_label_studio(root: Path, tmp_path: Path) -> None:
+    converter = pytest.importorskip("label_studio_sdk.converter.imports.coco", reason="needs label-studio-sdk")
+    write(root, tmp_path, "coco")
+    converter.convert_coco_to_ls(str(tmp_path / "coco/dataset.json"), str(tmp_path / "tasks.json"))
+    tasks = json.loads((tmp_path / "tasks.json").read_text())
+    kinds = [item["type"] for task in tasks for item in task["annotations"][0]["result"]]
+    assert kinds.count("polygonlabels") == sum(len(expected_boxes(p)) for p in predictions(root))
+
+
+def test_yolo_with_its_reader(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    utils = pytest.importorskip("ultralytics.data.utils", reason="needs ultralytics")
+    write(root, tmp_path, "yolo")
+    monkeypatch.chdir("/")
+    data = utils.check_det_dataset(str(tmp_path / "yolo/data.yaml"), autodownload=False)
+    assert Path(data["train"]).is_file() and data["names"] == dict(enumerate(CLASSES))
 
 
 def test_yolo(root: Path, tmp_path: Path) -> None:
