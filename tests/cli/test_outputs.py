@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -187,6 +188,21 @@ def test_unusual_names_on_the_web_page(odd: Path, tmp_path: Path) -> None:
         text = viewer.to_json(str(file), [0])
         text.encode()
         assert set(json.loads(text)["scores"]) == set(viewer.classes)
+    json.dumps(viewer.classes, ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [(["quickstart"], "report.html"), (["reproduce", "table6", "--data", "voc07:data"], "table6.md")],
+)
+def test_pages_of_a_user_stay(
+    words: list[str], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("wildcat.apps.reproduce.complete.ScoringData", lambda *_: SimpleNamespace(check=print))
+    (tmp_path / name).write_text("mine")
+    assert main([*words, "--out", str(tmp_path)]) == 2
+    assert f"{name} was not written by wildcat {words[0]}" in capsys.readouterr().err
+    assert (tmp_path / name).read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_model_card_of_a_user_stays(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from wildcat.apps.report.build import render_page
 from wildcat.config import TrainConfig
 from wildcat.data.photographs import sample_photographs
 from wildcat.data.registry import open_dataset
+from wildcat.errors import WildcatError
 from wildcat.evaluation.scoring import build_results, collect
 from wildcat.prediction.items import dataset_items
 from wildcat.prediction.loading import load
@@ -54,8 +55,14 @@ def quickstart(out: Path, recipe: dict[str, Any]) -> QuickstartOutcome:
     Returns:
         Scores, predictions and files.
 
+    Raises:
+        WildcatError: if the folder has files of others with these names.
+
     >>> quickstart(Path("out"), load_recipe("quickstart"))  # doctest: +SKIP
     """
+    for name in (RESULTS, "report.html", "overlays.jpg"):
+        if (out / name).exists() and not (out / "run").exists():  # which an earlier call would have made first
+            raise WildcatError(f"{out / name} was not written by wildcat quickstart; choose another directory")
     config = TrainConfig(**{"data": "synthetic", **recipe})
     run = train(config, out / "run", resume=True)
     predictor = load(run)

@@ -87,12 +87,14 @@ def check_same_prediction(folder: OutputFolder, about: dict[str, Any]) -> dict[s
 
 
 def check_json_file(file: Path, folder: OutputFolder | None, formats: Iterable[str], images: Iterable[Path]) -> None:
-    """Check that the file of ``--json`` is neither an image nor a file of the output folder.
+    """Check that the file of ``--json`` is no folder, no image and no file of the output folder.
 
     Raises:
         WildcatError: if it is.
     """
     place = _place(file)
+    if file.is_dir():
+        raise WildcatError(f"--json {file} is a directory; give a file")
     if place in {_place(image) for image in images}:
         raise WildcatError(f"--json {file} is one of the images; give another file")
     names = [] if folder is None else planned_files(formats, [], None)[""]

@@ -7,6 +7,7 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -78,7 +79,7 @@ class Viewer:
     """
 
     def __init__(self, predictor: Predictor, *, max_pixels: int = MAX_PIXELS, cached: int = CACHED_PREDICTIONS) -> None:
-        self.predictor = predictor
+        self.predictor = _with_unicode_names(predictor)
         self.max_pixels = max_pixels
         self._network = threading.Lock()  # one image at a time: a forward pass uses all cores
         self._refining = threading.Lock()  # one mask at a time: a CRF needs up to about 2 GB
@@ -183,7 +184,9 @@ class Viewer:
         labels = {1 + c: shown.settings.classes[c] for c in allowed}
         values = prediction.to_dict(allowed=chosen) | {"mask_labels": {0: "background", **labels}}
         text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-        return text.encode("utf-8", "backslashreplace").decode()  # names that are not UTF-8, as JSON escapes
+        return text.encode(
+            "utf-8", "backslashreplace"
+        ).decode()  # the name of a file that is not UTF-8, as JSON escapes
 
     def _shown_mask(self, path: str, chosen: Sequence[int], crf: bool) -> Labels:
         def make() -> Labels:
@@ -195,6 +198,15 @@ class Viewer:
     def _mask(self, prediction: Prediction, allowed: Sequence[int], crf: bool) -> Labels:
         with self._refining if crf else contextlib.nullcontext():
             return prediction.mask(allowed=allowed, crf=crf)
+
+
+def _with_unicode_names(predictor: Predictor) -> Predictor:
+    """The predictor with class names that a page can show: bytes that are not UTF-8 become escapes."""
+    settings = predictor.settings
+    classes = tuple(name.encode("utf-8", "backslashreplace").decode() for name in settings.classes)
+    if classes == settings.classes:
+        return predictor
+    return predictor.with_settings(replace(settings, classes=classes))
 
 
 def _maskable(prediction: Prediction, chosen: Sequence[int]) -> tuple[Prediction, Sequence[int]]:
