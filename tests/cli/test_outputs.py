@@ -86,6 +86,25 @@ def test_a_device_stays(
     assert ("No space left on device" in capsys.readouterr().err) == (code == 2)
 
 
+@pytest.mark.parametrize("name", ["/dev/stdout", "/proc/self/fd/1", "link"])
+def test_standard_output_by_name_holds_nothing_else(
+    command: Callable[[Path], int], tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Also where it is a regular file, as here and in `> file`."""
+    file = Path(name)
+    if name == "link":
+        file = tmp_path / "link"
+        file.symlink_to("/dev/stdout")
+    elif not file.parent.is_dir():
+        pytest.skip("not on this system")
+    assert command(file) == 0
+    text = capfd.readouterr().out.strip()
+    if text.startswith("{"):
+        json.loads(text)
+    else:
+        assert text.startswith("<!doctype html>") and text.endswith("</html>")
+
+
 @pytest.mark.parametrize("name", ["nowhere/out.json", ""])
 def test_a_place_that_cannot_be_written_is_an_error(
     command: Callable[[Path], int], tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]

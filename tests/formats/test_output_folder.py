@@ -142,6 +142,9 @@ def test_predictions_of_other_images(model: object, tmp_path: Path, capsys: pyte
     assert "holds predictions of other images" in capsys.readouterr().err and contents(out) == before
     assert predict(other, "--out", out, "--overwrite") == 0
     assert set(contents(out)) == {"predictions.jsonl", "overlay/b.jpg"}  # nothing of the earlier ones is left
+    image(tmp_path / "y" / "c.png")
+    assert predict(tmp_path / "y", "--out", out) == 0  # these images and more
+    other = tmp_path / "y"
     assert predict(other, "--out", out, "--formats", "mask") == 0  # more formats of the same images
     assert predict(other, "--out", out, "--formats", "json,overlay,mask", "--threshold", "0.2") == 0
     before = contents(out)

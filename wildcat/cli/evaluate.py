@@ -9,7 +9,7 @@ from pathlib import Path
 from wildcat.cli.parser import ANY_MODEL, add_device, add_precision, add_runtime, command_parser, sizes
 from wildcat.cli.terminal import printable
 from wildcat.errors import WildcatError
-from wildcat.system.files import check_output
+from wildcat.system.files import check_output, is_standard_output
 
 
 def main(argv: Sequence[str]) -> int:
@@ -86,7 +86,7 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
     from wildcat.evaluation.run import evaluate_run
     from wildcat.evaluation.summary import summary
 
-    to_stdout = arguments.json == "-"
+    to_stdout = arguments.json == "-" or bool(arguments.json and is_standard_output(Path(arguments.json)))
     if arguments.json and not to_stdout:
         check_output(Path(arguments.json))
     evaluation = evaluate_run(

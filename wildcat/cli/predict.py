@@ -8,6 +8,7 @@ from pathlib import Path
 from wildcat.cli.parser import ANY_MODEL, add_device, add_precision, add_prediction, add_runtime, command_parser
 from wildcat.cli.terminal import printable_line
 from wildcat.errors import WildcatError
+from wildcat.system.files import is_standard_output
 from wildcat.system.output_folder import OutputFolder
 
 
@@ -73,6 +74,8 @@ wildcat predict runs/mine images/ --json - | jq -c '[.file, .predicted[].class]'
     add_device(parser)
     add_precision(parser)
     arguments = parser.parse_args(argv)
+    if arguments.json and is_standard_output(Path(arguments.json)):
+        arguments.json = "-"
     if arguments.out is None and (arguments.formats or arguments.crf or arguments.overwrite):
         raise WildcatError("--formats, --crf and --overwrite need a directory to write to: --out DIR")
     formats = (arguments.formats or "json,overlay").split(",") if arguments.out else []

@@ -1,10 +1,11 @@
 """``wildcat report``: parses arguments and calls :func:`wildcat.apps.report.build.write_report`."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from wildcat.cli.parser import add_device, add_precision, add_runtime, command_parser
-from wildcat.system.files import check_output
+from wildcat.system.files import check_output, is_standard_output
 
 
 def main(argv: Sequence[str]) -> int:
@@ -46,5 +47,5 @@ wildcat report runs/voc07 --data voc07:data --split test --out voc07.html
         precision=arguments.precision,
         runtime=arguments.runtime,
     )
-    print(f"written: {out}")
+    print(f"written: {out}", file=sys.stderr if is_standard_output(out) else sys.stdout)
     return 0

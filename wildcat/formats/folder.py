@@ -70,7 +70,7 @@ def check_same_prediction(folder: OutputFolder, about: dict[str, Any]) -> dict[s
     if not folder.own():
         return about
     earlier = set(_texts(before.get("inputs")))
-    missing = sorted(earlier - set(about["inputs"]))
+    missing = sorted(path for path in earlier if not _is_among(path, about["inputs"]))
     if missing or before.get("root") != about["root"]:
         problem = f"predictions of other images ({shorten(missing or sorted(earlier))})"
     else:
@@ -100,6 +100,11 @@ def check_json_file(file: Path, folder: OutputFolder | None, formats: Iterable[s
     names = [] if folder is None else planned_files(formats, [], None)[""]
     if folder is not None and place in {_place(folder.path / name) for name in names}:
         raise WildcatError(f"--json {file} is a file of --formats as well; give another file")
+
+
+def _is_among(path: str, inputs: Iterable[str]) -> bool:
+    """Whether an input is one of others, or lies below one of them."""
+    return any(path == other or path.startswith(os.path.join(other, "")) for other in inputs)  # noqa: PTH118
 
 
 def _texts(value: Any) -> list[str]:

@@ -83,6 +83,11 @@ def open_in_place(file: Path) -> BinaryIO:
     return io.BufferedWriter(_NamedFile(descriptor, file))
 
 
+def is_standard_output(file: Path) -> bool:
+    """Whether a path names standard output: ``/dev/stdout``, ``/dev/fd/1``, or a link to it."""
+    return _open_file(file) == 1
+
+
 def _open_file(file: Path) -> int | None:
     """The descriptor of this process that a path names, directly or through links; None for all other paths."""
     path = os.path.abspath(file)  # noqa: PTH100 - links are followed one by one, because the last one leads nowhere

@@ -185,7 +185,7 @@ COMMANDS = [
         "deep-results",
         "results into a folder that there is not",
         f"{EVALUATE} --json no/r.json",
-        "no/r.json cannot be written: No such file or directory",
+        "no/r.json cannot be written: there is no directory no",
     ),
     command("unmatched-stars", "stars that match nothing", "predict run '*.jpg' --out out", "*.jpg does not exist"),
     command(
@@ -198,7 +198,7 @@ COMMANDS = [
         "high-threshold",
         "a threshold of 7",
         f"{PREDICT} --threshold 7",
-        "argument --threshold: a threshold is a probability, from 0 to 1, or CLASS=P,CLASS=P; got 7 (see wildcat predict --help)",
+        "argument --threshold: a threshold is a probability, 0..1 (0.5 for 50 %), or CLASS=P,CLASS=P; got 7 (see wildcat predict --help)",
     ),
     command(
         "foreign-threshold",
@@ -211,7 +211,33 @@ COMMANDS = [
         "file-out-predict",
         "a file for the results' folder",
         "predict run cat.png --out cat.png",
-        "cat.png: File exists",
+        "cat.png is no directory; choose another one for the results",
+    ),
+    Case(
+        "own-mask",
+        "a mask of the user's own in the results' folder",
+        text("out/mask/cat.png", "drawn by hand"),
+        f"{PREDICT} --formats json,mask",
+        "out holds files that wildcat has not written, or that were changed since: mask/cat.png; choose another directory, or replace them with --overwrite",
+    ),
+    Case(
+        "own-card",
+        "a model card of the user's own where a model is written",
+        text("shared/README.md", "# About"),
+        "push run owner/name --to shared",
+        "shared holds files that wildcat has not written, or that were changed since: README.md; choose another directory, or replace them with --overwrite",
+    ),
+    command(
+        "image-as-json",
+        "an image as the file for JSON lines",
+        "predict run cat.png --json cat.png",
+        "--json cat.png is one of the images; give another file",
+    ),
+    command(
+        "folder-as-page",
+        "a folder as the file of a report",
+        "report run --out run",
+        "run cannot be written: it is a directory; give the name of a file",
     ),
     command(
         "mistyped-runtime",
