@@ -265,7 +265,6 @@ def test_unusual_names_in_every_format(model: list[Any], names: list[Path], tmp_
     for file in ("cvat/annotations.xml", "label-studio/labels.xml"):
         ElementTree.parse(out / file)
     json.loads((out / "label-studio/tasks.json").read_text(encoding="utf-8"))
-    assert predict(tmp_path / "in", "--out", out, "--formats", ALL) == 0
 
 
 def test_unusual_names_on_the_terminal(

@@ -216,7 +216,7 @@ COMMANDS = [
     Case(
         "own-mask",
         "a mask of the user's own in the results' folder",
-        text("out/mask/cat.png", "drawn by hand"),
+        text("out/mask/cat.png", "made by hand"),
         f"{PREDICT} --formats json,mask",
         "out holds files that wildcat has not written, or that were changed since: mask/cat.png; choose another directory, or replace them with --overwrite",
     ),
