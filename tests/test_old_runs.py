@@ -20,6 +20,7 @@ from PIL import Image
 
 import wildcat
 from wildcat.cli import main
+from wildcat.runs.folder import read_run
 
 FIXTURE = Path(__file__).resolve().parent / "fixtures" / "before_the_layout"
 EXPECTED: dict[str, Any] = json.loads((FIXTURE / "expected.json").read_text())
@@ -186,3 +187,14 @@ def test_an_old_torch_export_file(old: Path) -> None:
     torch.testing.assert_close(probabilities[0], torch.tensor(expected["probabilities"]), rtol=0, atol=TOLERANCE)
     torch.testing.assert_close(class_maps[0], torch.tensor(expected["class_maps"]), rtol=0, atol=TOLERANCE)
     torch.testing.assert_close(64 * points[0], torch.tensor(expected["points"]), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(("data", "read"), [("tags:a.csv", "tags:a.csv,balanced=no"), ("folder:a", "folder:a")])
+def test_the_images_held_out_of_a_table_stay_those_of_the_training(old: Path, data: str, read: str) -> None:
+    file = old / "finished" / "config.json"
+    values = json.loads(file.read_text())
+    values["config"]["data"] = data
+    file.write_text(json.dumps(values))
+    assert read_run(old / "finished").config.data == read
+    file.write_text(json.dumps({**values, "threads": 1}))  # as the current version writes it
+    assert read_run(old / "finished").config.data == data

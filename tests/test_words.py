@@ -41,7 +41,7 @@ ALLOWED = {
     "tests/test_old_runs.py": "pictures",
     "wildcat/apps/batch/parquet.py": "picture",
     "wildcat/apps/serve/viewer.py": "drawn",
-    "wildcat/data/tags.py": "picture",
+    "wildcat/data/table.py": "picture",
     "wildcat/metrics/scores.py": "pictures",
     "wildcat/render/canvas.py": "drawn",
     "wildcat/render/overlays.py": "drawn",

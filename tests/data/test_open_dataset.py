@@ -24,7 +24,7 @@ from wildcat.errors import WildcatError
         ("folder:", "the path is missing; write folder:PATH"),
         ("folder:,seed=1", "the path is missing"),
         ("voc07:x,seed=1", "option 'seed' is unknown; allowed: none"),
-        ("folder:x,sed=1", "option 'sed' is unknown; allowed: test, seed; did you mean seed"),
+        ("folder:x,sed=1", "option 'sed' is unknown; allowed: test, seed, splits; did you mean seed"),
         ("folder:x,seed=1,seed=2", "option 'seed' is given twice"),
         ("folder:x,seed=-1", "option seed=-1 is not allowed; it must be a whole number from 0"),
         ("coco:x,year=2015", "option year=2015 is not allowed; it must be one of 2014, 2017"),

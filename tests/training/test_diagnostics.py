@@ -140,8 +140,10 @@ def logged_warnings(caplog: pytest.LogCaptureFixture, **settings: object) -> lis
 
 
 def test_labels_that_do_not_vary(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert logged_warnings(caplog, train_split="all", data=folders(tmp_path / "one", only=3)) == [
-        "1 of 1 classes are in every one of the 3 training images and cannot be learnt: only"
+    with pytest.raises(WildcatError, match="all 3 images are of one class, only: a model needs a second class"):
+        logged_warnings(caplog, train_split="all", data=folders(tmp_path / "one", only=3))
+    assert logged_warnings(caplog, train_split="all", data=tags(tmp_path / "same", ["a", "a"])) == [
+        "1 of 1 classes are in every one of the 2 training images and cannot be learnt: a"
     ]
     data = tags(tmp_path / "tags", ["a;b", "a", "a;b", "a;c"])
     assert logged_warnings(caplog, train_split="all", data=data) == [

@@ -161,6 +161,26 @@ def label_warnings(dataset: Dataset, known: Sequence[str] = ()) -> list[str]:
     return warnings
 
 
+def require_two_classes(dataset: Dataset) -> None:
+    """Raise a WildcatError if every image has the same one class, so that nothing can be learnt.
+
+    Only where each image has exactly one class: a single class out of several labels is in some images and not in
+    others.
+
+    >>> require_two_classes(open_dataset("folder:my_images", "train"))  # doctest: +SKIP
+    """
+    if dataset.multi_label:
+        return
+    present = [
+        name for name, any_image in zip(dataset.classes, (dataset.labels == 1).any(axis=0), strict=True) if any_image
+    ]
+    if len(present) == 1:
+        raise WildcatError(
+            f"{dataset.spec} {dataset.split}: all {len(dataset)} images are of one class, {present[0]}: a model needs a"
+            " second class, such as a folder with images that do not show it"
+        )
+
+
 def class_counts(dataset: Dataset) -> str:
     """One line with the number of images of each class; of more than eight classes, the largest and the smallest.
 
@@ -269,5 +289,7 @@ def check_dataset(
         hint = "repair or remove them, or skip them with --on-bad-image skip" if usable else "no image can be used"
         if on_bad_image == "error" and any("truncated" in problem for problem in problems if problem):
             hint += "; --on-bad-image partial reads JPEGs that were cut as far as they go"
+        if len(report.missing) == len(dataset) and dataset.spec.startswith("tags:"):
+            hint += "; names are relative to the folder of the CSV, or to images=DIR behind its name"
         raise WildcatError(f"{report}\n  {hint}")
     return part, report

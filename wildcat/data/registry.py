@@ -6,8 +6,9 @@ A specification is ``kind:path``, with options behind: ``kind:path,key=value,key
 * ``action12:`` the same folder; ``mode=crop|whole``, ``context=1.5``
 * ``coco:`` the folder that holds annotations; ``year=2014|2017``, ``empty=keep|drop``
 * ``mit67:``, ``scene15:`` the folder that holds the class folders (scene15: ``seed=0`` for a random split)
-* ``folder:`` a folder per class; ``test=0.2``, ``seed=0``
-* ``tags:`` a CSV of images and tags; ``test=0.2``, ``seed=0``, ``exclusive=yes|no``
+* ``folder:`` a folder per class; ``test=0.2``, ``seed=0``, ``splits=yes|no`` whether the top folders are splits
+* ``tags:`` a CSV of images and tags; ``test=0.2``, ``seed=0``, ``exclusive=yes|no``, ``sep=comma|space|pipe|...|none``,
+  ``image_column=NAME``, ``label_column=NAME+NAME``, ``split_column=NAME``, ``images=DIR``, ``balanced=yes|no``
 * ``synthetic`` rendered on demand; ``synthetic:count=200,seed=3,size=256``
 
 :func:`register_dataset` adds a kind.
@@ -23,11 +24,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wildcat.data import coco, scenes, tags, voc
+from wildcat.data import coco, folders, scenes, tags, voc
 from wildcat.data.options import Converter, choice, number, whole_number, yes_no
 from wildcat.data.sample import Dataset
 from wildcat.data.synthetic import COUNTS as _SYNTHETIC_SPLITS
 from wildcat.data.synthetic import synthetic
+from wildcat.data.tag_cells import separator
 from wildcat.errors import WildcatError, check_choice, check_new_name
 
 
@@ -232,6 +234,9 @@ def default_splits(spec: str) -> tuple[str, str]:
         unlabelled = parts.kind.test_is_unlabelled and score.endswith("test")
         if train in available and score in available and not unlabelled:
             return train, score
+    if available == ("train",):
+        own = "; a share is held out if its folder alone is given" if spec.startswith("folder:") else ""
+        raise WildcatError(f"data {spec!r} has one split, train: --train-split train trains on all of it{own}")
     raise WildcatError(f"data {spec!r} has the splits {', '.join(available)}: name those to train on and to score")
 
 
@@ -311,8 +316,19 @@ register_dataset(
     download=scenes.download_scene15,
     downloaded=("train", "test"),
 )
-register_dataset("folder", tags.open_folder, tags.folder_splits, options=_RANDOM_SPLIT)
-register_dataset("tags", tags.open_tags, tags.tags_splits, options={**_RANDOM_SPLIT, "exclusive": yes_no})
+register_dataset("folder", folders.open_folder, folders.folder_splits, options={**_RANDOM_SPLIT, "splits": yes_no})
+register_dataset(
+    "tags",
+    tags.open_tags,
+    tags.tags_splits,
+    options={
+        **_RANDOM_SPLIT,
+        "exclusive": yes_no,
+        "balanced": yes_no,
+        "sep": separator,
+        **dict.fromkeys(["image_column", "label_column", "split_column", "images"], str),
+    },
+)
 register_dataset(
     "synthetic",
     _open_synthetic,

@@ -56,6 +56,8 @@ class Dataset:
         multi_label: False if each image has exactly one class.
         upright: turn images as their EXIF orientation says; False where annotations refer to the pixels as stored.
         zeros_unknown: labels of 0 mean "not annotated", not "only difficult objects": they must never be trained on.
+        notes: how the files were read, for the log: sentences.
+        warnings: what in the files may be a mistake, or is meant otherwise than it was read: sentences.
 
     Attributes:
         partial: read JPEGs that were cut as far as they go; :func:`check_dataset` sets it.
@@ -79,6 +81,8 @@ class Dataset:
         multi_label: bool = True,
         upright: bool = True,
         zeros_unknown: bool = False,
+        notes: Sequence[str] = (),
+        warnings: Sequence[str] = (),
     ) -> None:
         """Store the samples; no file is read."""
         self.spec = spec
@@ -88,6 +92,8 @@ class Dataset:
         self.multi_label = multi_label
         self.upright = upright
         self.zeros_unknown = zeros_unknown
+        self.notes = tuple(notes)
+        self.warnings = tuple(warnings)
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -167,5 +173,8 @@ def require_path(path: Path, what: str) -> None:
 
 
 def shuffled(names: Iterable[str], seed: int) -> list[str]:
-    """Names in a random order that depends only on seed and names, not on the given order, platform or version."""
-    return sorted(names, key=lambda name: hashlib.blake2b(f"{seed}/{name}".encode()).digest())
+    """Names in a random order that depends only on seed and names, not on the given order, platform or version.
+
+    Names of files may hold bytes that are not UTF-8, which Python shows as lone surrogates.
+    """
+    return sorted(names, key=lambda name: hashlib.blake2b(f"{seed}/{name}".encode(errors="surrogatepass")).digest())

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.error import URLError
 
-from wildcat.data.files import image_files_below
+from wildcat.data.files import image_files_below, subfolders
 from wildcat.data.sample import Dataset, Sample, one_label, require_path, shuffled
 from wildcat.errors import WildcatError, check_choice
 
@@ -61,7 +61,7 @@ def open_mit67(spec: str, path: Path, split: str) -> Dataset:
 def scene15_splits(path: Path) -> tuple[str, ...]:
     """Train and test, if the folder contains class folders."""
     require_path(path, _SCENE15_LAYOUT)
-    if not any(entry.is_dir() for entry in path.iterdir()):
+    if not subfolders(path):
         raise WildcatError(f"{path}: holds no folders; {_SCENE15_LAYOUT}")
     return SPLITS
 
@@ -78,7 +78,7 @@ def open_scene15(spec: str, path: Path, split: str, *, seed: int | None = None) 
     if seed is None and all(file.is_file() for file in files.values()):
         lists = {part: _read_list(file, "") for part, file in files.items()}
         return _dataset(spec, split, path, lists[split], _classes_of(lists["train"] + lists["test"]))
-    classes = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    classes = [folder.name for folder in subfolders(path)]
     names = []
     for name in classes:
         images = [f"{name}/{image}" for image in image_files_below(path / name)]

@@ -1,172 +1,79 @@
-"""A user's own images: a folder per class (`folder:`), or a CSV of images and tags (`tags:`)."""
+"""A user's own images in a CSV of images and tags (`tags:`)."""
 
 from __future__ import annotations
 
-import csv
+import os
+import re
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from wildcat.data.files import image_files_below
-from wildcat.data.sample import Dataset, Sample, one_label, require_path, shuffled
-from wildcat.errors import WildcatError, check_choice
+from wildcat.data.finder import FileFinder
+from wildcat.data.hold_out import RANDOM_SPLITS, random_split, split_by_labels
+from wildcat.data.names import brief, clean_name, is_missing, usual_split
+from wildcat.data.sample import Dataset, Sample
+from wildcat.data.table import Columns, Table, find_columns, read_binary, read_table
+from wildcat.data.tag_cells import read_tags
+from wildcat.errors import WildcatError, check_choice, guess, shorten
 
-_RANDOM_SPLITS = ("train", "test", "all")
-_SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_IMAGE_COLUMNS = ("picture", "image", "path", "file", "filename")
-_DELIMITERS = ",\t;"  # spreadsheets write a semicolon where the decimal sign is a comma
-_TAG_COLUMNS = ("tags", "labels", "tag", "label")
-
-
-def _random_split(names: Sequence[str], split: str, test: float, seed: int, spec: str) -> list[str]:
-    """The names of a random split: the same for the same names, fraction and seed on every machine."""
-    if not 0 < test < 1:
-        raise WildcatError(f"{spec}: test must be a fraction between 0 and 1; got {test:g}")
-    if split == "all":
-        return sorted(names)
-    order = shuffled(names, seed)
-    # At least one name in each of the two, if there are two names.
-    held_out = min(max(round(test * len(order)), 1), len(order) - 1)
-    return sorted(order[:held_out] if split == "test" else order[held_out:])
+_LIKE_METADATA = re.compile(r"(?:is|has)_.*|.*_id|id|index|valid|validation|test|fold", re.IGNORECASE)
+_USUAL_SPLITS = ("train", "val", "test")
 
 
-def _subfolders(path: Path) -> list[Path]:
-    return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _split_folders(path: Path) -> dict[str, Path]:
-    """Split -> folder, if all top folders are train, val and test; otherwise an empty dict."""
-    require_path(path, "give a folder that holds a folder per class, or train, val, test with a folder per class each")
-    folders = _subfolders(path) if path.is_dir() else []
-    by_split = {_SPLIT_FOLDERS.get(folder.name.lower(), ""): folder for folder in folders}
-    return by_split if "train" in by_split and "" not in by_split else {}
-
-
-def folder_splits(path: Path) -> tuple[str, ...]:
-    """The splits of a folder: its top folders, else those of a random split."""
-    own = _split_folders(path)
-    return tuple(part for part in ("train", "val", "test") if part in own) or _RANDOM_SPLITS
-
-
-def open_folder(spec: str, path: Path, split: str, *, test: float = 0.2, seed: int = 0) -> Dataset:
-    """A folder per class, with images at any depth below it; one class per image.
-
-    Folders train, val and test at the top are the splits, and the classes are those of all of them. Without them, a
-    fraction `test` of each class is held out at random ("all" takes every image). A sample is named by its path
-    below the folder, or below the split's folder.
-    """
-    check_choice(split, folder_splits(path), f"{spec}: split")
-    own = _split_folders(path)
-    tops = list(own.values()) or [path]
-    classes = sorted({folder.name for top in tops for folder in _subfolders(top)})
-    if not classes:
-        raise WildcatError(f"{path}: holds no folder; each class needs a folder with its images")
-    for top in tops:
-        outside = [name for name in image_files_below(top) if "/" not in name]
-        if outside:
-            raise WildcatError(
-                f"{top}: {len(outside)} images lie outside the class folders, the first one is {outside[0]};"
-                " each class needs a folder with its images"
-            )
-    root = own.get(split, path)
-    samples = []
-    for index, label in enumerate(classes):
-        images = [f"{label}/{name}" for name in image_files_below(root / label)]
-        if not own:
-            images = _random_split(images, split, test, seed, spec) if images else []
-        samples += [Sample(name, root / name, one_label(index, len(classes))) for name in images]
-    if not samples:
-        raise WildcatError(f"{root}: holds no images below its class folders")
-    return Dataset(spec, split, classes, samples, multi_label=False)
-
-
-def _read_table(path: Path) -> tuple[list[str], list[list[str]], str]:
-    """(column names, rows, separator of the tags in a cell)."""
-    require_path(path, "give a CSV file with an image column and a tags column, or one 0/1 column per class")
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
-            file.seek(0)
-            delimiter = max(_DELIMITERS, key=first.count)
-            rows = list(csv.reader(file, delimiter=delimiter))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise WildcatError(f"{path}: cannot be read as a CSV in UTF-8: {error}") from None
-    header = [name.strip() for name in rows[0]] if rows else []
-    if len(header) < 2:
-        raise WildcatError(
-            f"{path}: the first line must name at least two columns, separated by comma, tab or semicolon: image,tags"
-        )
-    for number, row in enumerate(rows[1:], start=2):
-        if row and len(row) != len(header):
-            message = f"{path}: line {number} has {len(row)} columns, the first line {len(header)}"
-            hint = "; several tags of an image are separated by ;" if len(row) > len(header) else ""
-            raise WildcatError(message + hint)
-    twice = [name for name in header if header.count(name) > 1]
-    if twice:
-        raise WildcatError(f"{path}: the column {twice[0]!r} occurs twice")
-    stripped = [[cell.strip() for cell in row] for row in rows[1:]]
-    return header, [row for row in stripped if any(row)], "," if delimiter == ";" else ";"
-
-
-def _column(header: list[str], names: Sequence[str]) -> int | None:
-    """Position of the first column with one of these names, in any case."""
-    lower = [column.lower() for column in header]
-    return next((lower.index(name) for name in names if name in lower), None)
-
-
-def _image_column(path: Path, header: list[str]) -> int:
-    """Position of the image column: by its name, else the first column that is neither split nor tags."""
-    named = _column(header, _IMAGE_COLUMNS)
-    if named is not None:
-        return named
-    others = set(range(len(header))) - {_column(header, ["split"]), _column(header, _TAG_COLUMNS)}
-    if not others:
-        raise WildcatError(f"{path}: the first line names no column of images; it holds {', '.join(header)}")
-    return min(others)
-
-
-def tags_splits(path: Path) -> tuple[str, ...]:
+def tags_splits(
+    path: Path,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+) -> tuple[str, ...]:
     """The splits of a CSV: the values of its split column, else those of a random split."""
-    header, rows, _ = _read_table(path)
-    column = _column(header, ["split"])
-    return _RANDOM_SPLITS if column is None else tuple(sorted({row[column] for row in rows}))
+    table = read_table(path)
+    return _splits(table, find_columns(table, image_column, label_column, split_column))
 
 
-def _tags_of_rows(
-    path: Path, header: list[str], rows: list[list[str]], separator: str, image: int, split: int | None
-) -> tuple[list[str], list[set[str]]]:
-    """(classes, the tags of each row), from the tags column or from 0/1 columns."""
-    column = _column(header, _TAG_COLUMNS)
-    if column is not None:
-        tags = [{tag.strip() for tag in row[column].split(separator)} - {""} for row in rows]
-        return sorted(set().union(*tags)), tags
-    classes = {index: name for index, name in enumerate(header) if index not in (image, split)}
-    for index, name in classes.items():
-        if not name:
-            raise WildcatError(f"{path}: column {index + 1} has no name in the first line; it is the name of a class")
-    for row in rows:
-        for index, name in classes.items():
-            if row[index] not in ("0", "1"):
-                raise WildcatError(
-                    f"{path}: {row[image]}: column {name!r} holds {row[index]!r}; allowed are 0 and 1, or a column"
-                    f" named tags with tags separated by ; (the first line names the columns)"
-                )
-    return list(classes.values()), [{name for index, name in classes.items() if row[index] == "1"} for row in rows]
+def _splits(table: Table, columns: Columns) -> tuple[str, ...]:
+    if columns.split is None:
+        return RANDOM_SPLITS
+    return tuple(sorted({_split_of(cell) for cell in set(table.column(columns.split))} - {""}))
+
+
+def _split_of(cell: str) -> str:
+    """The split that a cell names: "train", "val", "test" in all their spellings, or a name of its own; "" for none."""
+    return "" if is_missing(cell) else usual_split(cell) or clean_name(cell)
 
 
 def open_tags(
-    spec: str, path: Path, split: str, *, test: float = 0.2, seed: int = 0, exclusive: bool = False
+    spec: str,
+    path: Path,
+    split: str,
+    *,
+    test: float = 0.2,
+    seed: int = 0,
+    exclusive: bool = False,
+    sep: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    images: str | None = None,
+    balanced: bool = True,
 ) -> Dataset:
     """A CSV whose first line names its columns: image and tags ("cat;dog"), or image and one 0/1 column per class.
 
     Columns are separated by comma or tab; or by semicolon, and tags by comma. An image in several lines has the tags
     of all of them.
 
-    The image column is named image, image, path, file or filename, else it is the first that is neither split nor
-    tags; paths are relative to the CSV's folder. A column `split` names the split of each row; without it a fraction
-    `test` is held out at random. An image without tags is a negative for all classes. Classes are those of the whole
-    file, whatever the split.
+    The image column is named image, path, file or filename, else it is the first that holds names of images;
+    paths are relative to the CSV's folder. A column `split` names the split of each row; without it a fraction `test`
+    is held out at random, so that every class with two images is in both parts. An image without tags is a negative
+    for all classes. Classes are those of the whole file, whatever the split.
+
+    In 0/1 columns, -1 means unknown (label 0: neither trained on nor scored) if the table has zeros as well, else
+    absent; blank cells are 0.
 
     Args:
         spec: the specification, as given.
@@ -175,31 +82,224 @@ def open_tags(
         test: fraction to hold out where there is no split column.
         seed: of the random split.
         exclusive: each image has exactly one tag: train and score as one class out of C.
+        sep: what separates tags, or "none" for one tag in a cell; found unless given.
+        image_column: name of the image column; found unless given.
+        label_column: name of the tags column, or of 0/1 columns joined by "+"; found unless given.
+        split_column: name of the split column; found unless given.
+        images: the folder that paths are relative to, instead of the CSV's.
+        balanced: off to hold out without regard to the tags, as earlier versions did.
+
+    Raises:
+        WildcatError: for a file that is no such table, and where it is not clear which columns are the classes.
     """
-    check_choice(split, tags_splits(path), f"{spec}: split")
-    header, rows, separator = _read_table(path)
-    split_column = _column(header, ["split"])
-    image = _image_column(path, header)
-    classes, tags = _tags_of_rows(path, header, rows, separator, image, split_column)
-    if not classes:
-        raise WildcatError(f"{path}: no row has a tag")
-    tags_of: dict[str, set[str]] = {}
-    split_of: dict[str, str] = {}
-    for row, row_tags in zip(rows, tags, strict=True):
-        name = row[image]
-        if not name:
-            raise WildcatError(f"{path}: a row has no image: {', '.join(row)}")
-        tags_of.setdefault(name, set()).update(row_tags)
-        if split_column is not None and split_of.setdefault(name, row[split_column]) != row[split_column]:
-            raise WildcatError(f"{path}: {name} is in two splits, {split_of[name]!r} and {row[split_column]!r}")
-    if split_column is None:
-        chosen = set(_random_split(sorted(tags_of), split, test, seed, spec))
+    table = read_table(path)
+    columns = find_columns(table, image_column, label_column, split_column)
+    splits = _splits(table, columns)
+    split = split if split in splits else _split_of(split)
+    check_choice(split, splits, f"{spec}: split")
+    labels = _read_labels(table, columns, sep, exclusive)
+    rows = _merge_rows(table, columns, labels)
+    if columns.split is None:
+        if balanced:
+            chosen = split_by_labels(rows.labels, split, test, seed, spec)
+        else:
+            chosen = set(random_split(list(rows.labels), split, test, seed, spec))
+        if not chosen:
+            raise WildcatError(f"{spec}: no image is held out: there is one; give test images in a column split")
     else:
-        chosen = {name for name, part in split_of.items() if part == split}
-    samples = []
-    for name in (name for name in tags_of if name in chosen):
-        if exclusive and len(tags_of[name]) != 1:
-            raise WildcatError(f"{path}: {name} has {len(tags_of[name])} tags; exclusive=yes allows exactly one")
-        labels = np.array([1 if label in tags_of[name] else -1 for label in classes], dtype=np.int8)
-        samples.append(Sample(name, path.parent / name, labels))
-    return Dataset(spec, split, classes, samples, multi_label=not exclusive)
+        chosen = {name for name, part in rows.splits.items() if part == split}
+    if exclusive:
+        _check_exclusive(path, rows, chosen)
+    finder = FileFinder(_image_folder(path, images))
+    samples = [Sample(name, finder.find(name), row) for name, row in rows.labels.items() if name in chosen]
+    notes, warnings = _findings(table, columns, labels, rows, finder.others)
+    return Dataset(
+        spec,
+        split,
+        labels.classes,
+        samples,
+        multi_label=not exclusive,
+        zeros_unknown=any((sample.labels == 0).any() for sample in samples),
+        notes=notes,
+        warnings=warnings,
+    )
+
+
+def _image_folder(path: Path, images: str | None) -> Path:
+    """The folder that paths of images are relative to; `images` is given, or lies in the CSV's folder.
+
+    Raises:
+        WildcatError: if there is no such folder.
+    """
+    if images is None:
+        return path.parent
+    given = Path(images).expanduser()
+    found = next((folder for folder in (given, path.parent / given) if folder.is_dir()), None)
+    if found is None:
+        raise WildcatError(f"{path}: images={images}: no such folder, neither here nor beside the CSV")
+    return found
+
+
+@dataclass
+class _Labels:
+    """The labels of the rows of a table.
+
+    Attributes:
+        classes: C names.
+        rows: (N, C) int8: 1, 0 unknown, -1.
+        notes: how they were read.
+        warnings: what may be meant otherwise.
+    """
+
+    classes: list[str]
+    rows: npt.NDArray[np.int8]
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def _read_labels(table: Table, columns: Columns, sep: str | None, exclusive: bool) -> _Labels:
+    """The labels of every row, from the tags column or from 0/1 columns.
+
+    Raises:
+        WildcatError: if no row has a tag, or a 0/1 column holds another value.
+    """
+    if columns.tags is None:
+        return _read_binary_columns(table, columns)
+    usual = "," if table.delimiter == ";" else ";"
+    tags = read_tags(table.column(columns.tags), usual, sep, keep_none=exclusive)
+    classes = sorted(set().union(*tags.rows)) if tags.rows else []
+    if not classes:
+        raise WildcatError(f"{table.path}: no row has a tag")
+    index_of = {name: index for index, name in enumerate(classes)}
+    labels = np.full((len(table.rows), len(classes)), -1, np.int8)
+    for row, names in zip(labels, tags.rows, strict=True):
+        row[[index_of[name] for name in names]] = 1
+    notes = [f"classes are the values of column {table.header[columns.tags]!r}"]
+    if not exclusive and len(classes) > 1 and all(len(names) == 1 for names in tags.rows):
+        notes.append("each image has one tag; exclusive=yes trains one class out of all, as for folders")
+    return _Labels(classes, labels, [*notes, *tags.notes], tags.warnings)
+
+
+def _read_binary_columns(table: Table, columns: Columns) -> _Labels:
+    header, path = table.header, table.path
+    classes = [header[index] for index in columns.classes]
+    if not classes or not table.rows:
+        raise WildcatError(f"{path}: no row has a tag")
+    labels = np.full((len(table.rows), len(classes)), -1, np.int8)
+    blank = 0
+    for column, index in enumerate(columns.classes):
+        cells = table.column(index)
+        counts = Counter(cells)
+        values = {cell: value for cell in counts if (value := read_binary(cell)) is not None}
+        if len(values) < len(counts):
+            row = next(row for row in table.rows if row[index] not in values)
+            raise WildcatError(
+                f"{path}: {brief(row[columns.image])}: column {header[index]!r} holds {brief(row[index])!r}; allowed"
+                " are 0 and 1, or a column named tags with tags separated by ; (the first line names the columns)"
+            )
+        labels[:, column] = [values[cell] for cell in cells]
+        blank += sum(count for cell, count in counts.items() if is_missing(cell))
+    notes = [f"classes are the 0/1 columns {shorten(classes, 8)}; others are chosen with label_column=NAME+NAME"]
+    unknown, absent = labels == -1, labels == 0
+    if unknown.any() and absent.any():
+        notes.append(f"{int(unknown.sum())} cells of -1 are unknown: they are neither trained on nor scored")
+        labels[unknown], labels[absent] = 0, -1
+    else:
+        if unknown.any():
+            notes.append("-1 means absent, as no cell holds 0")
+        labels[absent] = -1
+    if blank:
+        notes.append(f"{blank} blank cells of them mean 0")
+    doubtful = [name for name in classes if _LIKE_METADATA.fullmatch(name)]
+    warnings = []
+    if doubtful and len(doubtful) < len(classes):
+        rest = "+".join(name for name in classes if name not in doubtful)
+        warnings.append(
+            f"{shorten(doubtful)} {'is' if len(doubtful) == 1 else 'are'} taken for"
+            f" {'a class' if len(doubtful) == 1 else 'classes'} too; if not: label_column={rest}"
+        )
+    return _Labels(classes, labels, notes, warnings)
+
+
+@dataclass
+class _Rows:
+    """The rows of a table, joined by image.
+
+    Attributes:
+        labels: image -> (C,) labels of all its lines.
+        splits: image -> its split, "" if none is named.
+    """
+
+    labels: dict[str, npt.NDArray[np.int8]] = field(default_factory=dict)
+    splits: dict[str, str] = field(default_factory=dict)
+
+
+def _merge_rows(table: Table, columns: Columns, labels: _Labels) -> _Rows:
+    """Join the lines of each image: a class is there if one line says so, and unknown before it is absent.
+
+    Raises:
+        WildcatError: for a row without an image, and an image in two splits.
+    """
+    path, result = table.path, _Rows()
+    name_of: dict[str, str] = {}  # the same file in other words -> its first name
+    for row, values in zip(table.rows, labels.rows, strict=True):
+        if is_missing(row[columns.image]):
+            raise WildcatError(f"{path}: a row has no image: {brief(', '.join(row))}")
+        given = row[columns.image]
+        name = name_of.setdefault(_same_file(given), given)
+        if name in result.labels:
+            result.labels[name] = np.maximum(result.labels[name], values)
+        else:
+            result.labels[name] = values
+        if columns.split is not None:
+            part = _split_of(row[columns.split])
+            if result.splits.setdefault(name, part) != part:
+                raise WildcatError(f"{path}: {brief(name)} is in two splits, {result.splits[name]!r} and {part!r}")
+    return result
+
+
+def _same_file(name: str) -> str:
+    """A key that is equal for "a.jpg" and "./a.jpg", and for both normal forms of Unicode."""
+    return os.path.normpath(name if name.isascii() else unicodedata.normalize("NFC", name))
+
+
+def _check_exclusive(path: Path, rows: _Rows, chosen: set[str]) -> None:
+    for name, labels in rows.labels.items():
+        count = int((labels == 1).sum())
+        if name in chosen and count != 1:
+            raise WildcatError(f"{path}: {brief(name)} has {count} tags; exclusive=yes allows exactly one")
+
+
+def _findings(
+    table: Table, columns: Columns, labels: _Labels, rows: _Rows, found_otherwise: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """(notes, warnings) about what was read, and what may be meant otherwise."""
+    header = table.header
+    notes = [f"images are named by column {header[columns.image]!r}", *labels.notes]
+    if columns.split is not None:
+        notes.append(f"splits are named by column {header[columns.split]!r}")
+    if columns.unused or table.left_out:
+        notes.append(f"not read: {shorten([*(header[index] for index in columns.unused), *table.left_out], 8)}")
+    if found_otherwise:
+        notes.append(
+            f"{len(found_otherwise)} files are found under names that differ in case, normal form or suffix:"
+            f" {shorten(found_otherwise)}"
+        )
+    warnings = [*labels.warnings, *_odd_splits(rows)]
+    return [f"{table.path}: {'; '.join(notes)}"], [f"{table.path}: {warning}" for warning in warnings]
+
+
+def _odd_splits(rows: _Rows) -> list[str]:
+    """Warnings about images whose split is missing or not one of train, val, test, where others have those."""
+    counts = Counter(rows.splits.values())
+    if "train" not in counts:
+        return []
+    warnings = []
+    for part in sorted(set(counts) - set(_USUAL_SPLITS)):
+        first = next(name for name, split in rows.splits.items() if split == part)
+        what = f"have the split {part!r}" if part else "have no split"
+        warnings.append(
+            f"{counts[part]} of {len(rows.splits)} images {what} and are neither trained on nor scored by default, the"
+            f" first one is {first}{guess(part, _USUAL_SPLITS) if part else ''}"
+        )
+    return warnings

@@ -81,7 +81,10 @@ def open_scored(data: str, split: str, classes: Sequence[str], on_bad_image: str
     Raises:
         WildcatError: for bad images, or if the dataset has other classes than the model.
     """
-    dataset = with_classes(open_dataset(data, split), classes)
+    dataset = open_dataset(data, split)
+    for warning in dataset.warnings:
+        logger.warning("%s", warning)
+    dataset = with_classes(dataset, classes)
     dataset, report = check_dataset(dataset, on_bad_image=on_bad_image, decode=on_bad_image != "error")
     if report.has_bad_images or report.cut:
         logger.warning("%s", report)

@@ -27,7 +27,7 @@ import reprlib
 import zlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import safetensors
@@ -167,6 +167,8 @@ def read_run(folder: Path) -> Run:
         raise WildcatError(f"{folder} is not a run's folder: it has no {CONFIG}")
     values = JsonObject.read(file)
     config = config_from_dict(values.any("config"), str(file))
+    if "threads" not in values.values:
+        config = replace(config, data=_as_held_out_before(config.data))
     run = Run(
         config=config,
         classes=values.texts("classes"),
@@ -192,6 +194,11 @@ def read_run(folder: Path) -> Run:
                 f"{file}: the name of a class must be text of up to {LONGEST_NAME} characters; got {reprlib.repr(name)}"
             )
     return run
+
+
+def _as_held_out_before(data: str) -> str:
+    """The dataset of a run whose config.json has no number of threads: its table was split without regard to tags."""
+    return f"{data},balanced=no" if data.startswith("tags:") and ",balanced=" not in data else data
 
 
 def read_settings(folder: Path) -> TrainConfig:

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from wildcat.config import TrainConfig
 from wildcat.data import Dataset, check_dataset, class_counts, label_warnings, shared_image_warnings
+from wildcat.data.checks import require_two_classes
 from wildcat.data.images import original_size
 from wildcat.data.registry import default_splits, download_dataset, open_dataset
 from wildcat.data.transforms import View, random_view, warp
@@ -250,9 +251,13 @@ def open_training_data(config: TrainConfig, download: bool = False) -> tuple[Dat
     if download:
         download_dataset(config.data)
     split = config.train_split or default_splits(config.data)[0]
-    dataset, report = check_dataset(
-        _open_labelled(config.data, split), on_bad_image=config.on_bad_image, progress=sys.stderr.isatty()
-    )
+    dataset = _open_labelled(config.data, split)
+    for warning in dataset.warnings:
+        logger.warning("%s", warning)
+    dataset, report = check_dataset(dataset, on_bad_image=config.on_bad_image, progress=sys.stderr.isatty())
+    require_two_classes(dataset)
+    for note in dataset.notes:
+        logger.info("%s", note)
     logger.info("%s", report)
     validation = None
     if config.val_fraction:

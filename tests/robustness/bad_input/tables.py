@@ -73,19 +73,25 @@ TABLES = [
         "no-header",
         "a CSV whose first line is an image",
         "cat.png,cat\ncat.png,dog\n",
-        "my.csv: cat.png: column 'cat' holds 'dog'; allowed are 0 and 1, or a column named tags with tags separated by ; (the first line names the columns)",
+        "my.csv: the first line must name the columns, as in image,tags; it holds cat.png, cat",
     ),
     table(
         "utf-16",
-        "a CSV in UTF-16",
-        "image,tags\ncat.png,cat\n".encode("utf-16"),
+        "a CSV in UTF-16 without a byte order mark",
+        "image,tags\ncat.png,Bär\n".encode("utf-16-le"),
         "my.csv: cannot be read as a CSV in UTF-8: ...",
     ),
     table(
         "latin-1",
         "a CSV in Latin-1",
         "image,tags\ncat.png,Bär\n".encode("latin-1"),
-        "my.csv: cannot be read as a CSV in UTF-8: ...",
+        "my.csv: cannot be read as a CSV in UTF-8: ... (line 2); if it comes from Excel, save it as CSV UTF-8",
+    ),
+    table(
+        "workbook",
+        "an Excel workbook for a CSV",
+        b"PK\x03\x04\x14\x00\xff\xfe",
+        "my.csv: cannot be read as a CSV in UTF-8: ...; it is an Excel workbook or another archive: save the table as CSV UTF-8",
     ),
     table("binary-csv", "an image for a CSV", encoded("PNG"), "my.csv: cannot be read as a CSV in UTF-8: ..."),
     table(
@@ -97,8 +103,28 @@ TABLES = [
     table(
         "not-0-1",
         "a 0/1 column that holds something else",
-        "image,cat,dog\ncat.png,1,yes\n",
-        "my.csv: cat.png: column 'dog' holds 'yes'; allowed are 0 and 1, or a column named tags with tags separated by ; (the first line names the columns)",
+        "image,cat,dog\ncat.png,1,2\n",
+        "my.csv: cat.png: column 'dog' holds '2'; allowed are 0 and 1, or a column named tags with tags separated by ; (the first line names the columns). Other columns are left out with label_column=NAME, or label_column=NAME+NAME for several 0/1 columns: tags:my.csv,label_column=cat",
+    ),
+    table(
+        "no-column",
+        "an option that names no column",
+        "image,breed,owner\ncat.png,siam,me\n",
+        "my.csv: label_column 'bred' is unknown; allowed: image, breed, owner; did you mean breed?",
+        ",label_column=bred",
+    ),
+    table(
+        "which-column",
+        "several columns that may be the tags",
+        "image,breed,owner\ncat.png,siam,me\n",
+        "my.csv: cat.png: column 'breed' holds 'siam'; allowed are 0 and 1, or a column named tags with tags separated by ; (the first line names the columns). Other columns are left out with label_column=NAME, or label_column=NAME+NAME for several 0/1 columns: tags:my.csv,label_column=owner",
+    ),
+    table(
+        "no-images-folder",
+        "a folder of images that is not there",
+        "image,tags\ncat.png,cat\n",
+        "my.csv: images=photos: no such folder, neither here nor beside the CSV",
+        ",images=photos",
     ),
     table("no-tag", "no row with a tag", "image,tags\ncat.png,\n", "my.csv: no row has a tag"),
     table(
@@ -131,7 +157,7 @@ TABLES = [
         "gone-images",
         "images that are not there",
         "image,tags\na.png,cat\nb.png,dog\n",
-        "tags:my.csv train: 1 image checked\n  1 file is missing: b.png\n  2 classes have no positive image: cat, dog\n  no image can be used",
+        "tags:my.csv train: 1 image checked\n  1 file is missing: b.png\n  2 classes have no positive image: cat, dog\n  no image can be used; names are relative to the folder of the CSV, or to images=DIR behind its name",
     ),
     table(
         "doubled-image",
@@ -143,7 +169,7 @@ TABLES = [
         "nul-name",
         "a NUL in an image's name",
         "image,tags\na\0b.png,cat\nb.png,dog\n",
-        "tags:my.csv train: 1 image checked\n  1 file is missing: 'a\\x00b.png'\n  2 classes have no positive image: cat, dog\n  no image can be used",
+        "tags:my.csv train: 1 image checked\n  1 file is missing: 'a\\x00b.png'\n  2 classes have no positive image: cat, dog\n  no image can be used; names are relative to the folder of the CSV, or to images=DIR behind its name",
     ),
     table(
         "long-name",
