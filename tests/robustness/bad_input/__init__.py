@@ -9,6 +9,7 @@ from tests.conftest import REPOSITORY
 from tests.robustness.bad_input.annotations import COCO, VOC
 from tests.robustness.bad_input.case import Case
 from tests.robustness.bad_input.commands import COMMANDS
+from tests.robustness.bad_input.folders import FOLDERS
 from tests.robustness.bad_input.images import IMAGES
 from tests.robustness.bad_input.recipes import RECIPES
 from tests.robustness.bad_input.runs import RUNS
@@ -20,6 +21,7 @@ PAGE = REPOSITORY / "tests" / "robustness" / "TABLE.md"
 CASES: dict[str, list[Case]] = {
     "Command lines": COMMANDS,
     "Images": IMAGES,
+    "Folders of images": FOLDERS,
     "Tables of tags (CSV)": TABLES,
     "PASCAL VOC (XML and text)": VOC,
     "COCO (JSON)": COCO,
