@@ -79,9 +79,18 @@ def predicted(place: Path) -> list[dict[str, Any]]:
     return found
 
 
+def check_same(actual: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    """Check that rows are equal, but for the last digit of scores, which depends on the images of a forward pass."""
+    for row, other in zip(actual, expected, strict=True):
+        assert row["scores"] == pytest.approx(other["scores"], abs=2e-6)
+        for entry, same in zip(row["predicted"], other["predicted"], strict=True):
+            assert entry == same | {"score": pytest.approx(same["score"], abs=2e-6)}
+        assert {**row, "scores": 0, "predicted": 0} == {**other, "scores": 0, "predicted": 0}
+
+
 def check_complete(place: Path, out: Path) -> None:
     """Check that the tables hold each image once, with the prediction of `wildcat predict`."""
-    assert sorted(rows(out / PREDICTIONS), key=lambda row: row["file"]) == predicted(place)
+    check_same(sorted(rows(out / PREDICTIONS), key=lambda row: row["file"]), predicted(place))
     (error,) = rows(out / ERRORS)
     assert error["file"] == str(place / "images" / "broken.jpg") and "the file is empty" in error["error"]
 
@@ -205,7 +214,9 @@ def test_killed_workers_and_an_image_that_kills(ray: Any, place: Path, tmp_path:
     assert found.keys() == {str(tmp_path / "images" / name) for name in names}
     plain = {row.pop("file"): row for row in predicted(place)}
     for number, name in enumerate(names):
-        assert found[str(tmp_path / "images" / name)] == plain[str(place / "images" / f"{number % COUNT:02}.png")]
+        check_same(
+            [found[str(tmp_path / "images" / name)]], [plain[str(place / "images" / f"{number % COUNT:02}.png")]]
+        )
     (error,) = rows(out / ERRORS)
     assert (
         error["file"] == str(tmp_path / "images" / "deadly.png")
@@ -234,7 +245,7 @@ def test_a_worker_uses_the_log_of_crashed_workers(place: Path, tmp_path: Path) -
     assert skipped.keys() == {names[3], names[5], str(place / "images" / "broken.jpg")}
     assert skipped[names[3]] == f"{names[3]}: skipped, because 2 processes ended while reading it"
     expected = [row for row in predicted(place) if row["file"] not in skipped]
-    assert sorted(rows(tmp_path / PREDICTIONS), key=lambda row: row["file"]) == expected
+    check_same(sorted(rows(tmp_path / PREDICTIONS), key=lambda row: row["file"]), expected)
     assert not list((tmp_path / ATTEMPTS).iterdir())
 
     other = InputPart("images", names[:2])
