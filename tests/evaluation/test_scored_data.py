@@ -264,6 +264,15 @@ def test_boxes_and_masks_in_the_classes_of_the_model() -> None:
     assert in_model_classes(dataset, ["zebra", "cat"]) == (dataset, [])
 
 
+@pytest.mark.parametrize("name", ["cafe\u0301", "caf\u00e9 ", "caf\u00e9\u200b"])
+def test_classes_whose_names_look_the_same_are_the_same(name: str) -> None:
+    """A model of an earlier version may have a class in another form of Unicode."""
+    dataset = Dataset("mine:x", "all", ["caf\u00e9", "dog"], [Sample("a", None, np.array([1, -1], np.int8))])
+    part, warnings = in_model_classes(dataset, ("dog", name))
+    assert (part.classes, part.labels.tolist(), warnings) == (("dog", name), [[-1, 1]], [])
+    assert dataset.classes == ("caf\u00e9", "dog")
+
+
 def test_images_without_boxes_are_found_before_anything_is_predicted() -> None:
     data = open_dataset("synthetic:count=3,size=32", "test")
     data.samples[1] = replace(data.samples[1], boxes=None)

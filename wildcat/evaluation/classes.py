@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from wildcat.data import Dataset
+from wildcat.data.names import clean_name
 from wildcat.data.registry import without_path
 from wildcat.data.sample import Sample
 from wildcat.errors import WildcatError, shorten
@@ -53,6 +54,7 @@ def in_model_classes(dataset: Dataset, classes: Sequence[str]) -> tuple[Dataset,
             left.
     """
     classes = tuple(classes)
+    dataset = _with_names_of(dataset, classes)
     if dataset.classes == classes:
         return dataset, []
     lacking = [name for name in classes if name not in dataset.classes]
@@ -76,6 +78,17 @@ def in_model_classes(dataset: Dataset, classes: Sequence[str]) -> tuple[Dataset,
             dataset = dataset.subset(kept)
         warnings.append(f"the model lacks {_classes(unknown)} of {data}: {end}")
     return _InModelClasses(dataset, classes), warnings
+
+
+def _with_names_of(dataset: Dataset, classes: Sequence[str]) -> Dataset:
+    """A dataset whose classes are named as the model's that look the same, such as the other form of "é"."""
+    alike = {clean_name(name): name for name in classes}
+    names = tuple(name if name in classes else alike.get(clean_name(name), name) for name in dataset.classes)
+    if names == dataset.classes or len(set(names)) < len(names):
+        return dataset
+    renamed = copy.copy(dataset)
+    renamed.classes = names
+    return renamed
 
 
 def _classes(names: Sequence[str]) -> str:
