@@ -2,7 +2,7 @@
 
     python -m experiments.small_data --data scene15:DIR voc07:DIR --out DIR
 
-For each dataset, 10, 30 and 100 images per class are drawn five times from its training split (in data with several
+For each dataset, 10, 30 and 100 images per class are chosen at random five times from its training split (in data with several
 labels per image: images at random, until each class has that many or there are no more), and scored are
 
 - `default`: `wildcat train` without any option but the image size, then `wildcat evaluate`;

@@ -15,17 +15,17 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """The interval in which a score lies with a probability, if the scored images are a random choice.
 
-    The score is computed again for images that are drawn with replacement; the interval is that of the percentiles.
+    The score is computed again for images that are chosen at random, with replacement; the interval is that of the percentiles.
 
     Args:
         score: from indices (images,) of images to the score of these; it may be NaN, which is left out.
         images: number of images, at least 1.
-        samples: how often the images are drawn.
+        samples: how often images are chosen.
         level: the probability.
-        seed: of the draws.
+        seed: of the choices.
 
     Returns:
-        The bounds, in the unit of the score; NaN where no draw has a score.
+        The bounds, in the unit of the score; NaN where no choice has a score.
 
     >>> right = np.arange(100) < 80
     >>> low, high = bootstrap_interval(lambda rows: right[rows].mean(), 100)
