@@ -2,8 +2,8 @@
 
     python -m experiments.small_data --data scene15:DIR voc07:DIR --out DIR
 
-For each dataset, 10, 30 and 100 images per class are chosen at random five times from its training split (in data with several
-labels per image: images at random, until each class has that many or there are no more), and scored are
+For each dataset, 10, 30 and 100 images per class are chosen at random five times from its training split (in data with
+several labels per image: images at random, until each class has that many or there are no more), and scored are
 
 - `default`: `wildcat train` without any option but the image size, then `wildcat evaluate`;
 - `features`: `--method features`, linear SVMs on the averaged features, with C by cross-validation;

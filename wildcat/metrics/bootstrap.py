@@ -15,7 +15,8 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """The interval in which a score lies with a probability, if the scored images are a random choice.
 
-    The score is computed again for images that are chosen at random, with replacement; the interval is that of the percentiles.
+    The score is computed again for images that are chosen at random, with replacement; the interval is that of the
+    percentiles.
 
     Args:
         score: from indices (images,) of images to the score of these; it may be NaN, which is left out.
