@@ -1,5 +1,6 @@
 """Tasks whose boxes or masks do not fit the images are left out, or an error if they were asked for."""
 
+import json
 import logging
 from pathlib import Path
 
@@ -33,3 +34,16 @@ def test_what_does_not_fit_is_not_scored(tmp_path: Path, caplog: pytest.LogCaptu
             evaluate(predictor, spec, split="train", tasks=["classification", task])
     with pytest.raises(WildcatError, match="annotated as 40 x 30; the image is 20 x 15"):
         fit_masks(predictor, spec, "train", "threshold")
+
+
+def test_objects_without_boxes_are_not_scored_by_points_in_the_classes_of_a_model(tmp_path: Path) -> None:
+    """Whether the model has the dataset's classes in their order or in another."""
+    file = trees.coco(tmp_path) / "annotations" / "instances_train2014.json"
+    content = json.loads(file.read_text())
+    content["annotations"][1] |= {"bbox": None, "segmentation": None}
+    file.write_text(json.dumps(content))
+    classes = open_dataset(f"coco:{tmp_path}", "train").classes
+    for order in (classes, classes[::-1]):
+        predictor = Predictor(Part(ColourModel(), InferenceSettings(order, True, (32,), (32,))))  # type: ignore[arg-type]
+        results = evaluate(predictor, f"coco:{tmp_path}", split="train")
+        assert results.classification is not None and results.pointing is None

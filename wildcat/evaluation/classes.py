@@ -115,6 +115,10 @@ class _InModelClasses(Dataset):
             self._labels_of_masks[: 1 + len(numbers)] = [0, *(VOID if number < 0 else 1 + number for number in numbers)]
 
     @property
+    def has_boxes(self) -> bool:
+        return self._source.has_boxes
+
+    @property
     def has_masks(self) -> bool:
         return self._source.has_masks and len(self.classes) < VOID  # a mask of a dataset has 8 bits
 
