@@ -102,6 +102,7 @@ def test_lists_of_other_names_are_split_at_random(tmp_path: Path) -> None:
     assert available_splits(spec) == ("train", "test", "all")
     parts = {split: {sample.name for sample in open_dataset(spec, split).samples} for split in ("train", "test", "all")}
     assert len(parts["train"]) == 8 and parts["train"] | parts["test"] == parts["all"] and len(parts["all"]) == 10
+    assert len(open_dataset(f"{spec},test=0.5,seed=3", "test")) == 5
     with pytest.raises(WildcatError, match="split 'trainval' is unknown; allowed: train, test, all"):
         open_dataset(spec, "trainval")
     tree(tmp_path, ["x"], ["dog"], listed="valid")

@@ -2,7 +2,8 @@
 
 A specification is ``kind:path``, with options behind: ``kind:path,key=value,key=value``. Kinds and options:
 
-* ``voc07:``, ``voc12:`` the folder that holds VOCdevkit; splits train, val, trainval, test, and seg-train and so on
+* ``voc07:``, ``voc12:`` the folder that holds VOCdevkit; splits train, val, trainval, test, and seg-train and so on;
+  ``test=0.2``, ``seed=0`` where its lists have other names
 * ``action12:`` the same folder; ``mode=crop|whole``, ``context=1.5``
 * ``coco:`` the folder that holds annotations, or a JSON; ``year=2014|2017``, ``images=DIR``, ``empty=keep|drop``,
   ``crowds=difficult|objects``, ``unlisted=error|drop``, ``upright=yes|no``, ``test=0.2``, ``seed=0``
@@ -316,6 +317,7 @@ register_dataset(
     "voc07",
     partial(voc.open_voc, year=2007),
     partial(voc.splits, year=2007),
+    options=_RANDOM_SPLIT,
     download=partial(voc.download, year=2007),
     downloaded=("trainval", "test"),
 )
@@ -323,6 +325,7 @@ register_dataset(
     "voc12",
     partial(voc.open_voc, year=2012),
     partial(voc.splits, year=2012),
+    options=_RANDOM_SPLIT,
     download=partial(voc.download, year=2012),
     downloaded=("train", "val"),
     test_is_unlabelled=True,
