@@ -63,7 +63,7 @@ def test_parts_do_not_depend_on_what_is_finished(tmp_path: Path) -> None:
 def test_cut_jpegs_are_read_on_request(tmp_path: Path) -> None:
     """As files, in shards and in Parquet files."""
     Image.fromarray(unusual.photo()).save(tmp_path / "a.jpg")
-    cut = (tmp_path / "a.jpg").read_bytes()[:-2]
+    cut = (tmp_path / "a.jpg").read_bytes()[:-100]
     (tmp_path / "a.jpg").write_bytes(cut)
     with tarfile.open(tmp_path / "shard.tar", "w") as shard:
         shard.add(tmp_path / "a.jpg", "a.jpg")

@@ -23,7 +23,7 @@ from wildcat.errors import WildcatError
         ("", "kind '' is unknown"),
         ("folder:", "the path is missing; write folder:PATH"),
         ("folder:,seed=1", "the path is missing"),
-        ("voc07:x,seed=1", "option 'seed' is unknown; allowed: none"),
+        ("mit67:x,seed=1", "option 'seed' is unknown; allowed: none"),
         ("folder:x,sed=1", "option 'sed' is unknown; allowed: test, seed, splits; did you mean seed"),
         ("folder:x,seed=1,seed=2", "option 'seed' is given twice"),
         ("folder:x,seed=-1", "option seed=-1 is not allowed; it must be a whole number from 0"),
