@@ -27,7 +27,7 @@ from wildcat.runs.training_set import training_images
 logger = logging.getLogger(__name__)
 
 ALL = "all"  # the split that holds every image of data without splits of their own
-_OF_THE_SPLIT = {"test", "seed"}  # options that choose the images of a random split
+_OF_THE_SPLIT = {"test", "seed", "balanced"}  # options that choose the images of a random split
 _COMPARED = 100  # files of the training images whose content is compared, at most
 
 
