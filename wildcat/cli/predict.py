@@ -136,9 +136,10 @@ wildcat predict runs/mine images/ --json - | jq -c '[.file, .predicted[].class]'
     )
     print(f"computed in {predictor.computation}", file=sys.stderr)
     for failure in failures:
-        print(printable_line(f"skipped: {failure.message}"), file=sys.stderr)
-    if arguments.on_bad_image == "skip" and any("truncated" in failure.message for failure in failures):
-        print("--on-bad-image partial reads JPEGs that were cut as far as they go", file=sys.stderr)
+        is_cut = "truncated" in failure.message and failure.name.lower().endswith((".jpg", ".jpeg"))
+        is_hinted = is_cut and arguments.on_bad_image == "skip"
+        hint = "; --on-bad-image partial reads it as far as it goes" if is_hinted else ""
+        print(printable_line(f"skipped: {failure.message}{hint}"), file=sys.stderr)
     where = ", ".join(place for place in (arguments.out, arguments.json) if place and place != "-")
     if where:
         summary_file = sys.stderr if arguments.json == "-" else sys.stdout
