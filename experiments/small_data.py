@@ -74,7 +74,7 @@ def chosen_images(labels: npt.NDArray[np.int8], multi_label: bool, per_class: in
     return sorted(chosen)
 
 
-def tested_images(total: int, count: int | None) -> list[int]:
+def scored_images(total: int, count: int | None) -> list[int]:
     """The indices of the test images that are scored: all, or a random choice that is always the same."""
     return list(range(total)) if count is None else sorted(np.random.default_rng(0).permutation(total)[:count].tolist())
 
@@ -89,7 +89,7 @@ def _open_draw(
     if split == "train":
         rows = chosen_images(dataset.labels, dataset.multi_label, per_class, draw)
     else:
-        rows = tested_images(len(dataset), test or None)
+        rows = scored_images(len(dataset), test or None)
     part = dataset.subset(rows)
     part.spec, part.split = spec, split
     return part
@@ -180,7 +180,7 @@ def measure(source: str, per_class: int, draw: int, options: argparse.Namespace)
     """The row of a draw: trains, and scores the three methods."""
     train_split, test_split = default_splits(source)
     whole, test = open_dataset(source, train_split), open_dataset(source, test_split)
-    tested = tested_images(len(test), options.test)
+    tested = scored_images(len(test), options.test)
     test = test.subset(tested)
     rows = chosen_images(whole.labels, whole.multi_label, per_class, draw)
     part = whole.subset(rows)

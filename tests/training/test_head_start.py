@@ -12,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from tests.tiny_runs import tiny
 from tests.training.runs import weights
+from wildcat.cli import main
 from wildcat.model import create_model
 from wildcat.runs.folder import build_model
 from wildcat.runs.held_out import read_held_out
@@ -189,7 +190,10 @@ def test_the_head_is_not_fitted_again_when_a_state_is_resumed(
 
 
 @pytest.mark.slow
-def test_held_out_images_are_scored_at_the_end(started: Path) -> None:
+def test_held_out_images_are_scored_at_the_end(started: Path, capsys: pytest.CaptureFixture[str]) -> None:
     score = read_held_out(started)
     assert score is not None and (score.images, score.available, score.metric) == (5, 10, "mAP")
     assert 0 <= score.low <= score.score <= score.high <= 100
+    assert main(["train", "--out", str(started), "--resume"]) == 0
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last.startswith(f"trained: {started}: {score}; next: wildcat ")
