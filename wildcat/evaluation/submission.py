@@ -77,7 +77,7 @@ def write_submission(
         folder.check(_score_file(kind == "action12", part, name) for name in dataset.classes)
     if "segmentation" in asked:
         folder.check(_mask_file(part, sample.name) for sample in dataset.samples)
-    if folder.about.get("model") != predictor.fingerprint and folder.own():
+    if folder.about.get("model") != predictor.fingerprint and any(folder.own()):
         if not overwrite:
             raise WildcatError(f"{out} holds results of another model: choose another directory, or use --overwrite")
         folder.clear()

@@ -67,7 +67,7 @@ def check_same_prediction(folder: OutputFolder, about: dict[str, Any]) -> dict[s
         WildcatError: for other images or other settings, and `overwrite` off.
     """
     before = folder.about
-    if not folder.own():
+    if not any(folder.own()):
         return about
     earlier = set(_texts(before.get("inputs")))
     missing = sorted(path for path in earlier if not _is_among(path, about["inputs"]))

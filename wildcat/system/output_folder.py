@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -61,9 +61,9 @@ class OutputFolder:
             elif "file" in entry:
                 self._listed.setdefault(entry["file"], set()).add(entry["content"])
 
-    def own(self) -> list[str]:
-        """The listed files that exist with a listed content, relative to the folder."""
-        return [name for name in self._listed if self._is_own(name) and os.path.lexists(self.path / name)]
+    def own(self) -> Iterator[str]:
+        """The listed files that exist with a listed content, relative to the folder; each is read for that."""
+        return (name for name in self._listed if self._is_own(name))
 
     def foreign(self, names: Iterable[str]) -> list[str]:
         """Those of some names under which the folder has a file that is not its own."""
@@ -92,7 +92,7 @@ class OutputFolder:
 
     def clear(self) -> None:
         """Remove the folder's own files."""
-        for name in self.own():
+        for name in list(self.own()):
             with contextlib.suppress(OSError):
                 (self.path / name).unlink()
 

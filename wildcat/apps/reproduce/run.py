@@ -151,12 +151,12 @@ def _write(
     values = tables.record(experiment, runs, list(done.values()), recipe, about)
     page = out / f"{experiment.name}.md"
     write_json(page.with_suffix(".json"), values)
-    write_atomically(page.with_suffix(".csv"), tables.raw_csv(values).encode())
+    write_atomically(page.with_suffix(".csv"), tables.raw_csv(values).encode("utf-8", "backslashreplace"))
     if experiment.figure == "curve":
         figures.curve(values, page.with_suffix(""))
     elif experiment.figure == "maps":
         first = next(iter(values["rows"][0]["runs"]), None)
         if first is not None and not page.with_suffix(".svg").exists():  # the figure of a run does not change
             figures.maps(out / "runs" / first["run"], page.with_suffix(""))
-    write_atomically(page, tables.markdown(values).encode())
+    write_atomically(page, tables.markdown(values).encode("utf-8", "backslashreplace"))
     return page
