@@ -16,6 +16,7 @@ from tests.data import trees
 from tests.tiny_runs import TINY, flags, run, start, tiny
 from wildcat._version import __version__
 from wildcat.cli import main
+from wildcat.cli.parser import add_prediction, command_parser
 from wildcat.config import TrainConfig
 from wildcat.errors import WildcatError
 from wildcat.runs.results import read_results
@@ -533,3 +534,27 @@ def test_completion(capsys: pytest.CaptureFixture[str]) -> None:
     assert completed(script, "wildcat", "predict", "some") == []  # file names, completed by the shell
     assert main(["completion", "zsh"]) == 0
     assert capsys.readouterr().out.startswith("#compdef wildcat\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0.4", 0.4),
+        ("cat=0.3,dog=0.6", {"cat": 0.3, "dog": 0.6}),
+        ("cats, dogs=0.3,dog=0.6", {"cats, dogs": 0.3, "dog": 0.6}),
+        ("a=b=0.3,c=d,e=1", {"a=b": 0.3, "c=d,e": 1.0}),
+        ('{"a=0.5,b": 0.3}', {"a=0.5,b": 0.3}),  # a name that only JSON can separate
+    ],
+)
+def test_thresholds_of_names_with_commas_and_equals_signs(text: str, expected: object) -> None:
+    parser = command_parser("predict", "", "")
+    add_prediction(parser)
+    assert parser.parse_args(["--threshold", text]).threshold == expected
+
+
+@pytest.mark.parametrize("text", ["cat=0.3,dog", "cat=x", "cat=", "cat", "{cat: 0.3", '["cat"]', '{"cat": "x"}'])
+def test_a_threshold_that_cannot_be_read(text: str) -> None:
+    parser = command_parser("predict", "", "")
+    add_prediction(parser)
+    with pytest.raises(WildcatError, match="a threshold is a probability"):
+        parser.parse_args(["--threshold", text])
