@@ -204,6 +204,14 @@ def test_rows_of_parquet_files(batch: Batch, tmp_path: Path) -> None:
         assert done == len(predicted) + 2 and Batch(tmp_path / name)(file)[0] == 0
     pq.write_table(pa.table({"path": ["a.png", "a.png"]}), file)
     assert Batch(tmp_path / "text")(file)[1:] == ([str(tmp_path / "a.png")], {})  # the rows are not without images now
+    pq.write_table(pa.table({"path": [None, None]}), file)  # a column without a type
+    assert [message.rpartition(": ")[2] for message in Batch(tmp_path / "text")(file)[2].values()] == [
+        "row 0 has no image",
+        "row 1 has no image",
+    ]
+    pq.write_table(pa.table({"path": pa.array([], pa.string())}), file)
+    with pytest.raises(WildcatError, match=r"text\.parquet has no rows"):
+        split_inputs([str(file)], 10)
     for content in ({"bytes": [1, 2]}, {"path": [1.5]}, {"image": [[1]]}):
         pq.write_table(pa.table(content), file)
         with pytest.raises(WildcatError, match=r"text\.parquet: column '\w+' holds values of type .*; encoded images"):
@@ -298,7 +306,7 @@ def test_a_damaged_table_is_computed_again(
         file = min((batch.out / kind).iterdir())
         file.write_bytes(file.read_bytes()[:size])
         assert batch(folder, size=2)[1:] == before[1:]
-        assert f"1 result files are damaged and computed again: {kind}/{file.name}" in caplog.text
+        assert f"damaged tables are computed again: {kind}/{file.name}" in caplog.text
     other = batch.out / PREDICTIONS / "mine.parquet"
     other.write_bytes(b"")
     with pytest.raises(WildcatError, match=r"mine\.parquet is not a table of a batch"):

@@ -21,9 +21,11 @@ def row_groups(name: str) -> list[tuple[int, int]] | None:
     """Index and first row of each row group of a file with encoded images; None for one with paths.
 
     Raises:
-        WildcatError: the file cannot be read, or has no column of images.
+        WildcatError: the file cannot be read, or has no rows or no column of images.
     """
     with _opened(name) as file, named_errors(name):
+        if not file.metadata.num_rows:
+            raise WildcatError(f"{name} has no rows")
         if _image_column(name, file.schema_arrow)[1] == "paths":
             return None
         counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
@@ -85,6 +87,8 @@ def _image_column(name: str, schema: Any) -> tuple[str, Literal["bytes", "paths"
         return path_column, "paths"
     for column in (*BYTES_COLUMNS, *PATH_COLUMNS):
         if column in types:
+            if str(types[column]) == "null":  # of a column without any value
+                return column, "paths"
             raise WildcatError(
                 f"{name}: column {column!r} holds values of type {types[column]}; encoded images are binary, paths text"
             )

@@ -112,7 +112,7 @@ class Results:
             self._remove(part_id)
         changed += self._remove_rows({printable(name) for part in unfinished if not part.source for name in part.names})
         if changed:
-            logger.warning("%d results are of files that changed since: they are predicted again", changed)
+            logger.warning("files have changed since they were predicted: %d results are replaced", changed)
         return unfinished
 
     def _remove(self, part_id: str) -> None:
@@ -167,7 +167,7 @@ def read_results(out: Path) -> Results:
                 for other in (PREDICTIONS, ERRORS):
                     (out / other / file.name).unlink(missing_ok=True)
     if damaged:
-        logger.warning("%d result files are damaged and computed again: %s", len(damaged), shorten(damaged))
+        logger.warning("damaged tables are computed again: %s", shorten(damaged))
     for file, (names, record) in tables.items():
         if not file.exists():
             continue

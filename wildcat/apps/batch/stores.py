@@ -20,7 +20,7 @@ from typing import IO, Any, TypeVar, cast
 from fsspec.core import url_to_fs
 from fsspec.spec import AbstractBufferedFile
 
-from wildcat.errors import WildcatError
+from wildcat.errors import WildcatError, first_line
 
 Result = TypeVar("Result")
 
@@ -93,7 +93,7 @@ def named_errors(name: str) -> Iterator[None]:
     except Exception as error:
         reason = _reason(error)
         silent = isinstance(reason, asyncio.TimeoutError)
-        message = "the store does not answer" if silent else str(reason) or type(reason).__name__
+        message = "the store does not answer" if silent else first_line(reason)
         raise WildcatError(f"{name} cannot be read: {message}") from error
 
 
