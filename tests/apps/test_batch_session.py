@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from wildcat.apps.batch import session
+from wildcat.errors import WildcatError
 
 
 class StubRay(types.ModuleType):
@@ -76,3 +77,14 @@ def test_ray_of_one_machine_listens_on_the_loopback_interface(
         monkeypatch.delenv(name)
     session.import_ray(address)
     assert [os.environ.get(name) for name in names] == (["0", "token"] if address is None else [None, None])
+
+
+def test_ray_that_cannot_be_started() -> None:
+    ray = StubRay()
+    ray.init = lambda *_, **__: 1 / 0  # type: ignore[method-assign]
+    with (
+        pytest.raises(WildcatError, match="Ray cannot be started: division by zero"),
+        session.ray_session(ray, None, 1),
+    ):
+        pass
+    assert ray.calls == []

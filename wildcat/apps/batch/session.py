@@ -55,7 +55,7 @@ def ray_session(ray: Any, address: str | None, workers: int | None) -> Iterator[
             ray.init("local", num_cpus=cores, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
         else:
             ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises plain Exceptions as well, as on a machine that is too busy
         failure = f"cannot connect to the Ray cluster {address}" if address else "Ray cannot be started"
         raise WildcatError(f"{failure}: {first_line(error)}") from error
     with end_on_signals():  # Ray has set a handler of its own, which ends the process at once
