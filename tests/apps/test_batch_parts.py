@@ -267,8 +267,8 @@ def test_any_exception_of_a_decoder_is_an_error_of_the_image(
     folder = images_in(tmp_path / "images", "0.png", "1.png", "2.png")
     load = InputPart.images
 
-    def images(part: InputPart, *arguments: Any) -> Any:
-        for name, each in load(part, *arguments):
+    def images(part: InputPart, *arguments: Any, **options: Any) -> Any:
+        for name, each in load(part, *arguments, **options):
             yield name, (lambda _: 1 / 0) if name.endswith("1.png") else each
 
     monkeypatch.setattr(InputPart, "images", images)
