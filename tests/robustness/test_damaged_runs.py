@@ -102,7 +102,7 @@ def run(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_config(run: Path) -> None:
     file, pixels, findings = run / "config.json", np.zeros((64, 64, 3), np.uint8), []
-    for place, values in damaged(json.loads(file.read_text()), share=8):
+    for place, values in damaged(json.loads(file.read_text()), share=12):
         file.write_text(json.dumps(values))
 
         def read(applied: bool = place[-1] in APPLIED or place[0] in APPLIED) -> None:
@@ -128,7 +128,7 @@ def test_json_files(run: Path, name: str, read: Callable[[Path], object]) -> Non
     if name == RECORD:
         part = {"names": ["a"], "labels": ["0"], "files": ["x"]}
         file.write_text(json.dumps({"format": 1, "training": part, "validation": part}))
-    for place, values in damaged(json.loads(file.read_text()), share=12 if name == "results.json" else 3):
+    for place, values in damaged(json.loads(file.read_text()), share=24 if name == "results.json" else 3):
         file.write_text(json.dumps(values))
         finding = check(lambda: read(run), f"{place}", name)
         findings += [finding] if finding else []
