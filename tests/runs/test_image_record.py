@@ -88,7 +88,8 @@ def test_changed_data_are_rejected(
     data: Path, tmp_path: Path, change: Callable[[Path], None], message: str, part: str
 ) -> None:
     before = opened(data)
-    training, validation = (before, None) if part == "training" else (open_dataset("synthetic", "test"), before)
+    other = open_dataset("synthetic:count=2,size=32", "test")
+    training, validation = (before, None) if part == "training" else (other, before)
     save_record(tmp_path, ImageRecord.of(training), ImageRecord.of(validation))
     run = Run(tiny(data="tags:x"), training.classes, True, (0, 0, 0), (1, 1, 1), len(training))
     check_same_data(run, tmp_path, training, validation)
