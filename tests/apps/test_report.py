@@ -1,10 +1,12 @@
 """The report of a run: the contents of the page, and the page in a browser."""
 
+import itertools
 import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,8 @@ from tests.apps.browser import DESKTOP, PHONE, chromium, page
 from tests.tiny_runs import ColourModel, spots, tiny
 from wildcat.apps.report import contents
 from wildcat.apps.report.build import render_page
-from wildcat.apps.report.charts import nice_ticks
-from wildcat.apps.report.selection import Choice, best_predictions, failures
+from wildcat.apps.report.charts import nice_ticks, precision_recall_panel, whole_ticks
+from wildcat.apps.report.selection import Choice, best_predictions, failures, is_predicted
 from wildcat.cli import main
 from wildcat.data import Dataset, Sample
 from wildcat.evaluation.scoring import ScoreAccumulator, build_results, collect
@@ -257,3 +259,22 @@ def test_in_a_browser(text: str, tmp_path: Path) -> None:
                     "[...document.images].every(image => image.complete && image.naturalWidth > 0)"
                 )
                 assert (logged, opened.errors, opened.outside) == ([], [], [])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 6, 7, 12, 13, 60, 100])
+def test_labels_of_epochs_do_not_overlap(steps: int) -> None:
+    ticks = whole_ticks(steps)
+    assert ticks[-1] == steps and len(ticks) <= 6
+    assert all(after - before >= 0.75 * (ticks[1] - ticks[0]) for before, after in itertools.pairwise(ticks))
+
+
+def test_a_precision_recall_curve_ends_at_the_last_true_positive() -> None:
+    recall, precision = np.array([0.5, 1.0]), np.array([1.0, 1.0])
+    longer = np.append(recall, 1.0), np.append(precision, 0.25)
+    assert precision_recall_panel("cat", *longer, "") == precision_recall_panel("cat", recall, precision, "")
+
+
+def test_a_probability_of_exactly_one_half_counts_as_predicted() -> None:
+    probabilities = np.array([[0.5, 0.4999], [0.6, 0.5]], np.float32)
+    score = SimpleNamespace(probabilities=probabilities, dataset=SimpleNamespace(multi_label=True))
+    assert is_predicted(score).tolist() == [[True, False], [True, True]]  # type: ignore[arg-type]

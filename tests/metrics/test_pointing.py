@@ -134,6 +134,7 @@ class TestDecisions:
         result = result_of((0.9, point, 0, 1), (0.8, INSIDE, 1, 0))
         assert result.map == 1
         assert (result.positives.tolist(), result.ignored.tolist(), result.correct.tolist()) == ([1], [1], [1])
+        assert result.accuracy_pairs == 1
 
     def test_point_in_a_difficult_box_beside_a_normal_one_is_ignored(self):
         result = result_of((0.9, IN_DIFFICULT, 1, 1), (0.8, INSIDE, 1, 0))

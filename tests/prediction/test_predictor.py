@@ -146,6 +146,7 @@ def test_a_threshold_for_each_class() -> None:
     prediction = colour_predictor()(spots(400, 200, {0: (100, 50), 2: (300, 150)}, spread=0.3))
     red, green = prediction.scores["red"], prediction.scores["green"]
     assert set(prediction.present({"green": green - 1e-6})) == {0, 1, 2}
+    assert set(prediction.present({"green": green})) == {0, 1, 2}  # exactly the threshold
     assert set(prediction.present({"red": red + 1e-6})) == {2}
     assert prediction.candidates({"red": 1.0, "blue": 1.0}) == prediction.candidates(1.0)
     assert set(np.unique(prediction.mask(threshold={"red": red + 1e-6}))) == {0, 3}

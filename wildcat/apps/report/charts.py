@@ -49,7 +49,7 @@ def line_chart(title: str, unit: str, lines: Sequence[Line]) -> Markup:
         parts.append(
             _svg('<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>', _LEFT - 8, y(tick) + 4, _short(tick))
         )
-    for step in _whole_ticks(steps):
+    for step in whole_ticks(steps):
         place = _HEIGHT - _BOTTOM + 18
         parts.append(_svg('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>', x(step), place, str(step)))
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
@@ -138,7 +138,7 @@ def nice_ticks(low: float, high: float) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
-def _whole_ticks(steps: int) -> list[int]:
+def whole_ticks(steps: int) -> list[int]:
     """The epochs labelled on the axis: at most six, including the last."""
     stride = max(1, math.ceil((steps - 1) / 5))
     return [*(t for t in range(1, steps, stride) if steps - t >= 0.75 * stride), steps]
