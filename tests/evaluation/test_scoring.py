@@ -16,11 +16,11 @@ from tests import unusual
 from tests.data import trees
 from tests.tiny_runs import ColourModel, tiny
 from wildcat.cli import main
-from wildcat.data import Dataset
+from wildcat.data import Dataset, Sample
 from wildcat.data.registry import open_dataset
 from wildcat.errors import WildcatError
 from wildcat.evaluation.scored_data import training_overlap
-from wildcat.evaluation.scoring import evaluate
+from wildcat.evaluation.scoring import MaskAccumulator, evaluate
 from wildcat.evaluation.summary import summary
 from wildcat.metrics import ClassificationScores, average_precision, pointing_result
 from wildcat.model import WildcatOutput
@@ -330,3 +330,10 @@ def test_images_that_were_used_for_training_are_reported(tmp_path: Path, capsys:
     arguments[3] = f"folder:{tmp_path / 'elsewhere'}"
     assert main([*arguments, "test"]) == 0
     assert f"warning: {expected}" in capsys.readouterr().err  # by the run's record of them
+
+
+def test_masks_limited_to_the_labels_may_hold_difficult_classes() -> None:
+    sample = Sample("a", None, np.array([1, 0, -1], np.int8))
+    dataset = Dataset("mine:x", "test", ["cat", "dog", "cow"], [sample])
+    assert MaskAccumulator(dataset, "image", crf=False)._allowed(0) == [0, 1]
+    assert MaskAccumulator(dataset, "predicted", crf=False)._allowed(0) is None

@@ -84,3 +84,10 @@ def test_files_of_a_user_stay(tmp_path: Path) -> None:
         write(OutputFolder(tmp_path, overwrite=True))
         write(tmp_path)
         assert (tmp_path / name).read_bytes() != b"mine"
+
+
+def test_scores_that_differ_stay_different(tmp_path: Path) -> None:
+    close = np.float32([0.7, np.nextafter(np.float32(0.7), np.float32(1))])
+    folder = write_classification(tmp_path, ["a", "b"], close[:, None], ["cat"])
+    lines = (folder / "comp2_cls_test_cat.txt").read_text().split()
+    assert np.float32(lines[1]) == close[0] < close[1] == np.float32(lines[3])

@@ -490,6 +490,7 @@ def test_voc_with_torchvision(root: Path, tmp_path: Path) -> None:
         annotation = tree["annotation"]
         assert f"{annotation['folder']}/{annotation['filename']}" == name
         assert annotation["size"] == {"width": "200", "height": "100", "depth": "3"}
+        assert annotation["segmented"] == str(int(expected_mask(prediction).any()))
         boxes = []
         for entry in annotation.get("object", []):
             x1, y1, x2, y2 = (int(entry["bndbox"][edge]) for edge in ("xmin", "ymin", "xmax", "ymax"))
