@@ -192,3 +192,10 @@ def test_the_cache_makes_each_value_once_and_is_bounded() -> None:
     for key in range(4, 50):
         cache.get(key, lambda key=key: make(key))  # type: ignore[misc]
     assert len(cache) == 3
+
+
+def test_the_cache_drops_what_was_not_used_for_longest() -> None:
+    cache, made = LeastRecentlyUsed(2), []
+    for key in (1, 2, 1, 3, 3, 1, 2):
+        cache.get(key, lambda key=key: made.append(key))  # type: ignore[misc]
+    assert made == [1, 2, 3, 2]

@@ -91,3 +91,8 @@ def test_scores_that_differ_stay_different(tmp_path: Path) -> None:
     folder = write_classification(tmp_path, ["a", "b"], close[:, None], ["cat"])
     lines = (folder / "comp2_cls_test_cat.txt").read_text().split()
     assert np.float32(lines[1]) == close[0] < close[1] == np.float32(lines[3])
+
+
+def test_objects_of_images_with_underscores_keep_their_numbers(tmp_path: Path) -> None:
+    folder = write_actions(tmp_path, ["2011_003285_1"], np.float32([[0.5]]), ["running"])
+    assert (folder / "comp10_action_test_running.txt").read_text() == "2011_003285 1 0.5\n"
