@@ -28,10 +28,12 @@ class Page:
 
     Attributes:
         requests: (path, query, body) of each request that reached it.
+        headers: of the last one.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.requests = folder, list[tuple[str, bytes, bytes]]()
+        self.headers: dict[bytes, bytes] = {}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         body, more = b"", True
@@ -42,6 +44,7 @@ class Page:
             body += message.get("body", b"")
             more = message.get("more_body", False)
         self.requests.append((scope["path"], scope["query_string"], body))
+        self.headers = dict(scope["headers"])
         answer = b"{}"
         if scope["path"] == "/gradio_api/upload":
             file = self.folder / f"{len(self.requests)}" / "a.jpg"
@@ -313,8 +316,11 @@ def test_a_body_that_does_not_arrive_is_given_up(page: Page) -> None:
 
 
 def test_the_time_of_a_whole_body_is_limited(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MAX_BODY_SECONDS", 0)
-    assert ask(page, "/gradio_api/upload", method="POST", body=[b"a", None])[0] == 408
+    monkeypatch.setattr(limits, "MAX_BODY_SECONDS", 0.05)
+    guard = Guard(page, Access(), Uploads(page.folder), body_seconds=5)
+    begun = time.monotonic()
+    assert ask(page, "/gradio_api/upload", method="POST", body=[b"a", None], guard=guard)[0] == 408
+    assert time.monotonic() - begun < 4
 
 
 @pytest.mark.parametrize(
@@ -353,6 +359,12 @@ def test_the_latest_uploads_of_a_visitor_are_kept(page: Page, monkeypatch: pytes
     send("b", 90)
     assert kept(page.folder) == [13, 80, 90]
     assert not [path for path in page.folder.iterdir() if not any(path.iterdir())]  # no empty folders
+
+
+def test_the_answer_to_an_upload_is_not_compressed(page: Page) -> None:
+    for path, kept in (("/gradio_api/upload", False), ("/config", True)):
+        ask(page, path, method="POST", accept_encoding="br")
+        assert (b"accept-encoding" in page.headers) == kept
 
 
 def test_a_file_that_another_visitor_uploaded_too_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
