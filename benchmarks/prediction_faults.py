@@ -38,6 +38,7 @@ from wildcat.apps.batch.results import ERRORS, PREDICTIONS
 from wildcat.apps.batch.worker import ATTEMPTS
 from wildcat.config import TrainConfig
 from wildcat.data.registry import open_dataset
+from wildcat.system.output_folder import LIST
 from wildcat.training.launch import train
 
 FORMATS = "json,csv,overlay,mask,yolo,voc,label-studio,cvat"
@@ -111,7 +112,7 @@ def named(out: Path) -> dict[str, bytes]:
     return {
         str(file.relative_to(out)): file.read_bytes()
         for file in out.rglob("*")
-        if file.is_file() and not file.name.startswith(".")
+        if file.is_file() and not file.name.startswith(".") and file.name != LIST  # which names them
     }
 
 

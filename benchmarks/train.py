@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks import peers
 from benchmarks.common import OURS, Report, options, scratch_folder, voc_folder
-from wildcat.config import TrainConfig
+from wildcat.config import FORMER_DEFAULTS, TrainConfig
 from wildcat.data.registry import open_dataset
 from wildcat.data.transforms import random_view
 from wildcat.losses import multi_label_loss
@@ -166,13 +166,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         scratch = Path(folder)
         data = f"voc07:{voc_folder(steps * 16, scratch)}"
         base: dict[str, Any] = {"data": data, "pretrained": False, "schedule": "constant", "epochs": epochs}
+        base = {**FORMER_DEFAULTS, **base, "held_out_images": 0}  # all weights learn, as in the peers
         sizes = {"resnet50": 448, "lite0": 320} if chosen.full else {"resnet18": 64, "lite0": 64}
         if not chosen.full:
             base["batch_size"] = 4
         for (backbone, size), kind in zip(sizes.items(), ("official", "plain loop"), strict=True):
             rates = {"lr": 0.02, "backbone_lr_factor": 0.4} if kind == "official" else {}
             start = None if backbone == "lite0" else str(random_start(backbone, scratch))
-            config = TrainConfig(backbone=backbone, weights=start, image_size=size, num_maps=8, **rates, **base)
+            sized = {"backbone": backbone, "weights": start, "image_size": size, "num_maps": 8}
+            config = TrainConfig(**{**base, **rates, **sized})
             result = race(kind, config, steps, chosen.threads, scratch)
             report.compare(
                 f"train {backbone}, {size} px, batch {config.batch_size}",

@@ -186,8 +186,11 @@ TRAIN = ["train", "--out", "new", *flags(epochs=1)]
             "no/r.json cannot be written",
         ),
         (["predict", "run", "--out", "new"], "required: IMAGE"),
-        (["predict", "run", "cat.png", "--crf"], "--formats and --crf need a directory to write to: --out DIR"),
-        (["predict", "run", "cat.png", "--json", "-", "--formats", "csv"], "--formats and --crf need"),
+        (
+            ["predict", "run", "cat.png", "--crf"],
+            "and --overwrite need a directory to write to: --out DIR",
+        ),
+        (["predict", "run", "cat.png", "--json", "-", "--formats", "csv"], "--formats, --crf and --overwrite need"),
         (["predict", "here/rum", "cat.png"], "no run in here/rum; here holds run"),
         (["report", "here/rum"], "here/rum is not a run's folder"),
         (["export", "run", "--check", "nowhere.jpg"], "nowhere.jpg does not exist"),
@@ -306,8 +309,9 @@ def test_settings_from_recipe_and_options(tmp_path: Path) -> None:
         "lr: 0.3\nepochs: 1\nkmax: 2\nscore_sizes: [64, 96]\nmirror: true\nnum_maps: 3\n"
     )
     options = flags(epochs=1)
-    at = options.index("--num-maps")
-    del options[at : at + 2]
+    for name in ("--num-maps", "--kmax"):
+        at = options.index(name)
+        del options[at : at + 2]
     arguments = ["train", "--out", str(tmp_path / "run"), "--recipe", str(tmp_path / "mine.yaml"), *options]
     assert main([*arguments, "--kmin", "all", "--map-sizes", "64,128"]) == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
@@ -474,7 +478,9 @@ def test_json_lines_are_all_of_standard_output(place: Path, tmp_path: Path, capf
         assert main([*predict, image, *words]) == 0
         out, err = capfd.readouterr()
         text = out if target == "-" else Path(target).read_text()
-        assert json.loads(text) == json.loads((folder / "predictions.jsonl").read_text()) == printed
+        given, written = json.loads(text), json.loads((folder / "predictions.jsonl").read_text())
+        assert given == written and given.pop("overlay") == "overlay/cat.jpg"  # says where the other files are
+        assert given == printed
         assert "1 of 1 images" in (err if target == "-" else out)
 
 

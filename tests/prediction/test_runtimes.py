@@ -299,7 +299,7 @@ def test_neither_run_nor_cache_can_be_written(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(read_only / "cache"))
     assert load(read_only, runtime="auto").runtime == "torch"
-    assert "computing in PyTorch: the model cannot be exported: " in caplog.text
+    assert "computing in PyTorch, because the model cannot be exported: " in caplog.text
     with pytest.raises(
         WildcatError, match=r"run/exports and .*cache/wildcat/run-\w+ cannot be written \(Read-only file"
     ):

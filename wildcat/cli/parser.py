@@ -285,6 +285,13 @@ def add_precision(parser: CommandParser) -> None:
     )
 
 
+def _at_least_one(value: Any) -> int:
+    """The parser also passes the default through this, a number."""
+    if not str(value).isdecimal() or int(value) < 1:
+        raise argparse.ArgumentTypeError(f"it must be a whole number, at least 1; got {value}")
+    return int(value)
+
+
 def add_prediction(parser: CommandParser) -> None:
     """Add the options of how images are predicted and which classes count as predicted."""
     parser.add_argument(
@@ -294,4 +301,4 @@ def add_prediction(parser: CommandParser) -> None:
         metavar="P|CLASS=P,...",
         help="probability, 0..1, from which a class is predicted, for all classes or by class (default: 0.5)",
     )
-    parser.add_argument("--batch-size", type=int, default=8, help="images per pass (default: 8)")
+    parser.add_argument("--batch-size", type=_at_least_one, default=8, help="images per pass (default: 8)")

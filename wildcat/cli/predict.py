@@ -106,8 +106,8 @@ wildcat predict runs/mine images/ --json - | jq -c '[.file, .predicted[].class]'
     check_threshold(arguments.threshold, predictor.settings.classes)
     if arguments.out:
         about = {
-            "inputs": sorted({os.path.abspath(path) for path in arguments.images}),  # noqa: PTH100 - links are kept
-            "root": str(root),
+            "inputs": sorted({os.path.realpath(path) for path in arguments.images}),
+            "root": os.path.realpath(root),
             "formats": formats,
             "model": predictor.fingerprint,
             "threshold": arguments.threshold,

@@ -268,7 +268,7 @@ def class_counts(dataset: Dataset) -> str:
     else:
         (most, first), (least, last) = counts[0], counts[-1]
         shown = f"from {most} of {first} to {least} of {last}"
-    return f"{len(dataset)} images of {len(counts)} classes: {shown}"
+    return f"{len(dataset)} images of {len(counts)} class{'es' * (len(counts) != 1)}: {shown}"
 
 
 def shared_image_warnings(dataset: Dataset, held_out: Dataset, what: str, *, progress: bool = False) -> list[str]:

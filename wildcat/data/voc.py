@@ -200,7 +200,7 @@ def open_voc(spec: str, path: Path, split: str, *, year: int, test: float = 0.2,
         samples = [sample for sample in samples if sample.name in chosen]
     if masks:
         warnings += _mask_warnings(root, samples, masks, images, bool(task))
-    notes = [] if tuple(classes) == CLASSES else [f"{spec}: {len(classes)} own classes: {shorten(classes, 8)}"]
+    notes = [] if tuple(classes) == CLASSES else [f"{spec}: the classes are its own: {shorten(classes, 8)}"]
     # Annotations refer to the pixels as stored.
     dataset = VocDataset(
         spec, split, classes, samples, upright=False, zeros_unknown=unlabelled, notes=notes, warnings=warnings

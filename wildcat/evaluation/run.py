@@ -135,6 +135,9 @@ def evaluate_run(
         return RunEvaluation(results, None, fitted)
     content = results
     if earlier is not None:  # another file may hold the results of another model
+        if earlier.tasks and earlier.model != results.model:
+            whose = "another model" if earlier.model else "a model that it does not name"
+            logger.warning("%s held scores of %s (%s): they are replaced", target, whose, ", ".join(earlier.tasks))
         content = add_results(earlier, results, str(predictor.settings.background))
         results = find_results(content, results.data, results.split, results.part) or results
     try:

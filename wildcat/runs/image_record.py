@@ -143,6 +143,8 @@ def file_digest(path: Path | None) -> str:
                 for number in range(_BLOCKS):
                     stream.seek(number * (size - block) // (_BLOCKS - 1))
                     digest.update(stream.read(block))
+    except FileNotFoundError:
+        raise WildcatError(f"{path}: no such file") from None
     except OSError as error:
         raise WildcatError(f"{path} cannot be read: {error.strerror}") from error
     return digest.hexdigest()

@@ -72,7 +72,7 @@ FOLDERS = [
         "data: 2 images lie outside the class folders, the first one is 1.png; each class needs a folder with its images",
     ),
     folder(
-        "no-images",
+        "no-images-in-folders",
         "class folders without images",
         ("cat/1.dcm", "dog/2.dcm"),
         "data: holds no images below its class folders; other files: .dcm 2",

@@ -23,7 +23,10 @@ RECIPES = [
         "recipe my.yaml: unknown setting 'learning_rate'",
     ),
     recipe(
-        "bare-yaml", "a setting without a value", "lr:\n", "recipe my.yaml: lr must be a number, e.g. 0.01; got None"
+        "bare-yaml",
+        "a setting without a value",
+        "momentum:\n",
+        "recipe my.yaml: momentum must be a number, e.g. 0.01; got None",
     ),
     recipe(
         "exponent-yaml",

@@ -96,7 +96,7 @@ RUNS = [
         "same-classes",
         "a class name twice",
         entries(CONFIG, classes=["cat", "cat"]),
-        "run/config.json: classes must have different names; more than once: 'cat'",
+        "run/config.json: classes must have different names; 'cat' occurs twice",
     ),
     run_case(
         "huge-size",
