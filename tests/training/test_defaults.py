@@ -29,7 +29,7 @@ def resolved(images: int = 24, multi_label: bool = False, stages: int = 8, **set
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        ({"images": 24}, {"lr": 0.01, "kmax": 0.4, "alpha": 1.0, "fit_head": True, "freeze_batch_norm": True}),
+        ({"images": 24}, {"lr": 0.00024, "kmax": 0.4, "alpha": 1.0, "fit_head": True, "freeze_batch_norm": True}),
         ({"images": 24, "multi_label": True}, {"lr": 0.05, "kmax": 0.2, "alpha": 0.7, "fit_head": True}),
         ({"images": 24, "pooling": "max"}, {"kmax": 0.2, "alpha": 0.7}),
         ({"images": 5000}, {"freeze_stages": 5, "freeze_depthwise": True, "freeze_batch_norm": True}),
@@ -90,7 +90,7 @@ def test_saved_settings_of_earlier_versions_are_as_they_were() -> None:
 @pytest.mark.parametrize(
     ("settings", "words", "missing"),
     [
-        ({}, ["24 images, one label each: BatchNorm", "40 steps", "head fitted", "learning rate 0.01"], ["random"]),
+        ({}, ["24 images, one label each: BatchNorm", "40 steps", "head fitted", "learning rate 0.00024"], ["random"]),
         ({"lr": 0.3, "epochs": 2}, ["BatchNorm"], ["rate", "steps"]),
         ({"pretrained": False}, ["random head"], ["frozen", "fitted on"]),
         (GIVEN, ["every setting was given"], ["rate"]),

@@ -19,6 +19,8 @@ MIN_STEPS_RANDOM_HEAD = 150
 # Up to this many images, the first stages of the backbone and its depthwise filters keep their ImageNet weights: they
 # change little in a short training, and their gradients take more than half of its time.
 FEW_IMAGES = 5000
+# With one label per image, the rate grows with the number of images, up to this one.
+FULL_RATE_IMAGES = 1000
 
 
 def resolve_defaults(config: TrainConfig, images: int, multi_label: bool, stages: int | None = None) -> TrainConfig:
@@ -35,7 +37,7 @@ def resolve_defaults(config: TrainConfig, images: int, multi_label: bool, stages
 
     >>> few = resolve_defaults(TrainConfig("folder:my_images"), images=24, multi_label=False, stages=8)
     >>> few.freeze_batch_norm, few.fit_head, few.lr, few.epochs
-    (True, True, 0.01, 20)
+    (True, True, 0.00024, 20)
     >>> resolve_defaults(TrainConfig("folder:my_images", lr=0.1), images=24, multi_label=False, stages=8).lr
     0.1
     """
@@ -57,9 +59,12 @@ def resolve_defaults(config: TrainConfig, images: int, multi_label: bool, stages
             chosen["freeze_stages"] = None
         elif few:
             chosen["freeze_stages"] = stages * 5 // 8
+    fit_head = chosen["fit_head"] if config.fit_head is None else config.fit_head
     # A softmax's gradient is not divided by the number of classes, as the mean of the logistic losses is.
     chosen["lr"] = 0.05 if multi_label else 0.01
-    fit_head = chosen["fit_head"] if config.fit_head is None else config.fit_head
+    if fit_head and not multi_label:
+        # The fitted head is regularized, for few images better than any that SGD reaches from it.
+        chosen["lr"] = round(0.01 * min(1.0, images / FULL_RATE_IMAGES), 6)
     epochs, steps = (MIN_EPOCHS, MIN_STEPS) if fit_head else (MIN_EPOCHS_RANDOM_HEAD, MIN_STEPS_RANDOM_HEAD)
     chosen["epochs"] = max(epochs, math.ceil(steps / steps_per_epoch(config, images)))
     return replace(config, **{name: chosen[name] for name in AUTOMATIC_SETTINGS if getattr(config, name) is None})
