@@ -107,7 +107,7 @@ wildcat predict runs/mine images/ --json - | jq -c '[.file, .predicted[].class]'
     if arguments.out:
         about = {
             "inputs": sorted({os.path.realpath(path) for path in arguments.images}),
-            "root": os.path.realpath(root),
+            "root": None if root is None else os.path.realpath(root),
             "formats": formats,
             "model": predictor.fingerprint,
             "threshold": arguments.threshold,
