@@ -206,7 +206,12 @@ COMMANDS = [
         f"{PREDICT} --threshold cart=0.5",
         "a threshold is given for 'cart', which is not a class of the model",
     ),
-    command("empty-batch", "0 images per pass", f"{PREDICT} --batch-size 0", "batch size must be at least 1; got 0"),
+    command(
+        "empty-batch",
+        "0 images per pass",
+        f"{PREDICT} --batch-size 0",
+        "argument --batch-size: it must be a whole number, at least 1; got 0",
+    ),
     command(
         "file-out-predict",
         "a file for the results' folder",
