@@ -210,7 +210,7 @@ COMMANDS = [
         "empty-batch",
         "0 images per pass",
         f"{PREDICT} --batch-size 0",
-        "argument --batch-size: it must be a whole number, at least 1; got 0",
+        "argument --batch-size: it must be a whole number, at least 1; got 0 (see wildcat predict --help)",
     ),
     command(
         "file-out-predict",
