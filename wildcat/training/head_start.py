@@ -22,8 +22,8 @@ from wildcat.training.progress import RunProgress
 
 # Images that a head is fitted on at most: more take minutes, and the training has them all.
 MAX_IMAGES = 2000
-# Strength of the softmax classifier in scikit-learn's C, times the number of features, which are standardized.
-C_TIMES_FEATURES = 12.8
+# scikit-learn's C of the softmax classifier, for features that are 1 away from their mean (root mean square).
+SOFTMAX_C = 100.0
 
 
 @dataclass(frozen=True)
@@ -124,24 +124,27 @@ def fit_linear_head(
 
 
 def _fit_softmax(features: npt.NDArray[np.float32], targets: npt.NDArray[np.int64], classes: int) -> LinearHead:
-    """The softmax classifier; a class without images gets the lowest bias of the others, and no weights."""
+    """The softmax classifier; a class without images gets the mean of the others' weights, and a lower bias.
+
+    All features are divided by the same number: from few images, the deviation of each is not known well.
+    """
     from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
 
     dimensions = features.shape[1]
     weights, bias = np.zeros((classes, dimensions)), np.zeros(classes)
     present = np.unique(targets)
     if len(present) < 2:
         return LinearHead(weights, bias)
-    scaler = StandardScaler().fit(features.astype(np.float64))
-    inputs = scaler.transform(features.astype(np.float64))
-    found = LogisticRegression(C=C_TIMES_FEATURES / dimensions, max_iter=300).fit(inputs, targets)
+    centre = features.mean(axis=0, dtype=np.float64)
+    inputs = features - centre
+    scale = max(float(np.sqrt((inputs**2).sum(axis=1).mean())), 1e-12)
+    found = LogisticRegression(C=SOFTMAX_C, max_iter=1000, tol=1e-6).fit(inputs / scale, targets)
     coefficients, intercepts = found.coef_, found.intercept_
     if len(present) == 2:  # scikit-learn has one row for two classes
         coefficients = np.concatenate([-coefficients, coefficients]) / 2
         intercepts = np.concatenate([-intercepts, intercepts]) / 2
-    weights[present] = coefficients / scaler.scale_
-    bias[present] = intercepts - weights[present] @ scaler.mean_
+    weights[present] = coefficients / scale
+    bias[present] = intercepts - weights[present] @ centre
     absent = np.setdiff1d(np.arange(classes), present)
     weights[absent], bias[absent] = weights[present].mean(axis=0), bias[present].mean() - 1
     return LinearHead(weights, bias)
