@@ -1,7 +1,7 @@
 """The automatic settings of a training: chosen by the number of training images and the kind of their labels.
 
-They are the recipe that scored best on few images (``experiments/small_data.py``). A setting that is given, in Python,
-as an option or by a recipe, is never changed; config.json holds the resolved values.
+``experiments/small_data.py`` compares them with linear classifiers on few images. A setting that is given, in Python, as
+an option or by a recipe, is never changed; config.json holds the resolved values.
 """
 
 import math
@@ -17,7 +17,7 @@ MIN_STEPS = 40
 MIN_EPOCHS_RANDOM_HEAD = 10
 MIN_STEPS_RANDOM_HEAD = 150
 # Up to this many images, the first stages of the backbone and its depthwise filters keep their ImageNet weights: they
-# change little in a short training, and their gradients take more than half of its time.
+# change little in a short training, and their gradients cost time.
 FEW_IMAGES = 5000
 # With one label per image, the rate grows with the number of images, up to this one.
 FULL_RATE_IMAGES = 1000
