@@ -1,7 +1,7 @@
 """The automatic settings of a training: chosen by the number of training images and the kind of their labels.
 
-``experiments/small_data.py`` compares them with linear classifiers on few images. A setting that is given, in Python, as
-an option or by a recipe, is never changed; config.json holds the resolved values.
+``experiments/small_data.py`` compares them with linear classifiers on few images. A setting that is given, in Python,
+as an option or by a recipe, is never changed; config.json holds the resolved values.
 """
 
 import math

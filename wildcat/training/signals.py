@@ -35,13 +35,8 @@ class StopRequest:
     def __enter__(self) -> "StopRequest":
         """Install the handlers."""
         if threading.current_thread() is threading.main_thread():
-            ignored = [
-                number
-                for number in self.SIGNALS
-                if number != signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN
-            ]
             self._previous_handlers = {
-                number: signal.signal(number, self._record) for number in self.SIGNALS if number not in ignored
+                number: signal.signal(number, self._record) for number in self.SIGNALS if not _is_ignored(number)
             }
         return self
 
@@ -75,9 +70,9 @@ class StopRequest:
         raise SystemExit(128 + number)
 
 
-def is_ignored(number: signal.Signals) -> bool:
-    """Whether a process that has started with SIGHUP ignored keeps it so, as under ``nohup``."""
-    return number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) == signal.SIG_IGN
+def _is_ignored(number: signal.Signals) -> bool:
+    """Whether a signal stays ignored, as SIGHUP under ``nohup``; SIGINT never does."""
+    return number != signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN
 
 
 def delay_termination(worker: int) -> None:
@@ -91,5 +86,5 @@ def delay_termination(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # No handler for SIGALRM: it ends the worker.
     for number in StopRequest.SIGNALS:
-        if number != signal.SIGINT and not is_ignored(number):
+        if number != signal.SIGINT and not _is_ignored(number):
             signal.signal(number, lambda *_: signal.alarm(WORKER_GRACE_SECONDS))
