@@ -123,7 +123,7 @@ def _problem(path: Path | None, decode: bool, partial: bool = False) -> str | No
 
 def size_difference(dataset: Dataset, index: int) -> str | None:
     """What is wrong about the size of an image that its annotation says; None if nothing is, or it says none."""
-    stated, path = dataset.stated_size(index), dataset.samples[index].path
+    stated, path = dataset.samples[index].stated_size, dataset.samples[index].path
     if stated is None or path is None:
         return None
     actual = image_size(path, upright=dataset.upright)

@@ -41,11 +41,9 @@ class CocoDataset(Dataset):
 
     Attributes:
         objects: name of an image -> its annotations.
-        sizes: name of an image -> (width, height), or None where the JSON does not say it.
     """
 
     objects: dict[str, list[CocoObject]]
-    sizes: dict[str, tuple[int, int] | None]
 
     @property
     def has_boxes(self) -> bool:
@@ -61,10 +59,6 @@ class CocoDataset(Dataset):
         """Whether all objects of an image have outlines."""
         return all(item.outline is not None for item in self.objects[self.samples[index].name])
 
-    def stated_size(self, index: int) -> tuple[int, int] | None:
-        """(width, height) in the JSON."""
-        return self.sizes[self.samples[index].name]
-
     def mask(self, index: int) -> npt.NDArray[np.uint8] | None:
         """Label map (H, W): crowds are void (255); where objects overlap, the smaller one is in front.
 
@@ -77,7 +71,7 @@ class CocoDataset(Dataset):
         sample = self.samples[index]
         if not self.has_mask(index):
             return None
-        width, height = self.sizes[sample.name] or self.image(index).size
+        width, height = sample.stated_size or self.image(index).size
         out = np.zeros((height, width), dtype=np.uint8)
         for item in sorted(self.objects[sample.name], key=lambda item: (not item.crowd, -item.area)):
             if item.outline is None or len(item.outline) == 0:
@@ -205,11 +199,12 @@ def open_coco(
 
     samples: list[Sample] = []
     objects: dict[str, list[CocoObject]] = {}
-    sizes: dict[str, tuple[int, int] | None] = {}
     for image in listed:
         name = names[image.file]
-        items = [item._replace(crowd=item.crowd and crowds != "objects") for item in image.objects]
-        objects[name], sizes[name] = items, image.size
+        items = image.objects
+        if crowds == "objects":
+            items = [item._replace(crowd=False) for item in items]
+        objects[name] = items
         classes = np.array([item.category for item in items], dtype=np.int64)
         crowd = np.array([item.crowd for item in items], dtype=bool)
         labels = np.full(len(content.classes), -1, dtype=np.int8)
@@ -220,7 +215,7 @@ def open_coco(
             edges = np.array([item.box for item in items], dtype=np.float64).reshape(-1, 4)
             edges[:, 2:] += edges[:, :2]  # x, y, width, height -> x1, y1, x2, y2
             boxes = edges.astype(np.float32)
-        samples.append(Sample(name, files.path(image.file), labels, boxes, classes, crowd))
+        samples.append(Sample(name, files.path(image.file), labels, boxes, classes, crowd, stated_size=image.size))
     if "" in locations:
         chosen = split_by_labels({sample.name: sample.labels for sample in samples}, split, test, seed, spec)
         samples = [sample for sample in samples if sample.name in chosen]
@@ -229,7 +224,7 @@ def open_coco(
                 f"{spec}: no image is held out: there is one; give the images to score a JSON of their own"
             )
     dataset = CocoDataset(spec, split, content.classes, samples, upright=upright)
-    dataset.objects, dataset.sizes = objects, sizes
+    dataset.objects = objects
     return dataset
 
 

@@ -34,6 +34,7 @@ class Sample:
         box_classes: (B,) int64, indices of classes.
         box_difficult: (B,) bool.
         mask_path: file of the label map: 0 background, 1 ... C classes, 255 void.
+        stated_size: (width, height) that the annotations say the image has; None if they do not.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Sample:
     box_classes: npt.NDArray[np.int64] | None = None
     box_difficult: npt.NDArray[np.bool_] | None = None
     mask_path: Path | None = None
+    stated_size: tuple[int, int] | None = None
 
 
 class Dataset:
@@ -133,10 +135,6 @@ class Dataset:
     def has_mask(self, index: int) -> bool:
         """Whether :meth:`mask` gives a mask for an image; nothing is read."""
         return self.samples[index].mask_path is not None
-
-    def stated_size(self, index: int) -> tuple[int, int] | None:
-        """(width, height) that the annotations say an image has; None if they do not."""
-        return None
 
     def mask(self, index: int) -> npt.NDArray[np.uint8] | None:
         """Label map (H, W): 0 background, 1 ... C classes, 255 void; None if the sample has none."""

@@ -52,7 +52,7 @@ def _actual_size(dataset: Dataset, index: int) -> tuple[int, int] | None:
 
 def _size_problem(dataset: Dataset, index: int) -> str | None:
     """Why the boxes of an image do not fit it."""
-    if dataset.stated_size(index) is not None:
+    if dataset.samples[index].stated_size is not None:
         return size_difference(dataset, index)
     boxes = dataset.samples[index].boxes
     if type(dataset).image is not Dataset.image or boxes is None or not len(boxes):  # images that are cropped

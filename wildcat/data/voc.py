@@ -6,7 +6,7 @@ Facts: the VOC 2007 and 2012 development kit documents (Everingham et al.).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -99,20 +99,6 @@ def _labels_of(objects: Sequence[VocObject], classes: Sequence[str]) -> npt.NDAr
     return row
 
 
-class VocDataset(Dataset):
-    """Images of VOC.
-
-    Attributes:
-        sizes: name of an image -> (width, height) in its annotation, or None.
-    """
-
-    sizes: dict[str, tuple[int, int] | None]
-
-    def stated_size(self, index: int) -> tuple[int, int] | None:
-        """(width, height) in the annotation."""
-        return self.sizes.get(self.samples[index].name)
-
-
 def splits(path: Path, year: int) -> tuple[str, ...]:
     """The splits that the folder has; "seg-train" and so on are those of ImageSets/Segmentation.
 
@@ -144,7 +130,7 @@ def _classes_of(root: Path) -> tuple[Sequence[str], bool]:
     return (CLASSES, True) if found <= set(CLASSES) else (sorted(found), False)
 
 
-def open_voc(spec: str, path: Path, split: str, *, year: int, test: float = 0.2, seed: int = 0) -> VocDataset:
+def open_voc(spec: str, path: Path, split: str, *, year: int, test: float = 0.2, seed: int = 0) -> Dataset:
     """Classification, pointing and segmentation data of VOC, or of own classes in its layout.
 
     Labels come from the label files of ImageSets/Main if the split has them, else from the objects of the annotations;
@@ -165,7 +151,8 @@ def open_voc(spec: str, path: Path, split: str, *, year: int, test: float = 0.2,
     else:
         lists = find_lists(root, "Segmentation" if task else "Main")
         names = listed_names(root, lists["" if is_random else part])
-    unlabelled = labels is None and part == "test" and not is_random and not any(map(_annotation_exists(root), names))
+    is_test = labels is None and part == "test" and not is_random
+    unlabelled = is_test and not any(annotation_file(root, name).exists() for name in names)
     images, masks, warnings = find_images(root), find_masks(root), []
     if masks and not masks_are_known:
         masks = {}
@@ -174,14 +161,13 @@ def open_voc(spec: str, path: Path, split: str, *, year: int, test: float = 0.2,
             "a line from background (0) on"
         )
     samples: list[Sample] = []
-    sizes: dict[str, tuple[int, int] | None] = {}
     for number, name in enumerate(names):
         image, mask = images.get(name, root / "JPEGImages" / f"{name}.jpg"), masks.get(name)
         if unlabelled:
             samples.append(Sample(name, image, np.zeros(len(classes), dtype=np.int8), mask_path=mask))
             continue
         annotation = annotation_file(root, name)
-        sizes[name], objects = read_annotation(annotation)
+        size, objects = read_annotation(annotation)
         for item in objects:
             check_choice(item.name, classes, f"{annotation}: class")
         samples.append(
@@ -193,6 +179,7 @@ def open_voc(spec: str, path: Path, split: str, *, year: int, test: float = 0.2,
                 box_classes=np.array([classes.index(item.name) for item in objects], dtype=np.int64),
                 box_difficult=np.array([item.difficult for item in objects], dtype=bool),
                 mask_path=mask,
+                stated_size=size,
             )
         )
     if is_random:
@@ -202,15 +189,9 @@ def open_voc(spec: str, path: Path, split: str, *, year: int, test: float = 0.2,
         warnings += _mask_warnings(root, samples, masks, images, bool(task))
     notes = [] if tuple(classes) == CLASSES else [f"{spec}: the classes are its own: {shorten(classes, 8)}"]
     # Annotations refer to the pixels as stored.
-    dataset = VocDataset(
+    return Dataset(
         spec, split, classes, samples, upright=False, zeros_unknown=unlabelled, notes=notes, warnings=warnings
     )
-    dataset.sizes = sizes
-    return dataset
-
-
-def _annotation_exists(root: Path) -> Callable[[str], bool]:
-    return lambda name: annotation_file(root, name).exists()
 
 
 def _mask_warnings(

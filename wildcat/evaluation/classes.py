@@ -128,9 +128,6 @@ class _InModelClasses(Dataset):
     def has_mask(self, index: int) -> bool:
         return self.has_masks and self._source.has_mask(index)
 
-    def stated_size(self, index: int) -> tuple[int, int] | None:
-        return self._source.stated_size(index)
-
     def mask(self, index: int) -> npt.NDArray[np.uint8] | None:
         mask = self._source.mask(index)
         return None if mask is None else self._labels_of_masks[mask]
