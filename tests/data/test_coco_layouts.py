@@ -57,8 +57,7 @@ def test_one_json_is_found_with_its_images(tmp_path: Path, file: str, folder: st
     trees.write(tmp_path / "annotations" / "captions_train.json", '{"images": [], "annotations": [{"caption": "a"}]}')
     trees.write(tmp_path / "notes.json", "{}")
     for spec in (f"coco:{tmp_path}", f"coco:{tmp_path / file}"):
-        if spec.endswith(".json") or "captions" not in file:
-            assert available_splits(spec) == ("train", "test", "all") and default_splits(spec) == ("train", "test")
+        assert available_splits(spec) == ("train", "test", "all") and default_splits(spec) == ("train", "test")
         kept, report = check_dataset(open_dataset(spec, "all"))
         assert len(kept) == 5 and not report.has_bad_images
         train, test = (open_dataset(spec, split) for split in ("train", "test"))
@@ -77,11 +76,10 @@ def test_one_json_is_found_with_its_images(tmp_path: Path, file: str, folder: st
 )
 def test_several_jsons_are_the_splits(tmp_path: Path, files: list[str], expected: int) -> None:
     for number, file in enumerate(files):
-        folder = Path(file).parent.as_posix() if "annotations/" not in file else f"images/{number}"
+        folder = Path(file).parent.as_posix()
+        if folder == "annotations":
+            folder = f"images/{Path(file).stem.removeprefix('instances_')}"
         names = [f"{number}-{i}.png" for i in range(number + 1)]
-        if "annotations/" in file:
-            subset = Path(file).stem.removeprefix("instances_")
-            folder = f"images/{subset}"
         put(tmp_path, file, folder, names=names)
     spec = f"coco:{tmp_path}"
     assert available_splits(spec) == ("train", "val", "test")[:expected]

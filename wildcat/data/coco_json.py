@@ -186,8 +186,8 @@ def read_coco(path: Path, *, drop_unlisted: bool = False) -> CocoContent:
         by_image.get(_key(item["image_id"]), []).append(item)
     read = []
     for image in images:
-        sides = (image.get("width"), image.get("height"))
-        size = None if None in sides else (int(sides[0] or 0), int(sides[1] or 0))
+        width, height = image.get("width"), image.get("height")
+        size = None if width is None or height is None else (int(width), int(height))
         try:
             objects = [_object(item, columns[_key(item["category_id"])], size) for item in by_image[_key(image["id"])]]
         except ValueError as error:
@@ -239,10 +239,8 @@ def _object(item: dict[str, Any], category: int, size: tuple[int, int] | None) -
         size = _rle_size(shape["size"])
     outline = _outline(shape, size)
     area = item.get("area")
-    if outline is not None and len(outline) == 0 and (area or 0) <= 0 and width * height == 0:
-        pass  # an object without any pixel
-    elif outline is not None and len(outline) == 0:
-        outline = None  # an object whose outline was not annotated: a box
+    if outline is not None and len(outline) == 0 and ((area or 0) > 0 or width * height > 0):
+        outline = None  # it was not annotated, as the object has pixels
     if not has_box and outline is not None and len(outline):
         x, y, width, height = _bounds(outline, size)
         has_box = True

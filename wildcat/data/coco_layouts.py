@@ -86,7 +86,7 @@ def _is_instances(file: Path) -> bool:
     try:
         with file.open("rb") as stream:
             text = stream.read(_SNIFFED)
-            stream.seek(max(file.stat().st_size - _SNIFFED, 0))
+            stream.seek(max(file.stat().st_size - _SNIFFED, len(text)))
             text += stream.read(_SNIFFED)
     except OSError:
         return False

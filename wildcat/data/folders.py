@@ -37,9 +37,12 @@ def _data_folders(path: Path, skipped: Skipped) -> list[Path]:
     has_predictions = output_in(path) == "predictions"
     kept = []
     for folder in folders:
-        inside = {entry.name for entry in subfolders(folder)}
         # A class may be called mask: an output repeats the names of the classes beside it.
-        is_predicted = has_predictions and folder.name in _PREDICTED and bool(inside & (names - _PREDICTED))
+        is_predicted = (
+            has_predictions
+            and folder.name in _PREDICTED
+            and any(inside.name in names - _PREDICTED for inside in subfolders(folder))
+        )
         if is_predicted or output_in(folder):
             skipped.outputs.append(folder.name)
         elif is_thumbnail_folder(folder.name):
@@ -64,7 +67,7 @@ def _split_folders(path: Path, splits: bool | None, skipped: Skipped) -> dict[st
     written = written_files(path)
     others = [folder for folder in folders if usual_split(folder.name) is None and _holds_images(folder, written)]
     if others and not splits:
-        if images_in(by_split["train"]) or not _holds_images(by_split["train"]):
+        if images_in(by_split["train"]) or not _holds_images(by_split["train"], written):
             return {}  # a class that is called train
         raise WildcatError(
             f"{path}: holds images in {shorten(_names(others), 5)} beside the split folders"

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -143,17 +143,32 @@ def register_dataset(
     _KINDS[kind] = _Kind(open, splits, dict(options or {}), download, downloaded, has_path, test_is_unlabelled)
 
 
+def _parts_of(spec: str) -> tuple[str, str, list[tuple[str, str]]]:
+    """(kind, path, options as they are written) of a specification; nothing is checked."""
+    kind, _, rest = spec.partition(":")
+    options = []
+    while match := _OPTION.search(rest):
+        options.append((match[1], match[2]))
+        rest = rest[: match.start()]
+    return kind, rest, options[::-1]
+
+
+def _joined(kind: str, path: str, options: Iterable[tuple[str, str]]) -> str:
+    """The specification of these parts."""
+    rest = ",".join([*filter(None, [path]), *(f"{key}={text}" for key, text in options)])
+    return f"{kind}:{rest}" if rest else kind
+
+
 def _specification(spec: str) -> _Specification:
     """Take a specification apart and check it."""
-    name, _, rest = spec.partition(":")
+    name, path, written = _parts_of(spec)
     if spec and name not in _KINDS and Path(spec).exists():
         meant = "tags" if Path(spec).is_file() else "folder"
         raise WildcatError(f"data {spec!r} has no kind; did you mean '{meant}:{spec}'? Kinds: {', '.join(_KINDS)}")
     check_choice(name, _KINDS, f"data {spec!r}: kind")
     kind = _KINDS[name]
     options: dict[str, Any] = {}
-    while match := _OPTION.search(rest):
-        key, text = match.groups()
+    for key, text in written:
         check_choice(key, kind.options, f"data {spec!r}: option")
         if key in options:
             raise WildcatError(f"data {spec!r}: option {key!r} is given twice")
@@ -161,12 +176,11 @@ def _specification(spec: str) -> _Specification:
             options[key] = kind.options[key](text)
         except ValueError as error:
             raise WildcatError(f"data {spec!r}: option {key}={text} is not allowed; it must be {error}") from None
-        rest = rest[: match.start()]
-    if kind.has_path and not rest:
+    if kind.has_path and not path:
         raise WildcatError(f"data {spec!r}: the path is missing; write {name}:PATH")
-    if rest and not kind.has_path:
-        raise WildcatError(f"data {spec!r}: {rest!r} is not an option; write {name}:key=value,key=value")
-    return _Specification(kind, Path(rest).expanduser(), options)
+    if path and not kind.has_path:
+        raise WildcatError(f"data {spec!r}: {path!r} is not an option; write {name}:key=value,key=value")
+    return _Specification(kind, Path(path).expanduser(), options)
 
 
 def open_dataset(spec: str, split: str) -> Dataset:
@@ -259,13 +273,7 @@ def options_of(spec: str) -> dict[str, str]:
     >>> options_of("tags:my/images.csv,exclusive=yes,test=0.3"), options_of("voc07:data")
     ({'exclusive': 'yes', 'test': '0.3'}, {})
     """
-    rest = spec.partition(":")[2]
-    options: dict[str, str] = {}
-    while match := _OPTION.search(rest):
-        key, text = match.groups()
-        options = {key: text} | options
-        rest = rest[: match.start()]
-    return options
+    return dict(_parts_of(spec)[2])
 
 
 def with_options(spec: str, options: Mapping[str, str]) -> str:
@@ -273,11 +281,11 @@ def with_options(spec: str, options: Mapping[str, str]) -> str:
 
     >>> with_options("folder:my_images,seed=3", {"test": "0.3"})
     'folder:my_images,test=0.3'
+    >>> with_options("synthetic:count=24", {"size": "64"})
+    'synthetic:size=64'
     """
-    kind, colon, rest = spec.partition(":")
-    while match := _OPTION.search(rest):
-        rest = rest[: match.start()]
-    return f"{kind}{colon}{','.join([rest, *(f'{key}={text}' for key, text in options.items())])}"
+    kind, path, _ = _parts_of(spec)
+    return _joined(kind, path, options.items())
 
 
 def without_path(spec: str) -> str:
@@ -288,12 +296,8 @@ def without_path(spec: str) -> str:
     >>> without_path("coco:/home/me/a.json,images=/home/me/photos,seed=1")
     'coco:a.json,images=photos,seed=1'
     """
-    kind, colon, rest = spec.partition(":")
-    parts: list[str] = []
-    while match := _OPTION.search(rest):
-        parts.insert(0, f"{match[1]}={_last_part(match[2])}")
-        rest = rest[: match.start()]
-    return kind + colon + ",".join([_last_part(rest), *parts] if rest else parts)
+    kind, path, options = _parts_of(spec)
+    return _joined(kind, _last_part(path), ((key, _last_part(text)) for key, text in options))
 
 
 def _last_part(path: str) -> str:

@@ -16,7 +16,7 @@ from PIL import Image
 from wildcat.data.hold_out import RANDOM_SPLITS, split_by_labels
 from wildcat.data.images import image_size
 from wildcat.data.sample import Dataset, Sample, require_path
-from wildcat.data.voc_annotations import VocObject, read_annotation, read_column
+from wildcat.data.voc_annotations import Annotation, VocObject, read_annotation, read_column
 from wildcat.data.voc_folder import (
     SPLITS,
     annotation_file,
@@ -113,11 +113,11 @@ def splits(path: Path, year: int) -> tuple[str, ...]:
     return (*main, *(f"seg-{split}" for split in SPLITS if split in segmentation))
 
 
-def _classes_of(root: Path) -> tuple[Sequence[str], bool]:
+def _classes_of(root: Path, annotations: dict[Path, Annotation]) -> tuple[Sequence[str], bool]:
     """(the classes, whether the order of the values of masks is known).
 
-    They are those of a file labels.txt or labelmap.txt; those of the label files; or those of all annotations. If the
-    latter are all out of the 20 classes of VOC, they are these 20.
+    They are those of a file labels.txt or labelmap.txt; those of the label files; or those of all annotations, which
+    are added to `annotations`. If the latter are all out of the 20 classes of VOC, they are these 20.
     """
     listed = listed_classes(root)
     if listed is not None:
@@ -125,8 +125,8 @@ def _classes_of(root: Path) -> tuple[Sequence[str], bool]:
     labelled = {name for split in SPLITS for name in label_files(root, split)}
     if labelled:  # VOC's own, perhaps without some, or own classes of which one may be called person
         return (CLASSES, True) if len(labelled & set(CLASSES)) > len(CLASSES) // 2 else (sorted(labelled), False)
-    annotations = (root / "Annotations").rglob("*.xml")
-    found = {item.name for file in annotations for item in read_annotation(file)[1]}
+    annotations |= {file: read_annotation(file) for file in (root / "Annotations").rglob("*.xml")}
+    found = {item.name for _, objects in annotations.values() for item in objects}
     return (CLASSES, True) if found <= set(CLASSES) else (sorted(found), False)
 
 
@@ -144,7 +144,8 @@ def open_voc(spec: str, path: Path, split: str, *, year: int, test: float = 0.2,
     check_choice(split, allowed, f"{spec}: split")
     task, _, part = split.rpartition("-")
     is_random = "all" in allowed
-    classes, masks_are_known = _classes_of(root)
+    annotations: dict[Path, Annotation] = {}
+    classes, masks_are_known = _classes_of(root, annotations)
     labels: npt.NDArray[np.int8] | None = None
     if not task and not is_random and label_files(root, part):
         names, labels = read_label_files(root / "ImageSets" / "Main", part, classes)
@@ -166,10 +167,10 @@ def open_voc(spec: str, path: Path, split: str, *, year: int, test: float = 0.2,
         if unlabelled:
             samples.append(Sample(name, image, np.zeros(len(classes), dtype=np.int8), mask_path=mask))
             continue
-        annotation = annotation_file(root, name)
-        size, objects = read_annotation(annotation)
+        file = annotation_file(root, name)
+        size, objects = annotations.get(file) or read_annotation(file)
         for item in objects:
-            check_choice(item.name, classes, f"{annotation}: class")
+            check_choice(item.name, classes, f"{file}: class")
         samples.append(
             Sample(
                 name,

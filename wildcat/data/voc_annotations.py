@@ -9,7 +9,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
 from wildcat.data.sample import MAX_COORDINATE
 from wildcat.data.voc_folder import read_lines
@@ -25,6 +25,10 @@ class VocObject:
     name: str
     difficult: bool
     box: tuple[float, float, float, float]  # 0-based continuous edges
+
+
+Annotation: TypeAlias = "tuple[tuple[int, int] | None, list[VocObject]]"
+"""(width, height) of the image, if the file says it, and all objects in the file's order."""
 
 
 class _NoDoctype(ElementTree.TreeBuilder):
@@ -58,8 +62,12 @@ def _read_xml(path: Path) -> ElementTree.Element:
         raise WildcatError(f"{path}: the annotation cannot be read: {error}") from None
 
 
-def read_annotation(path: Path) -> tuple[tuple[int, int] | None, list[VocObject]]:
-    """((width, height) if the file says it, all objects in the file's order)."""
+def read_annotation(path: Path) -> Annotation:
+    """Read the annotation of an image.
+
+    Raises:
+        WildcatError: for a file that is missing or broken, or holds a value that is not allowed.
+    """
     root = _read_xml(path)
     try:
         # Values are floats in a few files of VOC 2012; some tools write sizes of 0.
