@@ -132,7 +132,7 @@ class ImageFiles:
 
 
 def find_images(location: Location, file_names: Sequence[str], given: str | None) -> ImageFiles:
-    """The folder that holds most of the images of a JSON.
+    """The folder that holds all images of a JSON that are looked for, or else most of them.
 
     Args:
         location: the JSON.
@@ -149,10 +149,15 @@ def find_images(location: Location, file_names: Sequence[str], given: str | None
         require_path(folders[0], "the option images names the folder of the images")
     step = max(len(file_names) // _TRIED, 1)
     tried = file_names[::step]
-    choices = [ImageFiles(folder, by_last_part) for by_last_part in (False, True) for folder in folders]
-    counts = [sum(choice.path(name).is_file() for name in tried) for choice in choices]
-    if not tried or (choices and max(counts) > 0):
-        return choices[counts.index(max(counts))] if choices else ImageFiles(location.json.parent)
+    best, most = ImageFiles(next(iter(folders), location.json.parent)), 0
+    for choice in (ImageFiles(folder, by_last_part) for by_last_part in (False, True) for folder in folders):
+        count = sum(choice.path(name).is_file() for name in tried)
+        if count > most:
+            best, most = choice, count
+        if most == len(tried):
+            break
+    if most or not tried:
+        return best
     searched = shorten([str(folder) for folder in folders], 5)
     raise WildcatError(
         f"{location.json}: none of its {len(file_names)} images is in {searched}, the first one is {file_names[0]}; "

@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from wildcat.data.files import is_image_name
 from wildcat.data.names import clean_name
 
 
-@dataclass(frozen=True)
 class _Names:
-    """The names in a folder.
+    """The names in a folder, as they are on the disk."""
 
-    Attributes:
-        exact: as they are on the disk.
-        alike: clean name in lower case -> names on the disk.
-        stems: the same without suffix -> names of images.
-    """
+    def __init__(self, names: list[str]) -> None:
+        self.exact = frozenset(names)
+        self._names = names
 
-    exact: frozenset[str]
-    alike: dict[str, list[str]]
-    stems: dict[str, list[str]]
+    @cached_property  # most tables name every file as it is
+    def alike(self) -> dict[str, list[str]]:
+        """Clean name in lower case -> names on the disk."""
+        alike: dict[str, list[str]] = {}
+        for name in self._names:
+            alike.setdefault(_key(name), []).append(name)
+        return alike
+
+    @cached_property
+    def stems(self) -> dict[str, list[str]]:
+        """The same without suffix -> names of images."""
+        stems: dict[str, list[str]] = {}
+        for name in filter(is_image_name, self._names):
+            stems.setdefault(_key(name).rpartition(".")[0], []).append(name)
+        return stems
+
+
+def _key(name: str) -> str:
+    return clean_name(name).lower()
 
 
 class FileFinder:
@@ -66,7 +79,7 @@ class FileFinder:
             names = self._names_in(os.fspath(current))
             if names is None:
                 return None
-            key = clean_name(part).lower()
+            key = _key(part)
             candidates = names.alike.get(key, []) or ([] if is_image_name(part) else names.stems.get(key, []))
             if len(candidates) != 1:
                 return None
@@ -81,14 +94,6 @@ class FileFinder:
 
 def _read_names(folder: str) -> _Names | None:
     try:
-        listed = os.listdir(folder or ".")  # noqa: PTH208 - names only
+        return _Names(os.listdir(folder or "."))  # noqa: PTH208 - names only
     except (OSError, ValueError):
         return None
-    alike: dict[str, list[str]] = {}
-    stems: dict[str, list[str]] = {}
-    for name in listed:
-        key = clean_name(name).lower()
-        alike.setdefault(key, []).append(name)
-        if is_image_name(name):
-            stems.setdefault(key.rpartition(".")[0], []).append(name)
-    return _Names(frozenset(listed), alike, stems)
