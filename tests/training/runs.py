@@ -5,10 +5,13 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.tiny_runs import start
+from tests.tiny_runs import start, tiny
+from wildcat.training import engine
+from wildcat.training.launch import train
 from wildcat.training.state import load_state
 
 
@@ -32,6 +35,20 @@ def untimed(folder: Path) -> list[dict[str, str]]:
 
 class Stop(Exception):
     """A crash."""
+
+
+def stopped(folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: object) -> Path:
+    """A run that was killed when it had saved its first state."""
+    save = engine.save_state
+
+    def save_and_stop(where: Path, state: dict) -> None:
+        save(where, state)
+        raise Stop
+
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(engine, "save_state", save_and_stop)
+        train(tiny(**settings), folder)
+    return folder
 
 
 def tensorboard(folder: Path) -> dict[str, list]:

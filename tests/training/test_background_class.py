@@ -13,6 +13,7 @@ from PIL import Image
 from tests import unusual
 from tests.data import trees
 from tests.tiny_runs import flags, tiny
+from tests.training.runs import stopped
 from wildcat.cli import main
 from wildcat.data.registry import open_dataset
 from wildcat.data.transforms import warp
@@ -28,7 +29,6 @@ from wildcat.prediction.loading import load
 from wildcat.prediction.predictor import Predictor
 from wildcat.runs.folder import load_run, read_background, read_run, save_background
 from wildcat.runs.settings import InferenceSettings
-from wildcat.training import engine
 from wildcat.training.launch import train
 from wildcat.training.validation import criterion_for
 
@@ -160,19 +160,9 @@ def test_it_is_rejected_for_images_of_one_class_each(tmp_path: Path, capsys: pyt
 
 
 def test_a_stopped_run_resumes_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Stop(Exception):
-        """A crash."""
-
-    def save_and_stop(where: Path, state: dict) -> None:
-        save(where, state)
-        raise Stop
-
     config = tiny(background_class=True)
     whole = train(config, tmp_path / "whole")
-    save = engine.save_state
-    with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(engine, "save_state", save_and_stop)
-        train(config, tmp_path / "stopped")
+    stopped(tmp_path / "stopped", monkeypatch, background_class=True)
     train(config, tmp_path / "stopped", resume=True)
     file = "model.safetensors"
     assert (whole / file).read_bytes() == (tmp_path / "stopped" / file).read_bytes()

@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from tests.tiny_runs import tiny
-from tests.training.runs import Stop, tensors, weights
+from tests.training.runs import stopped, tensors, weights
 from wildcat.errors import WildcatError
 from wildcat.runs.folder import build_model
-from wildcat.training import engine
 from wildcat.training.launch import train
 
 
@@ -66,15 +65,7 @@ def test_resuming_needs_no_weights_file(tmp_path: Path, backbone_weights, monkey
     file = tmp_path / "backbone.pth"
     file.write_bytes(backbone_weights[0].read_bytes())
     whole = train(tiny(weights=str(file)), tmp_path / "whole")
-    save = engine.save_state
-
-    def save_and_stop(where: Path, state: dict) -> None:
-        save(where, state)
-        raise Stop
-
-    with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(engine, "save_state", save_and_stop)
-        train(tiny(weights=str(file)), tmp_path / "run")
+    stopped(tmp_path / "run", monkeypatch, weights=str(file))
     file.unlink()
     train(tiny(weights=str(file)), tmp_path / "run", resume=True)
     assert weights(tmp_path / "run") == weights(whole)

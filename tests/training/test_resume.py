@@ -8,7 +8,7 @@ import pytest
 
 from tests.data import trees
 from tests.tiny_runs import flags, tiny
-from tests.training.runs import Stop, killed, reached, rows, tensorboard, untimed, weights
+from tests.training.runs import Stop, killed, reached, rows, stopped, tensorboard, untimed, weights
 from wildcat.cli import main
 from wildcat.errors import WildcatError
 from wildcat.runs.folder import load_run
@@ -166,20 +166,11 @@ def test_a_resumed_run_notices_that_its_data_changed(tmp_path: Path, monkeypatch
     for label in "ab":
         for number in range(3):
             trees.image(data / label / f"{number}.png", colour=(40 * number, 90, 30))
-    config = tiny(data=f"folder:{data}", train_split="all", epochs=2, batch_size=2)
-    folder = tmp_path / "run"
-
-    def save_and_stop(where: Path, state: dict) -> None:
-        save(where, state)
-        raise Stop
-
-    save = engine.save_state
-    with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(engine, "save_state", save_and_stop)
-        train(config, folder)
+    settings = {"data": f"folder:{data}", "train_split": "all", "epochs": 2, "batch_size": 2}
+    folder = stopped(tmp_path / "run", monkeypatch, **settings)
     trees.image(data / "b" / "more.png")
     with pytest.raises(WildcatError, match=r"has changed since .*: 7 usable training images of 2 classes instead of 6"):
-        train(config, folder, resume=True)
+        train(tiny(**settings), folder, resume=True)
     (data / "b" / "more.png").unlink()
-    train(config, folder, resume=True)
+    train(tiny(**settings), folder, resume=True)
     assert len(rows(folder)) == 2

@@ -12,7 +12,7 @@ import torch
 import wildcat
 from tests.data import trees
 from tests.tiny_runs import flags, tiny
-from tests.training.runs import Stop, rows, weights
+from tests.training.runs import rows, stopped, weights
 from wildcat.cli import main
 from wildcat.errors import WildcatError
 from wildcat.export.open import fingerprint
@@ -153,20 +153,6 @@ def images(tmp_path: Path) -> Path:
         for number in range(3):
             trees.image(data / label / f"{number}.png", colour=(40 * number, 90, 30))
     return data
-
-
-def stopped(folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: object) -> Path:
-    """A run that was killed after its first epoch."""
-    save = engine.save_state
-
-    def save_and_stop(where: Path, state: dict) -> None:
-        save(where, state)
-        raise Stop
-
-    with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(engine, "save_state", save_and_stop)
-        train(tiny(**settings), folder)
-    return folder
 
 
 @pytest.mark.slow
