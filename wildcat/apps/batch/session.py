@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 from wildcat.errors import WildcatError, first_line
+from wildcat.system.signals import signals_handled
 
 OBJECT_STORE_BYTES = 100 * 2**20  # Ray moves descriptions of parts, not images
-_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def import_ray(address: str | None) -> Any:
@@ -67,23 +65,14 @@ def ray_session(ray: Any, address: str | None, workers: int | None) -> Iterator[
 
 @contextlib.contextmanager
 def end_on_signals() -> Iterator[None]:
-    """Raise SystemExit for SIGTERM and SIGHUP, with 128 + the signal, so that contexts end; in the main thread only.
-
-    A signal that is ignored, as SIGHUP is by ``nohup``, stays ignored.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    """Raise SystemExit for the first SIGTERM or SIGHUP, with 128 + the signal, so that contexts end."""
+    ended = False
 
     def end(number: int, _: Any) -> None:
-        for each in caught:
-            signal.signal(each, signal.SIG_IGN)  # a second one would interrupt the cleaning up
-        raise SystemExit(128 + number)
+        nonlocal ended
+        if not ended:  # a second one would interrupt the cleaning up
+            ended = True
+            raise SystemExit(128 + number)
 
-    caught = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, end) for number in caught}
-    try:
+    with signals_handled(end):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -2,9 +2,7 @@
 
 import logging
 import os
-import signal
 import socket
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
@@ -23,6 +21,7 @@ from wildcat.errors import WildcatError
 from wildcat.export.network import Runtime
 from wildcat.prediction.loading import load
 from wildcat.system.devices import AUTO, Precision
+from wildcat.system.signals import signals_handled
 
 logger = logging.getLogger(__name__)
 
@@ -107,21 +106,10 @@ class _Stop:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[_Stop]:
-    """End the page for SIGTERM and SIGHUP (its terminal was closed) as for Ctrl+C, which uvicorn handles.
-
-    A signal that was ignored before stays ignored: ``nohup wildcat serve`` outlives its terminal.
-    """
+    """End the page for SIGTERM and SIGHUP (its terminal was closed) as for Ctrl+C, which uvicorn handles."""
     stop = _Stop()
-    signals = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-    before = {}
-    if threading.current_thread() is threading.main_thread():  # Python handles signals in no other
-        heeded = [number for number in signals if signal.getsignal(number) != signal.SIG_IGN]
-        before = {number: signal.signal(number, stop) for number in heeded}
-    try:
+    with signals_handled(stop):
         yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     if stop.signal:
         raise SystemExit(128 + stop.signal)
 
