@@ -220,13 +220,15 @@ def test_rows_of_parquet_files(batch: Batch, tmp_path: Path) -> None:
 
 def test_members_of_shards_that_are_not_read(batch: Batch, tmp_path: Path) -> None:
     file = tmp_path / "a.tar"
-    with tarfile.open(tar(file, "./a.png", "._a.png", "d/.hidden/b.png", "__MACOSX/a.png", "../b.png"), "a") as shard:
+    with tarfile.open(
+        tar(file, "./a.png", "._a.png", "d/.hidden/b.png", "__MACOSX/a.png", "../b.png", "d/@eaDir/a.png"), "a"
+    ) as shard:
         for kind, name in ((tarfile.SYMTYPE, "link.png"), (tarfile.LNKTYPE, "hard.png"), (tarfile.DIRTYPE, "dir.png")):
             info = tarfile.TarInfo(name)
             info.type, info.linkname = kind, "a.png"
             shard.addfile(info)
     _, predicted, errors = batch(file)
-    assert predicted == [f"{file}#../b.png", f"{file}#./a.png"] and count_rows(batch.out)[2] == 3
+    assert predicted == [f"{file}#../b.png", f"{file}#./a.png"] and count_rows(batch.out)[2] == 4
     assert list(errors) == [f"{file}#link.png", f"{file}#hard.png"]
     assert all("links in shards are not followed" in message for message in errors.values())
     none = tar(tmp_path / "none.tar.gz", "a.json", mode="w:gz")

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from wildcat.errors import WildcatError, shorten
 from wildcat.system.output_folder import LIST, listed_files
@@ -87,6 +87,15 @@ def is_user_folder(name: str) -> bool:
     (True, False, False, False)
     """
     return not name.startswith(".") and name.lower() not in _SYSTEM_FOLDERS
+
+
+def is_user_path(path: str) -> bool:
+    """Whether no part of a path with "/", of which ".." is none, is hidden or made by the system.
+
+    >>> is_user_path("../cat/1.jpg"), is_user_path("cat/._1.jpg"), is_user_path("@eaDir/1.jpg")
+    (True, False, False)
+    """
+    return all(part == ".." or is_user_folder(part) for part in PurePosixPath(path).parts)
 
 
 def is_thumbnail_folder(name: str) -> bool:

@@ -34,7 +34,7 @@ from wildcat.apps.batch.stores import (
     version_of,
     without_query,
 )
-from wildcat.data.files import IMAGE_SUFFIXES, image_files_below
+from wildcat.data.files import IMAGE_SUFFIXES, image_files_below, is_user_path
 from wildcat.data.images import load_image
 from wildcat.errors import WildcatError
 
@@ -237,7 +237,8 @@ def _image_names(name: str) -> list[str]:
             system, path = store_of(name)
             if not system.exists(path):
                 raise WildcatError(f"{name} does not exist")
-            images = sorted(system.unstrip_protocol(file) for file in system.find(path) if not _is_hidden(file, path))
+            found = (file for file in system.find(path) if is_user_path(file.removeprefix(path)))
+            images = sorted(map(system.unstrip_protocol, found))
             images = [file for file in images if suffix(file) in IMAGE_SUFFIXES]
         else:
             if not os.path.lexists(name):
@@ -246,11 +247,6 @@ def _image_names(name: str) -> list[str]:
     if not images:
         raise WildcatError(f"{name} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return images
-
-
-def _is_hidden(file: str, folder: str) -> bool:
-    """Whether the path of a file in a store is hidden below a folder, as in local folders."""
-    return any(part.startswith(".") for part in file.removeprefix(folder).split("/"))
 
 
 def _lines(name: str) -> Iterator[str]:

@@ -13,11 +13,11 @@ import lzma
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any, cast
 
 from wildcat.apps.batch.stores import MAX_FILE_BYTES
-from wildcat.data.files import IMAGE_SUFFIXES
+from wildcat.data.files import IMAGE_SUFFIXES, is_user_path
 from wildcat.errors import WildcatError
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -44,8 +44,8 @@ class Shard:
     """The images of a shard, read from a stream.
 
     Attributes:
-        hidden: hidden images so far, which are skipped: those whose name, or a folder's in their path, begins with ".",
-            such as the ``._`` files of macOS, and those in a folder ``__MACOSX``.
+        hidden: hidden images so far, which are skipped, as in folders: those whose name, or a folder's in their path,
+            begins with ".", such as the ``._`` files of macOS, and those in folders of the system, as ``__MACOSX``.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
@@ -63,7 +63,7 @@ class Shard:
                 archive.members.clear()  # type: ignore[attr-defined] # they would stay in memory
                 if Path(member.name).suffix.lower() not in IMAGE_SUFFIXES or member.isdir():
                     continue
-                if _is_hidden(member.name):
+                if not is_user_path(member.name):
                     self.hidden += 1
                     continue
                 images += 1
@@ -84,11 +84,6 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | Wildc
     if member.size > MAX_FILE_BYTES:
         return WildcatError(f"an image file of more than {MAX_FILE_BYTES} bytes is not read")
     return cast(IO[bytes], archive.extractfile(member)).read()
-
-
-def _is_hidden(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    return any(part == "__MACOSX" or (part.startswith(".") and part != "..") for part in parts)
 
 
 def _header_type() -> Any:
