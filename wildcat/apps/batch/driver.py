@@ -103,6 +103,7 @@ def predict_all(
     """
     if workers is not None and workers < 1:
         raise WildcatError(f"workers must be at least 1; got {workers}")
+    check_choice(on_bad_image, ("skip", "partial"), "on_bad_image")
     ray = import_ray(address)
     if Path(run).exists():
         run = os.path.abspath(run)  # noqa: PTH100 - symbolic links are kept
@@ -111,7 +112,6 @@ def predict_all(
     check_threshold(threshold, predictor.settings.classes)
     precision, runtime = predictor.precision, predictor.runtime  # what "auto" selected
     settings = {"model": predictor.fingerprint, "threshold": threshold, "precision": precision, "scores": SCORES}
-    check_choice(on_bad_image, ("skip", "partial"), "on_bad_image")
     if on_bad_image != "skip":  # left out otherwise, so that folders of earlier versions can be resumed
         settings["on_bad_image"] = on_bad_image
     logger.info("computing in %s", predictor.computation)

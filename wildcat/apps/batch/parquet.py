@@ -23,13 +23,13 @@ def row_groups(name: str) -> list[tuple[int, int]] | None:
     Raises:
         WildcatError: the file cannot be read, or has no rows or no column of images.
     """
-    with _opened(name) as file, named_errors(name):
+    with _opened(name) as file:
         if not file.metadata.num_rows:
             raise WildcatError(f"{name} has no rows")
         if _image_column(name, file.schema_arrow)[1] == "paths":
             return None
         counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-        return list(enumerate(itertools.accumulate(counts[:-1], initial=0))) if counts else []
+        return list(enumerate(itertools.accumulate(counts[:-1], initial=0)))
 
 
 def image_paths(name: str) -> Iterator[str | None]:
@@ -38,7 +38,7 @@ def image_paths(name: str) -> Iterator[str | None]:
     Raises:
         WildcatError: the file cannot be read.
     """
-    with _opened(name) as file, named_errors(name):
+    with _opened(name) as file:
         column, _ = _image_column(name, file.schema_arrow)
         for batch in file.iter_batches(columns=[column]):
             yield from (_text(value) for value in _bytes_of(batch[column], len(batch)))
@@ -50,7 +50,7 @@ def encoded_images(name: str, row_group: int) -> Iterator[bytes | str | None]:
     Raises:
         WildcatError: the file cannot be read.
     """
-    with _opened(name) as file, named_errors(name):
+    with _opened(name) as file:
         schema = file.schema_arrow
         column, _ = _image_column(name, schema)
         beside = _path_column(schema)
@@ -67,12 +67,11 @@ def encoded_images(name: str, row_group: int) -> Iterator[bytes | str | None]:
 
 @contextmanager
 def _opened(name: str) -> Iterator[Any]:
+    """The opened file; errors in the context, of any type, become WildcatErrors with its name."""
     import pyarrow.parquet as pq
 
-    with open_file(name) as stream:
-        with named_errors(name):
-            file = pq.ParquetFile(stream)
-        yield file
+    with open_file(name) as stream, named_errors(name):
+        yield pq.ParquetFile(stream)
 
 
 def _image_column(name: str, schema: Any) -> tuple[str, Literal["bytes", "paths"]]:

@@ -110,13 +110,14 @@ class BatchWorker:
             failures.append(_error_row(*reader.error))
         # Errors first: until the file of predictions exists, the part is unfinished and its errors are removed.
         prediction_schema, error_schema = schemas(self._predictor.settings.classes)
-        rows = _storable(rows, prediction_schema, failures)
-        for folder, content, schema in ((ERRORS, failures, error_schema), (PREDICTIONS, rows, prediction_schema)):
-            if content or folder == PREDICTIONS:
-                record = reader.record([row["file"] for row in content])
-                write_table(self._out / folder / file.name, _table(content, schema.with_metadata(record.to_metadata())))
+        predictions = _storable(rows, prediction_schema, failures)
+        errors = _table(failures, error_schema)
+        for folder, table in ((ERRORS, errors), (PREDICTIONS, predictions)):
+            if table.num_rows or folder == PREDICTIONS:
+                record = reader.record(table["file"].to_pylist())
+                write_table(self._out / folder / file.name, table.replace_schema_metadata(record.to_metadata()))
         log.remove()
-        return len(rows) + len(failures)
+        return int(predictions.num_rows + errors.num_rows)
 
     def _predict(self, reader: PartReader, log: AttemptLog) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
         """The rows of both tables. If a worker has crashed, or the network fails, images are predicted one by one."""
@@ -229,10 +230,10 @@ def _table(rows: list[dict[str, Any]], schema: Any) -> Any:
     return pa.Table.from_pylist(rows, schema)
 
 
-def _storable(rows: list[dict[str, Any]], schema: Any, failures: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """The rows that the schema can hold; of the others, an error is added to ``failures``."""
+def _storable(rows: list[dict[str, Any]], schema: Any, failures: list[dict[str, str]]) -> Any:
+    """A table of the rows that the schema can hold; of the others, an error is added to ``failures``."""
     try:
-        _table(rows, schema)
+        return _table(rows, schema)
     except Exception:  # one row is enough
         kept = []
         for row in rows:
@@ -241,5 +242,4 @@ def _storable(rows: list[dict[str, Any]], schema: Any, failures: list[dict[str, 
                 kept.append(row)
             except Exception as error:
                 failures.append(_error_row(row["file"], f"{row['file']}: cannot be stored: {first_line(error)}"))
-        return kept
-    return rows
+        return _table(kept, schema)

@@ -17,11 +17,6 @@ TOKEN = re.compile(r"[A-Za-z0-9._~-]{8,}")  # what an address, a cookie and a he
 _NETLOC = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 
 
-def random_token() -> str:
-    """A token of 192 random bits."""
-    return secrets.token_hex(24)
-
-
 def check_token(token: str) -> None:
     """Raise a WildcatError for a token that is short or does not fit into an address."""
     if not TOKEN.fullmatch(token):
@@ -123,7 +118,7 @@ def access_of(listener: socket.socket, host: str, allowed_hosts: Iterable[str], 
     if token:
         check_token(token)
     elif token is None and (proxied or not address.is_loopback):
-        token = random_token()
+        token = secrets.token_hex(24)
     names = {host.lower(), bound, *proxied}
     if not address.is_loopback:
         machine = socket.gethostname().lower()
@@ -145,7 +140,10 @@ def shown_address(listener: socket.socket, token: str | None) -> str:
 
 def _network_address(family: int) -> str | None:
     """This machine's address in its network, None if it has none. Nothing is sent."""
-    for kind, target in ((family, "2001:db8::1" if family == socket.AF_INET6 else "192.0.2.1"), (2, "192.0.2.1")):
+    targets = {socket.AF_INET6: "2001:db8::1", socket.AF_INET: "192.0.2.1"}
+    if family == socket.AF_INET:
+        del targets[socket.AF_INET6]
+    for kind, target in targets.items():
         with socket.socket(kind, socket.SOCK_DGRAM) as probe:
             try:
                 probe.connect((target, 9))  # selects the interface; the address belongs to no machine

@@ -5,8 +5,6 @@ import json
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
 
-from wildcat.apps.serve.uploads import megabytes
-
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -67,7 +65,7 @@ class Body:
                 return message
             # A browser reads the answer only after it has sent all.
             if self._complete or max(self._size, self._declared) > 4 * self._limit:
-                return await self._reject(413, f"At most {megabytes(self._limit)} can be sent at once.")
+                return await self._reject(413, f"At most {self._limit // 2**20} MB can be sent at once.")
 
     async def read(self) -> bytes | None:
         """The whole body; None if the request was rejected or the client has gone."""

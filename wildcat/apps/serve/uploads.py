@@ -185,11 +185,6 @@ def cleaned_regularly(uploads: Uploads) -> Iterator[None]:
         thread.join()
 
 
-def megabytes(size: int) -> str:
-    """A size in words: "512 MB"."""
-    return f"{size // 2**20} MB"
-
-
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the lock in a page's folder. It gets its name when it is locked: no other process finds it unlocked."""

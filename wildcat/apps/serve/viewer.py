@@ -184,9 +184,7 @@ class Viewer:
         labels = {1 + c: shown.settings.classes[c] for c in allowed}
         values = prediction.to_dict(allowed=chosen) | {"mask_labels": {0: "background", **labels}}
         text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-        return text.encode(
-            "utf-8", "backslashreplace"
-        ).decode()  # the name of a file that is not UTF-8, as JSON escapes
+        return text.encode("utf-8", "backslashreplace").decode()  # a file name that is not UTF-8 gets JSON escapes
 
     def _shown_mask(self, path: str, chosen: Sequence[int], crf: bool) -> Labels:
         def make() -> Labels:
