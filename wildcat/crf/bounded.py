@@ -1,8 +1,8 @@
 """The CRF of a large image at a bounded number of pixels, with marginals upsampled to the image.
 
-Mean-field inference takes about 500 bytes per pixel, 12 GB for a photograph of 24 megapixels. Its kernels cover many
-pixels, so a smaller image has nearly the same marginals. They are upsampled along the edges of the large image: joint
-bilateral upsampling, Kopf et al., SIGGRAPH 2007, over the four nearest pixels.
+Mean-field inference takes hundreds of bytes per pixel, more the more labels there are: gigabytes for a photograph of 24
+megapixels. Its kernels cover many pixels, so a smaller image has nearly the same marginals. They are upsampled along
+the edges of the large image: joint bilateral upsampling, Kopf et al., SIGGRAPH 2007, over the four nearest pixels.
 """
 
 from __future__ import annotations

@@ -74,6 +74,9 @@ class CRFSettings:
             raise ValueError(f"iterations must be an integer of 0 or more, not {self.iterations}")
 
 
+CLIP = 1e-5
+"""Lower bound of the probabilities of present labels, unless another one is given."""
+
 PRESETS = {
     "krahenbuhl": CRFSettings(),  # the authors' code; the most common choice for maps learned from image labels
     "irn": CRFSettings(bilateral_sxy=50, bilateral_srgb=5),  # Ahn et al., CVPR 2019 (inter-pixel relations)
@@ -91,13 +94,17 @@ def dense_crf(
     settings: str | CRFSettings = "krahenbuhl",
     *,
     compatibility: Tensor | npt.NDArray[np.floating] | None = None,
-    clip: float = 1e-5,
+    clip: float = CLIP,
 ) -> ArrayT:
     """Refine label probabilities by a fully connected CRF over the pixels of an image.
 
     The energy is sum_i -log p_i(x_i) + sum_{i<j} mu(x_i, x_j) sum_m w_m k_m(f_i, f_j), with symmetrically normalised
     kernels k_m. Mean-field inference starts from the given probabilities and updates all pixels at once,
     ``settings.iterations`` times (Algorithm 1 of Krähenbühl and Koltun).
+
+    An image of more than 1 megapixel (:data:`wildcat.crf.bounded.MAX_PIXELS`; fewer for more than 64 labels) is
+    reduced to that size, the standard deviations of positions as well, and the marginals are upsampled. So the memory
+    does not grow with the image, except for the arguments and the result.
 
     Args:
         probabilities: (C, H, W), or (N, C, H, W) for N images, floating point in [0, 1]. Only the ratios at a pixel
@@ -107,10 +114,6 @@ def dense_crf(
         compatibility: symmetric (C, C) penalty mu for pairs of labels, multiplied by the weight of each kernel. None
             is the Potts model: 1 for different labels, 0 for equal ones.
         clip: lower bound of the probabilities of present labels before the logarithm, between 0 and 1.
-
-    An image of more than 1 megapixel (:data:`wildcat.crf.bounded.MAX_PIXELS`; fewer for more than 64 labels) is
-    reduced to that size, the standard deviations of positions as well, and the marginals are upsampled. So the memory
-    does not grow with the image, except for the arguments and the result.
 
     Returns:
         The marginals, an array or tensor like ``probabilities`` (shape, dtype, device). They are in [0, 1] and sum to 1
@@ -168,17 +171,14 @@ def dense_crf(
     return result.numpy() if isinstance(probabilities, np.ndarray) else result
 
 
-def refined_rows(
-    probabilities: Tensor, image: npt.NDArray[np.uint8], settings: str | CRFSettings = "krahenbuhl"
-) -> Iterator[tuple[slice, Tensor]]:
-    """As :func:`dense_crf`, for a large image whose probabilities are given at its :func:`working_size`.
+def refined_rows(probabilities: Tensor, image: npt.NDArray[np.uint8]) -> Iterator[tuple[slice, Tensor]]:
+    """As :func:`dense_crf` by default, for a large image whose probabilities are given at its :func:`working_size`.
 
     Neither probabilities nor marginals of the whole image are in memory.
 
     Args:
         probabilities: (C, h, w), above 0.
         image: (H, W, 3), uint8, of at least that size.
-        settings: a name in :data:`PRESETS`, or :class:`CRFSettings`.
 
     Yields:
         Rows of the image, and their marginals (C, rows, W), float32.
@@ -187,11 +187,9 @@ def refined_rows(
     >>> [(rows, tuple(part.shape)) for rows, part in refined_rows(probabilities, image)]
     [(slice(0, 8, None), (2, 8, 12))]
     """
-    if isinstance(settings, str):
-        settings = PRESETS[settings]
     rgb = _tensor(image).to(probabilities.device)
     with torch.no_grad():
-        yield from _infer_at_reduced_size(probabilities, rgb, settings, None, 1e-5)
+        yield from _infer_at_reduced_size(probabilities, rgb, CRFSettings(), None, CLIP)
 
 
 def _infer_at_reduced_size(
