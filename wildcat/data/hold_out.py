@@ -45,11 +45,11 @@ def split_by_labels(
         seed: of the random order.
         spec: the specification, for messages.
     """
-    names = list(labels_of)
-    held_out = set(random_split(names, "test" if split != "all" else "all", test, seed, spec))
-    if split == "all" or not names:
-        return held_out
-    order = shuffled(names, seed)
+    _check_share(test, spec)
+    if split == "all" or not labels_of:
+        return set(labels_of)
+    held_out = set(random_split(list(labels_of), "test", test, seed, spec))
+    order = shuffled(labels_of, seed)
     positive = np.stack([labels_of[name] for name in order]) == 1
     held = _with_every_class(positive, np.array([name in held_out for name in order]))
     return {name for name, is_held in zip(order, held, strict=True) if is_held == (split == "test")}

@@ -96,9 +96,8 @@ def _opened(source: str | Path | bytes, partial: bool = False) -> Iterator[Image
     name = _describe(source)
     head = b""
     try:
-        if not isinstance(source, bytes) and not stat.S_ISREG(
-            Path(source).stat().st_mode
-        ):  # reading a pipe may never end
+        is_file = isinstance(source, bytes) or stat.S_ISREG(Path(source).stat().st_mode)
+        if not is_file:  # reading a pipe may never end
             raise WildcatError(f"{name}: not a file")
         with (
             _pillow_warnings_ignored(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from wildcat.data.names import clean_name, is_missing
@@ -73,20 +73,18 @@ def read_tags(cells: Sequence[str], usual: str, sep: str | None, *, keep_none: b
     warnings: list[str] = []
     filled = [cell for cell in distinct if not is_missing(cell)]
     lists = [] if sep is not None else [cell for cell in filled if _LISTED.fullmatch(cell)]
-    if lists and (len(lists) == len(filled) or any(_QUOTED.search(cell) for cell in lists)):
+    has_lists = bool(lists) and (len(lists) == len(filled) or any(_QUOTED.search(cell) for cell in lists))
+    if has_lists:
         notes.append("tags are read from lists")
-        split: Callable[[str], list[str]] = lambda cell: (  # noqa: E731 - the other branch is one too
-            _list_items(cell) if _LISTED.fullmatch(cell) else cell.split(usual)
-        )
-    else:
-        chosen = _find_separator(filled, usual, notes, warnings) if sep is None else sep
-        split = _one_tag if chosen == "none" else lambda cell: cell.split(chosen)
+        sep = usual  # of cells that are no lists
+    elif sep is None:
+        sep = _find_separator(filled, usual, notes, warnings)
     missing: dict[str, None] = {}
     spellings: dict[str, dict[str, None]] = {}
     tags_of: dict[str, frozenset[str]] = {}
     for cell in distinct:
         tags = set()
-        for part in split(cell):
+        for part in _split_cell(cell, sep, has_lists):
             tag = clean_name(part)
             if is_missing(tag) and not (keep_none and tag.lower() == "none"):
                 if tag:
@@ -106,8 +104,11 @@ def read_tags(cells: Sequence[str], usual: str, sep: str | None, *, keep_none: b
     return Tags(rows, notes, warnings)
 
 
-def _one_tag(cell: str) -> list[str]:
-    return [cell]
+def _split_cell(cell: str, sep: str, has_lists: bool) -> list[str]:
+    """The tags of a cell, as they are written."""
+    if has_lists and _LISTED.fullmatch(cell):
+        return _list_items(cell)
+    return [cell] if sep == "none" else cell.split(sep)
 
 
 def _list_items(cell: str) -> list[str]:
