@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -191,14 +193,48 @@ def test_models_without_a_run(tmp_path: Path, where: Path | None, split: str, ca
     assert ("what the model was trained on is not known" in caplog.text) is (where is None)
 
 
-def test_images_that_were_trained_on_are_known_when_the_data_are_gone(tmp_path: Path, run: Path) -> None:
+def overlap(run: Path, data: Path) -> list[str]:
+    dataset = open_dataset(f"folder:{data}", "all")
+    return training_overlap(run, dataset, ImageRecord.of(dataset))
+
+
+@pytest.fixture
+def other_with_a_copy(tmp_path: Path, run: Path) -> Path:
+    """Other data, with one image of the training."""
     other = folder(tmp_path / "other", seed=1)
     trained = open_dataset(f"folder:{tmp_path / 'mine'}", "train").samples[0]
     shutil.copy(str(trained.path), other / "red" / "copy.png")
-    for _ in range(2):
-        (warning,) = training_overlap(run, open_dataset(f"folder:{other}", "all"))
-        assert warning.startswith("1 of 16 scored images were trained on")
-        shutil.rmtree(tmp_path / "mine", ignore_errors=True)
+    return other
+
+
+@pytest.mark.parametrize("record", [True, False], ids=["record", "old"])
+def test_images_that_were_trained_on_are_found_by_their_files(
+    tmp_path: Path, run: Path, other_with_a_copy: Path, record: bool
+) -> None:
+    if not record:
+        (run / RECORD).unlink()
+    (warning,) = overlap(run, other_with_a_copy)
+    assert warning.startswith("1 of 16 scored images were trained on")
+    shutil.rmtree(tmp_path / "mine")
+    assert overlap(run, other_with_a_copy) == ([warning] if record else [])
+
+
+def test_training_images_are_not_read_again(
+    tmp_path: Path, run: Path, other_with_a_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record of the run has their digests; of the images that are scored, each is read once."""
+    read: Counter[Path] = Counter()
+    usual = Path.open
+
+    def counted(path: Path, *arguments: Any, **options: Any) -> Any:
+        read.update([path])
+        return usual(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", counted)
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.update([path, path]))
+    assert overlap(run, other_with_a_copy)
+    images = {path: count for path, count in read.items() if path.suffix == ".png"}
+    assert images == dict.fromkeys(other_with_a_copy.rglob("*.png"), 1)
 
 
 # Classes
@@ -273,12 +309,21 @@ def test_classes_whose_names_look_the_same_are_the_same(name: str) -> None:
     assert dataset.classes == ("caf\u00e9", "dog")
 
 
-def test_images_without_boxes_are_found_before_anything_is_predicted() -> None:
-    data = open_dataset("synthetic:count=3,size=32", "test")
-    data.samples[1] = replace(data.samples[1], boxes=None)
+def test_images_without_boxes_are_found_before_anything_is_predicted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = open_dataset(f"folder:{folder(tmp_path, per_class=1)}", "all")
+    box = {"boxes": np.array([[0, 0, SIDE, SIDE]], np.float32), "box_difficult": np.array([False])}
+    for index in (0, 2):
+        number = np.flatnonzero(data.samples[index].labels == 1)
+        data.samples[index] = replace(data.samples[index], **box, box_classes=number)  # type: ignore[arg-type]
     predictor = colours(None, data.classes)
-    with pytest.raises(WildcatError, match=r"has no boxes, so points cannot be scored .*\(1 of 3 images have none\)"):
+    message = "has no boxes, so points cannot be scored on this split (1 of 3 images have none); "
+    with pytest.raises(WildcatError, match=re.escape(message) + "leave pointing out of the tasks"):
         evaluate(predictor, data, tasks=["pointing"])
+    results = evaluate(predictor, data)  # nobody asked for points
+    assert results.classification is not None and results.pointing is None
+    assert f"{message}pointing is left out" in caplog.text
 
 
 # results.json

@@ -28,6 +28,7 @@ from wildcat.prediction.items import dataset_items
 from wildcat.prediction.predictor import Part, Predictor
 from wildcat.prediction.result import Prediction
 from wildcat.runs.folder import build_model, read_weights, save_weights
+from wildcat.runs.image_record import RECORD, ImageRecord
 from wildcat.runs.results import results_file
 from wildcat.runs.settings import InferenceSettings
 from wildcat.training.launch import train
@@ -227,11 +228,14 @@ def test_a_real_network_in_batches(dataset: Dataset) -> None:
 def test_images_that_were_held_out_were_not_trained_on(tmp_path: Path) -> None:
     config = tiny(data="synthetic:count=8,size=64", val_fraction=0.25, epochs=1)
     folder = train(config, tmp_path / "run")
-    (message,) = training_overlap(folder, open_dataset(config.data, "train"))
-    assert message.startswith("6 of 8 scored images were trained on")
-    assert training_overlap(folder, open_dataset(config.data, "test")) == []
-    assert training_overlap(Path("imagenet"), open_dataset(config.data, "train")) == []
-    assert training_overlap(None, open_dataset(config.data, "train")) == []
+    dataset, other = open_dataset(config.data, "train"), open_dataset(config.data, "test")
+    for _ in range(2):  # a run of an earlier version has no record
+        (message,) = training_overlap(folder, dataset, ImageRecord.of(dataset))
+        assert message.startswith("6 of 8 scored images were trained on")
+        assert training_overlap(folder, other, ImageRecord.of(other)) == []
+        (folder / RECORD).unlink(missing_ok=True)
+    assert training_overlap(Path("imagenet"), dataset, ImageRecord.of(dataset)) == []
+    assert training_overlap(None, dataset, ImageRecord.of(dataset)) == []
 
 
 @pytest.mark.slow
@@ -244,7 +248,8 @@ def test_a_run_that_skipped_bad_images_is_scored_and_reported(tmp_path: Path) ->
         (data / split / "a" / "bad.png").write_bytes(b"")
     config = tiny(data=f"folder:{data}", train_split="train", epochs=1, batch_size=2, on_bad_image="skip")
     folder = train(config, tmp_path / "run")
-    (message,) = training_overlap(folder, open_dataset(config.data, "train").subset([0]))
+    dataset = open_dataset(config.data, "train").subset([0])
+    (message,) = training_overlap(folder, dataset, ImageRecord.of(dataset))
     assert message.startswith("1 of 1 scored images")
     assert main(["report", str(folder), "--out", str(tmp_path / "report.html")]) == 0
     assert (tmp_path / "report.html").is_file()

@@ -10,7 +10,7 @@ from pathlib import Path
 from wildcat.data.registry import default_splits
 from wildcat.errors import WildcatError
 from wildcat.evaluation.background import fit_masks
-from wildcat.evaluation.scored_data import choose_scored_data
+from wildcat.evaluation.scored_data import data_of_run
 from wildcat.evaluation.scoring import AllowedClasses, check_tasks, evaluate
 from wildcat.evaluation.submission import write_submission
 from wildcat.export.network import Runtime
@@ -120,8 +120,7 @@ def evaluate_run(
 
     predictor = opened()
     if data is None:
-        chosen = choose_scored_data(_local(run, predictor), None, split)
-        data, split = chosen.data, chosen.split
+        data, split = data_of_run(_local(run, predictor), split)
     target = Path(file) if file is not None else results_file(run)
     earlier = None
     if save and file is None and target is not None and target.is_file():
@@ -184,7 +183,7 @@ def submit_run(
     predictor = load(run, device=device, precision=precision, runtime=runtime)
     predictor = predictor.at_sizes(score_sizes, map_sizes, mirror)
     if data is None:
-        data = choose_scored_data(_local(run, predictor), None, split).data
+        data, _ = data_of_run(_local(run, predictor))
     return write_submission(predictor, data, out, split=split, tasks=tasks, crf=crf, overwrite=overwrite)
 
 

@@ -65,8 +65,7 @@ def choose_scored_data(run: Path | None, data: str | None, split: str | None = N
     ScoredData(data='folder:new_images', split='all', part='other data')
     """
     if data is None:
-        data, split = _data_of_run(run, split)
-        logger.info("data: %s, as none was given", data)
+        data, split = data_of_run(run, split)
     own = None if run is None else is_training_data(run, data)
     if own and run is not None:
         given, trained = options_of(data), options_of(read_settings(run).data)
@@ -90,17 +89,23 @@ def choose_scored_data(run: Path | None, data: str | None, split: str | None = N
     return ScoredData(data, split, part)
 
 
-def _data_of_run(run: Path | None, split: str | None) -> tuple[str, str | None]:
-    """Dataset and split of a run's results.json, else the dataset of its training."""
+def data_of_run(run: Path | None, split: str | None = None) -> tuple[str, str | None]:
+    """Dataset and split of a run's results.json, else the dataset of its training.
+
+    Raises:
+        WildcatError: if no dataset is known of the run.
+    """
     file = None if run is None else results_file(run)
     if run is None or file is None:
         raise WildcatError(f"{run or 'the model'} has no dataset of its own; name the dataset to score on with --data")
     if file.is_file():
         before = read_results(file)
-        return before.data, split or before.split
-    data = read_settings(run).data
+        data, split = before.data, split or before.split
+    else:
+        data = read_settings(run).data
     if data.startswith("converted:"):  # converted weights of the authors' code, see convert.py
         raise WildcatError(f"{run} has no dataset of its own; name the dataset to score on with --data")
+    logger.info("data: %s, as none was given", data)
     return data, split
 
 
@@ -180,23 +185,35 @@ def _digest(file: Path | str | None) -> str:
         return ""
 
 
-def training_overlap(run: Path | None, dataset: Dataset) -> list[str]:
+def training_overlap(run: Path | None, dataset: Dataset, scored: ImageRecord) -> list[str]:
     """Warnings, with numbers, where images of a dataset were used to train a run.
 
-    Where the training data are no longer, images are compared with the run's record of them.
+    Images are compared with the run's record of the training images, and those without a file by their names, if they
+    are of the same split. The training images are read only for a run of an earlier version, which has no record.
+
+    Args:
+        run: the run directory; None for a model whose training is not known.
+        dataset: the images that are scored.
+        scored: their record.
 
     Returns:
         Sentences; none for a model that is not a run, or whose training images are not known.
     """
     if run is None or not _is_run(run):
         return []
-    try:
-        return shared_image_warnings(training_images(read_settings(run)), dataset, "scored")
-    except WildcatError:
-        record = read_record(_first_scale(run))
+    config, record = read_settings(run), read_record(_first_scale(run))
     if record is None:
-        return []
-    names = dict(zip(record[0].files, record[0].names, strict=True))
-    scored = ImageRecord.of(dataset)
-    pairs = [(name, names[file]) for name, file in zip(scored.names, scored.files, strict=True) if file in names]
+        try:
+            return shared_image_warnings(training_images(config), dataset, "scored")
+        except WildcatError:
+            return []
+    trained = record[0]
+    by_file = dict(zip(trained.files, trained.names, strict=True))
+    same_split = config.data == dataset.spec and dataset.split == (config.train_split or default_splits(config.data)[0])
+    names = set(trained.names) if same_split else set()
+    pairs = [
+        (name, by_file[file] if file else name)
+        for name, file in zip(scored.names, scored.files, strict=True)
+        if (file in by_file if file else name in names)
+    ]
     return shared_warning(pairs, len(dataset), "scored")

@@ -45,9 +45,46 @@ def check_tasks(tasks: Sequence[str]) -> None:
         check_choice(task, TASKS, "task")
 
 
-def usual_tasks(dataset: Dataset) -> list[str]:
-    """The tasks that are scored unless others are given: classification, and pointing where there are boxes."""
-    return ["classification", "pointing"] if dataset.has_boxes else ["classification"]
+def scorable_tasks(dataset: Dataset, tasks: Sequence[str] | None = None) -> list[str]:
+    """The tasks that can be scored on a dataset; a warning in the log says why others are left out.
+
+    Args:
+        dataset: with readable images.
+        tasks: those that were asked for; unless given, classification, and pointing where there are boxes.
+
+    Raises:
+        WildcatError: if no task is left, or one that was asked for has boxes or masks that lack or do not fit images.
+    """
+    usual = ["classification", "pointing"] if dataset.has_boxes else ["classification"]
+    annotations = {"pointing": ("boxes", dataset.has_boxes), "segmentation": ("masks", dataset.has_masks)}
+    scorable = []
+    for task in usual if tasks is None else tasks:
+        what, has = annotations.get(task, ("labels", True))
+        if not has:
+            logger.warning("%s has no %s: %s is left out", dataset.spec, what, task)
+        elif (problem := _missing_boxes(dataset, task) or truth_problem(dataset, task)) is None:
+            scorable.append(task)
+        elif tasks is None:
+            logger.warning("%s; %s is left out", problem, task)
+        else:
+            raise WildcatError(f"{problem}; leave {task} out of the tasks to score the others")
+    if not scorable:
+        raise WildcatError(f"{dataset.spec} {dataset.split} has no annotations for the tasks to score")
+    return scorable
+
+
+def _missing_boxes(dataset: Dataset, task: str) -> str | None:
+    """Why points cannot be scored where some images have no annotated boxes; None where all have, and for other tasks.
+
+    The sentence names the first of these images, and their number.
+    """
+    without = [sample.name for sample in dataset.samples if sample.boxes is None] if task == "pointing" else []
+    if not without:
+        return None
+    return (
+        f"{dataset.spec}: {without[0]} has no boxes, so points cannot be scored on this split "
+        f"({len(without)} of {len(dataset)} images have none)"
+    )
 
 
 def need_maps(tasks: Sequence[str]) -> bool:
@@ -115,7 +152,8 @@ def evaluate(
         split: of a path. Unless given, the held-out part of the data that the run was trained on, and all images of
             other data that have no splits of their own (:func:`wildcat.evaluation.scored_data.choose_scored_data`).
         tasks: out of "classification", "pointing" and "segmentation"; those for which the dataset has no annotation
-            are left out, with a warning in the log. Unless given, classification, and pointing where there are boxes.
+            are left out, with a warning in the log. Unless given, classification, and pointing where all images have
+            boxes that fit them.
         on_bad_image: "error", "skip" or "partial", as for :func:`open_scored`.
         labels: which classes a mask may hold: those "predicted", or those of the true labels of the "image".
         crf: score masks refined by the dense CRF as well.
@@ -137,49 +175,25 @@ def evaluate(
     start = time.perf_counter()
     part: Part = "unknown"
     warnings: list[str] = []
+    record = ImageRecord()
     if isinstance(data, str):
         chosen = choose_scored_data(predictor.run, data, split)
         part, classes = chosen.part, predictor.settings.classes
         dataset, warnings = open_with_warnings(chosen.data, chosen.split, classes, on_bad_image)
-        warnings += training_overlap(predictor.run, dataset)
+        if predictor.run is not None:
+            record = ImageRecord.of(dataset)
+            warnings += training_overlap(predictor.run, dataset, record)
         for warning in warnings:
             logger.warning("%s", warning)
         logger.info("scoring %s", describe_scored(len(dataset), chosen.data, chosen.split, part))
     else:
         dataset = data
-    are_given = tasks is not None
-    tasks = usual_tasks(dataset) if tasks is None else tasks
-    for task, what, has in (("pointing", "boxes", dataset.has_boxes), ("segmentation", "masks", dataset.has_masks)):
-        if task in tasks and not has:
-            logger.warning("%s has no %s: %s is left out", dataset.spec, what, task)
-            tasks = [other for other in tasks if other != task]
-        elif task in tasks and (problem := truth_problem(dataset, task)) is not None:
-            if are_given:
-                raise WildcatError(f"{problem}; leave {task} out of the tasks to score the others")
-            logger.warning("%s; %s is left out", problem, task)
-            tasks = [other for other in tasks if other != task]
-    if not tasks:
-        raise WildcatError(f"{dataset.spec} {dataset.split} has no annotations for the tasks to score")
-    check_boxes(dataset, tasks)
+    tasks = scorable_tasks(dataset, tasks)
     scores = collect(predictor, dataset, tasks, labels=labels, crf=crf)
     results = build_results(predictor, scores, time.perf_counter() - start)
     if isinstance(data, str) and predictor.run is not None:
-        results = replace(results, model=predictor.model_fingerprint, images_digest=ImageRecord.of(dataset).digest)
+        results = replace(results, model=predictor.model_fingerprint, images_digest=record.digest)
     return replace(results, part=part, warnings=tuple(warnings))
-
-
-def check_boxes(dataset: Dataset, tasks: Sequence[str]) -> None:
-    """Check, before anything is predicted, that points can be scored on each image if they are to be.
-
-    Raises:
-        WildcatError: naming the first image without annotated boxes, and their number.
-    """
-    without = [sample.name for sample in dataset.samples if sample.boxes is None] if "pointing" in tasks else []
-    if without:
-        raise WildcatError(
-            f"{dataset.spec}: {without[0]} has no boxes, so points cannot be scored on this split "
-            f"({len(without)} of {len(dataset)} images have none); --tasks classification needs no boxes"
-        )
 
 
 def collect(

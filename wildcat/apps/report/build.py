@@ -21,7 +21,7 @@ from wildcat.data import Dataset
 from wildcat.data.registry import without_path
 from wildcat.errors import WildcatError
 from wildcat.evaluation.scored_data import choose_scored_data
-from wildcat.evaluation.scoring import ScoreAccumulator, build_results, collect, open_scored, usual_tasks
+from wildcat.evaluation.scoring import ScoreAccumulator, build_results, collect, open_scored, scorable_tasks
 from wildcat.export.network import Runtime
 from wildcat.metrics.metric_table import not_scored
 from wildcat.prediction.items import dataset_items
@@ -91,7 +91,7 @@ def write_report(
     among = f" of {total:,}" if total > len(dataset) else ""
     logger.info("predicting %s%s images; --images N predicts N of them, in less time", f"{len(dataset):,}", among)
     start = time.perf_counter()
-    scores = collect(predictor, dataset, usual_tasks(dataset))
+    scores = collect(predictor, dataset, scorable_tasks(dataset))
     notes = []
     kept = None if earlier is None else find_results(earlier, chosen.data, chosen.split, chosen.part)
     if kept is not None and kept.model not in ("", predictor.model_fingerprint):
