@@ -72,6 +72,7 @@ class ColourModel:
 
     cell = 32
     runtime, precision, device = "torch", "fp32", torch.device("cpu")
+    model_fingerprint = "colours"
 
     def __init__(self) -> None:
         self.batches: list[tuple[int, ...]] = []  # shapes of what it was given

@@ -373,14 +373,16 @@ def test_a_damaged_results_json_is_found_before_anything_is_scored(
     assert "results.json: others must be a list of at most 100 objects" in capsys.readouterr().err
 
 
-def test_the_fingerprint_of_a_model() -> None:
-    """It changes with weights and pooling, whatever the dates of the files, and not with sizes and background."""
+def test_the_fingerprint_of_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It changes with weights and pooling, whatever the dates of the files, and not with sizes, background, version."""
     settings = InferenceSettings(("a", "b"), True, (32,), (32,))
     config = tiny(backbone="lite0")
     model = build_model(config, 2, pretrained=False)
     first = Predictor.from_model(model, settings).model_fingerprint
     other = replace(settings, score_sizes=(64,), mirror=True, background=Background("threshold", 0.4))
     assert Predictor.from_model(model, other).model_fingerprint == first
+    monkeypatch.setattr("wildcat.export.open.__version__", "99")
+    assert Predictor.from_model(model, settings).model_fingerprint == first
     pooled = build_model(replace(config, kmax=1, kmin=0), 2, pretrained=False)
     pooled.load_state_dict(model.state_dict())
     assert Predictor.from_model(pooled, settings).model_fingerprint != first

@@ -92,6 +92,8 @@ def test_a_file_alone_is_a_predictor(run: Path, runtime: Runtime) -> None:
     predictor = load(run / "exports" / "model.onnx", runtime=runtime)
     close(predictor(IMAGES[1]), load(run, runtime=runtime)(IMAGES[1]))
     assert predictor.fingerprint == load(run).fingerprint and predictor.runtime == runtime
+    # So that scores in one runtime do not replace those in another as if they were of another model.
+    assert predictor.model_fingerprint == load(run).model_fingerprint != predictor.fingerprint
     with pytest.raises(WildcatError, match=rf"an exported file \(in {runtime}\) holds no PyTorch model"):
         _ = predictor.model
 

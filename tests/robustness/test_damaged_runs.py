@@ -183,6 +183,7 @@ def test_metadata_of_exported_files() -> None:
         "std": [0.5, 0.5, 0.5],
         "size_multiple": 1,
         "fingerprint": "0",
+        "model_fingerprint": "1",
     }
     findings = []
     for place, values in damaged(metadata):

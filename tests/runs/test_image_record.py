@@ -108,9 +108,8 @@ def test_another_order_is_a_change(data: Path) -> None:
     before = ImageRecord.of(opened(data))
     reorder(data)
     now = ImageRecord.of(opened(data))
-    assert sorted(before.names) == sorted(now.names)
-    assert before.changes(now) == ("" if before == now else "the images are in another order")
-    assert ImageRecord(("a", "b"), ("", ""), ("", "")).changes(ImageRecord(("b", "a"), ("", ""), ("", ""))) != ""
+    assert before.names == now.names[::-1]
+    assert before.changes(now) == "the images are in another order"
 
 
 def test_moved_data_are_the_same(data: Path, tmp_path: Path) -> None:

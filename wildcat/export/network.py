@@ -75,6 +75,11 @@ class ExportedNetwork(ABC):
         """Identifies the model that was exported: its weights, structure, settings and version of the package."""
         return str(self.metadata["fingerprint"])
 
+    @property
+    def model_fingerprint(self) -> str:
+        """Identifies weights and structure; files of earlier versions have only :meth:`fingerprint`."""
+        return str(self.metadata.get("model_fingerprint", self.metadata["fingerprint"]))
+
     def __call__(self, images: Tensor) -> WildcatOutput:
         """Scores (N, C) and class maps (N, C, h, w) of the result of :meth:`normalize` for images (N, 3, H, W).
 
@@ -139,5 +144,6 @@ def parse_metadata(text: str | None, file: Path) -> dict[str, Any]:
     if not values.count("size_multiple"):
         raise values.error("size_multiple", "a whole number above 0")
     values.text("fingerprint")
+    values.text("model_fingerprint", "")
     mean, std = values.numbers("mean", high=1000), values.numbers("std", high=1000, low=0)
     return content | {"mean": mean, "std": std}

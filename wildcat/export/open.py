@@ -64,7 +64,12 @@ def open_network(file: Path, runtime: str, precision: Precision = "fp32") -> Exp
 
 def fingerprint(model: nn.Module, settings: object) -> str:
     """Identifies what an exported file is made from: weights, structure, settings, version of this package."""
-    digest = hashlib.sha256(f"{__version__} {model!r} {settings!r}".encode())
+    return hashlib.sha256(f"{__version__} {settings!r} {model_fingerprint(model)}".encode()).hexdigest()
+
+
+def model_fingerprint(model: nn.Module) -> str:
+    """Identifies a model: weights and structure alone."""
+    digest = hashlib.sha256(f"{model!r}".encode())
     # Mean and standard deviation are buffers that are not among the weights.
     for name, value in (model.state_dict() | dict(model.named_buffers())).items():
         digest.update(name.encode())

@@ -29,7 +29,7 @@ from wildcat.data.transforms import warp
 from wildcat.errors import WildcatError, first_line
 from wildcat.export.graph import OUTPUTS, EvenSameConv, Exportable, OnnxSameConv, replace_same_convs
 from wildcat.export.network import METADATA
-from wildcat.export.open import fingerprint, open_network
+from wildcat.export.open import fingerprint, model_fingerprint, open_network
 from wildcat.losses import probabilities
 from wildcat.model import Wildcat
 from wildcat.runs.settings import InferenceSettings
@@ -129,6 +129,7 @@ def _metadata(model: Wildcat, settings: InferenceSettings, multiple: int) -> dic
         "std": list(model.backbone.std),
         "size_multiple": multiple,
         "fingerprint": fingerprint(model, settings),
+        "model_fingerprint": model_fingerprint(model),
     }
 
 

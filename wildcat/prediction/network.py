@@ -13,7 +13,7 @@ from wildcat.backbones import Backbone
 from wildcat.backbones.batchnorm_folding import with_folded_batchnorm
 from wildcat.backbones.inference import Bf16Backbone, bf16_pays, fuse
 from wildcat.export.network import Runtime
-from wildcat.export.open import fingerprint
+from wildcat.export.open import fingerprint, model_fingerprint
 from wildcat.model import Wildcat, WildcatOutput
 from wildcat.runs.settings import InferenceSettings
 from wildcat.system.devices import PRECISIONS, Precision
@@ -48,6 +48,10 @@ class Network(Protocol):
 
     def fingerprint(self, settings: InferenceSettings) -> str:
         """Identifies weights, structure, settings and version of the package; the same for a model and its export."""
+
+    @property
+    def model_fingerprint(self) -> str:
+        """Identifies weights and structure; the same for a model and its export."""
 
 
 class TorchNetwork:
@@ -99,6 +103,11 @@ class TorchNetwork:
     def fingerprint(self, settings: InferenceSettings) -> str:
         """Identifies weights, structure, settings and version of the package."""
         return fingerprint(self.model, settings)
+
+    @property
+    def model_fingerprint(self) -> str:
+        """Identifies weights and structure."""
+        return model_fingerprint(self.model)
 
 
 def resolved_precision(precision: Precision, model: Wildcat) -> Precision:

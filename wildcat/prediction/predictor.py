@@ -157,12 +157,12 @@ class Predictor:
 
     @property
     def model_fingerprint(self) -> str:
-        """As :attr:`fingerprint`, of weights and structure alone: the same at all sizes and with any background.
+        """As :attr:`fingerprint`, of weights and structure alone: the same at all sizes, with any background, in every
+        runtime and version of the package.
 
-        That of an exported file is the one of the sizes and the background with which it was exported.
+        A file that an earlier version exported does not have it; there it is :attr:`fingerprint`.
         """
-        plain = InferenceSettings((), multi_label=self.settings.multi_label, score_sizes=(), map_sizes=())
-        parts = [part.network.fingerprint(plain) for part in self.parts.values()]
+        parts = [part.network.model_fingerprint for part in self.parts.values()]
         return " ".join(parts if self.combine is None else [*parts, self.chosen])
 
     @property
