@@ -69,9 +69,9 @@ A row per image and a column per class, its probability from 0 to 1. With the fo
 these names have the image's files. A class with the name of another column is in the column
 `class:NAME`.
 
-Spreadsheets run cells that begin with `=`, `+`, `-`, `@`, a tab or a line end as formulas, so such names of images and
-classes have an apostrophe before them, also if apostrophes come first: a program that reads the file removes one
-(`re.sub(r"^'(?='*[=+\\-@\\t\\r\\n＝＋－＠])", "", cell)`).""",
+Spreadsheets run cells that begin with `=`, `+`, `-`, `@`, a tab or a line end as formulas. Such names of images and
+classes, and those in which apostrophes come before such a beginning, get an apostrophe; a program that reads the file
+removes it (`re.sub(r"^'(?='*[=+\\-@\\t\\r\\n＝＋－＠])", "", cell)`).""",
     ),
     "overlay": ("Overlay", "The image with a heatmap and a point for each predicted class, for visual inspection."),
     "mask": (

@@ -93,8 +93,8 @@ def test_files_of_a_user_stay(
     (out / name).write_text("mine")
     assert predict(source, "--out", out, "--formats", form) == 2
     message = capsys.readouterr().err
-    assert name in message and "--overwrite" in message and "computing" not in message  # before any work
-    assert contents(out) == {name: b"mine"} and not (out / LIST).exists()
+    assert name in message and "--overwrite" in message
+    assert contents(out) == {name: b"mine"} and not (out / LIST).exists()  # before any work
     assert predict(source, "--out", out, "--formats", form, "--overwrite") == 0
     assert (out / name).read_bytes() != b"mine"
     assert predict(source, "--out", out, "--formats", form) == 0
@@ -154,7 +154,11 @@ def test_predictions_of_other_images(model: object, tmp_path: Path, capsys: pyte
 
 @pytest.mark.parametrize("damage", ["not ours", "", '["wildcat"]', '{"wildcat": "1"}\n{"file": "../../x"}'])
 def test_a_list_that_is_not_ours(
-    model: object, tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+    model: object,
+    tmp_path: Path,
+    damage: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     source, out = image(tmp_path / "in/a.png"), tmp_path / "out"
     out.mkdir()
@@ -164,6 +168,8 @@ def test_a_list_that_is_not_ours(
     assert predict(source, "--out", out, "--overwrite") == (2 if foreign else 0)
     assert (LIST in capsys.readouterr().err) == foreign
     assert (tmp_path / "x").read_text() == "mine" and (not foreign or (out / LIST).read_text() == damage)
+    monkeypatch.chdir(out)
+    assert predict(source) == 0  # nothing is written here
 
 
 # ---- Which images are read ------------------------------------------------------------------------------------------

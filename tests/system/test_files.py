@@ -268,16 +268,6 @@ def test_a_full_device_is_an_error_that_names_it(tmp_path: Path, write: Callable
     assert full.is_char_device()
 
 
-@pytest.mark.parametrize("way", ["at once", "bit by bit"])
-def test_a_link_with_the_temporary_name_is_not_followed(tmp_path: Path, way: str) -> None:
-    """A neighbour in a shared folder can compute that name."""
-    victim, file = tmp_path / "victim", tmp_path / "config.json"
-    victim.write_text("mine")
-    unfinished(file).symlink_to(victim)
-    WAYS[way](file, "result\n")
-    assert victim.read_text() == "mine" and file.read_text() == "result\n" and not file.is_symlink()
-
-
 def test_a_place_is_checked_before_the_work(tmp_path: Path) -> None:
     check_output(tmp_path / "new.html")
     check_output(Path(os.devnull))

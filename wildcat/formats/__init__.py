@@ -21,7 +21,7 @@ end
 []
 
 To add a format to the package, write the class in its own module with the arguments ``(out, classes)``, where ``out``
-is an :class:`~wildcat.system.output_folder.OutputFolder`, and ``files``, the names of its files; add it to the tables
+is an :class:`~wildcat.system.output_folder.OutputFolder`, and ``files``, the names of its files; add it to the table
 in :mod:`wildcat.formats.write`, to ``docs/formats.py`` and to ``tests/formats``.
 """
 

@@ -63,7 +63,7 @@ class IncrementalFile:
         Raises:
             WildcatError: if another file has its name, and must not be replaced.
         """
-        folder.claim(name)
+        folder.check([name])
         return cls(folder.path / name, lambda part: folder.note(name, checksum(part)))
 
     def append(self, other: IncrementalFile) -> None:

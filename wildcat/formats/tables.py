@@ -127,8 +127,8 @@ def unlike(names: Iterable[str], taken: Iterable[str]) -> list[str]:
 def as_text(value: str) -> str:
     """A cell of a CSV that no spreadsheet takes for a formula: an apostrophe before one that begins like one.
 
-    Source: OWASP, "CSV Injection". Whoever reads the file takes away one apostrophe from a cell that begins with
-    apostrophes and one of the characters = + - @, tab or line end; so the text is as it was, whatever it was.
+    Source: OWASP, "CSV Injection". A program that reads the file removes one apostrophe from a cell that begins
+    with one or more of them and one of the characters = + - @, tab or line end behind them: that restores any text.
 
     >>> as_text("=1+1"), as_text("'=1+1"), as_text("cat")
     ("'=1+1", "''=1+1", 'cat')

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from wildcat.errors import check_choice
 from wildcat.formats.coco import CocoWriter
@@ -22,32 +23,29 @@ from wildcat.prediction.result import Prediction, Threshold
 from wildcat.system.files import UNFINISHED, remove_leftovers
 from wildcat.system.output_folder import OutputFolder
 
-_WRITERS: dict[str, Callable[[OutputFolder, tuple[str, ...]], Writer]] = {
-    "json": lambda out, classes: JsonFile(IncrementalFile.within(out, "predictions.jsonl")),
-    "csv": CsvWriter,
-    "overlay": OverlayWriter,
-    "mask": MaskWriter,
-    "coco": CocoWriter,
-    "yolo": YoloWriter,
-    "voc": VocWriter,
-    "label-studio": LabelStudioWriter,
-    "cvat": CvatWriter,
-}
-# The files of each format relative to the output folder; {} is the name of an image.
-_FILES: dict[str, tuple[str, ...]] = {
-    "json": ("predictions.jsonl",),
-    "csv": CsvWriter.files,
-    "overlay": OverlayWriter.files,
-    "mask": MaskWriter.files,
-    "coco": CocoWriter.files,
-    "yolo": YoloWriter.files,
-    "voc": VocWriter.files,
-    "label-studio": LabelStudioWriter.files,
-    "cvat": CvatWriter.files,
+
+class _Format(NamedTuple):
+    """Makes the writer of a format, and names its files relative to the output folder; {} is the name of an image."""
+
+    make: Callable[[OutputFolder, tuple[str, ...]], Writer]
+    files: tuple[str, ...]
+
+
+_JSON = "predictions.jsonl"
+_FORMATS = {
+    "json": _Format(lambda out, classes: JsonFile(IncrementalFile.within(out, _JSON)), (_JSON,)),
+    "csv": _Format(CsvWriter, CsvWriter.files),
+    "overlay": _Format(OverlayWriter, OverlayWriter.files),
+    "mask": _Format(MaskWriter, MaskWriter.files),
+    "coco": _Format(CocoWriter, CocoWriter.files),
+    "yolo": _Format(YoloWriter, YoloWriter.files),
+    "voc": _Format(VocWriter, VocWriter.files),
+    "label-studio": _Format(LabelStudioWriter, LabelStudioWriter.files),
+    "cvat": _Format(CvatWriter, CvatWriter.files),
 }
 _NAMED = ("overlay", "mask")  # formats whose file of an image is named in the tables
 
-FORMATS = tuple(_WRITERS)
+FORMATS = tuple(_FORMATS)
 """Names of the formats."""
 
 
@@ -84,7 +82,7 @@ def write_predictions(
 
     Args:
         predictions: from :meth:`wildcat.prediction.predictor.Predictor.stream`.
-        out: output folder, created if missing; or one that was checked already, by :func:`check_folder`.
+        out: output folder, created if missing; or one whose files were checked already. Not used without formats.
         formats: names out of :data:`FORMATS`.
         classes: names of the model's classes.
         root: folder to which names of images are relative: ``root/a/cat.jpg`` gives ``overlay/a/cat.jpg``. For None,
@@ -110,24 +108,26 @@ def write_predictions(
     """
     unique_formats = list(dict.fromkeys(formats))
     check_formats(unique_formats)
-    folder = out if isinstance(out, OutputFolder) else OutputFolder(out, overwrite=overwrite)
     named = [name for name in _NAMED if name in unique_formats]
-    if unique_formats:
-        folder.check(name for form in unique_formats for name in _FILES[form] if "{}" not in name)
-        nested = (file for part in folders_of(folder.path) for file in part.rglob(UNFINISHED))
-        remove_leftovers([*folder.path.glob(UNFINISHED), *nested])
-    makers = _WRITERS | {
+    special: dict[str, Callable[[OutputFolder, tuple[str, ...]], Writer]] = {
         "label-studio": partial(LabelStudioWriter, image_prefix=image_prefix),
         "csv": partial(CsvWriter, columns=named),
     }
+    makers: list[Callable[[], Writer]] = []
+    if unique_formats:
+        folder = out if isinstance(out, OutputFolder) else OutputFolder(out, overwrite=overwrite)
+        folder.check(planned_files(unique_formats, [], None)[""])
+        nested = (file for part in folders_of(folder.path) for file in part.rglob(UNFINISHED))
+        remove_leftovers([*folder.path.glob(UNFINISHED), *nested])
+        makers = [partial(special.get(name, _FORMATS[name].make), folder, tuple(classes)) for name in unique_formats]
     names = UniqueNames(root)
     failures: list[Failure] = []
     writers: list[Writer] = []
     with ExitStack() as stack:  # every writer is discarded, also after an error of another one
         for writer in more:
             stack.callback(writer.discard)
-        for name in unique_formats:
-            writer = makers[name](folder, tuple(classes))
+        for make in makers:
+            writer = make()
             stack.callback(writer.discard)
             writers.append(writer)
         writers += more  # last, so that an error of theirs, such as a closed pipe, leaves complete files
@@ -137,7 +137,7 @@ def write_predictions(
             if isinstance(prediction, Failure):
                 failures.append(prediction)
                 continue
-            files = {name: _FILES[name][0].format(stem) for name in named}
+            files = {name: _FORMATS[name].files[0].format(stem) for name in named}
             image = PredictedImage(relative, stem, prediction, threshold, crf, files)
             for writer in writers:
                 writer.add(image)
@@ -152,7 +152,7 @@ def planned_files(formats: Iterable[str], images: Iterable[str], root: Path | No
     >>> planned_files(["json", "overlay"], ["in/a.png"], Path("in"))
     {'': ['predictions.jsonl'], 'in/a.png': ['overlay/a.jpg']}
     """
-    patterns = [name for form in formats for name in _FILES[form]]
+    patterns = [name for form in formats for name in _FORMATS[form].files]
     per_image = [name for name in patterns if "{}" in name]
     names = UniqueNames(root)
     planned = {"": [name for name in patterns if "{}" not in name]}

@@ -76,7 +76,7 @@ def save_for_hub(
             spec, _, split = JsonObject(background, str(source / BACKGROUND)).text("fitted_on").rpartition(" ")
             background["fitted_on"] = f"{without_path(spec)} {split}"
         out.write(BACKGROUND, json_bytes(background))
-    out.copy(WEIGHTS, source / WEIGHTS)
+    out.write(WEIGHTS, (source / WEIGHTS).read_bytes())
     card = model_card(info, results, name or source.resolve().name, license)
     out.write(CARD, card.encode("utf-8", "backslashreplace"))
     return target

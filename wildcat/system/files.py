@@ -42,7 +42,7 @@ def open_without_links(file: Path, flags: int) -> io.FileIO:
     Raises:
         OSError: as :func:`os.open`; ELOOP (on BSD: EMLINK) for a link.
     """
-    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     flags |= getattr(os, "O_NONBLOCK", 0)  # a pipe would wait for its other end
     descriptor = os.open(file, flags, 0o666)
     return io.FileIO(descriptor, "r+" if flags & os.O_RDWR else "r")

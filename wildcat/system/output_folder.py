@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -18,7 +17,7 @@ from typing import Any
 
 from wildcat._version import __version__
 from wildcat.errors import WildcatError, shorten
-from wildcat.system.files import create_new, unfinished, write_atomically
+from wildcat.system.files import unfinished, write_atomically
 
 LIST = "wildcat-files.jsonl"
 _CHUNK = 1 << 20
@@ -52,10 +51,10 @@ class OutputFolder:
         self.about: dict[str, Any] = {}
         self._listed: dict[str, set[str]] = {}  # name -> the checksums that its content had
         self._checked: set[str] = set()
-        entries = _entries(path)
-        self._exists = bool(entries)
-        self._is_torn = self._exists and not (path / LIST).read_bytes().endswith(b"\n")  # by a process that was killed
-        for entry in entries:
+        content = _list_content(path)
+        self._exists = content is not None
+        self._is_torn = content is not None and not content.endswith(b"\n")  # by a process that was killed
+        for entry in [] if content is None else _entries(path, content):
             if "about" in entry:
                 self.about = entry["about"]
             elif "file" in entry:
@@ -70,14 +69,14 @@ class OutputFolder:
         return [name for name in names if os.path.lexists(self.path / name) and not self._is_own(name)]
 
     def check(self, names: Iterable[str]) -> None:
-        """Check, before any work, that files can be written under these names.
+        """Check that files can be written under these names. Each name is checked once: before any work, if possible.
 
         Raises:
             WildcatError: if other files have one of the names, and `overwrite` is off.
         """
         if self.path.exists() and not self.path.is_dir():
             raise WildcatError(f"{self.path} is no directory; choose another one for the results")
-        names = list(names)
+        names = [name for name in names if name not in self._checked]
         if not self.overwrite and (taken := self.foreign(names)):
             raise WildcatError(
                 f"{self.path} holds files that wildcat has not written, or that were changed since: {shorten(taken)}; "
@@ -106,31 +105,11 @@ class OutputFolder:
         Raises:
             WildcatError: if another file has the name and `overwrite` is off, or it cannot be written.
         """
-        self.claim(name)
+        self.check([name])
         self.note(name, f"{zlib.crc32(content):08x}")
         file = self.path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, content)
-
-    def copy(self, name: str, source: Path) -> None:
-        """Copy a file atomically.
-
-        Raises:
-            WildcatError: as for :meth:`write`.
-        """
-        self.claim(name)
-        file = self.path / name
-        temporary = unfinished(file)
-        try:
-            self.note(name, checksum(source))
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with source.open("rb") as stream, create_new(temporary) as target:
-                shutil.copyfileobj(stream, target)
-            temporary.replace(file)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise WildcatError(f"{file} cannot be written: {error.strerror}") from error
 
     def link(self, name: str, target: Path) -> bool:
         """Make a symbolic link, unless something else has its name.
@@ -151,15 +130,6 @@ class OutputFolder:
         except OSError:
             return False
         return True
-
-    def claim(self, name: str) -> None:
-        """Check that a file may be written now.
-
-        Raises:
-            WildcatError: if another file has the name and `overwrite` is off.
-        """
-        if name not in self._checked:
-            self.check([name])
 
     def note(self, name: str, content: str) -> None:
         """Add a file to the list, before it gets its name; `content` is :func:`checksum` of what it will hold."""
@@ -215,7 +185,8 @@ def listed_files(folder: Path) -> set[str]:
     set()
     """
     try:
-        return {entry["file"] for entry in _entries(folder) if "file" in entry}
+        content = _list_content(folder)
+        return set() if content is None else {entry["file"] for entry in _entries(folder, content) if "file" in entry}
     except WildcatError:
         return set()
 
@@ -224,18 +195,21 @@ def _link_content(target: str) -> str:
     return f"link {zlib.crc32(os.fsencode(target)):08x}"
 
 
-def _entries(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a folder's list that are whole and valid; a killed process may have left a part of the last one."""
+def _list_content(folder: Path) -> bytes | None:
+    """The content of a folder's list; None for a folder without a list."""
     file = folder / LIST
     try:
-        if file.is_symlink() or not file.is_file():
-            return []
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        return file.read_bytes() if file.is_file() and not file.is_symlink() else None
     except OSError as error:
         raise WildcatError(f"{file} cannot be read: {error.strerror}") from error
+
+
+def _entries(folder: Path, content: bytes) -> list[dict[str, Any]]:
+    """The lines of a folder's list that are whole and valid; a killed process may have left a part of the last one."""
+    lines = content.decode("utf-8", "replace").splitlines()
     entries = [entry for line in lines if isinstance(entry := _parsed(line), dict)]
     if not entries or not isinstance(entries[0].get("wildcat"), str):
-        raise WildcatError(f"{file} is not the list of files that wildcat writes; choose another directory")
+        raise WildcatError(f"{folder / LIST} is not the list of files that wildcat writes; choose another directory")
     return [entry for entry in entries if _is_valid(entry)]
 
 
