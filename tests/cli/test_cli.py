@@ -558,7 +558,9 @@ def test_thresholds_of_names_with_commas_and_equals_signs(text: str, expected: o
     assert parser.parse_args(["--threshold", text]).threshold == expected
 
 
-@pytest.mark.parametrize("text", ["cat=0.3,dog", "cat=x", "cat=", "cat", "{cat: 0.3", '["cat"]', '{"cat": "x"}'])
+@pytest.mark.parametrize(
+    "text", ["cat=0.3,dog", "cat=2,dog=0.5", "cat=x", "cat=", "cat", "{cat: 0.3", '["cat"]', '{"cat": "x"}']
+)
 def test_a_threshold_that_cannot_be_read(text: str) -> None:
     parser = command_parser("predict", "", "")
     add_prediction(parser)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from wildcat.cli.parser import ANY_MODEL, add_precision, add_prediction, add_runtime, command_parser
+from wildcat.cli.parser import ANY_MODEL, add_on_bad_image, add_precision, add_prediction, add_runtime, command_parser
 
 
 def main(argv: Sequence[str]) -> int:
@@ -35,13 +35,7 @@ wildcat batch runs/mine shard-000.tar shard-001.tar table.parquet --out predicti
     )
     parser.add_argument("--part-size", type=int, default=1000, help="images per result file (default: 1000)")
     add_prediction(parser)
-    parser.add_argument(
-        "--on-bad-image",
-        choices=["skip", "partial"],
-        default="skip",
-        help="what to do when an image cannot be read; partial reads a JPEG that was cut as far as it goes (default: "
-        "skip)",
-    )
+    add_on_bad_image(parser)
     add_runtime(parser)
     add_precision(parser)
     arguments = parser.parse_args(argv)

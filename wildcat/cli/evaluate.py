@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wildcat.cli.parser import ANY_MODEL, CommandParser, add_device, add_precision, add_runtime, command_parser, sizes
+from wildcat.cli.parser import (
+    ANY_MODEL,
+    CommandParser,
+    add_device,
+    add_on_bad_image,
+    add_precision,
+    add_runtime,
+    command_parser,
+    sizes,
+)
 from wildcat.cli.terminal import printable
 from wildcat.errors import WildcatError
 from wildcat.system.files import check_output, is_standard_output
@@ -45,13 +54,7 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
     add_runtime(parser)
     add_device(parser)
     add_precision(parser)
-    parser.add_argument(
-        "--on-bad-image",
-        choices=["error", "skip", "partial"],
-        default="error",
-        help="what to do when an image cannot be read; partial reads a JPEG that was cut as far as it goes (default: "
-        "error)",
-    )
+    add_on_bad_image(parser, "error")
     parser.add_argument(
         "--json", metavar="FILE", help="file for the results; - prints them, and nothing else, to standard output"
     )

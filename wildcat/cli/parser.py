@@ -4,7 +4,6 @@ The Python side of it is :class:`wildcat.TrainConfig`, whose fields become optio
 """
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import re
@@ -142,10 +141,12 @@ def threshold(value: Any) -> Any:
             return {name: _probability(number) for name, number in json.loads(value).items()}
         by_class, start = {}, 0
         for found in re.finditer(r"=([^,=]+)(?:,|$)", value):
-            with contextlib.suppress(ValueError):
+            try:
                 number = float(found[1])
-                by_class[value[start : found.start()]] = _probability(number)
-                start = found.end()
+            except ValueError:  # a part of a name
+                continue
+            by_class[value[start : found.start()]] = _probability(number)
+            start = found.end()
         if start < len(value):
             raise ValueError
         return by_class
@@ -282,6 +283,17 @@ def add_precision(parser: CommandParser) -> None:
         default="fp32",
         help="precision of the backbone; bf16 is faster on some machines and changes scores a little; "
         "auto: bf16 where it is faster (default: fp32)",
+    )
+
+
+def add_on_bad_image(parser: CommandParser, default: str = "skip") -> None:
+    """Add the option of what happens to images that cannot be read: "skip", "partial", or the command's default."""
+    parser.add_argument(
+        "--on-bad-image",
+        choices=list(dict.fromkeys([default, "skip", "partial"])),
+        default=default,
+        help="what to do when an image cannot be read; partial reads a JPEG that was cut as far as it goes (default: "
+        f"{default})",
     )
 
 

@@ -5,7 +5,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from wildcat.cli.parser import ANY_MODEL, add_device, add_precision, add_prediction, add_runtime, command_parser
+from wildcat.cli.parser import (
+    ANY_MODEL,
+    add_device,
+    add_on_bad_image,
+    add_precision,
+    add_prediction,
+    add_runtime,
+    command_parser,
+)
 from wildcat.cli.terminal import printable_line
 from wildcat.errors import WildcatError
 from wildcat.system.files import is_standard_output
@@ -57,13 +65,7 @@ wildcat predict runs/mine images/ --json - | jq -c '[.file, .predicted[].class]'
         help="replace files in --out that wildcat has not written, and predictions of other images",
     )
     add_prediction(parser)
-    parser.add_argument(
-        "--on-bad-image",
-        choices=["skip", "partial"],
-        default="skip",
-        help="what to do when an image cannot be read; partial reads a JPEG that was cut as far as it goes (default: "
-        "skip)",
-    )
+    add_on_bad_image(parser)
     parser.add_argument("--crf", action="store_true", help="refine masks with the dense CRF")
     parser.add_argument(
         "--image-prefix",
@@ -94,17 +96,17 @@ wildcat predict runs/mine images/ --json - | jq -c '[.file, .predicted[].class]'
     check_formats(formats)
     from tqdm import tqdm
 
-    folder = OutputFolder(Path(arguments.out or ""), overwrite=arguments.overwrite)
+    folder = OutputFolder(Path(arguments.out), overwrite=arguments.overwrite) if arguments.out else None
     root = _root(arguments.images)
     images = image_files_at(arguments.images)
-    if arguments.out:
+    if folder is not None:
         images = check_files(folder, formats, images, root)
     json_file = None if arguments.json in (None, "-") else Path(arguments.json)
     if json_file is not None:
-        check_json_file(json_file, folder if arguments.out else None, formats, images)
+        check_json_file(json_file, folder, formats, images)
     predictor = load(arguments.run, device=arguments.device, precision=arguments.precision, runtime=arguments.runtime)
     check_threshold(arguments.threshold, predictor.settings.classes)
-    if arguments.out:
+    if folder is not None:
         about = {
             "inputs": sorted({os.path.realpath(path) for path in arguments.images}),
             "root": None if root is None else os.path.realpath(root),
@@ -125,7 +127,7 @@ wildcat predict runs/mine images/ --json - | jq -c '[.file, .predicted[].class]'
         more.append(JsonFile(json_file))
     failures = write_predictions(
         shown,
-        folder,
+        folder or Path(),
         formats,
         predictor.settings.classes,
         root=root,
