@@ -65,9 +65,8 @@ and nothing else, while images are processed. Both work without `--out`:
     "csv": (
         "CSV",
         """\
-A row per image and a column per class, its probability from 0 to 1. With the formats `overlay` and `mask`, columns of
-these names have the image's files. A class with the name of another column is in the column
-`class:NAME`.
+A row per image and a column per class, its probability from 0 to 1. With the formats `overlay` and `mask`, the columns
+`overlay` and `mask` name the image's files. A class with the name of another column is in the column `class:NAME`.
 
 Spreadsheets run cells that begin with `=`, `+`, `-`, `@`, a tab or a line end as formulas. Such names of images and
 classes, and those in which apostrophes come before such a beginning, get an apostrophe; a program that reads the file

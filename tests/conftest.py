@@ -52,6 +52,19 @@ def _no_process_in_a_fast_test(request: pytest.FixtureRequest) -> Iterator[None]
 
 
 @pytest.fixture(scope="session")
+def run_and_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished run, "run", and an image, "cat.png", for tests that only read them."""
+    from tests.data import trees
+    from tests.tiny_runs import tiny
+    from wildcat.training.launch import train
+
+    folder = tmp_path_factory.mktemp("finished")
+    train(tiny(epochs=1), folder / "run")
+    trees.image(folder / "cat.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder with small real datasets: $WILDCAT_DATA or ../shared/data; tests that need it skip without it."""
     folder = Path(os.environ.get("WILDCAT_DATA", REPOSITORY.parent / "shared" / "data"))

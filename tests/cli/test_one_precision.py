@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 
 import wildcat
-from tests.data import trees
-from tests.tiny_runs import tiny
 from wildcat.apps.batch.driver import _check_settings, predict_all
 from wildcat.apps.report.build import write_report
 from wildcat.apps.serve.server import serve
@@ -18,16 +16,6 @@ from wildcat.cli import main
 from wildcat.errors import WildcatError
 from wildcat.evaluation.run import evaluate_run, submit_run
 from wildcat.export import open as exported
-from wildcat.training.launch import train
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a finished run and an image."""
-    folder = tmp_path_factory.mktemp("precision")
-    train(tiny(epochs=1), folder / "run")
-    trees.image(folder / "cat.png")
-    return folder
 
 
 @pytest.fixture(params=[True, False], ids=["matrix-units", "plain"])
@@ -38,26 +26,28 @@ def matrix_units(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     return bool(request.param)
 
 
-def lines_of(place: Path, tmp_path: Path, *options: str) -> dict[str, Any]:
+def lines_of(run_and_image: Path, tmp_path: Path, *options: str) -> dict[str, Any]:
     out = tmp_path / "-".join(["found", *options])
-    assert main(["predict", str(place / "run"), str(place / "cat.png"), "--json", str(out), *options]) == 0
+    assert (
+        main(["predict", str(run_and_image / "run"), str(run_and_image / "cat.png"), "--json", str(out), *options]) == 0
+    )
     line: dict[str, Any] = json.loads(out.read_text())
     return line
 
 
 def test_the_default_is_the_same_on_every_machine(
-    place: Path, tmp_path: Path, matrix_units: bool, capsys: pytest.CaptureFixture[str]
+    run_and_image: Path, tmp_path: Path, matrix_units: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    expected = wildcat.load(place / "run", precision="fp32")(place / "cat.png")
-    line = lines_of(place, tmp_path)
+    expected = wildcat.load(run_and_image / "run", precision="fp32")(run_and_image / "cat.png")
+    line = lines_of(run_and_image, tmp_path)
     assert (line["precision"], line["runtime"]) == ("fp32", "torch")
     assert "computed in torch, fp32, cpu" in capsys.readouterr().err
-    assert line == wildcat.load(place / "run")(place / "cat.png").to_dict() == expected.to_dict()
+    assert line == wildcat.load(run_and_image / "run")(run_and_image / "cat.png").to_dict() == expected.to_dict()
     assert line["scores"] == {name: round(score, 6) for name, score in expected.scores.items()}
     assert all(0 <= score <= 1 for score in line["scores"].values())
-    half = lines_of(place, tmp_path, "--precision", "bf16")
+    half = lines_of(run_and_image, tmp_path, "--precision", "bf16")
     assert half["precision"] == "bf16" and half["scores"] != line["scores"]
-    auto = lines_of(place, tmp_path, "--precision", "auto")
+    auto = lines_of(run_and_image, tmp_path, "--precision", "auto")
     assert auto == (half if matrix_units else line)  # what "auto" selected is recorded, not the word
 
 
@@ -75,8 +65,8 @@ def test_every_command_has_the_option(command: str, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize("value", ["50", "1.5", "-0.1", "nan", "50%", "red=40"])
-def test_a_threshold_is_a_probability(place: Path, value: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["predict", str(place / "run"), str(place / "cat.png"), f"--threshold={value}"]) == 2
+def test_a_threshold_is_a_probability(run_and_image: Path, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(run_and_image / "run"), str(run_and_image / "cat.png"), f"--threshold={value}"]) == 2
     assert "a threshold is a probability, 0..1" in capsys.readouterr().err
 
 

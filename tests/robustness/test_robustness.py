@@ -10,30 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.data import trees
 from tests.robustness import bad_input
 from tests.robustness.bad_input import CASES, REQUESTS, Case
 from tests.robustness.bad_input.web import Request, Site
-from tests.tiny_runs import flags, tiny
+from tests.tiny_runs import flags
 from wildcat.apps.serve import server as app
 from wildcat.apps.serve.page import Page
 from wildcat.apps.serve.uploads import upload_folder
 from wildcat.apps.serve.viewer import Viewer
 from wildcat.cli import main
 from wildcat.prediction.loading import load
-from wildcat.training.launch import train
 
 ALL = [case for cases in CASES.values() for case in cases]
 SLOW = {"pickled-backbone", "two-meanings", "deep-yaml"}
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What every case starts from: a finished run and an image."""
-    folder = tmp_path_factory.mktemp("base")
-    train(tiny(epochs=1), folder / "run")
-    trees.image(folder / "cat.png")
-    return folder
 
 
 def words(typed: str) -> list[str]:
@@ -47,10 +36,10 @@ def words(typed: str) -> list[str]:
     [pytest.param(case, marks=[pytest.mark.slow] if case.name in SLOW else [], id=case.name) for case in ALL],
 )
 def test_messages(
-    case: Case, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    case: Case, run_and_image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "here"
-    shutil.copytree(base, folder, ignore=shutil.ignore_patterns("tensorboard"))
+    shutil.copytree(run_and_image, folder, ignore=shutil.ignore_patterns("tensorboard"))
     monkeypatch.chdir(folder)
     case.make(folder)
     capsys.readouterr()
@@ -68,10 +57,10 @@ def test_messages(
 
 
 @pytest.fixture(scope="module")
-def site(base: Path) -> Iterator[Site]:
+def site(run_and_image: Path) -> Iterator[Site]:
     """The web page of the run."""
     pytest.importorskip("gradio")
-    viewer = Viewer(load(base / "run"))
+    viewer = Viewer(load(run_and_image / "run"))
 
     async def opened() -> Site:  # without a running event loop gradio creates its own and does not close them
         return Site(app.create_app(viewer, "run"), Page(app._gradio(), viewer, "run"))
@@ -85,8 +74,8 @@ def site(base: Path) -> Iterator[Site]:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting'", "ignore:The copy keyword is deprecated")
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: request.name)
-def test_messages_of_the_web_page(request_: Request, site: Site, base: Path, tmp_path: Path) -> None:
-    shutil.copy(base / "cat.png", tmp_path / "cat.png")
+def test_messages_of_the_web_page(request_: Request, site: Site, run_and_image: Path, tmp_path: Path) -> None:
+    shutil.copy(run_and_image / "cat.png", tmp_path / "cat.png")
     request_.make(tmp_path)
     message = request_.send(site, tmp_path)
     assert re.fullmatch(".*".join(map(re.escape, request_.message.split("..."))), message), message
