@@ -10,7 +10,7 @@ import pytest
 from tests.data import trees
 from tests.tiny_runs import tiny
 from wildcat.data import Dataset
-from wildcat.data.files import image_files_below
+from wildcat.data.files import image_files_below, unnamed_images
 from wildcat.data.registry import available_splits, default_splits, open_dataset
 from wildcat.errors import WildcatError
 from wildcat.system.output_folder import OutputFolder
@@ -348,6 +348,19 @@ def test_images_without_a_suffix_of_one_are_named(tmp_path: Path, name: str) -> 
     )
     assert "files without a suffix of an image (" in data.notes[0] and ".txt 1" in data.notes[0]
     assert ".db" not in data.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("head", "is_image"),
+    [
+        *((b"\xff\xd8\xff\xe0", True), (b"II*\0", True), (b"RIFF\1\0\0\0WEBP", True), (b"RIFF\1\0\0\0WAVE", False)),
+        *((b"\0\0\0\x18ftyp" + brand, True) for brand in (b"heic", b"heix", b"mif1", b"avif", b"avis")),
+        *((b"\0\0\0\x18ftypmp42", False), (b"%PDF-1.7", False), (b"", False)),
+    ],
+)
+def test_images_are_recognized_by_their_first_bytes(tmp_path: Path, head: bytes, is_image: bool) -> None:
+    (tmp_path / "photo").write_bytes(head + b"\0\0\0\0" * bool(head))
+    assert unnamed_images(tmp_path, ["photo"]) == ["photo"] * is_image
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,9 @@ _OUTPUTS = (
 _SIGNATURES = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"qoif", b"\0\0\0\x0cjP  "),
 )
+# The first brand of a file, behind "ftyp" (ISO/IEC 23008-12, AVIF specification).
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
+AVIF_BRANDS = (b"avif", b"avis")
 _MOST_SNIFFED = 1000  # files whose first bytes are read; more would only lengthen a list that is cut anyway
 
 
@@ -304,8 +307,10 @@ def _begins_as_image(path: Path) -> bool:
             content = file.read(16)
     except OSError:
         return False
-    container = (content[:4], content[8:12]) == (b"RIFF", b"WEBP") or content[4:12] in (b"ftypheic", b"ftypavif")
-    return content.startswith(_SIGNATURES) or container
+    brand = content[8:12]
+    is_webp = content.startswith(b"RIFF") and brand == b"WEBP"
+    is_heif = content[4:8] == b"ftyp" and brand in (*HEIC_BRANDS, *AVIF_BRANDS)
+    return content.startswith(_SIGNATURES) or is_webp or is_heif
 
 
 def count_suffixes(names: Iterable[str]) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from wildcat.data.files import AVIF_BRANDS, HEIC_BRANDS
 from wildcat.data.pixels import file_range, has_deep_colour, to_8_bit, to_rgb, with_few_bits_scaled
 from wildcat.errors import WildcatError
 from wildcat.system.byte_budget import ByteBudget
@@ -49,9 +50,6 @@ _UPRIGHT = {
 _SWAPS_SIDES = (5, 6, 7, 8)
 
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
-# The first brand of a file (ISO/IEC 23008-12, AVIF specification).
-_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
-_AVIF_BRANDS = (b"avif", b"avis")
 
 _pillow_warnings_lock = threading.Lock()
 _active_readers = 0
@@ -138,9 +136,9 @@ def _register_heif() -> None:
 def _unidentified(head: bytes) -> str:
     """Why no decoder knows a file, from its first 12 bytes."""
     brand = head[8:12] if head[4:8] == b"ftyp" else b""
-    if brand in _HEIC_BRANDS and "HEIF" not in Image.OPEN:
+    if brand in HEIC_BRANDS and "HEIF" not in Image.OPEN:
         return "HEIC needs pillow-heif: pip install 'wildcat-wsl[heif]'"
-    if brand in _AVIF_BRANDS and "AVIF" not in Image.OPEN:
+    if brand in AVIF_BRANDS and "AVIF" not in Image.OPEN:
         return "AVIF needs Pillow 11.3 or later with AVIF: pip install --upgrade pillow"
     return "not an image in a format that can be read"
 
