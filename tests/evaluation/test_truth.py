@@ -4,13 +4,17 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.data import trees
 from tests.tiny_runs import ColourModel
+from wildcat.data import Dataset, Sample
 from wildcat.data.registry import open_dataset
+from wildcat.data.truth import truth_problem
 from wildcat.errors import WildcatError
 from wildcat.evaluation.background import fit_masks
+from wildcat.evaluation.classes import in_model_classes
 from wildcat.evaluation.scoring import evaluate
 from wildcat.prediction.predictor import Part, Predictor
 from wildcat.runs.settings import InferenceSettings
@@ -47,3 +51,16 @@ def test_objects_without_boxes_are_not_scored_by_points_in_the_classes_of_a_mode
         predictor = Predictor(Part(ColourModel(), InferenceSettings(order, True, (32,), (32,))))  # type: ignore[arg-type]
         results = evaluate(predictor, f"coco:{tmp_path}", split="train")
         assert results.classification is not None and results.pointing is None
+
+
+@pytest.mark.parametrize("classes", [("cat", "dog"), ("dog", "cat")])
+def test_boxes_outside_of_an_image_are_found_in_any_order_of_the_classes(
+    tmp_path: Path, classes: tuple[str, ...]
+) -> None:
+    """Also where the annotations do not say the size of the image."""
+    file = trees.image(tmp_path / "a.png", 40, 30)
+    box, number, difficult = np.array([[50, 5, 60, 9]], np.float32), np.array([0]), np.array([False])
+    sample = Sample("a", file, np.array([1, -1], np.int8), box, number, difficult)
+    dataset, _ = in_model_classes(Dataset("mine:x", "all", ["cat", "dog"], [sample]), classes)
+    problem = truth_problem(dataset, "pointing")
+    assert problem is not None and "a (a box lies outside the image of 40 x 30)" in problem

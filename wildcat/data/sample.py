@@ -132,6 +132,10 @@ class Dataset:
             raise NotImplementedError(f"{type(self).__name__} has samples without files and must override image()")
         return load_image(path, draft_size=draft_size, upright=self.upright, partial=self.partial)
 
+    def is_crop(self, index: int) -> bool:
+        """Whether :meth:`image` is a part of the image in the file."""
+        return False
+
     def has_mask(self, index: int) -> bool:
         """Whether :meth:`mask` gives a mask for an image; nothing is read."""
         return self.samples[index].mask_path is not None

@@ -55,7 +55,7 @@ def _size_problem(dataset: Dataset, index: int) -> str | None:
     if dataset.samples[index].stated_size is not None:
         return size_difference(dataset, index)
     boxes = dataset.samples[index].boxes
-    if type(dataset).image is not Dataset.image or boxes is None or not len(boxes):  # images that are cropped
+    if dataset.is_crop(index) or boxes is None or not len(boxes):
         return None
     actual = _actual_size(dataset, index)
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2

@@ -223,6 +223,10 @@ class ActionDataset(Dataset):
 
     crops: dict[str, tuple[int, int, int, int]]
 
+    def is_crop(self, index: int) -> bool:
+        """Whether a person of the image is the sample, and not the whole image."""
+        return self.samples[index].name in self.crops
+
     def image(self, index: int, draft_size: int | None = None) -> Image.Image:
         """The crop of the person, or the whole image; `draft_size` applies to whole images only."""
         crop = self.crops.get(self.samples[index].name)

@@ -125,6 +125,9 @@ class _InModelClasses(Dataset):
     def image(self, index: int, draft_size: int | None = None) -> Image.Image:
         return self._source.image(index, draft_size)
 
+    def is_crop(self, index: int) -> bool:
+        return self._source.is_crop(index)
+
     def has_mask(self, index: int) -> bool:
         return self.has_masks and self._source.has_mask(index)
 
