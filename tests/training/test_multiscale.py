@@ -22,6 +22,7 @@ from wildcat.metrics.metric_table import Detail, metrics_shown
 from wildcat.multiscale import fuse_maps
 from wildcat.prediction.loading import load
 from wildcat.runs.folder import read_run
+from wildcat.runs.image_record import ImageRecord
 from wildcat.runs.results import Results
 from wildcat.runs.scales import BANK, MEAN, OBJECT_BANK, SCALES, read_scales, save_scales
 from wildcat.training import multiscale as scales
@@ -128,7 +129,7 @@ def test_scores_of_each_scale_and_combination(trained: Path) -> None:
 
 def test_images_that_were_used_for_training_are_reported(trained: Path) -> None:
     dataset = open_training_data(CONFIG)[0]
-    (message,) = training_overlap(trained, dataset)
+    (message,) = training_overlap(trained, dataset, ImageRecord.of(dataset))
     assert message.startswith(f"{len(dataset)} of {len(dataset)} scored images were trained on")
 
 
