@@ -87,7 +87,7 @@ def warnings_of(monitor: LossMonitor, losses: Iterable[float]) -> list[str]:
 
 
 def test_a_rising_loss_is_warned_of_once_with_numbers() -> None:
-    monitor = LossMonitor()
+    monitor = LossMonitor(guessing=0.69)
     assert warnings_of(monitor, [0.7] * 10 + [1.4] * 10) == []
     (message,) = warnings_of(monitor, [1.4] * 5 + [9.0] * 100)
     assert message.startswith("the loss has risen from 0.7 before the first step to 1.4 (median of the last 20 steps)")
@@ -97,14 +97,20 @@ def test_a_loss_that_falls_or_jumps_causes_no_warning() -> None:
     rng = np.random.default_rng(0)
     falling = 0.2 + 0.5 * np.exp(-np.arange(500) / 100) + rng.normal(0, 0.05, 500)
     falling[100:109] = 30  # nine bad batches
-    assert warnings_of(LossMonitor(), falling.clip(0.01).tolist()) == []
+    assert warnings_of(LossMonitor(guessing=0.69), falling.clip(0.01).tolist()) == []
+
+
+def test_a_fitted_head_is_warned_of_only_above_the_loss_of_guessing() -> None:
+    assert warnings_of(LossMonitor(guessing=0.69), [0.02] * 5 + [0.2] * 100) == []
+    (message,) = warnings_of(LossMonitor(guessing=0.69), [0.02] * 5 + [0.8] * 100)
+    assert message.startswith("the loss has risen from 0.02 before the first step to 0.8")
 
 
 def test_a_resumed_run_knows_the_first_loss() -> None:
-    monitor = LossMonitor()
+    monitor = LossMonitor(guessing=0.69)
     warnings_of(monitor, [0.7] * 3)
     assert monitor.first_loss == 0.7
-    assert len(warnings_of(LossMonitor(monitor.first_loss), [2.0] * 20)) == 1
+    assert len(warnings_of(LossMonitor(0.69, monitor.first_loss), [2.0] * 20)) == 1
 
 
 def test_a_rate_that_is_too_high_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

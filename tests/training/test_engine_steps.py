@@ -62,7 +62,7 @@ def context(folder: Path, parts: list[int], dropout: float = 0.0, **settings: An
         strategy=strategy,
         batches=Batches(parts),  # type: ignore[arg-type]
         criterion=multi_label_loss,
-        loss_monitor=LossMonitor(),
+        loss_monitor=LossMonitor(guessing=0.69),
     )
 
 

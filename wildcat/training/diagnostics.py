@@ -75,17 +75,20 @@ def _nonfinite_rows(values: Tensor) -> list[int]:
 class LossMonitor:
     """Warns once when the loss has risen well above its start: the learning rate is probably too high.
 
-    It compares the median of the last :data:`WINDOW` steps with the loss before the first step. That is the loss of
-    guessing (log 2 per class, or log C), and a training that works is not 1.5 times as high for more than a few bad
-    batches.
+    It compares the median of the last :data:`WINDOW` steps with the loss before the first step. With a random head that
+    is the loss of guessing, and a training that works is not 1.5 times as high for more than a few bad batches. A head
+    that was fitted on the same images starts at almost no loss, which rises with every crop that it has not seen: only
+    a loss above that of guessing is a sign of a wrong rate then.
 
     Args:
+        guessing: the loss of scores that are all 0: log 2 with several labels per image, log C with one.
         first_loss: the loss before the run's first step, if it is resumed.
     """
 
     WINDOW, FACTOR = 20, 1.5
 
-    def __init__(self, first_loss: float | None = None) -> None:
+    def __init__(self, guessing: float, first_loss: float | None = None) -> None:
+        self.guessing = guessing
         self.first_loss = first_loss
         self._recent: deque[float] = deque(maxlen=self.WINDOW)
         self._warned = False
@@ -98,7 +101,7 @@ class LossMonitor:
         if self._warned or len(self._recent) < self.WINDOW:
             return None
         median = statistics.median(self._recent)
-        if median <= self.FACTOR * self.first_loss:
+        if median <= max(self.FACTOR * self.first_loss, self.guessing):
             return None
         self._warned = True
         return (

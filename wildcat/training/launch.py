@@ -1,6 +1,7 @@
 """The function that trains: locks the folder, prepares data and model, runs the epochs, and explains failures."""
 
 import logging
+import math
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,7 @@ def _train_by_sgd(
             f"{lock.folder / STATE} is of another run: it is in epoch {state.epoch + 1}, step {state.step} of "
             f"{config.epochs} epochs of {batches.steps} steps"
         )
+    guessing = math.log(2 if dataset.multi_label else len(dataset.classes))  # the loss of scores that are all 0
     context = TrainContext(
         config=config,
         lock=lock,
@@ -199,7 +201,7 @@ def _train_by_sgd(
         strategy=strategy,
         batches=batches,
         criterion=criterion_for(dataset, config),
-        loss_monitor=LossMonitor(state.first_loss),
+        loss_monitor=LossMonitor(guessing, state.first_loss),
         progress=progress,
     )
     train_epochs(context, state, validation)
