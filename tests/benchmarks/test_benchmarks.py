@@ -20,6 +20,7 @@ def test_the_page_is_up_to_date(page: ModuleType) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_new_python")
 @pytest.mark.parametrize("script", ["train", "compiled", "predict", "maps", "pooling", "growth", "runtimes", "startup"])
 def test_it_runs_without_data(script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("WILDCAT_DATA", "absent")
@@ -30,14 +31,30 @@ def test_it_runs_without_data(script: str, monkeypatch: pytest.MonkeyPatch, caps
 
 
 @pytest.mark.slow
-# Ray Data warns of three settings that it sets itself whenever its context is made.
-@pytest.mark.filterwarnings("ignore:`use_:DeprecationWarning:ray.data.context")
-def test_a_batch_with_a_killed_worker(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("ray.data", reason="needs Ray: pip install 'wildcat-wsl[ray]'")
+def test_the_benchmark_of_a_batch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("ray", reason="needs Ray: pip install 'wildcat-wsl[ray]'")
     from benchmarks import batch
+    from wildcat.apps.batch.inputs import split_inputs
+    from wildcat.apps.batch.worker import BatchWorker, WorkerSettings
 
+    class Whole:
+        """Predicts without Ray what a batch of killed workers predicts (tests/apps/test_batch.py)."""
+
+        peak, back, code = 1.0, 1.0, 0
+
+        def __init__(self, command: list, out: Path, half: int) -> None:
+            assert command[1:4] == ["-m", "wildcat", "batch"] and half == 30
+            for name in (batch.PREDICTIONS, batch.ERRORS, batch.ATTEMPTS):
+                (out / name).mkdir(parents=True)
+            worker = BatchWorker(WorkerSettings(str(command[4]), str(out), 0.5, 8, "fp32", "torch"))
+            for part in split_inputs([str(command[5])], int(command[-1])):
+                assert worker({"part": [part.to_json()]}) == {"images": [4], "error": [""]}
+
+    monkeypatch.setattr(batch, "Course", Whole)
     monkeypatch.setenv("WILDCAT_DATA", "absent")
+    threads = torch.get_num_threads()
     batch.main(["--threads", "1"])
+    torch.set_num_threads(threads)
     assert "every image once, scores within 0.0" in capsys.readouterr().out
 
 
