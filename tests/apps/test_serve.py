@@ -62,6 +62,11 @@ def other_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
+def local(address: str) -> str:
+    """The address of a page for this machine."""
+    return f"http://127.0.0.1:{address.partition('/?')[0].rpartition(':')[2]}"
+
+
 @contextmanager
 def serving(run: Path, *options: str) -> Iterator[tuple[str, ForkedProcess]]:
     process = start("serve", run, "--port", "0", *options)
@@ -206,7 +211,7 @@ def test_sample_photographs_on_a_phone_and_no_panel_of_maps_where_each_class_has
     other_server: str, browser: Any
 ) -> None:
     with page(browser, PHONE, dark=True) as tab:
-        tab.goto(other_server)
+        tab.goto(f"{local(other_server)}/?token={TOKEN}")
         tab.click("#sample")
         shown(tab)
         assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
@@ -247,19 +252,20 @@ def test_a_page_for_other_machines_needs_its_token(other_server: str, browser: A
 
     origin, _, query = other_server.partition("/?")
     assert query == f"token={TOKEN}" and not origin.startswith("http://127.")
-    local = f"http://127.0.0.1:{origin.rpartition(':')[2]}"
+    address = local(other_server)
     with page(browser) as tab:
-        tab.goto(local)
+        tab.context.clear_cookies()
+        tab.goto(address)
         assert tab.inner_text("h1") == "Token needed"
         tab.fill("input", TOKEN)
         tab.click("button")
         upload(tab, place / "china.jpg")
         shown(tab)
-        assert tab.url == f"{local}/" and tab.evaluate("document.cookie") == ""
+        assert tab.url == f"{address}/" and tab.evaluate("document.cookie") == ""
         tab.click("#task label >> nth=2")
         assert opened(saved(tab, "mask", place)).size == (640, 427)
         assert tab.errors == [] and tab.outside == []
-    client = Client(local, headers={"Authorization": f"Bearer {TOKEN}"}, verbose=False, analytics_enabled=False)
+    client = Client(address, headers={"Authorization": f"Bearer {TOKEN}"}, verbose=False, analytics_enabled=False)
     assert client.predict(handle_file(place / "china.jpg"), 0.5, api_name="/predict")["file"] == "china.jpg"
     client.close()
 
