@@ -77,24 +77,15 @@ def at_work(out: Path) -> set[int]:
 
 
 class Course:
-    """What is seen of a batch of two workers from outside while it runs, one of which it kills.
-
-    Args:
-        command: the batch.
-        out: its output folder.
-        half: the number of finished parts at which a worker is killed.
-        before_kill: called with the process number of the batch.
+    """What is seen of a batch from outside while it runs.
 
     Attributes:
         peak: memory of all processes, MB.
-        killed: number of the process that was killed; 0 if the batch ended before.
         back: seconds from the kill until a process that was not there before reads parts.
         code: of the batch.
     """
 
-    def __init__(
-        self, command: Sequence[str | Path], out: Path, half: int, before_kill: Callable[[int], None] = lambda _: None
-    ) -> None:
+    def __init__(self, command: Sequence[str | Path], out: Path, half: int) -> None:
         self.peak = self.back = 0.0
         killed, known, struck, looked = 0, set[int](), 0.0, 0.0
         process = subprocess.Popen(list(map(str, command)))
@@ -104,7 +95,6 @@ class Course:
             if not killed:
                 known |= workers
                 if len(known) == WORKERS and workers and len(parts_of(out)) >= half:
-                    before_kill(process.pid)
                     killed = min(workers)
                     os.kill(killed, signal.SIGKILL)
                     struck = time.monotonic()
@@ -114,7 +104,8 @@ class Course:
                 self.peak = max(self.peak, memory(below(process.pid)))
                 looked = time.monotonic()
         self.code = process.returncode
-        self.killed = killed
+        if self.code or not self.back:
+            sys.exit(f"the batch ended with {self.code}; a worker was {'' if killed else 'not '}killed")
 
 
 def parts_of(out: Path) -> list[Path]:
@@ -213,8 +204,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         start = time.monotonic()
         course = Course(command, out, count // part_size // 2)
         seconds = time.monotonic() - start
-        if course.code or not course.back:
-            sys.exit(f"the batch ended with {course.code}; a worker was {'' if course.killed else 'not '}killed")
         largest = check(run, links, real, out, folder / "plain")
         times = sorted(file.stat().st_mtime for file in parts_of(out))
         rate = (count - part_size) / (times[-1] - times[0])

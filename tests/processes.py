@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from multiprocessing import get_context
+from multiprocessing import current_process, get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -49,7 +49,8 @@ class ForkedProcess:
         pipes = [SERVER.Pipe(duplex=False) for _ in range(2)]
         variables = dict(os.environ if environment is None else environment)
         writers = [writer for _, writer in pipes]
-        self._process = SERVER.Process(target=_call, args=(function, arguments, variables, *writers))
+        # A daemon, so that one that hangs does not keep the tests from ending.
+        self._process = SERVER.Process(target=_call, args=(function, arguments, variables, *writers), daemon=True)
         self._process.start()
         for writer in writers:
             writer.close()
@@ -117,6 +118,7 @@ def _call(
         os.dup2(connection.fileno(), number)
         connection.close()
     sys.stdout, sys.stderr = (open(number, "w", 1, encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
+    current_process()._config["daemon"] = False  # type: ignore[attr-defined] # it may start processes
     os.environ.clear()
     os.environ.update(environment)
     code: Any = 1

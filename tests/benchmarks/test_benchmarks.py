@@ -1,5 +1,6 @@
 """Benchmarks run at their smoke size, peers compute what this project computes, and the page says what was measured."""
 
+import sys
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -30,6 +31,48 @@ def test_it_runs_without_data(script: str, monkeypatch: pytest.MonkeyPatch, caps
     assert "wildcat" in capsys.readouterr().out
 
 
+# A batch of two workers that write files of the names that a batch has; one that is killed is started again.
+BATCH = """
+import json, os, sys, time
+from pathlib import Path
+out = Path(sys.argv[1])
+def start(name):
+    process = os.fork()
+    if process == 0:
+        log = out / ".attempts" / f"{name}.jsonl"
+        log.write_text(json.dumps({"process": os.getpid()}))
+        for part in range(20):
+            (out / "predictions" / f"{name}{part}.parquet").touch()
+            time.sleep(0.02)
+        log.unlink()
+        os._exit(0)
+    return process
+workers = {start(name): name for name in sys.argv[2]}
+while workers:
+    process, status = os.wait()
+    name = workers.pop(process)
+    if status:
+        workers[start(name)] = name
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["ab", "a"])
+def test_a_worker_of_the_batch_is_killed(workers: str, tmp_path: Path) -> None:
+    from benchmarks.batch import Course
+
+    for name in ("predictions", ".attempts"):
+        (tmp_path / name).mkdir()
+    command = [sys.executable, "-c", BATCH, tmp_path, workers]
+    if workers == "a":
+        with pytest.raises(SystemExit, match="the batch ended with 0; a worker was not killed"):
+            Course(command, tmp_path, 10)
+        return
+    course = Course(command, tmp_path, 10)
+    assert course.code == 0 and course.peak > 1 and 0 < course.back < 10
+    assert len(list((tmp_path / "predictions").iterdir())) == 40
+
+
 @pytest.mark.slow
 def test_the_benchmark_of_a_batch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("ray", reason="needs Ray: pip install 'wildcat-wsl[ray]'")
@@ -40,7 +83,7 @@ def test_the_benchmark_of_a_batch(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     class Whole:
         """Predicts without Ray what a batch of killed workers predicts (tests/apps/test_batch.py)."""
 
-        peak, back, code = 1.0, 1.0, 0
+        peak = back = 1.0
 
         def __init__(self, command: list, out: Path, half: int) -> None:
             assert command[1:4] == ["-m", "wildcat", "batch"] and half == 30
