@@ -208,7 +208,7 @@ def _train_by_sgd(
 
 def _score_held_out(folder: Path, held_out: HeldOutImages, device: torch.device, progress: RunProgress) -> None:
     """Score the held-out images with the weights that were written; a failure does not spoil the training."""
-    progress.stage("held-out images: ")
+    progress.stage("held-out images")
     try:
         score = score_held_out(folder, held_out, device, after_image=lambda: progress.add(held_out.work))
     except WildcatError as error:

@@ -41,6 +41,8 @@ class RunProgress:
             total=max(total, done),
             initial=done,
             bar_format="{desc}{percentage:3.0f} % |{bar}| {elapsed} passed, {remaining} left{postfix}",
+            desc="starting: ",
+            smoothing=0.1,  # a pause between two stages says little about the time that is left
             disable=None if shown else True,
             dynamic_ncols=True,
         )
@@ -52,8 +54,9 @@ class RunProgress:
         self._bar.close()
 
     def stage(self, name: str) -> None:
-        """Name what is done now."""
-        self._bar.set_description(name, refresh=False)
+        """Name what is done now, at once: it may take a while until some work is done."""
+        self._bar.set_postfix_str("", refresh=False)  # the loss of the stage before
+        self._bar.set_description(name)
 
     def add(self, work: float) -> None:
         """Count work that was done; more than was planned is not counted."""
