@@ -42,3 +42,16 @@ def test_there_is_none_where_nobody_sees_it(monkeypatch: pytest.MonkeyPatch) -> 
             progress.stage("epoch 1/1")
             progress.add(10)
         assert stream.getvalue() == ""
+
+
+def test_the_time_left_is_that_of_the_work_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    for name in ("tqdm.std.time", "wildcat.training.progress.time"):
+        monkeypatch.setattr(name, lambda: now[0])
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with RunProgress(100) as progress:
+        now[0] = 1000
+        progress.stage("features")
+        now[0] = 1010
+        progress.add(10)
+        assert sys.stderr.getvalue().rstrip().endswith("16:50 passed, 01:30 left")

@@ -1,5 +1,6 @@
 """One progress bar for a whole training, with the time that is left: features, epochs, validation, scoring."""
 
+from time import time
 from typing import Any
 
 from tqdm import tqdm
@@ -42,7 +43,6 @@ class RunProgress:
             initial=done,
             bar_format="{desc}{percentage:3.0f} % |{bar}| {elapsed} passed, {remaining} left{postfix}",
             desc="starting: ",
-            smoothing=0.1,  # a pause between two stages says little about the time that is left
             disable=None if shown else True,
             dynamic_ncols=True,
         )
@@ -54,9 +54,14 @@ class RunProgress:
         self._bar.close()
 
     def stage(self, name: str) -> None:
-        """Name what is done now, at once: it may take a while until some work is done."""
+        """Name what is done now, at once: it may take a while until some work is done.
+
+        What passed without work since the last :meth:`add`, such as the start or the fit of a head, does not count for
+        the speed from which the time left is estimated.
+        """
         self._bar.set_postfix_str("", refresh=False)  # the loss of the stage before
         self._bar.set_description(name)
+        self._bar.last_print_t = time()
 
     def add(self, work: float) -> None:
         """Count work that was done; more than was planned is not counted."""
