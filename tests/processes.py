@@ -21,10 +21,16 @@ SERVER.set_forkserver_preload(
     [
         "wildcat.training.launch",
         "wildcat.prediction.predictor",
+        "wildcat.cli.train",
+        # What these import when they need it; it takes longer than the trainings of tests.
+        "sklearn.svm",
         "timm",
         "torch._dynamo",
-        "torch.utils.tensorboard",
+        "torch.distributed.checkpoint.state_dict",
         "torch.distributed.fsdp",
+        "torch.distributed.tensor",
+        "torch.utils.tensorboard",
+        "torchvision",
     ]
 )
 
