@@ -32,7 +32,7 @@ def test_the_bar_names_its_stage_at_once_and_the_loss_of_this_epoch_only(monkeyp
         assert shown().startswith("held-out images:  80 % |") and "loss" not in shown()
         progress.show_loss(0.25)
         progress.add(1000)
-    assert shown().startswith("held-out images: 100 % |") and shown().endswith(" left, loss 0.2500")
+    assert shown().startswith("held-out images: 100 % |") and shown().endswith(" left, loss 0.25")
 
 
 def test_there_is_none_where_nobody_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:

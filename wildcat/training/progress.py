@@ -71,4 +71,4 @@ class RunProgress:
 
     def show_loss(self, loss: float) -> None:
         """Show the mean loss of the epoch so far."""
-        self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+        self._bar.set_postfix_str(f"loss {loss:.4g}", refresh=False)
