@@ -15,7 +15,10 @@ $(VENV)/installed: pyproject.toml
 demo: $(VENV)/installed
 	$(BIN)/wildcat quickstart --out runs/quickstart
 
-test: lint types docs tests
+# Lint, types and documentation are checked at the same time, on two cores.
+test: $(VENV)/installed
+	$(MAKE) --jobs 2 lint types docs
+	$(MAKE) tests
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

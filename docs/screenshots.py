@@ -5,7 +5,6 @@ report shows synthetic images. The page shows the embedded ImageNet classifier a
 2.0, by danielle jaouich and Ronnie Jones).
 """
 
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.apps.browser import DESKTOP, PHONE, chromium, page
+from tests.tiny_runs import start
 from wildcat.apps.report.build import write_report
 
 IMAGES = Path(__file__).parent / "images"
@@ -52,13 +52,12 @@ def shoot_report(browser: Any, run: Path, out: Path, title: str, images: int) ->
 @contextmanager
 def served(run: str) -> Iterator[str]:
     """Serve a run; the address of its page."""
-    command = [sys.executable, "-u", "-m", "wildcat", "serve", run, "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
-        assert server.stderr is not None
-        try:
-            yield server.stderr.readline().split()[1]
-        finally:
-            server.terminate()
+    server = start("serve", run, "--port", "0")
+    try:
+        yield server.stderr.readline().split()[1]
+    finally:
+        server.terminate()
+        server.communicate()
 
 
 def wait_for_image(tab: Any, before: str | None = None) -> str:

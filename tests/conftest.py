@@ -1,6 +1,7 @@
 """Fixtures that every test may use, and what of their surroundings tests must not depend on."""
 
 import importlib.util
+import multiprocessing
 import os
 import sys
 from collections.abc import Iterator
@@ -49,6 +50,17 @@ def _no_process_in_a_fast_test(request: pytest.FixtureRequest) -> Iterator[None]
     _started.clear()
     if started and request.node.get_closest_marker("slow") is None:
         pytest.fail(f"{request.node.name} starts a process ({started[0]}): mark it with pytest.mark.slow")
+
+
+@pytest.fixture
+def no_new_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that multiprocessing would start in a new Python are forked from the server of tests/processes.py."""
+    from tests.processes import SERVER
+
+    get_context = multiprocessing.get_context
+    monkeypatch.setattr(
+        multiprocessing, "get_context", lambda method=None: SERVER if method == "spawn" else get_context(method)
+    )
 
 
 @pytest.fixture(scope="session")

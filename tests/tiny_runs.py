@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from tests.processes import ForkedProcess, wildcat_command
 from wildcat.config import FORMER_DEFAULTS, TrainConfig
 from wildcat.model import WildcatOutput
 
@@ -46,22 +47,19 @@ def flags(**changes: Any) -> list[str]:
     return words
 
 
-def start(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
-    """A `wildcat` process."""
+def start(*arguments: str | Path, **environment: str) -> ForkedProcess:
+    """A `wildcat` process, which starts at once."""
+    return ForkedProcess(wildcat_command, [*map(str, arguments)], {**os.environ, **environment})
+
+
+def start_python(*arguments: str | Path) -> subprocess.Popen[str]:
+    """A `wildcat` process in a new Python, for tests of its start and end."""
     return subprocess.Popen(
         [sys.executable, "-m", "wildcat", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, **environment},
     )
-
-
-def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A `wildcat` process, to its end."""
-    process = start(*arguments, **environment)
-    out, err = process.communicate()
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 class ColourModel:

@@ -36,15 +36,16 @@ def chromium() -> Iterator[Any]:
 
 @contextmanager
 def page(browser: Any, size: tuple[int, int] = DESKTOP, *, dark: bool = False, offline: bool = False) -> Iterator[Any]:
-    """A page whose ``.errors`` collects errors of its scripts, and ``.outside`` requests that left this machine."""
-    context = browser.new_context(
-        viewport={"width": size[0], "height": size[1]},
-        color_scheme="dark" if dark else "light",
-        device_scale_factor=1,
-        offline=offline,
-    )
-    context.set_default_timeout(120_000)  # a busy machine is no failure
+    """A page whose ``.errors`` collects errors of its scripts, and ``.outside`` requests that left this machine.
+
+    Pages that are not offline share their cache of scripts, and cookies.
+    """
+    if offline or not browser.contexts:
+        browser.new_context(device_scale_factor=1, offline=offline).set_default_timeout(120_000)  # on a busy machine
+    context = browser.contexts[-1]
     opened = context.new_page()
+    opened.set_viewport_size({"width": size[0], "height": size[1]})
+    opened.emulate_media(color_scheme="dark" if dark else "light")
     opened.errors, opened.outside = [], []
     opened.on("pageerror", lambda error: opened.errors.append(str(error)))
 
@@ -62,4 +63,4 @@ def page(browser: Any, size: tuple[int, int] = DESKTOP, *, dark: bool = False, o
     try:
         yield opened
     finally:
-        context.close()
+        (context if offline else opened).close()

@@ -18,7 +18,7 @@ from PIL import Image
 
 from tests import unusual
 from tests.conftest import REPOSITORY
-from tests.tiny_runs import start, tiny
+from tests.tiny_runs import start
 from wildcat.apps.batch.attempts import MAX_CRASHES_PER_PART, AttemptLog
 from wildcat.apps.batch.driver import predict_all
 from wildcat.apps.batch.inputs import InputPart
@@ -27,7 +27,6 @@ from wildcat.apps.batch.worker import ATTEMPTS, BatchWorker, WorkerSettings
 from wildcat.cli import main
 from wildcat.errors import WildcatError
 from wildcat.system.files import unfinished
-from wildcat.training.launch import train
 
 pytestmark = [
     pytest.mark.slow,
@@ -39,10 +38,10 @@ COUNT = 12
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory, run_and_image: Path) -> Path:
     """A folder with a finished run and images, one of them broken."""
     folder = tmp_path_factory.mktemp("batch")
-    train(tiny(epochs=1), folder / "run")
+    shutil.copytree(run_and_image / "run", folder / "run")
     (folder / "images").mkdir()
     for number in range(COUNT):
         Image.fromarray(unusual.photo(40 + number, 50, seed=number)).save(folder / "images" / f"{number:02}.png")
@@ -61,10 +60,15 @@ def ray() -> Iterator[Any]:
     module.shutdown()
 
 
-def rows(folder: Path) -> list[dict[str, Any]]:
+def rows_of(file: Path) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
-    return [row for file in folder.glob("*.parquet") for row in pq.ParquetFile(file).read().to_pylist()]
+    found: list[dict[str, Any]] = pq.ParquetFile(file).read().to_pylist()
+    return found
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [row for file in folder.glob("*.parquet") for row in rows_of(file)]
 
 
 def predicted(place: Path) -> list[dict[str, Any]]:
@@ -95,46 +99,46 @@ def check_complete(place: Path, out: Path) -> None:
     assert error["file"] == str(place / "images" / "broken.jpg") and "the file is empty" in error["error"]
 
 
-def test_a_batch_equals_plain_prediction_and_adds_new_images(ray: Any, place: Path, tmp_path: Path) -> None:
-    images = tmp_path / "images"
-    shutil.copytree(place / "images", images)
+def test_a_killed_batch_is_resumed_equals_plain_prediction_and_adds_new_images(
+    ray: Any, place: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
-    command = ["batch", str(place / "run"), str(place / "images"), "--out", str(out), "--part-size", "8"]
-    assert main(command) == 1
-    check_complete(place, out)
-    files = {file: file.stat().st_mtime_ns for file in out.rglob("*.parquet")}
-    assert main(command) == 1
-    assert {file: file.stat().st_mtime_ns for file in out.rglob("*.parquet")} == files
-    assert main([*command[:3], str(images / "03.png"), *command[3:]]) == 1
-    assert len(rows(out / PREDICTIONS)) == COUNT + 1
-    with pytest.raises(WildcatError, match="holds predictions with another model: choose another folder"):
-        predict_all("imagenet", [str(images)], out)
-    with pytest.raises(WildcatError, match="another threshold"):
-        predict_all(str(place / "run"), [str(images)], out, threshold=0.3)
-
-
-def test_a_killed_batch_is_resumed(ray: Any, place: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    command = ["batch", str(place / "run"), str(place / "images"), "--out", str(out), "--part-size", "1"]
-    process = start(*command, "--workers", "1")
+    command = ["batch", str(place / "run"), str(place / "images"), "--out", str(out), "--workers", "1"]
+    # The killed process uses the Ray of this test, as that of a cluster.
+    process = start(*command, "--part-size", "1", "--address", ray.get_runtime_context().gcs_address)
     for _ in range(4000):
         if process.poll() is not None or any((out / PREDICTIONS).glob("*.parquet")):
             break
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL and rows(out / PREDICTIONS)
+    _, message = process.communicate()
+    assert process.returncode == -signal.SIGKILL and rows(out / PREDICTIONS), message
     # A kill at other moments leaves an incomplete file, or errors of a part without its predictions.
     unfinished(out / PREDICTIONS / "x.parquet").write_bytes(b"PAR1")
     with contextlib.suppress(StopIteration):
         errors = next((out / ERRORS).glob("*.parquet"))
         (out / PREDICTIONS / errors.name).unlink()
+    command += ["--part-size", "8"]
     assert main(command) == 1
     check_complete(place, out)
     assert not list(out.rglob("*.tmp"))
-    shutil.rmtree(out / ERRORS)  # images that failed are tried again
+    files = {file: file.stat().st_mtime_ns for file in out.rglob("*.parquet")}
     assert main(command) == 1
+    assert {file: file.stat().st_mtime_ns for file in out.rglob("*.parquet")} == files
+
+    shutil.rmtree(out / ERRORS)  # images that failed are tried again
+    shutil.copy(place / "images" / "03.png", tmp_path / "new.png")
+    assert main([*command[:3], str(tmp_path / "new.png"), *command[3:]]) == 1
+    (new,) = [row for row in rows(out / PREDICTIONS) if row["file"] == str(tmp_path / "new.png")]
+    check_same([new | {"file": str(place / "images" / "03.png")}], predicted(place)[3:4])
+    for file in (out / PREDICTIONS).glob("*.parquet"):
+        if rows_of(file) == [new]:
+            file.unlink()
     check_complete(place, out)
+    with pytest.raises(WildcatError, match="holds predictions with another model: choose another folder"):
+        predict_all("imagenet", [str(place / "images")], out)
+    with pytest.raises(WildcatError, match="another threshold"):
+        predict_all(str(place / "run"), [str(place / "images")], out, threshold=0.3)
 
 
 def test_a_part_predicted_twice_is_written_once(ray: Any, place: Path, tmp_path: Path) -> None:
@@ -187,8 +191,9 @@ def listening(pid: int) -> set[str]:
     return found
 
 
-def test_killed_workers_and_an_image_that_kills(ray: Any, place: Path, tmp_path: Path) -> None:
+def test_killed_workers_and_an_image_that_kills(place: Path, tmp_path: Path) -> None:
     """One of two workers is killed, and an image kills every worker that reads it; the batch completes by itself."""
+    pytest.importorskip("ray.data", reason="needs Ray Data: pip install 'wildcat-wsl[ray]'")
     names = [f"{number:03}.png" for number in range(160)]
     (tmp_path / "images").mkdir()
     for number, name in enumerate(names):
@@ -197,16 +202,16 @@ def test_killed_workers_and_an_image_that_kills(ray: Any, place: Path, tmp_path:
     (tmp_path / "sitecustomize.py").write_text(KILLED_BY_AN_IMAGE)
     out = tmp_path / "out"
     command = ["batch", place / "run", tmp_path / "images", "--out", out, "--part-size", "5", "--workers", "2"]
-    with start(*command, PYTHONPATH=os.pathsep.join([str(tmp_path), str(REPOSITORY)])) as process:
-        killed = 0
-        while not killed and process.poll() is None:
-            time.sleep(0.01)
-            if len(list((out / PREDICTIONS).glob("*.parquet"))) >= 8 and (workers := at_work(out)):
-                assert listening(process.pid) == {"127.0.0.1"}
-                killed = min(workers)
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(killed, signal.SIGKILL)
-        message, errors = process.communicate(timeout=300)
+    process = start(*command, PYTHONPATH=os.pathsep.join([str(tmp_path), str(REPOSITORY)]))
+    killed = 0
+    while not killed and process.poll() is None:
+        time.sleep(0.01)
+        if len(list((out / PREDICTIONS).glob("*.parquet"))) >= 8 and (workers := at_work(out)):
+            assert listening(process.pid) == {"127.0.0.1"}
+            killed = min(workers)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(killed, signal.SIGKILL)
+    message, errors = process.communicate(timeout=300)
     assert killed
     assert process.returncode == 1 and message.startswith("160 images"), message + errors
     found = {row.pop("file"): row for row in rows(out / PREDICTIONS)}
@@ -321,3 +326,9 @@ def test_errors(ray: Any, place: Path, tmp_path: Path) -> None:
         predict_all(str(place / "run"), [str(place / "images")], tmp_path, workers=0)
     with pytest.raises(WildcatError, match="absent does not exist"):
         predict_all(str(place / "run"), [str(tmp_path / "absent")], tmp_path)
+    (tmp_path / "mine").mkdir()
+    for content in ("[]", '{"batch": 8}'):
+        (tmp_path / "mine" / "batch.json").write_text(content)
+        with pytest.raises(WildcatError, match=r"batch\.json is not of a batch, .*: choose another folder"):
+            predict_all(str(place / "run"), [str(place / "images")], tmp_path / "mine")
+        assert (tmp_path / "mine" / "batch.json").read_text() == content

@@ -2,7 +2,7 @@
 
 import io
 import json
-import subprocess
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from tests.apps.browser import DESKTOP, PHONE, chromium, page
+from tests.processes import ForkedProcess
 from tests.tiny_runs import start, tiny
 from wildcat.apps.serve.server import serve
 from wildcat.cli import main
@@ -31,12 +32,14 @@ pytestmark = [
     pytest.mark.skipif(find_spec("gradio") is None, reason="gradio is not installed"),
 ]
 
+TOKEN = "a-secret-token"
+
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory, run_and_image: Path) -> Path:
     """A folder with a run, two photographs, and files that cannot be read."""
     folder = tmp_path_factory.mktemp("page")
-    train(tiny(epochs=1), folder / "run")
+    shutil.copytree(run_and_image / "run", folder / "run")
     for name, image in sample_photographs().items():
         image.save(folder / f"{name}.jpg", quality=92)
     (folder / "cut.jpg").write_bytes((folder / "china.jpg").read_bytes()[:5000])
@@ -45,16 +48,28 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(place: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def server(place: Path) -> Iterator[tuple[str, ForkedProcess]]:
     """Address and process of ``wildcat serve``."""
     with serving(place / "run") as opened:
         yield opened
 
 
+@pytest.fixture(scope="module")
+def other_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a page that other machines can reach, of a model with one map per class."""
+    run = train(tiny(epochs=1, num_maps=1), tmp_path_factory.mktemp("other") / "run")
+    with serving(run, "--host", "0.0.0.0", "--token", TOKEN) as (address, _):
+        yield address
+
+
+def local(address: str) -> str:
+    """The address of a page for this machine."""
+    return f"http://127.0.0.1:{address.partition('/?')[0].rpartition(':')[2]}"
+
+
 @contextmanager
-def serving(run: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    process = start("serve", run, "--port", "0", *options, PYTHONUNBUFFERED="1")
-    assert process.stdout is not None and process.stderr is not None
+def serving(run: Path, *options: str) -> Iterator[tuple[str, ForkedProcess]]:
+    process = start("serve", run, "--port", "0", *options)
     message = process.stderr.readline()
     assert message.startswith("open http://"), message + process.stderr.read()
     try:
@@ -103,9 +118,7 @@ def saved(tab: Any, kind: str, place: Path) -> Path:
     return file
 
 
-def test_from_images_to_mask(
-    server: tuple[str, subprocess.Popen[str]], browser: Any, place: Path, tmp_path: Path
-) -> None:
+def test_from_images_to_mask(server: tuple[str, ForkedProcess], browser: Any, place: Path, tmp_path: Path) -> None:
     with page(browser) as tab:
         tab.goto(server[0])
         tab.wait_for_selector("#welcome")
@@ -161,18 +174,9 @@ def test_from_images_to_mask(
         assert tab.errors == [] and tab.outside == []
 
 
-def test_on_a_phone_with_sample_photographs(server: tuple[str, subprocess.Popen[str]], browser: Any) -> None:
-    with page(browser, PHONE, dark=True) as tab:
-        tab.goto(server[0])
-        tab.click("#sample")
-        shown(tab)
-        assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-        assert tab.errors == [] and tab.outside == []
-
-
 @pytest.mark.parametrize(("size", "dark"), [(DESKTOP, False), (PHONE, True)])
 def test_file_names_and_the_full_screen_button_lie_on_the_images(
-    server: tuple[str, subprocess.Popen[str]],
+    server: tuple[str, ForkedProcess],
     browser: Any,
     place: Path,
     tmp_path: Path,
@@ -199,20 +203,24 @@ def test_file_names_and_the_full_screen_button_lie_on_the_images(
         assert names.first.evaluate(cut)
         tab.hover("#thumbnails button >> nth=0")
         assert not names.first.evaluate(cut)  # the whole name
+        assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         assert tab.errors == []
 
 
-def test_the_panel_of_maps_is_hidden_for_models_with_one_map_per_class(browser: Any, tmp_path: Path) -> None:
-    with serving(train(tiny(epochs=1, num_maps=1), tmp_path / "run")) as (address, _), page(browser) as tab:
-        tab.goto(address)
+def test_sample_photographs_on_a_phone_and_no_panel_of_maps_where_each_class_has_one(
+    other_server: str, browser: Any
+) -> None:
+    with page(browser, PHONE, dark=True) as tab:
+        tab.goto(f"{local(other_server)}/?token={TOKEN}")
         tab.click("#sample")
         shown(tab)
+        assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         assert tab.is_visible("#classes") and not tab.is_visible("#maps-panel")
-        assert tab.errors == []
+        assert tab.errors == [] and tab.outside == []
 
 
 def test_concurrent_requests_are_answered_in_constant_memory(
-    server: tuple[str, subprocess.Popen[str]], place: Path, request: pytest.FixtureRequest
+    server: tuple[str, ForkedProcess], place: Path, request: pytest.FixtureRequest
 ) -> None:
     from gradio_client import Client, handle_file
 
@@ -239,32 +247,30 @@ def test_concurrent_requests_are_answered_in_constant_memory(
     assert client.predict(handle_file(place / "china.jpg"), 0.5, api_name="/predict")["file"] == "china.jpg"
 
 
-def test_a_page_for_other_machines_needs_its_token(browser: Any, place: Path) -> None:
+def test_a_page_for_other_machines_needs_its_token(other_server: str, browser: Any, place: Path) -> None:
     from gradio_client import Client, handle_file
 
-    with serving(place / "run", "--host", "0.0.0.0", "--token", "a-secret-token") as (address, _):
-        origin, _, query = address.partition("/?")
-        assert query == "token=a-secret-token" and not origin.startswith("http://127.")
-        local = f"http://127.0.0.1:{origin.rpartition(':')[2]}"
-        with page(browser) as tab:
-            tab.goto(local)
-            assert tab.inner_text("h1") == "Token needed"
-            tab.fill("input", "a-secret-token")
-            tab.click("button")
-            upload(tab, place / "china.jpg")
-            shown(tab)
-            assert tab.url == f"{local}/" and tab.evaluate("document.cookie") == ""
-            tab.click("#task label >> nth=2")
-            assert opened(saved(tab, "mask", place)).size == (640, 427)
-            assert tab.errors == [] and tab.outside == []
-        client = Client(
-            local, headers={"Authorization": "Bearer a-secret-token"}, verbose=False, analytics_enabled=False
-        )
-        assert client.predict(handle_file(place / "china.jpg"), 0.5, api_name="/predict")["file"] == "china.jpg"
-        client.close()
+    origin, _, query = other_server.partition("/?")
+    assert query == f"token={TOKEN}" and not origin.startswith("http://127.")
+    address = local(other_server)
+    with page(browser) as tab:
+        tab.context.clear_cookies()
+        tab.goto(address)
+        assert tab.inner_text("h1") == "Token needed"
+        tab.fill("input", TOKEN)
+        tab.click("button")
+        upload(tab, place / "china.jpg")
+        shown(tab)
+        assert tab.url == f"{address}/" and tab.evaluate("document.cookie") == ""
+        tab.click("#task label >> nth=2")
+        assert opened(saved(tab, "mask", place)).size == (640, 427)
+        assert tab.errors == [] and tab.outside == []
+    client = Client(address, headers={"Authorization": f"Bearer {TOKEN}"}, verbose=False, analytics_enabled=False)
+    assert client.predict(handle_file(place / "china.jpg"), 0.5, api_name="/predict")["file"] == "china.jpg"
+    client.close()
 
 
-def test_only_uploaded_files_are_served(server: tuple[str, subprocess.Popen[str]], place: Path) -> None:
+def test_only_uploaded_files_are_served(server: tuple[str, ForkedProcess], place: Path) -> None:
     foreign = {"data": [{"path": str(place / "china.jpg"), "meta": {"_type": "gradio.FileData"}}, 0.5]}
     headers = {"Content-Type": "application/json"}
     end_point = f"{server[0]}/gradio_api/call/predict"
@@ -280,7 +286,7 @@ def test_only_uploaded_files_are_served(server: tuple[str, subprocess.Popen[str]
 
 
 def test_errors_of_the_command_line(
-    server: tuple[str, subprocess.Popen[str]], place: Path, capsys: pytest.CaptureFixture[str]
+    server: tuple[str, ForkedProcess], place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     taken = server[0].rpartition(":")[2]
     for arguments, message in (

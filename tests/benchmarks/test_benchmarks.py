@@ -1,5 +1,6 @@
 """Benchmarks run at their smoke size, peers compute what this project computes, and the page says what was measured."""
 
+import sys
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +21,7 @@ def test_the_page_is_up_to_date(page: ModuleType) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_new_python")
 @pytest.mark.parametrize("script", ["train", "compiled", "predict", "maps", "pooling", "growth", "runtimes", "startup"])
 def test_it_runs_without_data(script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("WILDCAT_DATA", "absent")
@@ -29,15 +31,73 @@ def test_it_runs_without_data(script: str, monkeypatch: pytest.MonkeyPatch, caps
     assert "wildcat" in capsys.readouterr().out
 
 
-@pytest.mark.slow
-# Ray Data warns of three settings that it sets itself whenever its context is made.
-@pytest.mark.filterwarnings("ignore:`use_:DeprecationWarning:ray.data.context")
-def test_a_batch_with_a_killed_worker(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("ray.data", reason="needs Ray: pip install 'wildcat-wsl[ray]'")
-    from benchmarks import batch
+# A batch of two workers that write files of the names that a batch has; one that is killed is started again.
+BATCH = """
+import json, os, sys, time
+from pathlib import Path
+out = Path(sys.argv[1])
+def start(name):
+    process = os.fork()
+    if process == 0:
+        log = out / ".attempts" / f"{name}.jsonl"
+        log.write_text(json.dumps({"process": os.getpid()}))
+        for part in range(int(sys.argv[3])):
+            (out / "predictions" / f"{name}{part}.parquet").touch()
+            time.sleep(0.02)
+        log.unlink()
+        os._exit(0)
+    return process
+workers = {start(name): name for name in sys.argv[2]}
+while workers:
+    process, status = os.wait()
+    name = workers.pop(process)
+    if status:
+        workers[start(name)] = name
+"""
 
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("workers", "parts"), [("ab", 50), ("a", 5)])
+def test_a_worker_of_the_batch_is_killed(workers: str, parts: int, tmp_path: Path) -> None:
+    from benchmarks.batch import Course
+
+    for name in ("predictions", ".attempts"):
+        (tmp_path / name).mkdir()
+    command = [sys.executable, "-c", BATCH, tmp_path, workers, str(parts)]
+    if workers == "a":
+        with pytest.raises(SystemExit, match="the batch ended with 0; a worker was not killed"):
+            Course(command, tmp_path, 10)
+        return
+    course = Course(command, tmp_path, 10)
+    assert course.code == 0 and course.peak > 1 and 0 < course.back < 10
+    assert len(list((tmp_path / "predictions").iterdir())) == 100
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_a_batch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("ray", reason="needs Ray: pip install 'wildcat-wsl[ray]'")
+    from benchmarks import batch
+    from wildcat.apps.batch.inputs import split_inputs
+    from wildcat.apps.batch.worker import BatchWorker, WorkerSettings
+
+    class Whole:
+        """Predicts without Ray what a batch of killed workers predicts (tests/apps/test_batch.py)."""
+
+        peak = back = 1.0
+
+        def __init__(self, command: list, out: Path, half: int) -> None:
+            assert command[1:4] == ["-m", "wildcat", "batch"] and half == 30
+            for name in (batch.PREDICTIONS, batch.ERRORS, batch.ATTEMPTS):
+                (out / name).mkdir(parents=True)
+            worker = BatchWorker(WorkerSettings(str(command[4]), str(out), 0.5, 8, "fp32", "torch"))
+            for part in split_inputs([str(command[5])], int(command[-1])):
+                assert worker({"part": [part.to_json()]}) == {"images": [4], "error": [""]}
+
+    monkeypatch.setattr(batch, "Course", Whole)
     monkeypatch.setenv("WILDCAT_DATA", "absent")
+    threads = torch.get_num_threads()
     batch.main(["--threads", "1"])
+    torch.set_num_threads(threads)
     assert "every image once, scores within 0.0" in capsys.readouterr().out
 
 

@@ -13,23 +13,22 @@ import pytest
 from PIL import Image
 
 from tests.data import trees
-from tests.tiny_runs import TINY, flags, run, start, tiny
+from tests.tiny_runs import TINY, flags, start, start_python
 from wildcat._version import __version__
 from wildcat.cli import main
 from wildcat.cli.parser import add_prediction, command_parser
 from wildcat.config import TrainConfig
 from wildcat.errors import WildcatError
 from wildcat.runs.results import read_results
-from wildcat.training.launch import train
 
 COMMANDS = ("quickstart", "train", "evaluate", "predict", "batch", "export", "push", "convert", "serve", "completion")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory, run_and_image: Path) -> Path:
     """A folder with a finished run, a damaged run, an image, a file that is not an image, and an empty folder."""
     folder = tmp_path_factory.mktemp("place")
-    train(tiny(epochs=1), folder / "run")
+    shutil.copytree(run_and_image / "run", folder / "run")
     (folder / "damaged").mkdir()
     (folder / "damaged" / "config.json").write_text("{}")
     (folder / "here" / "run").mkdir(parents=True)
@@ -84,7 +83,7 @@ def test_help_in_any_terminal(
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])
 def test_a_closed_pipe_is_not_an_error(arguments: list[str]) -> None:
     """As in `wildcat train --help | head`."""
-    process = start(*arguments)
+    process = start_python(*arguments)
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
     message = process.stderr.read()
@@ -230,9 +229,10 @@ def test_a_user_error_is_one_line(
 
 @pytest.mark.slow
 def test_a_user_error_in_a_new_process(place: Path) -> None:
-    ended = run("train", "--out", place / "new", *flags(freeze_stages=99))
-    assert ended.returncode == 2 and "Traceback" not in ended.stderr
-    assert ended.stderr.splitlines()[-1].startswith("wildcat: error: freeze_stages")
+    process = start("train", "--out", place / "new", *flags(freeze_stages=99))
+    _, message = process.communicate()
+    assert process.returncode == 2 and "Traceback" not in message
+    assert message.splitlines()[-1].startswith("wildcat: error: freeze_stages")
 
 
 def test_debug_shows_the_traceback_of_a_training(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -448,8 +448,9 @@ def test_imagenet_from_process_start(tmp_path: Path) -> None:
     from sklearn.datasets import load_sample_image
 
     Image.fromarray(np.asarray(load_sample_image("china.jpg"))).save(tmp_path / "china.jpg")
-    ended = run("predict", "imagenet", tmp_path / "china.jpg", "--out", tmp_path / "out")
-    assert ended.returncode == 0, ended.stderr
+    process = start_python("predict", "imagenet", tmp_path / "china.jpg", "--out", tmp_path / "out")
+    _, message = process.communicate()
+    assert process.returncode == 0, message
     (line,) = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
     assert len(json.loads(line)["predicted"]) == 1
     assert [path.name for path in (tmp_path / "out" / "overlay").iterdir()] == ["china.jpg"]

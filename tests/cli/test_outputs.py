@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import stat
 import sys
 import threading
@@ -15,13 +16,11 @@ import pytest
 from huggingface_hub import ModelCard
 
 from tests import unusual
-from tests.tiny_runs import tiny
 from wildcat.apps.serve.viewer import Viewer
 from wildcat.cli import main
 from wildcat.cli.terminal import printable
 from wildcat.data import Dataset, Sample, register_dataset, registry
 from wildcat.prediction.loading import load
-from wildcat.training.launch import train
 
 DATA = ["--data", "synthetic:count=4,size=64"]
 COMMANDS: dict[str, Callable[[Path, Path], list[str]]] = {
@@ -32,10 +31,10 @@ COMMANDS: dict[str, Callable[[Path, Path], list[str]]] = {
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory, run_and_image: Path) -> Path:
     """A folder with a run and an image."""
     folder = tmp_path_factory.mktemp("outputs")
-    train(tiny(epochs=1), folder / "run")
+    shutil.copytree(run_and_image / "run", folder / "run")
     unusual.Image.fromarray(unusual.photo(48, 40)).save(folder / "cat.png")
     return folder
 

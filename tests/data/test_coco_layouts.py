@@ -34,6 +34,14 @@ def put(root: Path, file: str, folder: str, prefix: str = "", names: list[str] =
         trees.image(root / folder / name)
 
 
+@pytest.mark.parametrize("name", ["n" * 300 + ".png", "n\0.png"])
+def test_a_name_that_no_file_can_have_is_a_missing_image(tmp_path: Path, name: str) -> None:
+    put(tmp_path, "labels.json", "data")
+    trees.write(tmp_path / "labels.json", content([name, *NAMES]))
+    dataset, report = check_dataset(open_dataset(f"coco:{tmp_path}", "all"), on_bad_image="skip")
+    assert len(dataset) == 5 and report.has_bad_images
+
+
 @pytest.mark.parametrize(
     ("file", "folder", "prefix"),
     [

@@ -116,6 +116,16 @@ def test_names_in_lists(tmp_path: Path, line: str) -> None:
     assert [sample.name for sample in open_dataset(f"voc07:{tmp_path}", "trainval").samples] == ["a"]
 
 
+@pytest.mark.parametrize("name", ["n" * 300, "n" * 300 + ".png", "n " * 200, "n\0"])
+@pytest.mark.parametrize("listed", ["trainval", "test"])
+def test_names_in_lists_that_no_file_can_have(tmp_path: Path, name: str, listed: str) -> None:
+    tree(tmp_path, ["a"], ["dog"], listed=listed)
+    with (tmp_path / "ImageSets" / "Main" / f"{listed}.txt").open("a") as stream:
+        stream.write(f"{name}\n")
+    with pytest.raises(WildcatError, match=r"Annotations/n.*\.xml: the annotation (is missing|cannot be read)"):
+        open_dataset(f"voc07:{tmp_path}", listed)
+
+
 @pytest.mark.parametrize(("text", "expected"), [("1", 0), ("true", 0), ("0", 1), ("", 1), ("Unspecified", 1)])
 def test_difficult_in_words(tmp_path: Path, text: str, expected: int) -> None:
     tree(tmp_path, ["a"], ["dog"])

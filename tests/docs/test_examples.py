@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.tiny_runs import tiny
 from wildcat.data.registry import open_dataset
-from wildcat.training.launch import train
 
 pytestmark = pytest.mark.slow
 
@@ -82,12 +80,11 @@ def test_own_training_loop(capsys: pytest.CaptureFixture[str]) -> None:
     assert "% at (" in message[-1]
 
 
-def test_preannotate_coco(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_preannotate_coco(place: Path, run_and_image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     coco = pytest.importorskip("pycocotools.coco")
-    train(tiny(epochs=1), tmp_path / "run")
     (place / "more").mkdir(exist_ok=True)
     (place / "more" / "0.png").write_bytes((place / "0.png").read_bytes())
-    example("preannotate_coco", tmp_path / "run", place / "more", "--out", tmp_path / "out", "--threshold", "0.1")
+    example("preannotate_coco", run_and_image / "run", place / "more", "--out", tmp_path / "out", "--threshold", "0.1")
     assert "1 images" in capsys.readouterr().out
     assert (tmp_path / "out" / "first.txt").read_text().splitlines() == [str(place / "more" / "0.png")]
     annotated = coco.COCO(str(tmp_path / "out" / "coco" / "dataset.json"))

@@ -168,18 +168,19 @@ def test_the_default_backbone_takes_any_size(tmp_path: Path) -> None:
     predictor = predictor_of(backbone="lite0")
     write(predictor, tmp_path / "a.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
-    cv2 = pytest.importorskip("cv2", minversion="5", reason="needs OpenCV 5, whose graphs have open sizes")
-    net = cv2.dnn.readNetFromONNX(str(tmp_path / "a.onnx"))
-    for count, height, width in ((1, 77, 130), (2, 64, 64)):
-        images = photographs(predictor.model, count, height, width)
+    batches = [photographs(predictor.model, *shape) for shape in ((1, 77, 130), (2, 64, 64))]
+    for images in batches:
         check(predictor.model, session.run(None, {"images": images.numpy()}), images)
-        net.setInput(images.numpy())
-        check(predictor.model, net.forward(exporting.OUTPUTS), images)
     for node in onnx.load(tmp_path / "a.onnx").graph.node:
         attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
         if node.op_type == "Conv":  # OpenCV computes something else for padding that is named, not given
             assert attributes.get("auto_pad", b"NOTSET") == b"NOTSET"
             assert len(attributes["pads"]) == 4 and len(attributes["kernel_shape"]) == 2
+    cv2 = pytest.importorskip("cv2", minversion="5", reason="needs OpenCV 5, whose graphs have open sizes")
+    net = cv2.dnn.readNetFromONNX(str(tmp_path / "a.onnx"))
+    for images in batches:
+        net.setInput(images.numpy())
+        check(predictor.model, net.forward(exporting.OUTPUTS), images)
 
 
 def test_the_default_backbone_as_torch_has_the_same_function() -> None:

@@ -4,6 +4,7 @@ No GPU is needed: PyTorch's fake tensors have a device and raise an error for te
 do, but hold no values.
 """
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,6 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import wildcat
-from tests.tiny_runs import tiny
 from wildcat.cli import main
 from wildcat.errors import WildcatError
 from wildcat.losses import multi_label_loss
@@ -22,14 +22,13 @@ from wildcat.prediction.ensemble import Ensemble
 from wildcat.prediction.predictor import Predictor
 from wildcat.runs.settings import InferenceSettings
 from wildcat.system.devices import Precision, device_of
-from wildcat.training.launch import train
 
 GPU = torch.device("cuda", 0)
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(tiny(epochs=1), tmp_path_factory.mktemp("runs") / "run")
+def run(tmp_path_factory: pytest.TempPathFactory, run_and_image: Path) -> Path:
+    return Path(shutil.copytree(run_and_image / "run", tmp_path_factory.mktemp("runs") / "run"))
 
 
 def test_auto_is_the_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -431,8 +431,8 @@ def test_names_that_are_no_run(name: str, message: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_model_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = train(tiny(epochs=1), tmp_path / "run")
+def test_a_model_of_the_hub(run_and_image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = run_and_image / "run"
     asked = []
 
     def download(name: str, **_: object) -> str:

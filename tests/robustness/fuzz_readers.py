@@ -1,11 +1,12 @@
-"""Fuzzing of annotation readers, guided by the lines that an input reaches (atheris, based on libFuzzer).
+"""Fuzzing of annotation readers, guided by the lines that an input reaches (atheris, based on libFuzzer), or at random.
 
     python -m tests.robustness.fuzz_readers                              each reader for a minute
     python -m tests.robustness.fuzz_readers --minutes 10 --reader voc    one of them for longer
     python -m tests.robustness.fuzz_readers --reader voc --input FILE    again on an input file of an earlier run
 
 On any input, a reader must succeed or raise a short WildcatError; anything else ends the run with exit code
-1, a traceback and a file of the input. The first inputs are good ones. Needs ``pip install 'wildcat-wsl[fuzz]'``.
+1, a traceback and a file of the input. The first inputs are good ones. Guidance needs ``pip install
+'wildcat-wsl[fuzz]'``; without it, inputs are changed at random (mutations.py).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import numpy as np
 
 from tests.data import trees
 from tests.robustness.good_input import COCO, COLUMNS, CSV, RUN, SCALES, XML, clear
+from tests.robustness.mutations import fuzz_at_random
 
 Read = Callable[[bytes], None]
 Reader = Callable[[Path], tuple[Read, list[bytes]]]  # a folder for its files -> what reads an input; good inputs
@@ -221,8 +223,9 @@ def fuzz(name: str, minutes: float, folder: Path) -> None:
     """Feed a reader; does not return, the fuzzer ends the process."""
     try:
         import atheris
-    except ImportError as error:
-        sys.exit(f"fuzzing needs atheris ({error}): pip install 'wildcat-wsl[fuzz]'")
+    except ImportError:
+        words = [word.encode().decode("unicode_escape").encode("latin-1") for word in WORDS]
+        sys.exit(fuzz_at_random(name, *prepared(name, folder), words, 60 * minutes))
     looked_into = ["wildcat.data", "wildcat.config", "wildcat.runs.folder", "wildcat.apps.batch", "yaml"]
     with atheris.instrument_imports(include=looked_into):
         pass

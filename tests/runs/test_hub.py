@@ -10,14 +10,12 @@ import pytest
 from huggingface_hub import ModelCard
 
 from tests import unusual
-from tests.tiny_runs import tiny
 from wildcat.cli import main
 from wildcat.errors import WildcatError
 from wildcat.masks import Background
 from wildcat.prediction.loading import load
 from wildcat.runs.folder import save_background
 from wildcat.runs.hub import push_to_hub, save_for_hub
-from wildcat.training.launch import train
 
 SECRET = "/home/someone/private"
 RESULTS: dict[str, Any] = {
@@ -34,8 +32,8 @@ RESULTS: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = train(tiny(epochs=1), tmp_path_factory.mktemp("hub") / "run")
+def run(tmp_path_factory: pytest.TempPathFactory, run_and_image: Path) -> Path:
+    folder = Path(shutil.copytree(run_and_image / "run", tmp_path_factory.mktemp("hub") / "run"))
     values = json.loads((folder / "config.json").read_text())
     values["config"]["data"] = f"folder:{SECRET}/images"
     (folder / "config.json").write_text(json.dumps(values))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.data import trees
-from tests.tiny_runs import tiny
+from tests.processes import ForkedProcess
 from wildcat.cli import main
 from wildcat.errors import WildcatError
 from wildcat.formats.incremental import IncrementalFile
@@ -25,7 +25,6 @@ from wildcat.system.files import (
     write_json,
 )
 from wildcat.system.output_folder import LIST
-from wildcat.training.launch import train
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,20 +129,23 @@ def test_leftovers_of_processes_that_have_ended(tmp_path: Path) -> None:
     assert set(tmp_path.iterdir()) == {mine, elsewhere, *others}
 
 
+def _predict_and_die(*words: str) -> int:
+    replace = Path.replace
+    Path.replace = lambda file, to: (  # type: ignore[method-assign]
+        os.kill(os.getpid(), signal.SIGKILL) if file.name.startswith(".cat") else replace(file, to)
+    )
+    return main(list(words))
+
+
 @pytest.mark.slow
-def test_the_next_prediction_removes_leftovers_of_a_killed_one(tmp_path: Path) -> None:
+def test_the_next_prediction_removes_leftovers_of_a_killed_one(run_and_image: Path, tmp_path: Path) -> None:
     """The process is killed in the moment before an image's file gets its name."""
-    run = train(tiny(epochs=1), tmp_path / "run")
+    run = run_and_image / "run"
     trees.image(tmp_path / "images" / "deep" / "cat.png")
     out = tmp_path / "out"
     command = ["predict", str(run), str(tmp_path / "images"), "--out", str(out)]
-    code = (
-        "import os, signal, sys; from pathlib import Path; from wildcat.cli import main\n"
-        "replace, kill = Path.replace, lambda: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "Path.replace = lambda file, to: kill() if file.name.startswith('.cat') else replace(file, to)\n"
-        "main(sys.argv[1:])"
-    )
-    killed = subprocess.run([sys.executable, "-c", code, *command, "--formats", "json,overlay"], check=False)
+    killed = ForkedProcess(_predict_and_die, [*command, "--formats", "json,overlay"])
+    killed.communicate()
     assert killed.returncode == -signal.SIGKILL
     leftovers = {file.relative_to(out) for file in out.rglob("*") if file.is_file()} - {Path(LIST)}
     assert {str(file.parent) for file in leftovers} == {".", "overlay/deep"} and all(

@@ -1,12 +1,4 @@
-"""Groups of processes that train together, forked from one that has imported everything: seconds, not minutes.
-
-    python -m tests.training.group JOBS
-
-JOBS is a JSON list of {"count", "config", "out", "resume", "disturb"}, run one after the other. "disturb" is [signal,
-rank, epochs]: that process gets the signal once metrics.csv has that many epochs. With "call", "MODULE:FUNCTION", each
-process calls the function with its job instead of training. Prints a line of JSON for each group: exit codes by rank,
-and the seconds between the signal and the end of the last process.
-"""
+"""Groups of processes that train together, forked from one that has imported everything: seconds, not minutes."""
 
 import importlib
 import json
@@ -14,19 +6,31 @@ import logging
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
+from tests.processes import ForkedProcess
+
 
 def run_groups(jobs: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
-    """Run groups from a process of their own; the line of each group, and stderr."""
-    command = [sys.executable, "-W", "error", "-m", "tests.training.group", json.dumps(jobs)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")], done.stderr
+    """Run groups, one after the other, in a process of their own, where each warning is an error.
+
+    Args:
+        jobs: {"count", "config", "out", "resume", "disturb"} of each. "disturb" is [signal, rank, epochs]: that process
+            gets the signal once metrics.csv has that many epochs. With "call", "MODULE:FUNCTION", each process calls
+            the function with its job instead of training.
+
+    Returns:
+        For each group {"codes", "seconds"}: the exit codes by rank, and the seconds between the signal and the end of
+        the last process; and stderr of all.
+    """
+    process = ForkedProcess(_run_all, [jobs])
+    out, err = process.communicate(timeout=500)
+    assert process.returncode == 0, err
+    return [json.loads(line) for line in out.splitlines() if line.startswith("{")], err
 
 
 def _member(rank: int, count: int, port: int, job: dict[str, Any]) -> None:
@@ -97,12 +101,8 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
     return {"codes": [codes[rank] for rank in range(job["count"])], "seconds": seconds}
 
 
-if __name__ == "__main__":
-    asked = json.loads(sys.argv[1])
-    sharded = any(each.get("config", {"shard": True})["shard"] for each in asked)
-    # Once, before the forks, what training imports when it is needed: it takes longer than the training itself.
-    lazy = ["timm", "torch.utils.tensorboard", "torch._dynamo", *(["torch.distributed.fsdp"] if sharded else [])]
-    for needed in ["wildcat.training.launch", *lazy]:
-        importlib.import_module(needed)
-    for each in asked:
-        print(json.dumps(_run(each)), flush=True)
+def _run_all(jobs: list[dict[str, Any]]) -> int:
+    warnings.simplefilter("error")
+    for job in jobs:
+        print(json.dumps(_run(job)), flush=True)
+    return 0

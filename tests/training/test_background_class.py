@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,8 +45,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def without(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(tiny(epochs=1), tmp_path_factory.mktemp("plain") / "run")
+def without(tmp_path_factory: pytest.TempPathFactory, run_and_image: Path) -> Path:
+    return Path(shutil.copytree(run_and_image / "run", tmp_path_factory.mktemp("plain") / "run"))
 
 
 def test_the_loss_counts_it_as_present_in_every_image() -> None:

@@ -8,11 +8,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from accelerate import Accelerator
 
 from tests.tiny_runs import flags, tiny
 from tests.training.group import run_groups
+from tests.training.runs import tensors
+from wildcat.config import TrainConfig
+from wildcat.model import Wildcat
+from wildcat.training import launch
+from wildcat.training.distributed import ProcessGroup
 
 pytestmark = pytest.mark.slow
 
@@ -21,6 +29,8 @@ STEPS = {"data": "synthetic:count=18,size=64", "val_fraction": 0.45, "batch_size
 FROZEN = {**STEPS, "freeze_batch_norm": True}
 LEARNT = {**STEPS, "epochs": 6}
 STOPPED = {**FROZEN, "epochs": 30}
+# Features of 3 batches, which the processes share, and 2 steps in each epoch.
+FITTED = {**FROZEN, "batch_size": 4, "epochs": 2, "fit_head": True}
 
 
 def rows(folder: Path) -> list[dict[str, float]]:
@@ -32,6 +42,18 @@ def job(folder: Path, settings: dict, count: int, **more: object) -> dict:
     accumulate = more.pop("accumulate", 1)
     config = dataclasses.asdict(tiny(**settings, accumulate=accumulate))
     return {"count": count, "config": config, "out": str(folder), **more}
+
+
+def fitted_head(job: dict) -> None:
+    """Train, and keep the head that the training starts from."""
+    create_strategy, out = launch.create_strategy, Path(job["out"])
+
+    def keep_head(accelerator: Accelerator, group: ProcessGroup, model: Wildcat, config: TrainConfig) -> Any:
+        torch.save(model.transfer.state_dict(), out.with_name(f"{out.name} {group.rank}.pt"))
+        return create_strategy(accelerator, group, model, config)
+
+    launch.create_strategy = keep_head  # type: ignore[assignment]
+    launch.train(TrainConfig(**job["config"]), out)
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +71,9 @@ def groups(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, di
         "stopped": job(folder / "stopped", STOPPED, 2, disturb=[signal.SIGTERM, 1, 5]),
         "continued": job(folder / "stopped", STOPPED, 1, resume=True),
         "killed": job(folder / "killed", {**STOPPED, "epochs": 10_000}, 3, disturb=[signal.SIGKILL, 1, 3]),
+        "fitted": job(folder / "fitted", FITTED, 1, call=f"{__name__}:fitted_head"),
+        "fitted by three": job(folder / "fitted by three", FITTED, 3, call=f"{__name__}:fitted_head"),
+        "fitted sharded": job(folder / "fitted sharded", {**FITTED, "shard": True}, 2, call=f"{__name__}:fitted_head"),
     }
     outcomes, errors = run_groups(list(jobs.values()))
     return folder, dict(zip(jobs, outcomes, strict=True)), errors
@@ -74,6 +99,24 @@ def test_batch_norm_that_learns_sees_the_whole_batch(groups) -> None:
     for row, expected in zip(ours, one, strict=True):
         for column in ("train_loss", "val_loss"):
             assert row[column] == pytest.approx(expected[column], abs=1e-4)
+
+
+@pytest.mark.parametrize(("name", "count"), [("fitted by three", 3), ("fitted sharded", 2)])
+def test_all_processes_start_from_the_head_that_one_process_fits(groups, name: str, count: int) -> None:
+    folder, outcomes, errors = groups
+    assert outcomes[name]["codes"] == [0] * count and outcomes["fitted"]["codes"] == [0], errors
+    one = torch.load(folder / "fitted 0.pt", weights_only=True)
+    for rank in range(count):
+        head = torch.load(folder / f"{name} {rank}.pt", weights_only=True)
+        for part, value in one.items():
+            torch.testing.assert_close(head[part], value, rtol=1e-5, atol=1e-6)
+    for row, expected in zip(rows(folder / name), rows(folder / "fitted"), strict=True):
+        assert [row[column] for column in ("train_loss", "val_loss", "val_map")] == pytest.approx(
+            [expected[column] for column in ("train_loss", "val_loss", "val_map")], abs=1e-5
+        )
+    ours, expected = tensors(folder / name), tensors(folder / "fitted")
+    for part, value in expected.items():
+        torch.testing.assert_close(ours[part], value, rtol=1e-4, atol=1e-5)
 
 
 def test_a_signal_to_one_stops_all_and_another_number_resumes(groups) -> None:

@@ -72,7 +72,7 @@ def test_a_run_that_stops_after_every_saved_state(tmp_path: Path, plain: Path, m
     assert untimed(folder) == untimed(plain)
 
 
-def test_a_finished_run_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_finished_run_stays_as_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = tmp_path / "images"
     for label in "ab":
         for number in range(3):
@@ -87,7 +87,9 @@ def test_a_finished_run_stays_as_it_is(tmp_path: Path) -> None:
         files = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir() if path.is_file()}
         assert files == before
 
-    check_unchanged()
+    with caplog.at_level("INFO"):
+        check_unchanged()
+    assert f"{folder} has finished its training; to train for more epochs, start a new run with --epochs" in caplog.text
     for state in folder.glob("state*.pt"):  # nor its state
         state.write_bytes(b"half")
         before[state] = (state.stat().st_mtime_ns, b"half")
@@ -147,7 +149,8 @@ def test_a_resumed_run_removes_only_its_own_leftovers(tmp_path: Path, plain: Pat
 def test_the_settings_of_a_resumed_run_cannot_change(
     plain: Path, name: str, value: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    expected = f"to {value!r} when resuming {plain}; use a new run directory"
+    cause = " (its learning rates were planned for 2 epochs)" if name == "epochs" else ""
+    expected = f"to {value!r} when resuming {plain}{cause}; use a new run directory"
     with pytest.raises(WildcatError, match=rf"^cannot change {name} from .* {re.escape(expected)}$"):
         train(tiny(**{name: value}), plain, resume=True)
     assert main(["train", "--out", str(plain), "--resume", f"--{name.replace('_', '-')}", str(value)]) == 2

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from wildcat.data.files import is_file
 from wildcat.data.images import image_size, load_image
 from wildcat.data.sample import Dataset, Sample
 from wildcat.errors import WildcatError, check_choice, shorten
@@ -174,7 +175,7 @@ def difficult_warnings(dataset: Dataset, difficult: str) -> list[str]:
 
 
 def _files(samples: Iterable[Sample]) -> list[tuple[Path, str]]:
-    return [(sample.path, sample.name) for sample in samples if sample.path is not None and sample.path.is_file()]
+    return [(sample.path, sample.name) for sample in samples if sample.path is not None and is_file(sample.path)]
 
 
 def _digest(path: Path) -> bytes:

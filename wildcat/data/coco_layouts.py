@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from wildcat.data.files import is_file
 from wildcat.data.finder import FileFinder
 from wildcat.data.sample import require_path
 from wildcat.errors import WildcatError, shorten
@@ -151,7 +152,7 @@ def find_images(location: Location, file_names: Sequence[str], given: str | None
     tried = file_names[::step]
     best, most = ImageFiles(next(iter(folders), location.json.parent)), 0
     for choice in (ImageFiles(folder, by_last_part) for by_last_part in (False, True) for folder in folders):
-        count = sum(choice.path(name).is_file() for name in tried)
+        count = sum(is_file(choice.path(name)) for name in tried)
         if count > most:
             best, most = choice, count
         if most == len(tried):

@@ -159,6 +159,15 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a file of this name; ``Path.is_file`` raises for names that no file can have.
+
+    >>> is_file(Path("a" * 300)), is_file(Path("a\\0"))
+    (False, False)
+    """
+    return os.path.isfile(path)  # noqa: PTH113
+
+
 def is_image_name(name: str) -> bool:
     """Whether a file of this name is an image to read: it has a suffix of an image and is not hidden."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")  # noqa: PTH122 - fast

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from wildcat.data.files import is_file
 from wildcat.data.hold_out import RANDOM_SPLITS, split_by_labels
 from wildcat.data.images import image_size
 from wildcat.data.sample import Dataset, Sample, require_path
@@ -153,7 +154,7 @@ def open_voc(spec: str, path: Path, split: str, *, year: int, test: float = 0.2,
         lists = find_lists(root, "Segmentation" if task else "Main")
         names = listed_names(root, lists["" if is_random else part])
     is_test = labels is None and part == "test" and not is_random
-    unlabelled = is_test and not any(annotation_file(root, name).exists() for name in names)
+    unlabelled = is_test and not any(is_file(annotation_file(root, name)) for name in names)
     images, masks, warnings = find_images(root), find_masks(root), []
     if masks and not masks_are_known:
         masks = {}

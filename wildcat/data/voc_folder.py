@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from wildcat.data.files import IMAGE_SUFFIXES, image_files_below
+from wildcat.data.files import IMAGE_SUFFIXES, image_files_below, is_file
 from wildcat.data.names import usual_split
 from wildcat.errors import WildcatError
 
@@ -56,9 +56,9 @@ def listed_names(root: Path, files: Iterable[Path]) -> list[str]:
         for line in map(str.strip, _read_text(file).splitlines()):
             if not line:
                 continue
-            name = line if " " in line and annotation_file(root, line).exists() else line.split()[0]
+            name = line if " " in line and is_file(annotation_file(root, line)) else line.split()[0]
             suffix = Path(name).suffix
-            if suffix.lower() in IMAGE_SUFFIXES and not annotation_file(root, name).exists():
+            if suffix.lower() in IMAGE_SUFFIXES and not is_file(annotation_file(root, name)):
                 name = name.removesuffix(suffix)
             names[name] = None
     return list(names)

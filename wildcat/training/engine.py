@@ -107,7 +107,7 @@ def train_one_epoch(context: TrainContext, state: TrainState) -> Row:
     config, strategy, batches = context.config, context.strategy, context.batches
     strategy.network.train()
     clock = StepClock(config.save_minutes)
-    context.progress.stage(f"epoch {state.epoch + 1}/{config.epochs}: ")
+    context.progress.stage(f"epoch {state.epoch + 1}/{config.epochs}")
     parts = batches.read(state.epoch, state.step)
     while state.step < batches.steps:
         set_learning_rates(strategy.optimizer, context.learning_rate_factor(state.epoch, state.step))

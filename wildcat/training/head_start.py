@@ -62,11 +62,11 @@ def start_head(
         config: the settings.
         progress: advanced by the images.
     """
-    progress.stage("features: ")
+    progress.stage("features")
     chosen = fitted_images(dataset.labels, config.seed)
     part = dataset.subset(chosen) if len(chosen) < len(dataset) else dataset
     features = global_features(group, model, part, config, lambda images: progress.add(images * group.count))
-    progress.stage("head: ")
+    progress.stage("head")
     head = group.on_main(
         lambda: fit_linear_head(
             features.numpy(), counted_labels(part, config), multi_label=dataset.multi_label, seed=config.seed

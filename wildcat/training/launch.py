@@ -105,9 +105,10 @@ def _train_in(
     """Start or resume a training in a folder that the main process has locked."""
     folder = lock.folder
     run, finished = group.on_main(lambda: find_run(folder, config, resume))
-    if finished:
+    if run is not None and finished:
         if group.is_main:
-            logger.info("%s has finished its training", folder)
+            longer = "" if run.config.solver == "svm" else "; to train for more epochs, start a new run with --epochs"
+            logger.info("%s has finished its training%s", folder, longer)
         return
     saved = group.on_main(lambda: load_state(folder) if run is not None else None)
     state = TrainState() if saved is None else TrainState.from_dict(saved.get("progress"))
@@ -209,7 +210,7 @@ def _train_by_sgd(
 
 def _score_held_out(folder: Path, held_out: HeldOutImages, device: torch.device, progress: RunProgress) -> None:
     """Score the held-out images with the weights that were written; a failure does not spoil the training."""
-    progress.stage("held-out images: ")
+    progress.stage("held-out images")
     try:
         score = score_held_out(folder, held_out, device, after_image=lambda: progress.add(held_out.work))
     except WildcatError as error:

@@ -146,9 +146,9 @@ def fit_head(
         progress: advanced by the images.
     """
     start = time.perf_counter()
-    progress.stage("features: ")
+    progress.stage("features")
     features = global_features(group, model, dataset, config, progress.add)
-    progress.stage("linear SVMs: ")
+    progress.stage("linear SVMs")
     labels = counted_labels(dataset, config)
     fit = fit_linear_svms(features.numpy(), labels, multi_label=dataset.multi_label, seed=config.seed)
     with torch.no_grad():

@@ -1,5 +1,6 @@
 """One progress bar for a whole training, with the time that is left: features, epochs, validation, scoring."""
 
+from time import time
 from typing import Any
 
 from tqdm import tqdm
@@ -41,6 +42,7 @@ class RunProgress:
             total=max(total, done),
             initial=done,
             bar_format="{desc}{percentage:3.0f} % |{bar}| {elapsed} passed, {remaining} left{postfix}",
+            desc="starting: ",
             disable=None if shown else True,
             dynamic_ncols=True,
         )
@@ -52,8 +54,14 @@ class RunProgress:
         self._bar.close()
 
     def stage(self, name: str) -> None:
-        """Name what is done now."""
-        self._bar.set_description(name, refresh=False)
+        """Name what is done now, at once: it may take a while until some work is done.
+
+        What passed without work since the last :meth:`add`, such as the start or the fit of a head, does not count for
+        the speed from which the time left is estimated.
+        """
+        self._bar.set_postfix_str("", refresh=False)  # the loss of the stage before
+        self._bar.set_description(name)
+        self._bar.last_print_t = time()
 
     def add(self, work: float) -> None:
         """Count work that was done; more than was planned is not counted."""
@@ -63,4 +71,4 @@ class RunProgress:
 
     def show_loss(self, loss: float) -> None:
         """Show the mean loss of the epoch so far."""
-        self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+        self._bar.set_postfix_str(f"loss {loss:.4g}", refresh=False)

@@ -42,8 +42,9 @@ def resumed_config(requested: TrainConfig, saved: TrainConfig, folder: Path) -> 
         if new == old or (name in _AUTOMATIC and new == _AUTOMATIC[name]):
             continue
         if name not in (*RESUMABLE_SETTINGS, "data"):
+            cause = f" (its learning rates were planned for {old} epochs)" if name == "epochs" else ""
             raise WildcatError(
-                f"cannot change {name} from {old!r} to {new!r} when resuming {folder}; use a new run directory"
+                f"cannot change {name} from {old!r} to {new!r} when resuming {folder}{cause}; use a new run directory"
             )
         changes[name] = new
     return replace(saved, **changes)
