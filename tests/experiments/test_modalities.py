@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from experiments import modalities
-from experiments.modalities import MAPS, ROWS, TEST, create_heads, main, multi_maps_of, overlap_of, pooled
+from experiments.modalities import TEST, main
+from experiments.modality_heads import MAPS, ROWS, create_heads, multi_maps_of, overlap_of, pooled
 from experiments.rows import read_rows
 from wildcat.class_pooling import class_wise_pool
 from wildcat.config import TrainConfig
