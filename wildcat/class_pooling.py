@@ -93,17 +93,16 @@ def class_wise_pool(
     if num_maps == 1:
         return multi_maps
     maps = multi_maps.unflatten(1, (-1, num_maps))  # (N, C, M, h, w)
-    weights = None if kept is None else kept[..., None, None]  # (N, C, M, 1, 1)
-    if kind == "mean":
-        return maps.mean(dim=2) if weights is None else _mean(maps, weights)
     if maps.dtype in (torch.float16, torch.bfloat16):
         maps = maps.float()
-    return _soft_maximum(maps, weights, kind, sharpness).to(multi_maps.dtype)
+    counted = None if kept is None else kept[..., None, None]  # (N, C, M, 1, 1)
+    pooled = _mean(maps, counted) if kind == "mean" else _soft_maximum(maps, counted, kind, sharpness)
+    return pooled.to(multi_maps.dtype)
 
 
-def _mean(maps: Tensor, kept: Tensor) -> Tensor:
-    """Mean over the kept ones of the M maps (N, C, M, h, w)."""
-    return torch.where(kept, maps, 0).sum(dim=2) / kept.sum(dim=2)
+def _mean(maps: Tensor, kept: Tensor | None) -> Tensor:
+    """Mean over the kept ones (N, C, M, 1, 1) of the M maps (N, C, M, h, w)."""
+    return maps.mean(dim=2) if kept is None else torch.where(kept, maps, 0).sum(dim=2) / kept.sum(dim=2)
 
 
 def _soft_maximum(maps: Tensor, kept: Tensor | None, kind: ClassPooling, sharpness: float) -> Tensor:
@@ -140,5 +139,6 @@ def choose_kept_maps(shape: tuple[int, int, int], dropout: float, device: torch.
     """
     images, classes, maps = shape
     place = torch.rand(shape, device=device).argsort(dim=2).argsort(dim=2)  # of each map in a random order
-    kept = (maps * (1 - dropout) + torch.rand(images, classes, 1, device=device)).floor().clamp(min=1)
-    return place < kept
+    whole, fraction = divmod(maps * (1 - dropout), 1)
+    one_more = torch.rand(images, classes, 1, device=device) < fraction
+    return place < (int(whole) + one_more.int()).clamp(min=1)
