@@ -41,7 +41,7 @@ def slow_pool(multi_maps: Tensor, num_maps: int, kind: str, sharpness: float, ke
 
 def random_maps(num_maps: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return 2 * torch.randn(2, 3 * num_maps, 2, 3, dtype=torch.float64, generator=generator)
+    return 2 * torch.randn(2, 3 * num_maps, 1, 2, dtype=torch.float64, generator=generator)
 
 
 @pytest.mark.parametrize("dropped", [False, True])
@@ -91,7 +91,8 @@ def test_no_range_of_values_overflows(kind: ClassPooling, scale: float, dtype: t
     pooled = class_wise_pool(maps, 4, kind, kept=kept)
     assert pooled.dtype == dtype
     expected = class_wise_pool(maps.detach().double(), 4, kind, kept=kept)
-    torch.testing.assert_close(pooled.double(), expected, rtol=float(2 * torch.finfo(dtype).eps), atol=1e-6 * scale)
+    rounding = 1e-7 + 1e-6 * scale  # the first: of the smallest numbers of half precision
+    torch.testing.assert_close(pooled.double(), expected, rtol=float(2 * torch.finfo(dtype).eps), atol=rounding)
     pooled.float().sum().backward()
     assert maps.grad is not None and maps.grad.isfinite().all()
 

@@ -116,7 +116,7 @@ def _soft_maximum(maps: Tensor, kept: Tensor | None, kind: ClassPooling, sharpne
     powers = ((counted - highest) * sharpness).exp()  # in [0, 1], the largest is 1
     if kind == "softmax":
         return (powers * maps).sum(dim=2) / powers.sum(dim=2)
-    count = maps.shape[2] if kept is None else kept.sum(dim=2)
+    count: int | Tensor = maps.shape[2] if kept is None else kept.sum(dim=2)
     return highest.squeeze(2) + (powers.sum(dim=2) / count).log() / sharpness
 
 
