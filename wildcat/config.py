@@ -192,6 +192,19 @@ class TrainConfig:
 
     # Sections 3.2 and 3.3: the maps of a class, and from maps to scores
     num_maps: int = setting(4, "M, maps per class", section="pooling", above=0, largest=1024)
+    class_pooling: Literal["mean", "max", "lse", "softmax"] = setting(
+        "mean",
+        "how the maps of a class become its class map (Equation 1): mean is the paper's; with the others maps can "
+        "specialize on parts",
+        section="pooling",
+    )
+    map_dropout: float = setting(
+        0.0,
+        "share of the maps of a class that each training step leaves out at random, so that all maps are used",
+        section="pooling",
+        at_least=0,
+        below=1,
+    )
     pooling: str = setting(
         "wildcat",
         "spatial pooling: wildcat, weldon, top, llp, max, average, lse (Table 1)",

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from wildcat.backbones import Backbone, embedded_classifier, wrap_backbone
 from wildcat.backbones.factory import create_backbone
+from wildcat.class_pooling import ClassPooling, check_class_pooling, choose_kept_maps, class_wise_pool
 from wildcat.errors import WildcatError
-from wildcat.pooling import Regions, class_wise_pool, create_pooling
+from wildcat.pooling import Regions, create_pooling
 from wildcat.transfer import MultiMapTransfer
 
 
@@ -20,7 +21,7 @@ class WildcatOutput(NamedTuple):
     Attributes:
         scores: (N, C) logits.
         class_maps: (N, C, h, w), unbounded.
-        multi_maps: (N, C * M, h, w), class-major; for a merged model the class maps themselves.
+        multi_maps: (N, C * M, h, w), class-major; for a model whose maps are merged the class maps themselves.
     """
 
     scores: Tensor
@@ -41,9 +42,14 @@ class Wildcat(nn.Module):
         pooling: class maps (N, C, h, w) to scores (N, C); with architecture "b" features to (N, D).
         architecture: "a" pools the class maps (the paper's choice); "b" pools the features, then classifies, and its
             maps are the classifier applied at each position (the order of CAM; Table 5).
+        class_pooling: how the M maps of a class become its class map, see
+            :func:`wildcat.class_pooling.class_wise_pool`.
+        map_dropout: share of the M maps of each class, at least 0 and below 1, that a pass in training mode leaves out,
+            at random for each image and class.
 
     Raises:
         ValueError: for another architecture, or "b" with more than one map per class, which would change nothing.
+        WildcatError: for another class-wise pooling or share.
     """
 
     def __init__(
@@ -52,8 +58,11 @@ class Wildcat(nn.Module):
         transfer: MultiMapTransfer,
         pooling: nn.Module,
         architecture: Literal["a", "b"] = "a",
+        class_pooling: ClassPooling = "mean",
+        map_dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        check_class_pooling(class_pooling, map_dropout)
         if architecture not in ("a", "b"):
             raise ValueError(f'architecture must be "a" or "b"; got {architecture!r}')
         if architecture == "b" and transfer.num_maps > 1:
@@ -62,6 +71,8 @@ class Wildcat(nn.Module):
         self.transfer = transfer
         self.pooling = pooling
         self.architecture = architecture
+        self.class_pooling: ClassPooling = class_pooling
+        self.map_dropout = map_dropout
         self.register_buffer("mean", torch.tensor(backbone.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(backbone.std).view(3, 1, 1), persistent=False)
 
@@ -89,7 +100,7 @@ class Wildcat(nn.Module):
 
     @property
     def num_maps(self) -> int:
-        """M; 1 for a merged model."""
+        """M; 1 for a model whose maps are merged."""
         return self.transfer.num_maps
 
     def normalize(self, pixels: Tensor) -> Tensor:
@@ -113,7 +124,7 @@ class Wildcat(nn.Module):
         features = self.backbone(images)  # (N, D, h, w)
         # Scores rank images, so the head computes its means over maps and regions in single precision.
         multi_maps = _at_least_single(self.transfer(features))  # (N, C * M, h, w)
-        class_maps = class_wise_pool(multi_maps, self.num_maps)  # (N, C, h, w)
+        class_maps = self._class_maps(multi_maps)  # (N, C, h, w)
         if self.training and not torch.compiler.is_compiling():
             _check_finite(class_maps)
         if self.architecture == "a":
@@ -122,11 +133,28 @@ class Wildcat(nn.Module):
         scores = self.transfer(pooled[:, :, None, None]).flatten(1)  # (N, C)
         return WildcatOutput(_at_least_single(scores), class_maps, multi_maps)
 
+    def _class_maps(self, multi_maps: Tensor) -> Tensor:
+        """Multi-maps (N, C * M, h, w) -> class maps (N, C, h, w); in training mode with map dropout."""
+        kept = None
+        if self.training and self.map_dropout and self.num_maps > 1:
+            shape = (len(multi_maps), self.num_classes, self.num_maps)
+            kept = choose_kept_maps(shape, self.map_dropout, multi_maps.device)
+        return class_wise_pool(multi_maps, self.num_maps, self.class_pooling, kept=kept)
+
     def merged(self) -> "Wildcat":
-        """A model with the same scores and class maps whose M * C filters are merged into C; it shares the backbone."""
+        """A model with the same scores and class maps, and the fewest filters; it shares the backbone.
+
+        With the mean as class-wise pooling the M * C filters are merged into C. No other pooling of the maps is that of
+        one linear map: then the filters stay as they are.
+        """
         model = copy.copy(self)
-        model._modules = {**self._modules, "transfer": self.transfer.merged()}
+        if self.class_pooling == "mean":
+            model._modules = {**self._modules, "transfer": self.transfer.merged()}
         return model
+
+    def extra_repr(self) -> str:
+        """The class-wise pooling, unless it is the paper's: it is part of what identifies a model."""
+        return "" if self.class_pooling == "mean" else f"class_pooling={self.class_pooling!r}"
 
 
 def _at_least_single(tensor: Tensor) -> Tensor:
@@ -153,6 +181,8 @@ def create_model(
     alpha: float = 0.7,
     pooling: str | nn.Module = "wildcat",
     architecture: Literal["a", "b"] = "a",
+    class_pooling: ClassPooling = "mean",
+    map_dropout: float = 0.0,
     pretrained: bool = True,
     weights: str | Path | None = None,
     output_stride: int | None = None,
@@ -169,6 +199,9 @@ def create_model(
         pooling: a name of :func:`wildcat.pooling.create_pooling` (registered ones too), or a module from class maps
             (N, C, h, w) to scores (N, C); then kmax, kmin and alpha are ignored.
         architecture: "a" pools class maps, "b" pools features, see :class:`Wildcat`.
+        class_pooling: Equation 1, "mean" (the paper's), "max", "lse" or "softmax", see
+            :func:`wildcat.class_pooling.class_wise_pool`; with one map per class all are the same.
+        map_dropout: share of the maps of a class that is left out at random while training, see :class:`Wildcat`.
         pretrained, weights, output_stride: for a backbone by name, see :func:`wildcat.backbones.create_backbone`.
 
     Raises:
@@ -190,7 +223,8 @@ def create_model(
     >>> model.backbone.channels, model.backbone.stride, model(torch.zeros(1, 3, 64, 64)).scores.shape
     (16, 8, torch.Size([1, 20]))
     """
-    # First: it is cheap and checks its arguments.
+    # First: these are cheap and check their arguments.
+    check_class_pooling(class_pooling, map_dropout)
     spatial = pooling if isinstance(pooling, nn.Module) else create_pooling(pooling, kmax, kmin, alpha)
     if isinstance(backbone, str):
         net = create_backbone(backbone, pretrained=pretrained, weights=weights, output_stride=output_stride)
@@ -199,7 +233,7 @@ def create_model(
     else:
         net = backbone if isinstance(backbone, Backbone) else wrap_backbone(backbone)
     transfer = MultiMapTransfer(net.channels, num_classes, num_maps)
-    return Wildcat(net, transfer, spatial, architecture)
+    return Wildcat(net, transfer, spatial, architecture, class_pooling, map_dropout)
 
 
 def imagenet_model(name: str = "lite0") -> tuple[Wildcat, tuple[str, ...]]:

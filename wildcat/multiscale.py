@@ -143,7 +143,8 @@ class BatchOutput:
     Attributes:
         probabilities: (N, C) in [0, 1].
         class_maps: (N, C, h, w).
-        multi_maps: (N, C * M, h, w).
+        multi_maps: (N, C * M, h, w). Of several sizes both maps are means over them, so that only the mean over the M
+            maps of a class is its class map again.
     """
 
     probabilities: Tensor

@@ -1,5 +1,6 @@
-"""Class-wise and spatial pooling of WILDCAT (Sections 3.2 and 3.3, Equations 1 to 3 and Table 1 of the paper).
+"""Spatial pooling of WILDCAT (Section 3.3, Equations 2 and 3, and Table 1 of the paper).
 
+Class-wise pooling (Equation 1) is in :mod:`wildcat.class_pooling`; its function is also available here.
 The functions compute; the modules store the parameters of a function and show them in their ``repr``.
 """
 
@@ -10,6 +11,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from wildcat.class_pooling import class_wise_pool as class_wise_pool
 from wildcat.errors import WildcatError, check_new_name, guess
 
 Regions: TypeAlias = int | float | Literal["all"]
@@ -67,34 +69,6 @@ def count_regions(k: Regions, total: int) -> int:
         return min(int(k), total)
     assert isinstance(k, float)
     return max(1, round(k * total))
-
-
-def class_wise_pool(multi_maps: Tensor, num_maps: int) -> Tensor:
-    """Average the M maps of each class (class-wise pooling, Equation 1).
-
-    The gradient of each of the M maps is 1 / M of that of the class map.
-
-    Args:
-        multi_maps: (N, C * M, h, w), class-major: channel c * M + m is map m of class c. Floating point, any range.
-        num_maps: M >= 1.
-
-    Returns:
-        Class maps (N, C, h, w), of the dtype of ``multi_maps``. With M = 1 this is ``multi_maps`` itself.
-
-    Raises:
-        ValueError: another number of dimensions, or channels that are not a multiple of ``num_maps``.
-
-    >>> class_wise_pool(torch.arange(4.0).reshape(1, 4, 1, 1), num_maps=2).flatten().tolist()
-    [0.5, 2.5]
-    """
-    if multi_maps.ndim != 4:
-        raise ValueError(f"multi_maps must be (N, C*M, h, w); got shape {tuple(multi_maps.shape)}")
-    if num_maps < 1 or multi_maps.shape[1] % num_maps:
-        raise ValueError(f"{multi_maps.shape[1]} channels cannot be split into groups of num_maps={num_maps}")
-    if num_maps == 1:
-        return multi_maps
-    class_maps: Tensor = multi_maps.unflatten(1, (-1, num_maps)).mean(dim=2)  # (N, C, M, h, w) -> (N, C, h, w)
-    return class_maps
 
 
 def _mean_of_selected(maps: Tensor, count: int, largest: bool) -> Tensor:

@@ -32,10 +32,10 @@ class MultiMapTransfer(nn.Conv2d):
         self.num_maps = num_maps
 
     def merged(self) -> "MultiMapTransfer":
-        """A new layer with one map per class, whose output is the class maps: the M maps of each class merged.
+        """A new layer with one map per class, whose output is the mean of the M maps of each class: they are merged.
 
-        The mean of M linear maps is the linear map with the mean weights and the mean bias. For prediction, C filters
-        therefore replace M * C ones exactly.
+        The mean of M linear maps is the linear map with the mean weights and the mean bias. If it is the class-wise
+        pooling, C filters therefore replace M * C ones exactly for prediction.
 
         >>> from wildcat.pooling import class_wise_pool
         >>> layer, features = MultiMapTransfer(8, num_classes=3, num_maps=4), torch.rand(1, 8, 7, 7)
@@ -52,7 +52,7 @@ class MultiMapTransfer(nn.Conv2d):
 
 
 def class_filters(transfer: MultiMapTransfer) -> tuple[Tensor, Tensor]:
-    """Weights (C, D) and bias (C,) of the linear classifier that gives the class maps at each position.
+    """Weights (C, D) and bias (C,) of the linear classifier that gives the mean of a class's maps at each position.
 
     >>> weight, bias = class_filters(MultiMapTransfer(512, num_classes=20, num_maps=4))
     >>> weight.shape, bias.shape

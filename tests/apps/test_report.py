@@ -129,6 +129,15 @@ def test_the_page_where_each_image_has_one_class(tmp_path: Path) -> None:
     assert cards == ["accuracy", "mean class accuracy", "pointing mAP", "pointing accuracy"]
 
 
+def test_the_page_says_why_the_maps_of_a_class_are_alike_or_differ(text: str, tmp_path: Path) -> None:
+    assert 0 < text.count("they differ only by their random initial filters") <= len(CLASSES)
+    reader, score = observed()
+    results = build_results(reader, {"model": score}, 1.0)
+    config = replace(tiny(class_pooling="lse"), data="spots")
+    page_text = render_page("", Run(config, CLASSES, True, (0.5,) * 3, (0.5,) * 3, 6), reader, score, results, tmp_path)
+    assert "pooled from them by lse." in page_text and "random initial filters" not in page_text
+
+
 class Checker(HTMLParser):
     """Every element is closed, images have words, ids are unique."""
 

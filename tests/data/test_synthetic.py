@@ -74,6 +74,24 @@ def test_splits_and_seeds_differ() -> None:
     assert len({pixels(data, 0).tobytes() for data in sources}) == 6
 
 
+def test_each_object_has_two_parts_that_make_up_its_box(scenes: Synthetic) -> None:
+    checked = 0
+    for index, sample in enumerate(scenes.samples):
+        assert sample.boxes is not None and sample.parts is not None and sample.box_difficult is not None
+        mask = scenes.mask(index)
+        for number, box in enumerate(sample.boxes):
+            own = sample.parts.objects == number
+            kinds = [kind for kind, is_own in zip(sample.parts.kinds, own, strict=True) if is_own]
+            parts = sample.parts.boxes[own]
+            assert set(kinds) == {"main", "accent"} and kinds.count("main") == 1
+            assert (parts[:, :2] >= 0).all() and (parts[:, 2:] <= 128).all() and (parts[:, :2] <= parts[:, 2:]).all()
+            whole = np.concatenate([parts[:, :2].min(axis=0), parts[:, 2:].max(axis=0)])
+            if len(sample.boxes) == 1 and (mask > 0).any():  # nothing hides a part of it
+                assert np.abs(whole - box).max() < 0.06 * 128  # a chimney or a nozzle is of neither part
+                checked += 1
+    assert checked > 20
+
+
 def test_subset_and_pickle_keep_their_images(scenes: Synthetic) -> None:
     part = pickle.loads(pickle.dumps(scenes.subset([7, 3])))
     np.testing.assert_array_equal(pixels(part, 0), pixels(scenes, 7))

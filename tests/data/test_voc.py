@@ -35,8 +35,10 @@ def test_labels_boxes_and_masks_by_hand(tmp_path: Path, root: Path) -> None:
     assert data.multi_label and not data.zeros_unknown and data.has_boxes and data.has_masks
 
     first, second, third = data.samples
-    # 1-based pixels, the last one inside -> continuous edges; the boxes of parts are left out.
+    # 1-based pixels, the last one inside -> continuous edges; the boxes of parts are no objects.
     assert first.boxes.tolist() == [[0, 0, 40, 30], [4, 5, 10, 12]]
+    assert first.parts.boxes.tolist() == [[0, 0, 2, 2]] * 2 and first.parts.kinds == ("head", "head")
+    assert first.parts.objects.tolist() == [0, 1] and third.parts is None
     assert first.box_classes.tolist() == [dog, person] and first.box_difficult.tolist() == [False, True]
     assert second.boxes.tolist() == [[1.5, 2, 8, 9], [0, 0, 4, 4]]
     assert third.boxes.shape == (0, 4) and third.boxes.dtype == np.float32
@@ -44,6 +46,17 @@ def test_labels_boxes_and_masks_by_hand(tmp_path: Path, root: Path) -> None:
     assert data.mask(0) is None
     mask = data.mask(1)
     assert mask.shape == (30, 40) and mask[2, 1] == 15 and mask[0, 0] == 255 and mask[29, 39] == 0
+
+
+def test_parts_that_cannot_be_read_are_left_out(root: Path) -> None:
+    box = "<bndbox><xmin>{}</xmin><ymin>2</ymin><xmax>8</xmax><ymax>9</ymax></bndbox>"
+    parts = [f"<name>hand</name>{box.format(3)}", "<name>foot</name>", f"<name/>{box.format(3)}"]
+    parts += [f"<name>foot</name>{box.format(text)}" for text in ("", "x", "nan", "9")]
+    inside = "".join(f"<part>{part}</part>" for part in parts)
+    text = f"<annotation><object><name>person</name>{inside}{box.format(1)}</object></annotation>"
+    (root / "Annotations" / "000002.xml").write_text(text)
+    (found,) = [sample.parts for sample in open_at(root).samples if sample.name == "000002"]
+    assert found.kinds == ("hand",) and found.boxes.tolist() == [[2, 1, 8, 9]] and found.objects.tolist() == [0]
 
 
 def test_the_folder_may_be_given_at_three_depths(tmp_path: Path, root: Path) -> None:

@@ -16,11 +16,12 @@ from wildcat.data.registry import (
     register_dataset,
     without_path,
 )
-from wildcat.data.sample import Dataset, Sample
+from wildcat.data.sample import Dataset, Parts, Sample
 
 __all__ = [
     "CheckReport",
     "Dataset",
+    "Parts",
     "Sample",
     "available_splits",
     "check_dataset",

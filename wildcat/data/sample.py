@@ -22,6 +22,21 @@ MAX_COORDINATE = 1e9  # pixels from an image's corner; larger ones lose precisio
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Parts:
+    """Parts of the objects of an image, such as the head and the hands of persons; for measurements alone.
+
+    Attributes:
+        boxes: (P, 4) float32, as those of objects.
+        kinds: P names: "head", "hand", "hand", ...
+        objects: (P,) int64, indices of the objects' boxes in the sample.
+    """
+
+    boxes: npt.NDArray[np.float32]
+    kinds: tuple[str, ...]
+    objects: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Sample:
     """One image and its annotations.
 
@@ -35,6 +50,7 @@ class Sample:
         box_difficult: (B,) bool.
         mask_path: file of the label map: 0 background, 1 ... C classes, 255 void.
         stated_size: (width, height) that the annotations say the image has; None if they do not.
+        parts: of the objects, if any are annotated.
     """
 
     name: str
@@ -45,6 +61,7 @@ class Sample:
     box_difficult: npt.NDArray[np.bool_] | None = None
     mask_path: Path | None = None
     stated_size: tuple[int, int] | None = None
+    parts: Parts | None = None
 
 
 class Dataset:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
 from wildcat.data import synthetic_shapes as shapes
-from wildcat.data.sample import Dataset, Sample
+from wildcat.data.sample import Dataset, Parts, Sample
 from wildcat.data.synthetic_shapes import Part, Points, Rng, Shape
 from wildcat.errors import WildcatError
 from wildcat.render.colours import Colour, as_colour, oklch
@@ -142,6 +142,22 @@ def _instances(placed: list[_PlacedShape], size: int) -> tuple[npt.NDArray[np.ui
     return front, [float(s / max(a, 1)) for s, a in zip(visible_areas, areas, strict=True)]
 
 
+def _part_boxes(item: _PlacedShape, size: int) -> list[tuple[str, Points]]:
+    """The two parts of a shape, "main" and "accent": names, and boxes in pixels, at most the image's.
+
+    What has the main colours is one part, a tier of a tree or a gore of an umbrella; of the accent colours the outer
+    polygons count, each for itself: a rocket's two fins, but not its window.
+    """
+    low, high = (np.array(corner) for corner in ((0, 0), (size, size)))
+    main = [points for fill, points in item.parts if fill in (shapes.MAIN, shapes.MAIN_DARK, shapes.MAIN_LIGHT)]
+    accents = [points for fill, points in item.parts if fill == shapes.ACCENT]
+    found = []
+    for name, points in (("main", np.concatenate(main)), *(("accent", points) for points in accents)):
+        placed = np.clip((points + item.centre) * size, low, high)
+        found.append((name, np.concatenate([placed.min(axis=0), placed.max(axis=0)])))
+    return found
+
+
 # ---- Colours ------------------------------------------------------------------------------------------------------
 
 
@@ -262,11 +278,16 @@ class Synthetic(Dataset):
         front, visible = _instances(placed, self.size)
         labels = np.full(len(CLASSES), -1, np.int8)
         boxes, box_classes, box_difficult = [], [], []
+        kinds, part_boxes, part_objects = [], [], []
         for index, (item, fraction) in enumerate(zip(placed, visible, strict=True)):
             if item.label == 0 or fraction == 0:
                 continue
             rows, columns = np.nonzero(front == index + 1)
             difficult = fraction < DIFFICULT_BELOW
+            for kind, box in _part_boxes(item, self.size):
+                kinds.append(kind)
+                part_boxes.append(box)
+                part_objects.append(len(boxes))
             boxes.append((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
             box_classes.append(item.label - 1)
             box_difficult.append(difficult)
@@ -278,6 +299,9 @@ class Synthetic(Dataset):
             boxes=np.array(boxes, np.float32).reshape(-1, 4),
             box_classes=np.array(box_classes, np.int64),
             box_difficult=np.array(box_difficult, np.bool_),
+            parts=Parts(
+                np.array(part_boxes, np.float32).reshape(-1, 4), tuple(kinds), np.array(part_objects, np.int64)
+            ),
         )
 
     @property

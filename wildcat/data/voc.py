@@ -16,7 +16,7 @@ from PIL import Image
 from wildcat.data.files import is_file
 from wildcat.data.hold_out import RANDOM_SPLITS, split_by_labels
 from wildcat.data.images import image_size
-from wildcat.data.sample import Dataset, Sample, require_path
+from wildcat.data.sample import Dataset, Parts, Sample, require_path
 from wildcat.data.voc_annotations import Annotation, VocObject, read_annotation, read_column
 from wildcat.data.voc_folder import (
     SPLITS,
@@ -98,6 +98,15 @@ def _labels_of(objects: Sequence[VocObject], classes: Sequence[str]) -> npt.NDAr
         index = classes.index(item.name)
         row[index] = max(row[index], 0 if item.difficult else 1)
     return row
+
+
+def _parts_of(objects: Sequence[VocObject]) -> Parts | None:
+    """The parts of all objects of an image; None if it has none."""
+    found = [(name, box, number) for number, item in enumerate(objects) for name, box in item.parts]
+    if not found:
+        return None
+    kinds, boxes, numbers = zip(*found, strict=True)
+    return Parts(np.array(boxes, np.float32), kinds, np.array(numbers, np.int64))
 
 
 def splits(path: Path, year: int) -> tuple[str, ...]:
@@ -182,6 +191,7 @@ def open_voc(spec: str, path: Path, split: str, *, year: int, test: float = 0.2,
                 box_difficult=np.array([item.difficult for item in objects], dtype=bool),
                 mask_path=mask,
                 stated_size=size,
+                parts=_parts_of(objects),
             )
         )
     if is_random:

@@ -18,13 +18,17 @@ from wildcat.errors import WildcatError
 _TRUTH = {"": False, "0": False, "false": False, "unspecified": False, "1": True, "true": True}
 
 
+Box: TypeAlias = tuple[float, float, float, float]  # 0-based continuous edges
+
+
 @dataclass(frozen=True, slots=True)
 class VocObject:
-    """An object of an annotation: its class, whether it is difficult, and its box (x1, y1, x2, y2)."""
+    """An object of an annotation: its class, whether it is difficult, its box (x1, y1, x2, y2), and its parts."""
 
     name: str
     difficult: bool
-    box: tuple[float, float, float, float]  # 0-based continuous edges
+    box: Box
+    parts: tuple[tuple[str, Box], ...] = ()  # names, such as head, hand and foot, and boxes
 
 
 Annotation: TypeAlias = "tuple[tuple[int, int] | None, list[VocObject]]"
@@ -76,7 +80,7 @@ def read_annotation(path: Path) -> Annotation:
         ]
         objects = []
         for item in root.iterfind("object"):
-            # Only the box of the object itself: its parts (head, hand, foot) have boxes too.
+            # The box of the object itself: its parts (head, hand, foot) have boxes too.
             x1, y1, x2, y2 = (float(item.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax"))
             if not (-MAX_COORDINATE < x1 <= x2 < MAX_COORDINATE and -MAX_COORDINATE < y1 <= y2 < MAX_COORDINATE):
                 raise WildcatError(
@@ -88,10 +92,24 @@ def read_annotation(path: Path) -> Annotation:
                 raise WildcatError(f"{path}: an object has no name, which is its class")
             if difficult not in _TRUTH:
                 raise WildcatError(f"{path}: difficult must be 0 or 1; got {difficult!r}")
-            objects.append(VocObject(name, _TRUTH[difficult], (x1 - 1, y1 - 1, x2, y2)))
+            objects.append(VocObject(name, _TRUTH[difficult], (x1 - 1, y1 - 1, x2, y2), _parts(item)))
     except WildcatError:
         raise
     except (ValueError, OverflowError):
         raise WildcatError(f"{path}: a size or a bndbox is missing or not a number") from None
     size = (sides[0], sides[1]) if len(sides) == 2 and min(sides) > 0 else None
     return size, objects
+
+
+def _parts(item: ElementTree.Element) -> tuple[tuple[str, Box], ...]:
+    """The parts of an object. One without a name or a box is left out: nothing but measurements of parts needs them."""
+    parts = []
+    for part in item.iterfind("part"):
+        name = part.findtext("name", "").strip()
+        try:
+            x1, y1, x2, y2 = (float(part.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax"))
+        except ValueError:
+            continue
+        if name and -MAX_COORDINATE < x1 <= x2 < MAX_COORDINATE and -MAX_COORDINATE < y1 <= y2 < MAX_COORDINATE:
+            parts.append((name, (x1 - 1, y1 - 1, x2, y2)))
+    return tuple(parts)

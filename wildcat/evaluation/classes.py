@@ -159,4 +159,5 @@ def _renumbered(sample: Sample, numbers: Sequence[int], count: int) -> Sample:
         boxes=sample.boxes[kept],
         box_classes=box_classes[kept],
         box_difficult=sample.box_difficult[kept],
+        parts=None,  # they refer to all boxes
     )

@@ -1,5 +1,6 @@
 """The model in operations that a graph for any batch and any size can represent."""
 
+import copy
 import sys
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from wildcat.backbones.batchnorm_folding import with_folded_batchnorm
 from wildcat.backbones.efficientnet_lite import SameConv2d
+from wildcat.class_pooling import class_wise_pool
 from wildcat.losses import probabilities
 from wildcat.model import Wildcat
 from wildcat.pooling import LogSumExpPool, Regions, SpatialPool
@@ -16,7 +18,7 @@ OUTPUTS = ("scores", "probabilities", "class_maps", "points")
 
 
 class Exportable(nn.Module):
-    """The model with merged maps and four outputs, in operations that leave batch and size open.
+    """The model with four outputs, its maps merged if they can be, in operations that leave batch and size open.
 
     Pooling, whose k depends on the size, becomes a sort and a mask of ranks. A pooling of the user's own is exported as
     it is.
@@ -29,7 +31,9 @@ class Exportable(nn.Module):
     def __init__(self, model: Wildcat, multi_label: bool) -> None:
         super().__init__()
         self.backbone = with_folded_batchnorm(model.backbone)
-        self.transfer = model.transfer.merged().requires_grad_(False)
+        merged = model.merged()
+        self.transfer = copy.deepcopy(merged.transfer).requires_grad_(False)
+        self.class_pooling = merged.class_pooling
         self.pooling = model.pooling
         self.architecture = model.architecture
         self.multi_label = multi_label
@@ -37,7 +41,7 @@ class Exportable(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Normalised (N, 3, H, W) to scores, probabilities (N, C), class maps (N, C, h, w), points (N, C, 2)."""
         features = self.backbone(images)
-        class_maps = self.transfer(features)
+        class_maps = class_wise_pool(self.transfer(features), self.transfer.num_maps, self.class_pooling)
         if self.architecture == "a":
             scores = _pool(class_maps, self.pooling)
         else:

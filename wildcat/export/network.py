@@ -34,7 +34,8 @@ Run: TypeAlias = Callable[[Images, Sequence[str]], list[Floats]]  # from images 
 class ExportedNetwork(ABC):
     """A network whose forward pass runs in another runtime; see :class:`wildcat.prediction.network.Network`.
 
-    Its M maps per class are merged into one, so its multi-maps are its class maps. Calls may come from several threads.
+    The file has no output for the M maps of a class, so its multi-maps are its class maps. Calls may come from several
+    threads.
 
     The graph of the file takes any number of images of any size. The first few shapes of input get a compiled graph of
     their own, which is up to an eighth faster; further shapes share the open graph.
@@ -68,7 +69,7 @@ class ExportedNetwork(ABC):
         return images.mul_(self._scale).add_(self._shift)
 
     def merged(self) -> "ExportedNetwork":
-        """The network itself: it has one map per class."""
+        """The network itself: it gives one map per class."""
         return self
 
     def fingerprint(self, settings: object) -> str:

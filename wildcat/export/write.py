@@ -1,8 +1,8 @@
 """Writes a model as a file for other programs: ONNX, OpenVINO, torch.export. A file is compared with the model first.
 
-The graph takes any batch and any size. Its M maps per class are merged into one, BatchNorm is folded into the
-convolutions, and its four outputs are scores, probabilities, class maps and points. The metadata of the file holds
-everything else that inference needs: class names, sizes, normalisation, background.
+The graph takes any batch and any size. The filters of the M maps of a class are merged if their pooling is the mean,
+BatchNorm is folded into the convolutions, and its four outputs are scores, probabilities, class maps and points. The
+metadata of the file holds everything else that inference needs: class names, sizes, normalisation, background.
 """
 
 import importlib.util

@@ -26,6 +26,7 @@ from wildcat.metrics.pointing import (
 )
 from wildcat.metrics.scores import ClassificationScores, PointingScores, Scores, SegmentationScores
 from wildcat.metrics.segmentation import ConfusionMatrix, SegmentationResult, class_iou, mean_iou, segmentation_result
+from wildcat.metrics.specialization import SpecializationAccumulator, SpecializationResult
 
 __all__ = [
     "CLASS_METRICS",
@@ -45,6 +46,8 @@ __all__ = [
     "Scores",
     "SegmentationResult",
     "SegmentationScores",
+    "SpecializationAccumulator",
+    "SpecializationResult",
     "average_precision",
     "class_iou",
     "classification_result",

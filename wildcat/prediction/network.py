@@ -41,7 +41,7 @@ class Network(Protocol):
         """Pixels 0..255 (N, 3, H, W), uint8, to the input of a call."""
 
     def merged(self) -> Network:
-        """A network with the same scores and class maps whose M maps per class are merged into one."""
+        """A network with the same scores and class maps, and one map per class if the maps can be merged."""
 
     def __call__(self, images: Tensor) -> WildcatOutput:
         """Scores (N, C), class maps (N, C, h, w) and multi-maps (N, C * M, h, w) of normalised images."""
@@ -90,7 +90,7 @@ class TorchNetwork:
         return self.model.normalize(pixels)
 
     def merged(self) -> TorchNetwork:
-        """The network with one map per class; it shares the optimized backbone."""
+        """The network with one map per class if they can be merged; it shares the optimized backbone."""
         network = copy.copy(self)
         network.optimized = self.optimized.merged()
         return network

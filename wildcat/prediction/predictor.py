@@ -272,7 +272,8 @@ class Predictor:
                 :func:`wildcat.prediction.items.dataset_items`.
             batch_size: images per pass of the network.
             on_error: for an image that cannot be read, "raise", or "yield" a :class:`Failure` in its place.
-            multi_maps: keep the M maps of each class; without them the M * C filters are merged into C: faster.
+            multi_maps: keep the M maps of each class; without them the M * C filters are merged into C, which is
+                faster, if the class-wise pooling is the mean.
             maps: predict at the map sizes too. Without it probabilities are the same, and maps are those of the score
                 sizes.
 

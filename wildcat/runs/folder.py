@@ -99,6 +99,8 @@ def build_model(config: TrainConfig, num_classes: int, pretrained: bool) -> Wild
             alpha=config.alpha,
             pooling=config.pooling,
             architecture=config.architecture,
+            class_pooling=config.class_pooling,
+            map_dropout=config.map_dropout,
             pretrained=pretrained and config.pretrained,
             weights=config.weights if pretrained else None,
             output_stride=config.output_stride,

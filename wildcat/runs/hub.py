@@ -200,7 +200,8 @@ print(prediction.scores, prediction.points)
 
 ## Model
 
-- Backbone {_code(config.backbone)}, {config.num_maps} maps per class, pooling {_code(config.pooling)} with \
+- Backbone {_code(config.backbone)}, {config.num_maps} maps per class, pooled by {_code(config.class_pooling)}; \
+spatial pooling {_code(config.pooling)} with \
 k+ {config.kmax}, k- {config.kmax if config.kmin is None else config.kmin}, alpha {config.alpha}.
 - {len(info.classes)} classes, {kind}: {_listed(map(_plain, info.classes))}.
 - Images are resized to a side of {_listed(map(str, config.score_sizes))} pixels for scores and of \

@@ -185,8 +185,9 @@ def calibration(scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int8]) -
 def set_head(model: Wildcat, head: LinearHead) -> None:
     """Set the transfer layer so that an image with the same features everywhere has the scores of a linear classifier.
 
-    With average pooling these are the scores of any image. The M maps of a class keep their random differences; the
-    class map is their mean. A background class, which the classifier lacks, keeps its random weights.
+    With average pooling these are the scores of any image. The M maps of a class keep their random differences; their
+    mean is the class map, to which other kinds of class-wise pooling add a little, as far as the maps differ. A
+    background class, which the classifier lacks, keeps its random weights.
 
     Args:
         model: with a transfer layer of at least as many classes as the classifier has.

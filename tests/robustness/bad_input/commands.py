@@ -96,6 +96,12 @@ COMMANDS = [
         f"{TRAIN} --kmax 1.0",
         'kmax=1.0 is ambiguous: write 1 for one region or "all" for every region',
     ),
+    command(
+        "no-map-left",
+        "all maps of a class left out",
+        f"{TRAIN} --class-pooling lse --map-dropout 1",
+        "map_dropout must be at least 0 and below 1; got 1.0",
+    ),
     command("no-size", "a side of 0 pixels", f"{TRAIN} --image-size 0", "image_size must be above 0; got 0"),
     command(
         "worded-sizes",

@@ -34,6 +34,12 @@ RECIPES = [
         "lr: 1e-3\n",
         "recipe my.yaml: lr must be a number, e.g. 0.01; got '1e-3'",
     ),
+    recipe(
+        "odd-class-pooling",
+        "a pooling of maps that there is not",
+        "class_pooling: men\n",
+        "recipe my.yaml: class_pooling must be 'mean', 'max', 'lse', 'softmax'; got 'men'",
+    ),
     recipe("nan-yaml", "a number that is none", "lr: .nan\n", "recipe my.yaml: lr must be a finite number; got nan"),
     recipe("infinite-yaml", "an infinite number", "lr: .inf\n", "recipe my.yaml: lr must be a finite number; got inf"),
     recipe(

@@ -17,6 +17,7 @@ from wildcat._version import __version__
 from wildcat.apps.report import contents
 from wildcat.apps.report.cards import Shown, card, map_strip
 from wildcat.apps.report.selection import Choice, best_predictions, failures
+from wildcat.config import TrainConfig
 from wildcat.data import Dataset
 from wildcat.data.registry import without_path
 from wildcat.errors import WildcatError
@@ -184,6 +185,7 @@ def render_page(
         matrix=contents.matrix(score),
         classes=classes,
         images_about=_about_images(dataset, len(classes), left_out),
+        maps_about=_about_maps(info.config),
         changed=changed,
         all=every,
         decisions=results.pointing.decisions if results.pointing is not None else (),
@@ -217,6 +219,16 @@ def _about_images(dataset: Dataset, shown: int, left_out: int) -> str:
     if left_out:
         text += f" To limit the size of the page, {shown} of {shown + left_out} classes are shown."
     return text
+
+
+def _about_maps(config: TrainConfig) -> str:
+    """The text below the maps of a class: why they are alike, or differ."""
+    if config.class_pooling != "mean":
+        return f"At each position the class map is pooled from them by {config.class_pooling}."
+    return (
+        "The class map is their mean, so that training gave each of them the same gradient: they differ only by their "
+        "random initial filters, not because they learned different parts."
+    )
 
 
 def _class_parts(

@@ -137,7 +137,8 @@ def maps(run: Path, file: Path) -> list[Path]:
         labels, counts = np.unique(truth[(truth > 0) & (truth < 255)], return_counts=True)
         name = dataset.classes[chosen := int(labels[counts.argmax()]) - 1]
         assert prediction.multi_maps is not None  # `stream` keeps them by default
-        own = prediction.multi_maps[chosen * config.num_maps : (chosen + 1) * config.num_maps]
+        own = prediction.only([chosen]).multi_maps
+        assert own is not None
         first, second, correlation = most_different(own)
         mask = prediction.mask()
         image, palette = prediction.image, render.voc_palette()

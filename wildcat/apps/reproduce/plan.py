@@ -234,6 +234,7 @@ def setting_name(config: TrainConfig, scales: Sequence[int] = ()) -> str:
     pooling = f"k{config.kmax}-{kmin}-alpha{config.alpha:g}" if config.pooling == "wildcat" else config.pooling
     parts = ["features"] if config.solver == "svm" else [f"M{config.num_maps}", pooling]
     parts += ["b"] if config.architecture == "b" else []
+    parts += [config.class_pooling] if config.class_pooling != "mean" else []
     parts += ["scales", *map(str, scales)] if scales else []
     return "-".join([*parts, digest])
 
