@@ -122,6 +122,12 @@ class Wildcat(nn.Module):
         scores = self.transfer(pooled[:, :, None, None]).flatten(1)  # (N, C)
         return WildcatOutput(_at_least_single(scores), class_maps, multi_maps)
 
+    def on_features(self) -> "Wildcat":
+        """A model that shares the head, and whose inputs are features (N, D, h, w) instead of images."""
+        model = copy.copy(self)
+        model._modules = {**self._modules, "backbone": nn.Identity()}
+        return model
+
     def merged(self) -> "Wildcat":
         """A model with the same scores and class maps whose M * C filters are merged into C; it shares the backbone."""
         model = copy.copy(self)

@@ -19,6 +19,8 @@ MIN_STEPS_RANDOM_HEAD = 150
 # Up to this many images, the first stages of the backbone and its depthwise filters keep their ImageNet weights: they
 # change little in a short training, and their gradients cost time.
 FEW_IMAGES = 5000
+# Views of each image whose features are computed where random crops are asked for: itself, mirrored, and crops.
+CROP_VIEWS = 6
 # With one label per image, the rate grows with the number of images, up to this one.
 FULL_RATE_IMAGES = 1000
 
@@ -48,7 +50,14 @@ def resolve_defaults(config: TrainConfig, images: int, multi_label: bool, stages
         # The authors' setting for scenes: most of the image counts, and evidence against a class as much as for it.
         chosen |= {"kmax": 0.4, "alpha": 1.0}
     chosen["fit_head"] = pretrained and config.solver == "sgd"
-    if pretrained:
+    if config.frozen:
+        chosen |= {
+            "freeze_stages": -1,
+            "freeze_batch_norm": True,
+            "freeze_depthwise": True,
+            "feature_views": 1 if config.crop_area == 1 else CROP_VIEWS,
+        }
+    elif pretrained:
         few = images <= FEW_IMAGES
         chosen |= {
             "freeze_batch_norm": True,
@@ -98,6 +107,10 @@ def describe_defaults(requested: TrainConfig, config: TrainConfig, images: int, 
     """
     automatic = {name for name in AUTOMATIC_SETTINGS if getattr(requested, name) is None}
     parts = []
+    if config.frozen:
+        views = "" if config.feature_views == 1 else f" of {config.feature_views} views of each image"
+        parts.append(f"the whole backbone frozen, features{views} computed once")
+        automatic -= {"freeze_batch_norm", "freeze_depthwise", "freeze_stages"}
     frozen = ["BatchNorm"] if "freeze_batch_norm" in automatic and config.freeze_batch_norm else []
     frozen += ["depthwise filters"] if "freeze_depthwise" in automatic and config.freeze_depthwise else []
     frozen += (
@@ -111,7 +124,8 @@ def describe_defaults(requested: TrainConfig, config: TrainConfig, images: int, 
     if "kmax" in automatic and "alpha" in automatic and config.pooling == "wildcat":
         parts.append(f"pooling with k {config.kmax}, alpha {config.alpha:g}")
     if "lr" in automatic:
-        parts.append(f"learning rate {config.lr:g} (backbone {config.lr * config.backbone_lr_factor:g})")
+        backbone = "" if config.frozen else f" (backbone {config.lr * config.backbone_lr_factor:g})"
+        parts.append(f"learning rate {config.lr:g}{backbone}")
     if "epochs" in automatic:
         steps = config.epochs * steps_per_epoch(config, images)
         parts.append(f"{config.epochs} epochs = {steps:,} steps")
