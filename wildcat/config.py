@@ -182,13 +182,12 @@ class TrainConfig:
         common=True,
     )
     feature_views: int = setting(
-        None,
+        1,
         "frozen: views of each image whose features are computed: 1 the image, 2 also its mirror image, more also "
         "random crops (crop_area)",
         section="model",
         above=0,
         largest=1024,
-        automatic=True,
     )
     freeze_stages: int = setting(
         None,
@@ -382,23 +381,22 @@ class TrainConfig:
                 f"got {self.pooling}, {self.num_maps}, {self.background_class}"
             )
         if self.frozen:
-            self._check_frozen()
+            self._freeze()
         for name in ("score_sizes", "map_sizes"):
             if len(getattr(self, name)) > MOST_SIZES:
                 raise WildcatError(f"{name} must be at most {MOST_SIZES} sizes; got {len(getattr(self, name))}")
         self.score_sizes = self.score_sizes or [self.image_size]
         self.map_sizes = self.map_sizes or list(self.score_sizes)
 
-    def _check_frozen(self) -> None:
-        """Check that no setting asks for more than a head on features that are computed once."""
-        for name, allowed in (("freeze_stages", (None, -1)), ("freeze_batch_norm", (None, True)), ("shard", (False,))):
-            if getattr(self, name) not in allowed:
-                raise WildcatError(f"frozen excludes {name} {getattr(self, name)}: nothing of the backbone is trained")
-        if self.feature_views is not None and (self.feature_views > 2) != (self.crop_area < 1):
+    def _freeze(self) -> None:
+        """Freeze the whole backbone, whatever a recipe says, and check the views whose features are computed."""
+        if self.shard:
+            raise WildcatError("frozen excludes shard: the head alone is trained, which is small")
+        if self.feature_views > 2 and self.crop_area == 1:
             raise WildcatError(
-                "with frozen, random crops are views of each image: crop_area below 1 needs feature_views 3 or more, "
-                f"and these need it; got crop_area {self.crop_area:g} and feature_views {self.feature_views}"
+                f"feature_views {self.feature_views} includes random crops: it needs a crop_area below 1, such as 0.5"
             )
+        self.freeze_stages, self.freeze_batch_norm, self.freeze_depthwise = -1, True, True
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON; :func:`config_from_dict` is the inverse."""
@@ -422,7 +420,6 @@ FORMER_DEFAULTS: dict[str, Any] = {
     "freeze_batch_norm": False,
     "freeze_depthwise": False,
     "fit_head": False,
-    "feature_views": 1,
     "drop_last": True,
 }
 

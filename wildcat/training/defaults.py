@@ -19,8 +19,6 @@ MIN_STEPS_RANDOM_HEAD = 150
 # Up to this many images, the first stages of the backbone and its depthwise filters keep their ImageNet weights: they
 # change little in a short training, and their gradients cost time.
 FEW_IMAGES = 5000
-# Views of each image whose features are computed where random crops are asked for: itself, mirrored, and crops.
-CROP_VIEWS = 6
 # With one label per image, the rate grows with the number of images, up to this one.
 FULL_RATE_IMAGES = 1000
 
@@ -50,14 +48,7 @@ def resolve_defaults(config: TrainConfig, images: int, multi_label: bool, stages
         # The authors' setting for scenes: most of the image counts, and evidence against a class as much as for it.
         chosen |= {"kmax": 0.4, "alpha": 1.0}
     chosen["fit_head"] = pretrained and config.solver == "sgd"
-    if config.frozen:
-        chosen |= {
-            "freeze_stages": -1,
-            "freeze_batch_norm": True,
-            "freeze_depthwise": True,
-            "feature_views": 1 if config.crop_area == 1 else CROP_VIEWS,
-        }
-    elif pretrained:
+    if pretrained and not config.frozen:
         few = images <= FEW_IMAGES
         chosen |= {
             "freeze_batch_norm": True,
@@ -109,8 +100,12 @@ def describe_defaults(requested: TrainConfig, config: TrainConfig, images: int, 
     parts = []
     if config.frozen:
         views = "" if config.feature_views == 1 else f" of {config.feature_views} views of each image"
-        parts.append(f"the whole backbone frozen, features{views} computed once")
-        automatic -= {"freeze_batch_norm", "freeze_depthwise", "freeze_stages"}
+        crops = (
+            " (no random crops: they need feature_views 3 or more)"
+            if config.crop_area < 1 and config.feature_views < 3
+            else ""
+        )
+        parts.append(f"the whole backbone frozen, features{views} computed once{crops}")
     frozen = ["BatchNorm"] if "freeze_batch_norm" in automatic and config.freeze_batch_norm else []
     frozen += ["depthwise filters"] if "freeze_depthwise" in automatic and config.freeze_depthwise else []
     frozen += (
@@ -120,7 +115,8 @@ def describe_defaults(requested: TrainConfig, config: TrainConfig, images: int, 
         parts.append(f"{' and '.join(filter(None, (', '.join(frozen[:-1]), frozen[-1])))} of the backbone frozen")
     if "fit_head" in automatic and config.solver == "sgd":
         first = "head fitted on frozen features first"
-        parts.append(first if config.fit_head else "random head (only for pretrained weights it is fitted first)")
+        hint = "" if config.frozen else " (only for pretrained weights it is fitted first)"
+        parts.append(first if config.fit_head else f"random head{hint}")
     if "kmax" in automatic and "alpha" in automatic and config.pooling == "wildcat":
         parts.append(f"pooling with k {config.kmax}, alpha {config.alpha:g}")
     if "lr" in automatic:

@@ -86,7 +86,7 @@ class FeatureStore:
         self._dataset, self._model, self._config = dataset, model, config
         self.size = config.image_size if size is None else size
         self._bf16 = config.precision != "fp32"
-        count = (config.feature_views or 1) if views is None else views
+        count = config.feature_views if views is None else views
         self._folder = cache_folder(config) / self._name()
         features = self._shape_of_an_image()
         self.shape = (len(dataset), count, *features)
