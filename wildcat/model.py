@@ -11,7 +11,7 @@ from wildcat.backbones import Backbone, embedded_classifier, wrap_backbone
 from wildcat.backbones.factory import create_backbone
 from wildcat.errors import WildcatError
 from wildcat.pooling import Regions, class_wise_pool, create_pooling
-from wildcat.transfer import MultiMapTransfer
+from wildcat.transfer import MergedTransfer, MultiMapTransfer
 
 
 class WildcatOutput(NamedTuple):
@@ -123,9 +123,12 @@ class Wildcat(nn.Module):
         return WildcatOutput(_at_least_single(scores), class_maps, multi_maps)
 
     def on_features(self) -> "Wildcat":
-        """A model that shares the head, and whose inputs are features (N, D, h, w) instead of images."""
+        """A model that shares the head, and whose inputs are features (N, D, h, w) instead of images.
+
+        Its multi-maps are its class maps, as those of a merged model, but the M * C filters learn through it.
+        """
         model = copy.copy(self)
-        model._modules = {**self._modules, "backbone": nn.Identity()}
+        model._modules = {**self._modules, "backbone": nn.Identity(), "transfer": MergedTransfer(self.transfer)}
         return model
 
     def merged(self) -> "Wildcat":
