@@ -24,6 +24,7 @@ from wildcat.training import feature_store
 from wildcat.training.feature_network import feature_network
 from wildcat.training.feature_store import FeatureStore, open_feature_store
 from wildcat.training.launch import train
+from wildcat.training.multiscale import train_scales
 from wildcat.training.setup import with_precision
 
 HEAD_ALONE: dict[str, Any] = {"freeze_stages": -1, "freeze_batch_norm": True, "freeze_depthwise": True}
@@ -132,6 +133,8 @@ def test_linear_svms_and_scales_take_the_features(cache: Path, tmp_path: Path) -
     for name, value in tensors(on_images).items():
         torch.testing.assert_close(tensors(on_features)[name], value, rtol=1e-4, atol=1e-5)
     assert "cv_map" in rows(on_features)[0]
+    scales = train_scales(frozen(cache, epochs=1), [64, 96], tmp_path / "scales")
+    assert len(load(scales)(np.zeros((64, 64, 3), np.uint8)).scores) == 3
 
 
 def test_precision_means_that_of_the_features() -> None:

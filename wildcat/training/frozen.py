@@ -99,6 +99,10 @@ class FrozenFeatures:
         for store, work in self._stores:
             store.compute(lambda views, work=work: progress.add(work * views))  # type: ignore[misc]
 
+    def open(self) -> None:
+        """Open what the epochs read, in every process, before the model is changed for data parallelism."""
+        _ = self.training, self.validation
+
     def held_out_probabilities(self) -> Tensor:
         """Probabilities (N, C) of the images that are scored at the end: the mean over sizes and mirror images."""
         head, images = self._model.on_features().eval(), self.held_out_images

@@ -142,6 +142,7 @@ def _train_in(
                 )
             if frozen is not None:
                 group.on_main(lambda: frozen.compute(progress))
+                frozen.open()
             if config.solver == "svm":
                 train_linear_svms(group, model, config, dataset, validation, lock, progress, frozen)
             else:
