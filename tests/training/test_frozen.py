@@ -57,7 +57,7 @@ def values_file(cache: Path, name: str = "image") -> Path:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"feature_views": 2, "val_fraction": 0.25, "fit_head": True},
+        {"feature_views": 2, "val_fraction": 0.25},
         {
             "data": "folder",
             "drop_last": False,
@@ -67,7 +67,7 @@ def values_file(cache: Path, name: str = "image") -> Path:
             "num_maps": 1,
         },
     ],
-    ids=["several labels, mirrored, validation, fitted head", "one label, parts of batches"],
+    ids=["several labels, mirrored, validation", "one label, parts of batches"],
 )
 def test_weights_are_those_of_a_training_on_images(settings: dict[str, Any], tmp_path: Path) -> None:
     if settings.get("data") == "folder":
@@ -104,7 +104,7 @@ def test_scores_from_features_in_bf16(cache: Path, tmp_path: Path) -> None:
     labels = dataset.labels[np.sort(order)]
     expected = 100 * wildcat_map(scores[0][np.sort(order)], labels)
     scored = read_held_out(exact)
-    assert scored is not None and scored.images == 8 and scored.value == pytest.approx(expected, abs=1e-6)
+    assert scored is not None and scored.images == 8 and scored.score == pytest.approx(expected, abs=1e-6)
 
 
 def wildcat_map(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -128,13 +128,14 @@ def test_a_run_that_was_killed_ends_as_an_uninterrupted_one(
 @pytest.mark.slow
 def test_linear_svms_and_scales_take_the_features(cache: Path, tmp_path: Path) -> None:
     svm = {"solver": "svm", "pooling": "average", "num_maps": 1}
+    train(frozen(cache, fit_head=True, epochs=1), tmp_path / "fitted")
     on_features = train(frozen(cache, **svm), tmp_path / "features")
     on_images = train(tiny(**svm), tmp_path / "images")
     for name, value in tensors(on_images).items():
         torch.testing.assert_close(tensors(on_features)[name], value, rtol=1e-4, atol=1e-5)
     assert "cv_map" in rows(on_features)[0]
     scales = train_scales(frozen(cache, epochs=1), [64, 96], tmp_path / "scales")
-    assert len(load(scales)(np.zeros((64, 64, 3), np.uint8)).scores) == 3
+    assert len(load(scales)(np.zeros((64, 64, 3), np.uint8)).scores) == 8
 
 
 def test_precision_means_that_of_the_features() -> None:

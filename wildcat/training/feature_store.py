@@ -140,6 +140,10 @@ class FeatureStore:
         """
         if not self.missing:
             return
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WildcatError(f"cache_dir: {self._folder} cannot be made: {error.strerror}") from error
         with ExitStack() as stack:
             stack.enter_context(_computing)
             stack.enter_context(FolderLock(self._folder, wait=_Waiting()))
