@@ -87,7 +87,7 @@ class ArrayFile:
     def intact(self, rows: Sequence[int]) -> npt.NDArray[np.bool_]:
         """Whether the bytes of each array have their checksum; reads them."""
         with ThreadPoolExecutor(_THREADS) as pool:
-            found = pool.map(lambda row: zlib.crc32(self._arrays[row]) == self._checksums[row], rows)
+            found = pool.map(lambda row: zlib.crc32(self._arrays[row].data) == self._checksums[row], rows)
             return np.fromiter(found, np.bool_, len(rows))
 
     def read(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[Any]:
@@ -110,9 +110,9 @@ class ArrayFile:
                 waiting: list[bytes] = []  # records of arrays that may not be on disk yet
 
                 def append(keys: Sequence[bytes], arrays: npt.NDArray[Any]) -> None:
-                    for key, array in zip(keys, arrays.astype(self._dtype, copy=False), strict=True):
-                        values.write(np.ascontiguousarray(array))
-                        waiting.append(_record(key, zlib.crc32(np.ascontiguousarray(array))))
+                    for key, array in zip(keys, np.ascontiguousarray(arrays, self._dtype), strict=True):
+                        values.write(array.data)
+                        waiting.append(_record(key, zlib.crc32(array.data)))
                         if len(waiting) * self._bytes >= _FLUSH_BYTES:
                             _flush(values, index, waiting)
 
