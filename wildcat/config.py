@@ -22,6 +22,8 @@ from wildcat.errors import WildcatError, guess
 
 Regions = int | float | Literal["all"]
 
+IMAGE_SIZE = 320  # side of training images in pixels
+FROZEN_IMAGE_SIZE = 448  # where features are computed once, larger images cost little and give better scores
 LARGEST_SIDE = 8192  # of an image for the network, in pixels; exported files take the same
 MOST_SIZES = 32  # of an image at inference
 LONGEST_TEXT = 4096  # characters of a setting, such as a path
@@ -137,8 +139,9 @@ class TrainConfig:
         common=True,
     )
     image_size: int = setting(
-        320,
-        "side in pixels of the square that training images are resized to",
+        None,
+        f"side in pixels of the square that training images are resized to; {IMAGE_SIZE} unless given, "
+        f"{FROZEN_IMAGE_SIZE} with frozen",
         section="data",
         above=0,
         largest=LARGEST_SIDE,
@@ -170,6 +173,21 @@ class TrainConfig:
     )
     output_stride: Literal[8, 16, 32] | None = setting(
         None, "input pixels per map cell, by dilated convolutions; the backbone's own unless given", section="model"
+    )
+    frozen: bool = setting(
+        False,
+        "train the head alone, on features of the whole backbone that are computed once and kept in cache_dir: takes "
+        "seconds",
+        section="model",
+        common=True,
+    )
+    feature_views: int = setting(
+        1,
+        "frozen: views of each image whose features are computed: 1 the image, 2 also its mirror image, more also "
+        "random crops (crop_area)",
+        section="model",
+        above=0,
+        largest=1024,
     )
     freeze_stages: int = setting(
         None,
@@ -308,6 +326,19 @@ class TrainConfig:
         at_least=0,
         resumable=True,
     )
+    cache_dir: str | None = setting(
+        None,
+        "frozen: folder of the computed features, which runs share; the user's cache unless given",
+        section="machine",
+        resumable=True,
+    )
+    cache_dir_gb: float = setting(
+        20.0,
+        "frozen: gigabytes of disk for the features in cache_dir, at most",
+        section="machine",
+        above=0,
+        resumable=True,
+    )
     accumulate: int = setting(
         1,
         "number of parts in which each process computes its share of a batch; more parts need less memory",
@@ -347,6 +378,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check types, ranges, and settings that exclude each other."""
+        given: int | None = self.image_size
+        if given is None:
+            self.image_size = FROZEN_IMAGE_SIZE if self.frozen is True else IMAGE_SIZE
         types = get_type_hints(TrainConfig)
         for each in dataclasses.fields(self):
             about, value = each.metadata["about"], getattr(self, each.name)
@@ -359,11 +393,23 @@ class TrainConfig:
                 "solver svm needs pooling average, num_maps 1 and no background_class (--method features); "
                 f"got {self.pooling}, {self.num_maps}, {self.background_class}"
             )
+        if self.frozen:
+            self._freeze()
         for name in ("score_sizes", "map_sizes"):
             if len(getattr(self, name)) > MOST_SIZES:
                 raise WildcatError(f"{name} must be at most {MOST_SIZES} sizes; got {len(getattr(self, name))}")
         self.score_sizes = self.score_sizes or [self.image_size]
         self.map_sizes = self.map_sizes or list(self.score_sizes)
+
+    def _freeze(self) -> None:
+        """Freeze the whole backbone, whatever a recipe says, and check the views whose features are computed."""
+        if self.shard:
+            raise WildcatError("frozen excludes shard: the head alone is trained, which is small")
+        if self.feature_views > 2 and self.crop_area == 1:
+            raise WildcatError(
+                f"feature_views {self.feature_views} includes random crops: it needs a crop_area below 1, such as 0.5"
+            )
+        self.freeze_stages, self.freeze_batch_norm, self.freeze_depthwise = -1, True, True
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON; :func:`config_from_dict` is the inverse."""

@@ -12,7 +12,7 @@ from wildcat.backbones.factory import create_backbone
 from wildcat.class_pooling import ClassPooling, check_class_pooling, choose_kept_maps, class_wise_pool
 from wildcat.errors import WildcatError
 from wildcat.pooling import Regions, create_pooling
-from wildcat.transfer import MultiMapTransfer
+from wildcat.transfer import MergedTransfer, MultiMapTransfer
 
 
 class WildcatOutput(NamedTuple):
@@ -140,6 +140,18 @@ class Wildcat(nn.Module):
             shape = (len(multi_maps), self.num_classes, self.num_maps)
             kept = choose_kept_maps(shape, self.map_dropout, multi_maps.device)
         return class_wise_pool(multi_maps, self.num_maps, self.class_pooling, kept=kept)
+
+    def on_features(self) -> "Wildcat":
+        """A model that shares the head, and whose inputs are features (N, D, h, w) instead of images.
+
+        Where the filters of a class can be merged, its multi-maps are its class maps, as those of a merged model, but
+        the M * C filters learn through it.
+        """
+        model = copy.copy(self)
+        merges = self.class_pooling == "mean" and not self.map_dropout
+        transfer = MergedTransfer(self.transfer) if merges else self.transfer
+        model._modules = {**self._modules, "backbone": nn.Identity(), "transfer": transfer}
+        return model
 
     def merged(self) -> "Wildcat":
         """A model with the same scores and class maps, and the fewest filters; it shares the backbone.

@@ -51,6 +51,32 @@ class MultiMapTransfer(nn.Conv2d):
         return layer.train(self.training)
 
 
+class MergedTransfer(nn.Module):
+    """The class maps of a transfer layer, whose M maps per class learn through it: C filters at a time, not M * C.
+
+    Args:
+        transfer: the layer, which is shared.
+
+    >>> layer, features = MultiMapTransfer(8, num_classes=3, num_maps=4), torch.rand(1, 8, 7, 7)
+    >>> torch.allclose(MergedTransfer(layer)(features), layer.merged()(features), atol=1e-6)
+    True
+    """
+
+    num_maps = 1
+
+    def __init__(self, transfer: MultiMapTransfer) -> None:
+        super().__init__()
+        self.whole = transfer
+        self.num_classes = transfer.num_classes
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, D, h, w) -> (N, C, h, w)."""
+        weight, bias = class_filters(self.whole)
+        # A product instead of a convolution, which would bring the features into another order first.
+        maps = weight @ features.flatten(2) + bias[:, None]
+        return maps.unflatten(2, features.shape[2:])
+
+
 def class_filters(transfer: MultiMapTransfer) -> tuple[Tensor, Tensor]:
     """Weights (C, D) and bias (C,) of the linear classifier that gives the mean of a class's maps at each position.
 

@@ -42,6 +42,11 @@ def resolved(images: int = 24, multi_label: bool = False, stages: int = 8, **set
         ({"backbone": "my-net", "weights": "mine.pth"}, {"fit_head": True, "freeze_batch_norm": True}),
         ({"pretrained": False, "weights": "mine.pth"}, {"fit_head": True}),
         ({"solver": "svm", "pooling": "average", "num_maps": 1}, {"fit_head": False}),
+        # Features that are computed once: nothing of the backbone is trained, and a step of the head is cheap.
+        ({"images": 2000, "frozen": True, "multi_label": True}, {"lr": 0.4, "epochs": 6, "fit_head": False}),
+        ({"images": 100, "frozen": True, "multi_label": True}, {"epochs": 43, "freeze_stages": -1}),
+        ({"images": 2000, "frozen": True}, {"lr": 0.01, "fit_head": True, "freeze_stages": -1}),
+        ({"frozen": True, "stages": None, "freeze_stages": 3}, {"freeze_stages": -1, "freeze_batch_norm": True}),
     ],
 )
 def test_choices(data: dict, expected: dict) -> None:

@@ -37,6 +37,7 @@ def main(argv: Sequence[str]) -> int:
         """
 wildcat train --data folder:my_images --out runs/mine
 wildcat train --data tags:images.csv --out runs/tags --epochs 15 --val-fraction 0.1
+wildcat train --data folder:my_images --frozen --out runs/in-seconds
 wildcat train --data voc07:data --recipe voc07 --out runs/voc07
 wildcat train --data voc07:data --recipe voc07 --scales 320,448,576 --val-fraction 0.1 --out runs/voc07-scales
 wildcat train --data mit67:data --recipe mit67 --method features --out runs/mit67-features

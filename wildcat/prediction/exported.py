@@ -100,7 +100,7 @@ def exports_folder(run: str | Path) -> Path:
     >>> exports_folder("runs/mine").as_posix()  # doctest: +SKIP
     'runs/mine/exports'
     """
-    return Path(run) / EXPORTS if Path(run).is_dir() else _cache() / str(run).replace("/", "--")
+    return Path(run) / EXPORTS if Path(run).is_dir() else user_cache() / str(run).replace("/", "--")
 
 
 def exports_folders(run: str | Path) -> list[Path]:
@@ -112,10 +112,11 @@ def exports_folders(run: str | Path) -> list[Path]:
         return [folder]
     place = Path(run).resolve()
     digest = hashlib.blake2b(os.fsencode(place), digest_size=4).hexdigest()
-    return [folder, _cache() / f"{place.name}-{digest}"]
+    return [folder, user_cache() / f"{place.name}-{digest}"]
 
 
-def _cache() -> Path:
+def user_cache() -> Path:
+    """The folder of this package among the user's caches: below XDG_CACHE_HOME, or ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wildcat"
 
 

@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
@@ -26,6 +27,8 @@ class FolderLock:
 
     Args:
         folder: to lock.
+        wait: called with the name of the process that holds the lock, again and again until the lock is free; it
+            pauses. Without it, a lock that is held is an error.
 
     Raises:
         WildcatError: if another process holds the lock, or ``.lock`` is a link, which could lead to any other file.
@@ -34,8 +37,9 @@ class FolderLock:
     ...     lock.check()
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, wait: Callable[[str], None] | None = None) -> None:
         self.folder = folder
+        self._wait = wait
         self._file = folder / LOCK
         self._stream: FileIO | None = None
         self._identity: os.stat_result | None = None  # of the folder, while it is locked
@@ -105,6 +109,9 @@ class FolderLock:
             except (BlockingIOError, PermissionError) as error:
                 with stream:
                     holder = stream.read(1000).decode(errors="replace").strip() or "another process"
+                if self._wait is not None:
+                    self._wait(holder)
+                    continue
                 raise WildcatError(
                     f"{self.folder} is in use: {holder} writes in it; wait for it, or stop it"
                 ) from error

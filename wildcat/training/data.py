@@ -176,15 +176,14 @@ def _equal_parts(total: int, parts: int) -> list[int]:
     return [part * total // parts for part in range(parts + 1)]
 
 
-class TrainBatches:
-    """The batches of the training set as one process reads them, from any step of any epoch on.
+class EpochBatches:
+    """The order and the parts of the batches that one process reads, from any step of any epoch on.
 
     Args:
         dataset: the images and labels.
         config: the settings.
         rank: of this process.
         processes: their number.
-        pin_memory: for a GPU.
 
     Attributes:
         images: images per epoch, over all processes: all of them, unless ``drop_last`` leaves out an incomplete batch.
@@ -194,12 +193,50 @@ class TrainBatches:
         WildcatError: if a batch has fewer images than parts.
     """
 
-    def __init__(self, dataset: Dataset, config: TrainConfig, rank: int, processes: int, pin_memory: bool) -> None:
+    def __init__(self, dataset: Dataset, config: TrainConfig, rank: int, processes: int) -> None:
         self._dataset = dataset
         self.steps = steps_per_epoch(config, len(dataset))
         self.images = self.steps * min(config.batch_size, len(dataset)) if config.drop_last else len(dataset)
         self._sampler = EpochSampler(len(dataset), self.images, config.seed)
         self._parts = ShardedBatchSampler(self._sampler, self.steps, rank, processes, config.accumulate)
+
+    def read(self, epoch: int, step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """What the network is trained on and labels (n, C) int8 of each part, from a step of an epoch to its end."""
+        raise NotImplementedError
+
+    def _begin(self, epoch: int, step: int) -> None:
+        """Let the samplers begin at a step of an epoch."""
+        self._sampler.epoch, self._sampler.start = epoch, self._parts.edges[step]
+
+    def batch_size(self, step: int) -> int:
+        """Images of a step, over all processes."""
+        return self._parts.edges[step + 1] - self._parts.edges[step]
+
+    def images_before(self, step: int) -> int:
+        """Images of an epoch before a step, over all processes."""
+        return self._parts.edges[step]
+
+    def names(self, epoch: int, step: int) -> list[str]:
+        """The images that this process reads in a step, all parts in order."""
+        sampler = EpochSampler(self._sampler.total, self._sampler.used, self._sampler.seed)
+        sampler.epoch, sampler.start = epoch, self._parts.edges[step]
+        batch = list(sampler)[: self.batch_size(step)]
+        return [self._dataset.samples[index].name for part in self._parts.parts(step) for _, index in batch[part]]
+
+    def close(self) -> None:
+        """End what reads ahead."""
+
+
+class TrainBatches(EpochBatches):
+    """The batches of the training images, which workers read, crop and mirror.
+
+    Args:
+        dataset, config, rank, processes: as for :class:`EpochBatches`.
+        pin_memory: for a GPU.
+    """
+
+    def __init__(self, dataset: Dataset, config: TrainConfig, rank: int, processes: int, pin_memory: bool) -> None:
+        super().__init__(dataset, config, rank, processes)
         if config.workers:
             # Each worker prepares two parts ahead.
             part = math.ceil(math.ceil(self.images / self.steps) / (processes * config.accumulate))
@@ -218,23 +255,8 @@ class TrainBatches:
 
     def read(self, epoch: int, step: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Pixels (n, size, size, 3) uint8 and labels (n, C) int8 of each part, from a step of an epoch to its end."""
-        self._sampler.epoch, self._sampler.start = epoch, self._parts.edges[step]
+        self._begin(epoch, step)
         return iter(self._loader)
-
-    def batch_size(self, step: int) -> int:
-        """Images of a step, over all processes."""
-        return self._parts.edges[step + 1] - self._parts.edges[step]
-
-    def images_before(self, step: int) -> int:
-        """Images of an epoch before a step, over all processes."""
-        return self._parts.edges[step]
-
-    def names(self, epoch: int, step: int) -> list[str]:
-        """The images that this process reads in a step, all parts in order."""
-        sampler = EpochSampler(self._sampler.total, self._sampler.used, self._sampler.seed)
-        sampler.epoch, sampler.start = epoch, self._parts.edges[step]
-        batch = list(sampler)[: self.batch_size(step)]
-        return [self._dataset.samples[index].name for part in self._parts.parts(step) for _, index in batch[part]]
 
     def close(self) -> None:
         """End the workers."""

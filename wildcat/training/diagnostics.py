@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wildcat.errors import first_line
 from wildcat.model import NonFiniteMapsError, Wildcat
@@ -35,13 +35,13 @@ def find_nonfinite_layer(model: Wildcat, images: Tensor) -> tuple[str, list[int]
 
     Args:
         model: in the mode in which it failed.
-        images: (N, 3, H, W), normalized.
+        images: (N, 3, H, W), normalized, or features for a model of :meth:`Wildcat.on_features`.
 
     Returns:
         A description of the place, and the indices of the images that show it there: none if it is in the weights.
     """
     if not images.isfinite().all():
-        return "the pixels", _nonfinite_rows(images)
+        return "the features" if isinstance(model.backbone, nn.Identity) else "the pixels", _nonfinite_rows(images)
     # The buffers are left out: the batch that failed has changed the statistics of BatchNorm.
     weights = find_nonfinite_weights(model.named_parameters())
     if weights is not None:

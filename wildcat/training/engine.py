@@ -18,11 +18,12 @@ from wildcat.errors import WildcatError, shorten
 from wildcat.model import NonFiniteMapsError
 from wildcat.runs.folder import STATE, save_weights
 from wildcat.system.lock import FolderLock
-from wildcat.training.data import TrainBatches
+from wildcat.training.data import EpochBatches
 from wildcat.training.diagnostics import LossMonitor, find_nonfinite_weights
 from wildcat.training.distributed import ProcessGroup
+from wildcat.training.feature_store import FeatureStore
 from wildcat.training.history import MetricsWriter, Row, describe
-from wildcat.training.progress import GRADIENT, RunProgress
+from wildcat.training.progress import IMAGES, RunProgress, Work
 from wildcat.training.schedule import learning_rate_factor, set_learning_rates
 from wildcat.training.signals import StopRequest
 from wildcat.training.state import TrainState, save_state
@@ -59,22 +60,24 @@ class TrainContext:
         lock: on the folder of the run.
         group: the processes that train.
         strategy: model and optimizer, and how the processes train them.
-        batches: the training images.
+        batches: the training images, or their features.
         criterion: the loss of scores (N, C) and labels (N, C).
         loss_monitor: warns of a loss that rises.
         stop: whether a signal asked to stop.
         progress: the bar of the whole run.
+        work: of an image in an epoch.
     """
 
     config: TrainConfig
     lock: FolderLock
     group: ProcessGroup
     strategy: SingleProcess
-    batches: TrainBatches
+    batches: EpochBatches
     criterion: Callable[[Tensor, Tensor], Tensor]
     loss_monitor: LossMonitor
     stop: StopRequest = field(default_factory=StopRequest)
     progress: RunProgress = field(default_factory=lambda: RunProgress(0, shown=False))
+    work: Work = IMAGES
 
     @property
     def folder(self) -> Path:
@@ -114,8 +117,8 @@ def train_one_epoch(context: TrainContext, state: TrainState) -> Row:
         _seed_step(config.seed, state, context.group.rank)
         step_loss, images_read = 0.0, 0
         for part in range(config.accumulate):
-            pixels, labels = (tensor.to(strategy.device, non_blocking=True) for tensor in next(parts))
-            images = strategy.model.normalize(pixels.permute(0, 3, 1, 2))  # (n, 3, H, W)
+            batch, labels = (tensor.to(strategy.device, non_blocking=True) for tensor in next(parts))
+            images = strategy.inputs(batch)  # (n, 3, H, W), or features (n, D, h, w)
             share = len(labels) / batches.batch_size(state.step)
             with (
                 strategy.accumulate(last=part == config.accumulate - 1),
@@ -135,13 +138,16 @@ def train_one_epoch(context: TrainContext, state: TrainState) -> Row:
     return _row(context, state)
 
 
-def train_epochs(context: TrainContext, state: TrainState, validation: Dataset | None) -> None:
+def train_epochs(
+    context: TrainContext, state: TrainState, validation: Dataset | None, features: FeatureStore | None = None
+) -> None:
     """Train all epochs that are left, with curves and states, and write the weights of the last one.
 
     Args:
         context: what the epochs share.
         state: where the run is; advanced.
         validation: the validation set, scored after each epoch.
+        features: of the validation set, where the backbone is frozen.
 
     Raises:
         WildcatError: as :func:`train_one_epoch`, and if a file cannot be written.
@@ -160,6 +166,7 @@ def train_epochs(context: TrainContext, state: TrainState, validation: Dataset |
                         config,
                         context.criterion,
                         after_batch=lambda: _finish_validation_turn(context, state),
+                        features=features,
                     )
                 state.finish_epoch(row)
                 if group.is_main:  # before the state: a run killed between the two writes the row again
@@ -224,7 +231,7 @@ def _finish_step(context: TrainContext, state: TrainState, loss: float, clock: S
     if warning is not None and group.is_main:
         logger.warning("%s (epoch %d)", warning, state.epoch + 1)
     context.progress.show_loss(state.loss / state.step)
-    context.progress.add(GRADIENT * images)
+    context.progress.add(context.work.gradient * images)
     if saving or stopping:
         check_weights(context, state)
         save(context, state)
@@ -235,7 +242,7 @@ def _finish_step(context: TrainContext, state: TrainState, loss: float, clock: S
 
 def _finish_validation_turn(context: TrainContext, state: TrainState) -> None:
     """Between two batches of a validation: stop if any process was asked to; resuming repeats the validation."""
-    context.progress.add(context.config.batch_size * context.group.count)
+    context.progress.add(context.work.forward * context.config.batch_size * context.group.count)
     if context.group.all_reduce_sum(context.stop.signal != 0)[0]:
         save(context, state)
         _end_process(context, state)

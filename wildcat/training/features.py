@@ -11,6 +11,7 @@ from wildcat.data import Dataset
 from wildcat.model import Wildcat
 from wildcat.training.data import EvalDataset, end_workers
 from wildcat.training.distributed import ProcessGroup
+from wildcat.training.feature_store import FeatureStore
 from wildcat.training.signals import delay_termination
 
 
@@ -20,6 +21,7 @@ def global_features(
     dataset: Dataset,
     config: TrainConfig,
     after_batch: Callable[[int], None] = lambda images: None,
+    store: FeatureStore | None = None,
 ) -> Tensor:
     """Compute the features of the whole images, without crops, at ``image_size``.
 
@@ -31,10 +33,13 @@ def global_features(
         dataset: N images.
         config: ``image_size``, ``batch_size``, ``workers`` and ``stall_minutes`` are used.
         after_batch: called after each batch with its number of images.
+        store: the features of a frozen backbone; otherwise they are computed.
 
     Returns:
         (N, D), in single precision, on the CPU, the same in all processes.
     """
+    if store is not None:
+        return store.average()
     size = config.batch_size
     batches = [range(start, min(start + size, len(dataset))) for start in range(0, len(dataset), size)]
     workers = min(config.workers or 0, len(batches))

@@ -16,6 +16,7 @@ from wildcat.config import TrainConfig
 from wildcat.data import Dataset
 from wildcat.model import Wildcat
 from wildcat.training.distributed import ProcessGroup
+from wildcat.training.feature_store import FeatureStore
 from wildcat.training.features import global_features
 from wildcat.training.linear_svm import counted_labels, fit_linear_svms
 from wildcat.training.progress import RunProgress
@@ -50,6 +51,7 @@ def start_head(
     dataset: Dataset,
     config: TrainConfig,
     progress: RunProgress,
+    store: FeatureStore | None = None,
 ) -> None:
     """Set the transfer layer of a new model to a classifier that is fitted on the features of the training images.
 
@@ -61,11 +63,14 @@ def start_head(
         dataset: the training set.
         config: the settings.
         progress: advanced by the images.
+        store: the features of a frozen backbone; otherwise they are computed.
     """
     progress.stage("features")
     chosen = fitted_images(dataset.labels, config.seed)
     part = dataset.subset(chosen) if len(chosen) < len(dataset) else dataset
-    features = global_features(group, model, part, config, lambda images: progress.add(images * group.count))
+    if store is not None:
+        store = store.subset(chosen)
+    features = global_features(group, model, part, config, lambda images: progress.add(images * group.count), store)
     progress.stage("head")
     head = group.on_main(
         lambda: fit_linear_head(

@@ -96,20 +96,38 @@ def score_held_out(
             rows.append(prediction.probabilities)
             read.append(index)
         after_image()
-    if not rows:
-        return None
-    probabilities, labels = np.stack(rows), part.labels[read]
+    return save_score(folder, held_out, part.subset(read), np.stack(rows)) if rows else None
+
+
+def save_score(
+    folder: Path, held_out: HeldOutImages, part: Dataset, probabilities: npt.NDArray[np.float32]
+) -> HeldOutScore | None:
+    """Score probabilities of held-out images, and keep the score in the directory of a run.
+
+    Args:
+        folder: of the run.
+        held_out: where the images come from.
+        part: the images that were read.
+        probabilities: (N, C) of these.
+
+    Returns:
+        The score; None where it is not defined.
+
+    Raises:
+        WildcatError: if the file cannot be written.
+    """
+    labels = part.labels
     result = metrics.classification_result if part.multi_label else metrics.multi_class_result
 
     def score(indices: npt.NDArray[np.int64]) -> float:
         found = result(probabilities[indices], labels[indices], part.classes)
         return 100 * (found.map_area if isinstance(found, metrics.ClassificationResult) else found.accuracy)
 
-    value = score(np.arange(len(read)))
+    value = score(np.arange(len(part)))
     if math.isnan(value):
         return None
-    low, high = bootstrap_interval(score, len(read))
+    low, high = bootstrap_interval(score, len(part))
     metric = "mAP" if part.multi_label else "accuracy"
-    scored = HeldOutScore(metric, value, low, high, len(read), held_out.available, part.split)
+    scored = HeldOutScore(metric, value, low, high, len(part), held_out.available, part.split)
     save_held_out(folder, scored)
     return scored

@@ -18,15 +18,16 @@ from wildcat.pooling import check_pooling_name
 from wildcat.runs.folder import CONFIG, PREVIOUS_STATE, STATE, Run, build_model, read_run, save_config
 from wildcat.runs.image_record import RECORD
 from wildcat.system.lock import FolderLock
-from wildcat.training.data import TrainBatches, open_training_data
+from wildcat.training.data import EpochBatches, TrainBatches, open_training_data
 from wildcat.training.defaults import describe_defaults, resolve_defaults, steps_per_epoch
 from wildcat.training.diagnostics import LossMonitor, explain_failure
 from wildcat.training.distributed import ProcessGroup, create_accelerator
 from wildcat.training.engine import TrainContext, train_epochs
+from wildcat.training.frozen import FeatureBatches, FrozenFeatures
 from wildcat.training.head_start import MAX_IMAGES, start_head
-from wildcat.training.held_out import HeldOutImages, open_held_out, score_held_out
+from wildcat.training.held_out import HeldOutImages, open_held_out, save_score, score_held_out
 from wildcat.training.linear_svm import train_linear_svms
-from wildcat.training.progress import RunProgress, planned_work
+from wildcat.training.progress import FEATURES, IMAGES, RunProgress, Work, planned_work
 from wildcat.training.resume import check_same_data, find_run, missing_data_hint, warn_of_other_threads
 from wildcat.training.setup import freeze_and_move, start_run
 from wildcat.training.state import TrainState, load_state
@@ -132,22 +133,30 @@ def _train_in(
     if run is None and group.is_main and requested != config:
         logger.info("%s", describe_defaults(requested, config, images, multi_label, stages))
     held_out = group.on_main(lambda: open_held_out(config, dataset.classes))
-    with RunProgress(*_work(config, dataset, validation, held_out, state, saved), shown=group.is_main) as progress:
+    frozen = FrozenFeatures(model, config, dataset, validation, held_out) if config.frozen else None
+    missing = 0.0 if frozen is None else group.on_main(frozen.work)
+    work = _work(config, dataset, validation, held_out, state, saved, missing)
+    with RunProgress(*work, shown=group.is_main) as progress:
         try:
             if run is None:
                 config = group.on_main(
                     lambda: start_run(folder, config, model, dataset, validation, accelerator.device)
                 )
+            if frozen is not None:
+                group.on_main(lambda: frozen.compute(progress))
+                frozen.open()
             if config.solver == "svm":
-                train_linear_svms(group, model, config, dataset, validation, lock, progress)
+                train_linear_svms(group, model, config, dataset, validation, lock, progress, frozen)
             else:
-                _train_by_sgd(lock, accelerator, group, model, config, dataset, validation, saved, state, progress)
+                _train_by_sgd(
+                    lock, accelerator, group, model, config, dataset, validation, saved, state, progress, frozen
+                )
         except BaseException:
             if run is None and group.is_main and state == TrainState():  # not one step was finished
                 _undo_start(lock)
             raise
         if held_out is not None:
-            group.on_main(lambda: _score_held_out(folder, held_out, accelerator.device, progress))
+            group.on_main(lambda: _score_held_out(folder, held_out, accelerator.device, progress, frozen))
 
 
 def _work(
@@ -157,14 +166,18 @@ def _work(
     held_out: HeldOutImages | None,
     state: TrainState,
     saved: dict[str, Any] | None,
+    missing: float,
 ) -> tuple[float, float]:
-    """The work of a run and what of it is done, for its progress bar."""
-    scoring = 0 if held_out is None else held_out.work * len(held_out.images)
+    """The work of a run and what of it is done, for its progress bar; ``missing``: of features that are kept."""
     validated = 0 if validation is None else len(validation)
+    done = state.epoch + state.step / steps_per_epoch(config, len(dataset))
+    if config.frozen:
+        work = FEATURES if config.solver == "sgd" else Work(0, 0)
+        return planned_work(len(dataset), config.epochs, once=missing, validation=validated, done=done, work=work)
+    scoring = 0 if held_out is None else held_out.work * len(held_out.images)
     if config.solver == "svm":
         return planned_work(0, 1, once=len(dataset) + scoring, validation=validated, done=0)
     features = min(len(dataset), MAX_IMAGES) if config.fit_head and saved is None else 0
-    done = state.epoch + state.step / steps_per_epoch(config, len(dataset))
     return planned_work(len(dataset), config.epochs, once=features + scoring, validation=validated, done=done)
 
 
@@ -179,13 +192,18 @@ def _train_by_sgd(
     saved: dict[str, Any] | None,
     state: TrainState,
     progress: RunProgress,
+    frozen: FrozenFeatures | None,
 ) -> None:
     """Train the epochs that are left, from a saved state on if there is one; ``state`` is advanced."""
     if config.shard and group.count == 1:
         logger.info("shard: there is one process, so it keeps the whole model (start several with torchrun)")
-    batches = TrainBatches(dataset, config, group.rank, group.count, pin_memory=accelerator.device.type == "cuda")
+    batches: EpochBatches
+    if frozen is not None:
+        batches = FeatureBatches(dataset, config, group.rank, group.count, frozen.training)
+    else:
+        batches = TrainBatches(dataset, config, group.rank, group.count, pin_memory=accelerator.device.type == "cuda")
     if config.fit_head and saved is None:
-        start_head(group, model, dataset, config, progress)
+        start_head(group, model, dataset, config, progress, None if frozen is None else frozen.training)
     strategy = create_strategy(accelerator, group, model, config)
     if saved is not None:
         _restore(strategy, saved, lock.folder)
@@ -204,15 +222,28 @@ def _train_by_sgd(
         criterion=criterion_for(dataset, config),
         loss_monitor=LossMonitor(guessing, state.first_loss),
         progress=progress,
+        work=IMAGES if frozen is None else FEATURES,
     )
-    train_epochs(context, state, validation)
+    train_epochs(context, state, validation, None if frozen is None else frozen.validation)
 
 
-def _score_held_out(folder: Path, held_out: HeldOutImages, device: torch.device, progress: RunProgress) -> None:
+def _score_held_out(
+    folder: Path,
+    held_out: HeldOutImages,
+    device: torch.device,
+    progress: RunProgress,
+    frozen: FrozenFeatures | None,
+) -> None:
     """Score the held-out images with the weights that were written; a failure does not spoil the training."""
     progress.stage("held-out images")
     try:
-        score = score_held_out(folder, held_out, device, after_image=lambda: progress.add(held_out.work))
+        if frozen is None:
+            score = score_held_out(folder, held_out, device, after_image=lambda: progress.add(held_out.work))
+        elif frozen.held_out_images is None:
+            return
+        else:
+            probabilities = frozen.held_out_probabilities().numpy()
+            score = save_score(folder, held_out, frozen.held_out_images, probabilities)
     except WildcatError as error:
         logger.warning("the held-out images could not be scored: %s", error)
         return

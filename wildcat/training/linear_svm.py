@@ -20,7 +20,9 @@ from wildcat.model import Wildcat
 from wildcat.runs.folder import save_weights
 from wildcat.system.lock import FolderLock
 from wildcat.training.distributed import ProcessGroup
+from wildcat.training.feature_store import FeatureStore
 from wildcat.training.features import global_features
+from wildcat.training.frozen import FrozenFeatures
 from wildcat.training.history import MetricsWriter, Row, describe
 from wildcat.training.progress import RunProgress
 from wildcat.training.validation import criterion_for, validate
@@ -135,6 +137,7 @@ def fit_head(
     dataset: Dataset,
     config: TrainConfig,
     progress: RunProgress,
+    store: FeatureStore | None = None,
 ) -> Row:
     """Set the transfer layer to linear SVMs on the features of the training images; return the row of ``metrics.csv``.
 
@@ -144,10 +147,11 @@ def fit_head(
         dataset: the training set.
         config: the settings.
         progress: advanced by the images.
+        store: the features of a frozen backbone; otherwise they are computed.
     """
     start = time.perf_counter()
     progress.stage("features")
-    features = global_features(group, model, dataset, config, progress.add)
+    features = global_features(group, model, dataset, config, progress.add, store)
     progress.stage("linear SVMs")
     labels = counted_labels(dataset, config)
     fit = fit_linear_svms(features.numpy(), labels, multi_label=dataset.multi_label, seed=config.seed)
@@ -173,6 +177,7 @@ def train_linear_svms(
     validation: Dataset | None,
     lock: FolderLock,
     progress: RunProgress,
+    frozen: FrozenFeatures | None = None,
 ) -> None:
     """Train the head of a run by linear SVMs, and write its curves and weights; nothing is saved before the end.
 
@@ -184,10 +189,12 @@ def train_linear_svms(
         validation: the validation set, scored at the end.
         lock: on the folder of the run.
         progress: advanced by the images.
+        frozen: the features, where the setting ``frozen`` keeps them.
     """
-    row = fit_head(group, model, dataset, config, progress)
+    row = fit_head(group, model, dataset, config, progress, None if frozen is None else frozen.training)
     if validation is not None:
-        row |= validate(group, model, validation, config, criterion_for(dataset, config))
+        criterion, features = criterion_for(dataset, config), None if frozen is None else frozen.validation
+        row |= validate(group, model, validation, config, criterion, features=features)
     with MetricsWriter(lock) as metrics:
         metrics.write([row])
     logger.info("%s", describe(row, 1))

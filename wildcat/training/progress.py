@@ -1,15 +1,30 @@
 """One progress bar for a whole training, with the time that is left: features, epochs, validation, scoring."""
 
 from time import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-# Work on an image for a gradient, in units of the work on an image without one.
-GRADIENT = 2.5
+
+class Work(NamedTuple):
+    """The work on an image, in units of a forward pass through the whole network.
+
+    Attributes:
+        gradient: of a training step.
+        forward: of scoring it in a validation.
+    """
+
+    gradient: float
+    forward: float
 
 
-def planned_work(epoch_images: int, epochs: int, *, once: float, validation: int, done: float) -> tuple[float, float]:
+IMAGES = Work(2.5, 1.0)
+FEATURES = Work(0.05, 0.02)  # of the head alone, on features that were computed before
+
+
+def planned_work(
+    epoch_images: int, epochs: int, *, once: float, validation: int, done: float, work: Work = IMAGES
+) -> tuple[float, float]:
     """The work of a run, and the part of it that is done.
 
     Args:
@@ -18,11 +33,12 @@ def planned_work(epoch_images: int, epochs: int, *, once: float, validation: int
         once: work before and after the epochs.
         validation: images that are scored after each epoch.
         done: epochs that an earlier process has done, such as 2.5.
+        work: of an image in an epoch.
 
     >>> planned_work(100, 4, once=120, validation=20, done=1)
     (1200.0, 270.0)
     """
-    epoch = GRADIENT * epoch_images + validation
+    epoch = work.gradient * epoch_images + work.forward * validation
     return once + epochs * epoch, done * epoch
 
 

@@ -80,6 +80,8 @@ def with_precision(config: TrainConfig, device: torch.device, model: Wildcat | N
     """
     if config.precision != "auto":
         return config
+    if config.frozen:
+        return replace(config, precision="bf16")  # of the features in their files: the head is trained in fp32
     if config.solver == "svm":
         return replace(config, precision="fp32")
     if model is None:

@@ -36,7 +36,8 @@ class SingleProcess:
 
     Attributes:
         model: the model itself, for validation and for its weights.
-        network: what a training step calls: the model, or PyTorch's wrapper around it.
+        trained: the model, or with ``frozen`` its head alone (:meth:`Wildcat.on_features`).
+        network: what a training step calls: ``trained``, or PyTorch's wrapper around it.
         optimizer: SGD over the parameters that are not frozen.
         device: of the model.
     """
@@ -46,7 +47,9 @@ class SingleProcess:
 
     def __init__(self, accelerator: Accelerator, model: Wildcat, config: TrainConfig) -> None:
         self.model, self.device = model, accelerator.device
-        self._accelerator, self._bf16 = accelerator, config.precision == "bf16"
+        # With a frozen backbone, the head is trained on features, in single precision.
+        self.trained = model.on_features() if config.frozen else model
+        self._accelerator, self._bf16 = accelerator, config.precision == "bf16" and not config.frozen
         optimizer = torch.optim.SGD(
             parameter_groups(model, config),
             momentum=config.momentum,
@@ -54,14 +57,18 @@ class SingleProcess:
             **self.sgd_options,
         )
         self.optimizer = accelerator.prepare(optimizer)
-        self.network = self.wrap(model)
+        self.network = self.wrap(self.trained)
 
     def wrap(self, model: Wildcat) -> Any:
         """What a training step calls for the model."""
         return self._accelerator.prepare(model)
 
+    def inputs(self, batch: Tensor) -> Tensor:
+        """The input of :meth:`forward` from a batch: of pixels (N, H, W, 3), uint8, or of features (N, D, h, w)."""
+        return self.model.normalize(batch.permute(0, 3, 1, 2)) if self.trained is self.model else batch
+
     def forward(self, images: Tensor) -> Tensor:
-        """Scores (N, C) of normalized images (N, 3, H, W), in the precision of the run.
+        """Scores (N, C) of normalized images (N, 3, H, W) or of features, in the precision of the run.
 
         Raises:
             NonFiniteMapsError: if the class maps hold NaN or infinity.
@@ -103,7 +110,7 @@ class SingleProcess:
 
     def find_nonfinite(self, images: Tensor) -> tuple[str, list[int]]:
         """Describe where NaN or infinity appears first for a batch, and which of its images show it."""
-        return find_nonfinite_layer(self.model, images)
+        return find_nonfinite_layer(self.trained, images)
 
 
 class DataParallel(SingleProcess):

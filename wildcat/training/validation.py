@@ -1,7 +1,7 @@
 """The loss that fits a dataset, and the loss and score of the validation set after each epoch."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,9 +13,10 @@ from wildcat.config import TrainConfig
 from wildcat.data import Dataset
 from wildcat.losses import Difficult, multi_class_loss, multi_label_loss
 from wildcat.metrics import average_precision
-from wildcat.model import NonFiniteMapsError, Wildcat
+from wildcat.model import NonFiniteMapsError, Wildcat, WildcatOutput
 from wildcat.training.data import EvalDataset, end_workers
 from wildcat.training.distributed import ProcessGroup
+from wildcat.training.feature_store import FeatureStore
 from wildcat.training.signals import delay_termination
 
 
@@ -46,6 +47,7 @@ def validate(
     config: TrainConfig,
     criterion: Callable[[Tensor, Tensor], Tensor],
     after_batch: Callable[[], None] = lambda: None,
+    features: FeatureStore | None = None,
 ) -> dict[str, float]:
     """Compute the loss and the mAP or accuracy (per cent) of the validation set at ``image_size``.
 
@@ -58,6 +60,7 @@ def validate(
         config: the settings.
         criterion: of :func:`criterion_for`.
         after_batch: called in all processes after each of these turns.
+        features: of the validation set, where the backbone is frozen; otherwise they are computed.
 
     Returns:
         "val_loss", and "val_map" (area; NaN where no image has a class) or "val_accuracy".
@@ -67,27 +70,23 @@ def validate(
     """
     size, count = config.batch_size, group.count
     batches = [range(start, min(start + size, len(dataset))) for start in range(0, len(dataset), size)]
-    images = EvalDataset(dataset, config.image_size)
-    workers = min(config.workers or 0, len(batches))
-    loader = iter(
-        DataLoader(
-            images,
-            batch_sampler=batches[group.rank :: count],  # type: ignore[arg-type]
-            num_workers=workers,
-            timeout=60 * config.stall_minutes if workers else 0,
-            worker_init_fn=delay_termination,
-        )
-    )
     device = model.transfer.weight.device
-    blank = torch.zeros(1, config.image_size, config.image_size, 3, dtype=torch.uint8)
+    own_batches = batches[group.rank :: count]
+    if features is None:
+        loader, score = _image_batches(dataset, config, own_batches), _score_images(model)
+        blank = torch.zeros(1, config.image_size, config.image_size, 3, dtype=torch.uint8)
+    else:
+        all_labels = torch.from_numpy(dataset.labels)
+        loader = ((features.read(batch), all_labels[batch.start : batch.stop]) for batch in own_batches)
+        score, blank = model.on_features(), features.read([0])
     own = []  # scores and labels of this process's batches
     model.eval()
     try:
         with torch.no_grad():
             for _ in range(math.ceil(len(batches) / count)):
                 # In the last turn this process may have no images, but the others need its shard of a sharded model.
-                pixels, batch_labels = next(loader, (blank, None))
-                output = model(model.normalize(pixels.to(device).permute(0, 3, 1, 2)))
+                inputs, batch_labels = next(loader, (blank, None))
+                output = score(inputs.to(device))
                 if batch_labels is not None:
                     own.append((output.scores.float().cpu(), batch_labels))
                 after_batch()
@@ -106,3 +105,25 @@ def validate(
     else:
         row["val_accuracy"] = 100 * (scores.argmax(1) == labels.argmax(1)).float().mean().item()
     return row
+
+
+def _image_batches(
+    dataset: Dataset, config: TrainConfig, batches: Sequence[range]
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Pixels (n, size, size, 3), uint8, and labels (n, C) of batches of images, which workers read."""
+    workers = min(config.workers or 0, len(batches))
+    loader: Iterator[tuple[Tensor, Tensor | None]] = iter(
+        DataLoader(
+            EvalDataset(dataset, config.image_size),
+            batch_sampler=batches,  # type: ignore[arg-type]
+            num_workers=workers,
+            timeout=60 * config.stall_minutes if workers else 0,
+            worker_init_fn=delay_termination,
+        )
+    )
+    return loader
+
+
+def _score_images(model: Wildcat) -> Callable[[Tensor], WildcatOutput]:
+    """The model on pixels (n, H, W, 3), uint8."""
+    return lambda pixels: model(model.normalize(pixels.permute(0, 3, 1, 2)))

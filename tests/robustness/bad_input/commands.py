@@ -110,6 +110,30 @@ COMMANDS = [
         "argument --score-sizes: sizes are whole numbers separated by commas, such as 320,448; got 'small,large' (see wildcat train --help)",
     ),
     command(
+        "frozen-shards",
+        "a frozen backbone in shards",
+        f"{TRAIN} --frozen --shard",
+        "frozen excludes shard: the head alone is trained, which is small",
+    ),
+    command(
+        "frozen-crops",
+        "crops of the whole image",
+        f"{TRAIN} --frozen --feature-views 6",
+        "feature_views 6 includes random crops: it needs a crop_area below 1, such as 0.5",
+    ),
+    command(
+        "file-cache",
+        "a file for the folder of features",
+        "train --data synthetic:count=4,size=64 --frozen --image-size 64 --cache-dir cat.png --out new",
+        "cache_dir: cat.png/features/lite0-64px-bf16-... cannot be made: Not a directory",
+    ),
+    command(
+        "small-cache",
+        "too little room for features",
+        "train --data synthetic:count=4,size=64 --frozen --image-size 64 --cache-dir cache --cache-dir-gb 1e-6 --out new",
+        "the features of ... images need ... GB in cache/features, which holds 0 GB and may hold 1e-06: raise cache_dir_gb, delete folders there, or lower image_size",
+    ),
+    command(
         "mistyped-backbone",
         "a mistyped backbone",
         f"{TRAIN} --backbone resnet1O1",
