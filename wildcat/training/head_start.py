@@ -20,6 +20,7 @@ from wildcat.training.feature_store import FeatureStore
 from wildcat.training.features import global_features
 from wildcat.training.linear_svm import counted_labels, fit_linear_svms
 from wildcat.training.progress import RunProgress
+from wildcat.transfer import MultiMapTransfer
 
 # Images that a head is fitted on at most: more take minutes, and the training has them all.
 MAX_IMAGES = 2000
@@ -78,6 +79,21 @@ def start_head(
         )
     )
     set_head(model, head)
+
+
+def scale_initial_weights(transfer: MultiMapTransfer, scale: float) -> None:
+    """Multiply the random weights of a new transfer layer; with 0, filters, maps and scores start at zero.
+
+    The M maps of a class whose filters start equal stay equal while Equation 1 averages them.
+
+    >>> layer = MultiMapTransfer(8, num_classes=3, num_maps=2)
+    >>> scale_initial_weights(layer, 0.0)
+    >>> float(layer.weight.abs().max()), float(layer.bias.abs().max())
+    (0.0, 0.0)
+    """
+    with torch.no_grad():
+        transfer.weight.mul_(scale)
+        transfer.bias.mul_(scale)
 
 
 def fitted_images(labels: npt.NDArray[np.int8], seed: int, limit: int = MAX_IMAGES) -> list[int]:
