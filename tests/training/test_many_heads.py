@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,8 +23,14 @@ from wildcat.training.head_start import scale_initial_weights
 from wildcat.training.launch import train
 from wildcat.training.many_heads import create_head, train_heads
 
-FROZEN = {"freeze_stages": -1, "freeze_batch_norm": True, "data": "synthetic:count=10,size=64", "kmax": 1, "alpha": 1.0}
-HEADS = {
+FROZEN: dict[str, Any] = {
+    "freeze_stages": -1,
+    "freeze_batch_norm": True,
+    "data": "synthetic:count=10,size=64",
+    "kmax": 1,
+    "alpha": 1.0,
+}
+HEADS: dict[str, dict[str, Any]] = {
     "plain": {},
     "zero": {"initial_scale": 0.0, "num_maps": 1, "lr": 1.0},
     "schedule": {"kmax": 2, "alpha": 0.5, "schedule": "step", "step_epochs": 1, "warmup_epochs": 1.0, "lr": 0.5},
@@ -91,7 +98,9 @@ def test_each_head_is_the_one_of_a_training_of_its_own(
     head = found[name]
     torch.testing.assert_close(head.transfer.weight.data, weights["transfer.weight"], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(head.transfer.bias.data, weights["transfer.bias"], rtol=1e-4, atol=1e-5)
-    start = create_head(configs[name], head.transfer.in_channels, weights["transfer.bias"].numel() // configs[name].num_maps)
+    start = create_head(
+        configs[name], head.transfer.in_channels, weights["transfer.bias"].numel() // configs[name].num_maps
+    )
     assert not torch.allclose(start.transfer.weight, head.transfer.weight, rtol=1e-2)  # it has learned
     if name == "own":
         torch.testing.assert_close(head.pooling.weight.data, weights["pooling.weight"], rtol=1e-4, atol=1e-5)
@@ -116,19 +125,6 @@ def test_scores_and_points_are_those_of_evaluate(
     prediction = predictor(test.image(4))
     np.testing.assert_allclose(alone.probabilities[4], prediction.probabilities, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(alone.points(image_sizes(test))[4], prediction.point_array)
-
-
-def test_heads_are_trained_on_chosen_rows() -> None:
-    """A part of the images, whose features lie elsewhere, gives the same heads."""
-    config = tiny(**FROZEN, initial_scale=0.0)
-    dataset = open_dataset(config.data, "train")
-    values = torch.rand(len(dataset), 1, 6, 2, 2)
-    part = dataset.subset([7, 2, 3, 5])
-    (alone,) = train_heads(InMemory(values[[7, 2, 3, 5]]), part, [config])
-    (placed,) = train_heads(InMemory(values), part, [config], rows=[7, 2, 3, 5])
-    assert torch.equal(alone.transfer.weight, placed.transfer.weight) and alone.transfer.weight.any()
-    first, second = predict_heads(InMemory(values), part, [alone, alone], rows=[7, 2, 3, 5])
-    assert np.array_equal(first.probabilities, second.probabilities)
 
 
 def test_a_head_that_diverges_leaves_the_others_as_they_are() -> None:

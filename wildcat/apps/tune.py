@@ -170,9 +170,7 @@ def _judge(configs: Sequence[TrainConfig], features: FeatureStore, dataset: Data
             parts = split_off(dataset, HELD_OUT, seed)
             rest, judge = parts
             stores = [features.subset([place[sample.name] for sample in part.samples]) for part in parts]
-            heads = train_heads(
-                stores[0], rest, [replace(config, seed=seed) for config in configs], after_step=advance
-            )
+            heads = train_heads(stores[0], rest, [replace(config, seed=seed) for config in configs], after_step=advance)
             for found, predicted in zip(scores, predict_heads(stores[1], judge, heads), strict=True):
                 defined = bool(np.isfinite(predicted.probabilities).all())
                 found.append(headline(predicted.probabilities, judge) if defined else math.nan)

@@ -15,8 +15,8 @@ def main(argv: Sequence[str]) -> int:
     """Run the command."""
     parser = command_parser(
         "tune",
-        "Find the pooling, the number of maps and the learning rate for your images: many heads are trained on features "
-        "of the frozen backbone and judged by held-out training images. The best settings become a recipe.",
+        "Find the pooling, the number of maps and the learning rate for your images: many heads are trained on "
+        "features of the frozen backbone and judged by held-out training images. The best settings become a recipe.",
         """
 wildcat tune --data folder:my_images --out mine.yaml
 wildcat train --data folder:my_images --recipe mine.yaml --out runs/mine

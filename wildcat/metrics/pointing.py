@@ -301,6 +301,7 @@ class PointVerdicts:
     ignored: BoolArray
 
     def average_precision(self, scores: FloatArray) -> FloatArray:
+        """Average precision (C,) of the points ranked by scores (N, C), in [0, 1]; NaN without positives."""
         values = []
         columns = zip(scores.T, self.positive.T, self.correct.T, self.ignored.T, strict=True)
         for score, positive, correct, ignored in columns:

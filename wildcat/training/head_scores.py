@@ -13,7 +13,8 @@ from wildcat.data.images import original_size
 from wildcat.data.transforms import cell_centres
 from wildcat.losses import probabilities
 from wildcat.metrics import PointVerdicts, Scores
-from wildcat.training.many_heads import Features, Head, blocks_of, stacked_class_maps, training_scores
+from wildcat.training.feature_store import FeatureStore
+from wildcat.training.many_heads import Head, blocks_of, stacked_class_maps, training_scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,9 @@ class HeadPredictions:
         return metrics.point_verdicts(self.points(sizes), self.probabilities, *boxes_of(dataset))
 
 
-def boxes_of(dataset: Dataset) -> tuple[list[npt.NDArray[np.float32]], list[npt.NDArray[np.int64]], list[np.ndarray]]:
+def boxes_of(
+    dataset: Dataset,
+) -> tuple[list[npt.NDArray[np.float32]], list[npt.NDArray[np.int64]], list[npt.NDArray[np.bool_]]]:
     """Boxes, their classes, and whether they are difficult, for each image."""
     samples = dataset.samples
     boxes = [np.empty((0, 4), np.float32) if sample.boxes is None else sample.boxes for sample in samples]
@@ -64,7 +67,7 @@ def image_sizes(dataset: Dataset) -> list[tuple[int, int]]:
 
 
 def predict_heads(
-    features: Features,
+    features: FeatureStore,
     dataset: Dataset,
     heads: Sequence[Head],
     *,

@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from wildcat.config import TrainConfig
 from wildcat.data import Dataset
 from wildcat.pooling import POOLINGS, create_pooling
 from wildcat.runs.folder import build_model
+from wildcat.training.feature_store import FeatureStore
 from wildcat.training.frozen import FeatureBatches
 from wildcat.training.head_start import scale_initial_weights
 from wildcat.training.schedule import learning_rate_factor
@@ -27,17 +27,6 @@ from wildcat.transfer import MultiMapTransfer, class_filters
 
 # Filters of one matrix product: more need more memory, and are not faster.
 MAX_FILTERS = 1024
-
-
-class Features(Protocol):
-    """Features of images in several views, such as :class:`wildcat.training.feature_store.FeatureStore`."""
-
-    @property
-    def shape(self) -> tuple[int, int, int, int, int]:
-        """(images, views, channels, h, w)."""
-
-    def read(self, images: Sequence[int], view: int = 0) -> Tensor:
-        """Features (n, channels, h, w) of some images, in single precision."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +84,7 @@ def _shared_first_transfer(settings: str, classes: int) -> MultiMapTransfer:
 
 
 def train_heads(
-    features: Features,
+    features: FeatureStore,
     dataset: Dataset,
     configs: Sequence[TrainConfig],
     *,

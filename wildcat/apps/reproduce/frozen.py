@@ -110,12 +110,12 @@ class FrozenData:
 
 
 def frozen_recipe(recipe: TrainConfig) -> TrainConfig:
-    """The settings of a recipe with a frozen backbone.
+    """The settings of a recipe with ``frozen``, with nothing left to be chosen by the data.
 
     Raises:
-        WildcatError: for settings that frozen features do not allow.
+        WildcatError: for settings that heads on frozen features do not have.
 
-    >>> frozen_recipe(TrainConfig("synthetic", lr=0.1)).freeze_stages
+    >>> frozen_recipe(TrainConfig("synthetic", frozen=True, lr=0.1)).freeze_stages
     -1
     """
     recipe = as_in_the_paper(recipe)
@@ -130,10 +130,9 @@ def frozen_recipe(recipe: TrainConfig) -> TrainConfig:
     }
     for name, (needed, why) in changed.items():
         if getattr(recipe, name) != needed:
-            raise WildcatError(f"{name} must be {needed!r} with --frozen, because {why}; got {getattr(recipe, name)!r}")
+            raise WildcatError(f"{name} must be {needed!r} with frozen, because {why}; got {getattr(recipe, name)!r}")
     precision = "fp32" if recipe.precision == "auto" else recipe.precision
-    frozen = {"freeze_stages": -1, "freeze_batch_norm": True, "freeze_depthwise": True}
-    return replace(recipe, frozen=True, **frozen, precision=precision)
+    return replace(recipe, precision=precision)
 
 
 def frozen_rows(experiment: Experiment) -> list[Row]:
@@ -148,7 +147,9 @@ def check_frozen(experiment: Experiment) -> None:
         WildcatError: for one that needs masks.
     """
     if "segmentation" in experiment.measures:
-        raise WildcatError(f"{experiment.name} scores masks, which --frozen does not; leave out one of the two")
+        raise WildcatError(
+            f"{experiment.name} scores masks, which frozen features do not give; leave out one of the two"
+        )
 
 
 def reproduce_frozen(
@@ -230,9 +231,7 @@ def reproduce_frozen(
     return pages
 
 
-def describe_work(
-    chosen: Sequence[Experiment], recipe: TrainConfig, seeds: Sequence[int], choice: RateChoice
-) -> str:
+def describe_work(chosen: Sequence[Experiment], recipe: TrainConfig, seeds: Sequence[int], choice: RateChoice) -> str:
     """What :func:`reproduce_frozen` would train, in words; nothing is opened.
 
     Raises:
@@ -244,8 +243,8 @@ def describe_work(
     settings = {row_setting(row, recipe) for experiment in chosen for row in frozen_rows(experiment)}
     rates, heads = len(choice.rates) * SPLITS, 2 * len(seeds)
     return (
-        f"{len(settings)} settings; {len(settings) * rates} heads of {recipe.epochs} epochs choose learning rates, then "
-        f"at most {len(settings) * heads} are trained for {len(seeds)} seeds, at own and at fixed rates"
+        f"{len(settings)} settings; {len(settings) * rates} heads of {recipe.epochs} epochs choose learning rates, "
+        f"then at most {len(settings) * heads} are trained for {len(seeds)} seeds, at own and at fixed rates"
     )
 
 
@@ -351,9 +350,7 @@ def _train_and_score(configs: Sequence[TrainConfig], data: FrozenData, folder: P
     folder.mkdir(parents=True, exist_ok=True)
     for start in range(0, len(configs), MOST_AT_ONCE):
         part = configs[start : start + MOST_AT_ONCE]
-        predictions = _trained_and_predicted(
-            part, data.train_features, data.train, data.test_features, data.test, what
-        )
+        predictions = _trained_and_predicted(part, data.train_features, data.train, data.test_features, data.test, what)
         for config, predicted in zip(part, predictions, strict=True):
             entry: dict[str, Any] = {
                 "run": run_name(config),

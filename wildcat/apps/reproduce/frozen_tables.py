@@ -128,9 +128,7 @@ def record(
 ) -> dict[str, Any]:
     """All of an experiment as plain values; those of :func:`wildcat.apps.reproduce.tables.record`, and the rates."""
     paper = published().get(experiment.name, {})
-    by_measure = [
-        [metric.name for metric in metrics_shown(Detail.TABLE, [measure])] for measure in experiment.measures
-    ]
+    by_measure = [[metric.name for metric in metrics_shown(Detail.TABLE, [measure])] for measure in experiment.measures]
     names = [name for group in by_measure for name in group]
 
     def shown(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -217,7 +215,7 @@ def judged(
     return {**result, "verdict": "appears" if above else "reversed" if below else "unclear"}
 
 
-def describe_effect(effect: Mapping[str, Any], fixed_rate: float) -> str:
+def describe_effect(effect: Mapping[str, Any]) -> str:
     """An effect as a sentence."""
     text = f"{effect['claim'][0].upper()}{effect['claim'][1:]}"
     if effect["paper"]:
@@ -279,7 +277,7 @@ def _seeds(row: Mapping[str, Any]) -> str:
 
 def verdicts(values: Mapping[str, Any]) -> str:
     """Which of the paper's effects appear, a line each."""
-    return "\n".join(f"- {describe_effect(effect, values['frozen']['fixed_rate'])}" for effect in values["effects"])
+    return "\n".join(f"- {describe_effect(effect)}" for effect in values["effects"])
 
 
 def protocol(values: Mapping[str, Any]) -> str:
@@ -304,8 +302,8 @@ def markdown(values: Mapping[str, Any]) -> str:
         f"# {values['title']}",
         f"![{values['title']}]({values['name']}.svg)" if values["has_figure"] else "",
         f"Here: `{values['data']}`, trained on {values['train_split']}, scored on {values['split']} "
-        f"({values['images']:,} images); {recipe['backbone']}, {recipe['image_size']} px, {recipe['epochs']} epochs. Per "
-        "cent, mean ± standard deviation over seeds. Paper: ResNet-101, 448 px, the full datasets.",
+        f"({values['images']:,} images); {recipe['backbone']}, {recipe['image_size']} px, {recipe['epochs']} epochs. "
+        "Per cent, mean ± standard deviation over seeds. Paper: ResNet-101, 448 px, the full datasets.",
         f"`{values['command']}`",
         comparison(values),
         verdicts(values),
