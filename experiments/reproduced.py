@@ -66,19 +66,34 @@ def label_of(values: dict[str, Any]) -> str:
 
 
 def section(results: Path) -> str:
-    """The section of the ledger about the paper's tables and figures, from the folder of their records."""
+    """The sections of the ledger about the paper's tables and figures, from the folder of their records."""
     files = sorted(results.glob("*.json"))
-    parts = ["## Tables and figures of the paper", PREFACE, *(part_of(file) for file in files)]
-    return "\n\n".join(parts) + "\n" if files else ""
+    frozen = [file for file in files if "frozen" in json.loads(file.read_text())]
+    parts = []
+    for title, preface, group in (
+        ("Tables and figures of the paper, each row at its own learning rate", OWN_RATES, frozen),
+        ("Tables and figures of the paper, all rows at one learning rate", ONE_RATE, sorted({*files} - {*frozen})),
+    ):
+        if group:
+            parts += [f"## {title}", f"{PREFACE} {preface}", *(part_of(file) for file in group)]
+    return "\n\n".join(parts) + "\n" if parts else ""
 
 
-PREFACE = """Written by `python -m experiments.ledger reproduced DIR` from the output of `wildcat reproduce` in DIR. The
-paper's scores are those of ResNet-101 at 448 px on the full datasets, so only differences between rows can be
-compared."""
+PREFACE = (
+    "Written by `python -m experiments.ledger reproduced DIR` from the output of `wildcat reproduce` in DIR. The\n"
+    "paper's scores are those of ResNet-101 at 448 px on the full datasets, so only differences between rows can be\n"
+    "compared."
+)
 
+OWN_RATES = (
+    "Heads on features of a frozen backbone. The own rate of each row was\nchosen on held-out training images; the "
+    "column at one rate shows what a comparison like the paper's gives."
+)
 
-ONE_RATE = """All rows have the same learning rate, as in the paper: a difference may be one of the methods, or of the
-rates that suit them. The tables on frozen features give each row its own."""
+ONE_RATE = (
+    "All rows have the same learning rate, as in the paper: a\ndifference may be one of the methods, or of the rates "
+    "that suit them."
+)
 
 
 def part_of(file: Path) -> str:
@@ -104,6 +119,6 @@ def part_of(file: Path) -> str:
         f"![{values['title']}]({drawing.relative_to(HERE).as_posix()})" if drawing.exists() else "",
         of.comparison(values),
         of.verdicts(values),
-        frozen_tables.protocol(values) if frozen else ONE_RATE,
+        frozen_tables.protocol(values) if frozen else "",
     ]
     return "\n\n".join(part for part in parts if part)
