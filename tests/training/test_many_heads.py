@@ -98,9 +98,8 @@ def test_each_head_is_the_one_of_a_training_of_its_own(
     head = found[name]
     torch.testing.assert_close(head.transfer.weight.data, weights["transfer.weight"], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(head.transfer.bias.data, weights["transfer.bias"], rtol=1e-4, atol=1e-5)
-    start = create_head(
-        configs[name], head.transfer.in_channels, weights["transfer.bias"].numel() // configs[name].num_maps
-    )
+    classes = head.transfer.num_classes - configs[name].background_class
+    start = create_head(configs[name], head.transfer.in_channels, classes)
     assert not torch.allclose(start.transfer.weight, head.transfer.weight, rtol=1e-2)  # it has learned
     if name == "own":
         torch.testing.assert_close(head.pooling.weight.data, weights["pooling.weight"], rtol=1e-4, atol=1e-5)

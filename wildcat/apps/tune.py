@@ -17,6 +17,7 @@ import torch
 import yaml
 from tqdm import tqdm
 
+from wildcat.apps.reproduce.frozen import advance
 from wildcat.config import TrainConfig, read_recipe
 from wildcat.data import Dataset
 from wildcat.errors import WildcatError
@@ -129,7 +130,7 @@ def tune(config: TrainConfig) -> Tuned:
     if start.precision == "auto":
         start = replace(start, precision="fp32")
     with tqdm(desc="features", unit=" images", disable=None) as bar:
-        features = open_feature_store(dataset, model, start, progress=lambda views: bar.update(views) and None)
+        features = open_feature_store(dataset, model, start, progress=advance(bar))
 
     splits = FEW_SPLITS if len(dataset) <= FEW_IMAGES else 1
     coarse = [
@@ -162,15 +163,13 @@ def _judge(configs: Sequence[TrainConfig], features: FeatureStore, dataset: Data
     place = {sample.name: index for index, sample in enumerate(dataset.samples)}
     work = splits * len(configs) * configs[0].epochs * (len(dataset) - round(HELD_OUT * len(dataset)))
     with tqdm(total=work, desc=f"{len(configs)} heads", unit=" heads x images", unit_scale=True, disable=None) as bar:
-
-        def advance(done: int) -> None:
-            bar.update(done)
-
         for seed in range(splits):
             parts = split_off(dataset, HELD_OUT, seed)
             rest, judge = parts
             stores = [features.subset([place[sample.name] for sample in part.samples]) for part in parts]
-            heads = train_heads(stores[0], rest, [replace(config, seed=seed) for config in configs], after_step=advance)
+            heads = train_heads(
+                stores[0], rest, [replace(config, seed=seed) for config in configs], after_step=advance(bar)
+            )
             for found, predicted in zip(scores, predict_heads(stores[1], judge, heads), strict=True):
                 defined = bool(np.isfinite(predicted.probabilities).all())
                 found.append(headline(predicted.probabilities, judge) if defined else math.nan)

@@ -14,7 +14,7 @@ held-out training images; then the heads of all seeds are trained on all trainin
 import logging
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -189,7 +189,7 @@ def reproduce_frozen(
     kinds = (".md", ".csv", ".json", ".svg", ".png")
     files = [f"{experiment.name}{kind}" for experiment in chosen for kind in kinds]
     recipe = claim(out, recipe, [*files, RATES, HEADS])
-    data = _DataOfSeeds(recipe, points=any("pointing" in experiment.measures for experiment in chosen))
+    data = _DataOfSeeds(recipe)
     first = data.of(seeds[0])
     for experiment in chosen:
         if "pointing" in experiment.measures and first.sizes is None:
@@ -337,12 +337,17 @@ def _trained_and_predicted(
     """Train heads on some images, and predict others."""
     work = len(configs) * (configs[0].epochs * len(dataset) + len(scored))
     with tqdm(total=work, desc=what, unit=" heads x images", unit_scale=True, disable=None) as bar:
+        heads = train_heads(features, dataset, configs, after_step=advance(bar))
+        return predict_heads(scored_features, scored, heads, after_step=advance(bar))
 
-        def advance(done: int) -> None:
-            bar.update(done)
 
-        heads = train_heads(features, dataset, configs, after_step=advance)
-        return predict_heads(scored_features, scored, heads, after_step=advance)
+def advance(bar: "tqdm[Any]") -> Callable[[int], None]:
+    """A function that advances a progress bar."""
+
+    def update(done: int) -> None:
+        bar.update(done)
+
+    return update
 
 
 def _train_and_score(configs: Sequence[TrainConfig], data: FrozenData, folder: Path, what: str) -> None:
@@ -369,9 +374,10 @@ def _train_and_score(configs: Sequence[TrainConfig], data: FrozenData, folder: P
 class _DataOfSeeds:
     """Opens the images of a seed; those of all seeds are the same unless the specification names the seed."""
 
-    def __init__(self, recipe: TrainConfig, points: bool) -> None:
-        self._recipe, self._points = recipe, points
-        self._spec, self._opened = "", None
+    def __init__(self, recipe: TrainConfig) -> None:
+        self._recipe = recipe
+        self._spec = ""
+        self._opened: FrozenData | None = None
 
     def of(self, seed: int) -> FrozenData:
         """The images of a seed with their features, which are computed where the cache lacks them."""
@@ -384,14 +390,14 @@ class _DataOfSeeds:
         train, _ = open_training_data(config)
         split = default_splits(config.data)[1]
         test = open_scored(config.data, split, train.classes, config.on_bad_image)
-        points = self._points and "pointing" in scorable_tasks(test)
+        points = "pointing" in scorable_tasks(test)
         torch.manual_seed(config.seed % 2**63)  # for a backbone without pretrained weights
         model = build_model(config, len(train.classes), pretrained=True)
         stores = []
         for dataset, views in ((train, None), (test, 1)):
             store = FeatureStore(dataset, model, config, views=views)
             with tqdm(total=store.missing, desc=f"features of {dataset.split}", unit=" images", disable=None) as bar:
-                store.compute(lambda done, bar=bar: bar.update(done) and None)  # type: ignore[misc]
+                store.compute(advance(bar))
             stores.append(store)
         return FrozenData(train, test, *stores, image_sizes(test) if points else None)
 
