@@ -127,8 +127,6 @@ def tune(config: TrainConfig) -> Tuned:
     torch.manual_seed(start.seed % 2**63)
     model = build_model(start, len(dataset.classes), pretrained=True)
     start = resolve_defaults(start, len(dataset) - held, dataset.multi_label, model.backbone.stages)
-    if start.precision == "auto":
-        start = replace(start, precision="fp32")
     with tqdm(desc="features", unit=" images", disable=None) as bar:
         features = open_feature_store(dataset, model, start, progress=advance(bar))
 

@@ -131,8 +131,7 @@ def frozen_recipe(recipe: TrainConfig) -> TrainConfig:
     for name, (needed, why) in changed.items():
         if getattr(recipe, name) != needed:
             raise WildcatError(f"{name} must be {needed!r} with frozen, because {why}; got {getattr(recipe, name)!r}")
-    precision = "fp32" if recipe.precision == "auto" else recipe.precision
-    return replace(recipe, precision=precision)
+    return replace(recipe, precision="bf16" if recipe.precision == "auto" else recipe.precision)  # of the features
 
 
 def frozen_rows(experiment: Experiment) -> list[Row]:
