@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.data import trees
 from wildcat.apps import tune as tuning
 from wildcat.cli import main
 from wildcat.config import TrainConfig, read_recipe
@@ -82,9 +83,22 @@ def test_only_training_images_are_opened(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(found.best.scores) == 1 and "splits" not in str(found)  # one split above FEW_IMAGES
 
 
+@pytest.mark.slow
+def test_with_one_label_each_a_fitted_start_is_tried_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for label, colour in {"a": (250, 0, 0), "b": (0, 0, 250)}.items():
+        for number in range(6):
+            trees.image(tmp_path / "data" / label / f"{number}.png", colour=colour)
+    for name, value in {"KMAX": (1,), "ALPHA": (0.7,), "RATES": (1.0,), "FITTED_RATES": (1.0,)}.items():
+        monkeypatch.setattr(tuning, name, value)
+    found = tuning.tune(small(tmp_path / "cache", data=f"folder:{tmp_path / 'data'}", train_split="all"))
+    assert {each.config.fit_head for each in found.candidates} == {True, False} and found.metric == "accuracy"
+    assert found.best.score == 100.0
+    assert "starts from a fitted classifier" in " ".join(map(str, found.candidates))
+
+
 def test_a_candidate_that_diverged_is_the_last() -> None:
     bad = tuning.Candidate(small(Path("x"), lr=1.0, kmax=1, alpha=0.0), (90.0, math.nan))
-    assert bad.score == -math.inf and str(bad).startswith("diverged  k 1, alpha 0, M 4, learning rate 1")
+    assert bad.score == -math.inf and str(bad).startswith("diverged  k 1, alpha 0, M 4, learning rate 1, 1 epochs")
 
 
 def test_a_file_that_exists_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

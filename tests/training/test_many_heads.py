@@ -38,6 +38,7 @@ HEADS: dict[str, dict[str, Any]] = {
     "b": {"architecture": "b", "num_maps": 1, "pooling": "average"},
     "own": {"pooling": "learned", "num_maps": 3},
     "background": {"background_class": True},
+    "fitted": {"fit_head": True, "initial_scale": 2.0},
 }
 
 
@@ -58,8 +59,14 @@ class InMemory:
     def __init__(self, values: Tensor) -> None:
         self.values, self.shape = values, tuple(values.shape)
 
-    def read(self, rows: Sequence[int], view: int = 0) -> Tensor:
-        return self.values[list(rows), view]
+    def read(self, images: Sequence[int], view: int = 0) -> Tensor:
+        return self.values[list(images), view]
+
+    def subset(self, images: Sequence[int]) -> "InMemory":
+        return InMemory(self.values[list(images)])
+
+    def average(self) -> Tensor:
+        return self.values[:, 0].mean(dim=(2, 3))
 
 
 def features_of(dataset: Dataset, config: TrainConfig) -> InMemory:

@@ -33,8 +33,10 @@ from wildcat.training.many_heads import train_heads
 
 KMAX = (1, 0.1, 0.2, 0.4)
 ALPHA = (0.0, 0.7, 1.0)
-RATES = (1.0, 4.0, 16.0, 64.0)
-"""Learning rates, as multiples of the default."""
+RATES = (1 / 16, 1 / 4, 1.0, 4.0, 16.0)
+"""Learning rates, as multiples of the default of a head that starts at random."""
+FITTED_RATES = (1.0, 4.0)
+"""The same for one that starts from a fitted classifier, the default with one label per image."""
 HELD_OUT = 0.25
 """Share of the training images that judge."""
 FEW_IMAGES, FEW_SPLITS = 1000, 3
@@ -42,8 +44,7 @@ FEW_IMAGES, FEW_SPLITS = 1000, 3
 SHOWN = 5
 """Lines of the result."""
 
-SETTINGS = ("backbone", "image_size", "epochs", "lr", "num_maps", "kmax", "alpha")
-FROZEN: dict[str, Any] = {"frozen": True, "fit_head": False, "drop_last": False}
+SETTINGS = ("backbone", "image_size", "frozen", "fit_head", "epochs", "lr", "num_maps", "kmax", "alpha", "drop_last")
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,9 @@ class Candidate:
         """Return the settings and the score in one line."""
         config, spread = self.config, statistics.stdev(self.scores) if len(self.scores) > 1 else 0.0
         score = f"{self.score:5.1f}{f' ± {spread:.1f}' if spread else ''}" if math.isfinite(self.score) else "diverged"
-        return f"{score}  k {config.kmax}, alpha {config.alpha:g}, M {config.num_maps}, learning rate {config.lr:g}"
+        head = f"k {config.kmax}, alpha {config.alpha:g}, M {config.num_maps}"
+        start = ", starts from a fitted classifier" if config.fit_head else ""
+        return f"{score}  {head}, learning rate {config.lr:g}, {config.epochs} epochs{start}"
 
 
 @dataclass(frozen=True)
@@ -118,24 +121,28 @@ def tune(config: TrainConfig) -> Tuned:
     >>> tuned.best.config.alpha, tuned.best.score  # doctest: +SKIP
     (0.7, 91.3)
     """
-    config = replace(config, **FROZEN)
+    config = replace(config, frozen=True, drop_last=False)
     dataset, _ = open_training_data(config)
     if len(dataset) < 4:
         raise WildcatError(f"{config.data} has {len(dataset)} usable training images; tuning needs at least 4")
     held = round(HELD_OUT * len(dataset))
-    start = resolve_defaults(config, len(dataset) - held, dataset.multi_label)
-    torch.manual_seed(start.seed % 2**63)
+    images, multi_label = len(dataset) - held, dataset.multi_label
+    torch.manual_seed(config.seed % 2**63)
+    start = resolve_defaults(replace(config, fit_head=False), images, multi_label)
     model = build_model(start, len(dataset.classes), pretrained=True)
-    start = resolve_defaults(start, len(dataset) - held, dataset.multi_label, model.backbone.stages)
+    starts = [(start, RATES)]
+    if not multi_label:
+        starts.append((resolve_defaults(replace(config, fit_head=True), images, multi_label), FITTED_RATES))
     with tqdm(desc="features", unit=" images", disable=None) as bar:
         features = open_feature_store(dataset, model, start, progress=advance(bar))
 
     splits = FEW_SPLITS if len(dataset) <= FEW_IMAGES else 1
     coarse = [
-        replace(start, kmax=k, alpha=alpha, lr=_rounded(start.lr * rate))
+        replace(settings, kmax=k, alpha=alpha, lr=_rounded(settings.lr * rate))
+        for settings, rates in starts
         for k in KMAX
         for alpha in ALPHA
-        for rate in RATES
+        for rate in rates
     ]
     tried = _judge(coarse, features, dataset, splits)
     best = max(tried, key=lambda each: each.score).config
@@ -147,8 +154,8 @@ def tune(config: TrainConfig) -> Tuned:
     if not math.isfinite(tried[0].score):
         raise WildcatError(f"every candidate diverged; the lowest learning rate was {min(c.lr for c in coarse):g}")
     found = tried[0].config.to_dict()
-    recipe = {name: found[name] for name in SETTINGS} | FROZEN
-    return Tuned(tuple(tried), "mAP" if dataset.multi_label else "accuracy", held, recipe)
+    recipe = {name: found[name] for name in SETTINGS}
+    return Tuned(tuple(tried), "mAP" if multi_label else "accuracy", held, recipe)
 
 
 def _rounded(rate: float) -> float:

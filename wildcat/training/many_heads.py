@@ -20,7 +20,7 @@ from wildcat.pooling import POOLINGS, create_pooling
 from wildcat.runs.folder import build_model
 from wildcat.training.feature_store import FeatureStore
 from wildcat.training.frozen import FeatureBatches
-from wildcat.training.head_start import scale_initial_weights
+from wildcat.training.head_start import fitted_head, scale_initial_weights, set_head
 from wildcat.training.schedule import learning_rate_factor
 from wildcat.training.validation import criterion_for
 from wildcat.transfer import MultiMapTransfer, class_filters
@@ -44,6 +44,11 @@ class Head:
     pooling: nn.Module
 
     @property
+    def architecture(self) -> str:
+        """Whether class maps are pooled, "a", or features, "b"."""
+        return self.config.architecture
+
+    @property
     def diverged(self) -> bool:
         """Whether weights are NaN or infinite; a training of its own would end with an error."""
         return not all(bool(parameter.isfinite().all()) for parameter in self.transfer.parameters())
@@ -53,7 +58,7 @@ def create_head(config: TrainConfig, channels: int, classes: int) -> Head:
     """A new head, with the weights that a training with these settings starts from.
 
     Args:
-        config: with every automatic setting resolved; ``fit_head`` is not supported.
+        config: with every automatic setting resolved; a head of ``fit_head`` is fitted later.
         channels: D of the features.
         classes: C of the dataset, without a background class.
     """
@@ -104,6 +109,10 @@ def train_heads(
         The heads, in the order of their settings.
     """
     heads = [create_head(config, features.shape[2], len(dataset.classes)) for config in configs]
+    for group in _grouped([head for head in heads if head.config.fit_head], lambda head: _fitting(head.config)):
+        linear = fitted_head(dataset, group[0].config, features)
+        for head in group:
+            set_head(head, linear)
     for group in _grouped(heads, lambda head: _batching(head.config)):
         config = replace(group[0].config, accumulate=1)
         batches = FeatureBatches(dataset, config, 0, 1, features)
@@ -126,11 +135,11 @@ def train_heads(
 
 def training_scores(block: Sequence[Head], batch: Tensor) -> list[Tensor]:
     """The scores (n, C) of each head for features (n, D, h, w)."""
-    found = _scores_of_regions([head for head in block if head.config.architecture == "a"], batch)
+    found = _scores_of_regions([head for head in block if head.architecture == "a"], batch)
     pooled: dict[Hashable, Tensor] = {}
     scores = []
     for head in block:
-        if head.config.architecture == "a":
+        if head.architecture == "a":
             scores.append(next(found))
             continue
         key = _pooling_key(head)
@@ -200,6 +209,11 @@ def _pooling_key(head: Head) -> Hashable:
 def _batching(config: TrainConfig) -> Hashable:
     """What decides which images a head sees, and when."""
     return config.seed, config.batch_size, config.epochs, config.drop_last, config.crop_area
+
+
+def _fitting(config: TrainConfig) -> Hashable:
+    """What decides on the classifier that a head starts from."""
+    return config.seed, config.difficult
 
 
 def _optimizer(block: Sequence[Head]) -> torch.optim.SGD:
