@@ -19,7 +19,16 @@ IMAGES = {"data": "synthetic:count=16,size=64", "backbone": "timm:test_resnet", 
 
 def small(cache: Path, **changes: Any) -> TrainConfig:
     return TrainConfig(
-        **{**IMAGES, "pretrained": False, "epochs": 1, "workers": 0, "cache_dir": str(cache), "frozen": True, **changes}
+        **{
+            **IMAGES,
+            "pretrained": False,
+            "epochs": 1,
+            "workers": 0,
+            "precision": "fp32",
+            "cache_dir": str(cache),
+            "frozen": True,
+            **changes,
+        }
     )
 
 
@@ -56,7 +65,17 @@ def test_the_best_of_all_candidates_becomes_a_recipe(tuned: tuning.Tuned, tmp_pa
 def test_the_recipe_trains(tuned: tuning.Tuned, tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     tuning.write_recipe(recipe, tuned, IMAGES["data"])
-    options = ["--no-pretrained", "--workers", "0", "--epochs", "1", "--cache-dir", str(tmp_path / "cache")]
+    options = [
+        "--no-pretrained",
+        "--workers",
+        "0",
+        "--precision",
+        "fp32",
+        "--epochs",
+        "1",
+        "--cache-dir",
+        str(tmp_path / "cache"),
+    ]
     assert (
         main(["train", "--data", IMAGES["data"], "--recipe", str(recipe), "--out", str(tmp_path / "run"), *options])
         == 0
