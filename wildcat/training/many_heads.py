@@ -126,7 +126,7 @@ def train_heads(
                         criterion_for(dataset, head.config)(scores, labels)
                         for head, scores in zip(block, training_scores(block, batch), strict=True)
                     ]
-                    torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
+                    torch.stack(losses).sum().backward()
                     optimizer.step()
                     optimizer.zero_grad(set_to_none=True)
                 after_step(len(labels) * len(group))

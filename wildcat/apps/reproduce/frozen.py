@@ -392,13 +392,11 @@ class _DataOfSeeds:
         points = "pointing" in scorable_tasks(test)
         torch.manual_seed(config.seed % 2**63)  # for a backbone without pretrained weights
         model = build_model(config, len(train.classes), pretrained=True)
-        stores = []
-        for dataset, views in ((train, None), (test, 1)):
-            store = FeatureStore(dataset, model, config, views=views)
+        stores = [FeatureStore(train, model, config), FeatureStore(test, model, config, views=1)]
+        for store, dataset in zip(stores, (train, test), strict=True):
             with tqdm(total=store.missing, desc=f"features of {dataset.split}", unit=" images", disable=None) as bar:
                 store.compute(advance(bar))
-            stores.append(store)
-        return FrozenData(train, test, *stores, image_sizes(test) if points else None)
+        return FrozenData(train, test, stores[0], stores[1], image_sizes(test) if points else None)
 
 
 def _rows_of(
