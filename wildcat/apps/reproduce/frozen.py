@@ -1,4 +1,4 @@
-"""The paper's experiments on frozen features: every row at its own learning rate, over many seeds, in minutes.
+"""The paper's experiments on frozen features: every row at its own learning rate, over many seeds.
 
 The backbone's features are computed once; only heads are trained, many at once. The rate of each row is chosen on
 held-out training images; then the heads of all seeds are trained on all training images, and scored on the test images.
