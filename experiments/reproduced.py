@@ -7,7 +7,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from wildcat.apps.reproduce.tables import comparison, data_name, verdicts
+from wildcat.apps.reproduce import frozen_tables, tables
+from wildcat.apps.reproduce.tables import data_name
 
 HERE = Path(__file__).resolve().parent
 
@@ -18,7 +19,7 @@ def command_of(values: dict[str, Any]) -> str:
     result, position = ["wildcat", "reproduce", values["name"]], 0
     while position < len(words):
         word = words[position]
-        if word in ("--out", "--workers"):
+        if word in ("--out", "--workers", "--cache-dir"):
             position += 2
         elif word == "--data":
             kind, _, _ = values["data"].partition(":")
@@ -60,36 +61,64 @@ def keep(folder: Path, results: Path, commit: str, machine: dict[str, Any]) -> l
 def label_of(values: dict[str, Any]) -> str:
     """File name of an experiment: its name, dataset, backbone and image size."""
     recipe = values["recipe"]
-    return f"{values['name']}-{values['data']}-{recipe['backbone'].replace(':', '-')}-{recipe['image_size']}"
+    kind = "-frozen" if "frozen" in values else ""
+    return f"{values['name']}-{values['data']}-{recipe['backbone'].replace(':', '-')}-{recipe['image_size']}{kind}"
 
 
 def section(results: Path) -> str:
-    """The section of the ledger about the paper's tables and figures, from the folder of their records."""
+    """The sections of the ledger about the paper's tables and figures, from the folder of their records."""
     files = sorted(results.glob("*.json"))
-    parts = ["## Tables and figures of the paper", PREFACE, *(part_of(file) for file in files)]
-    return "\n\n".join(parts) + "\n" if files else ""
+    frozen = [file for file in files if "frozen" in json.loads(file.read_text())]
+    parts = []
+    for title, preface, group in (
+        ("Tables and figures of the paper, each row at its own learning rate", OWN_RATES, frozen),
+        ("Tables and figures of the paper, all rows at one learning rate", ONE_RATE, sorted({*files} - {*frozen})),
+    ):
+        if group:
+            parts += [f"## {title}", f"{PREFACE} {preface}", *(part_of(file) for file in group)]
+    return "\n\n".join(parts) + "\n" if parts else ""
 
 
-PREFACE = """Written by `python -m experiments.ledger reproduced DIR` from the output of `wildcat reproduce` in DIR. The
-paper's scores are those of ResNet-101 at 448 px on the full datasets, so only differences between rows can be
-compared."""
+PREFACE = (
+    "Written by `python -m experiments.ledger reproduced DIR` from the output of `wildcat reproduce` in DIR. The\n"
+    "paper's scores are those of ResNet-101 at 448 px on the full datasets, so only differences between rows can be\n"
+    "compared."
+)
+
+OWN_RATES = (
+    "Heads on features of a frozen backbone. The own rate of each row was\nchosen on held-out training images; the "
+    "column at one rate shows what a comparison like the paper's gives."
+)
+
+ONE_RATE = (
+    "All rows have the same learning rate, as in the paper: a\ndifference may be one of the methods, or of the rates "
+    "that suit them."
+)
 
 
 def part_of(file: Path) -> str:
     """The text about one experiment."""
     values = json.loads(file.read_text())
     recipe, machine = values["recipe"], values["machine"]
-    runs = {run["run"]: run for row in values["rows"] for run in row["runs"]}
-    seconds = statistics.fmean(run["train_seconds"] + run["evaluate_seconds"] for run in runs.values())
     cpu = machine.get("cpu") or machine["processor"]  # the key of earlier records
     drawing = file.with_suffix(".svg")
+    frozen = "frozen" in values
+    of = frozen_tables if frozen else tables
+    if frozen:
+        runs = f"{len({run['run'] for row in values['rows'] for run in (*row['runs'], *row['fixed_runs'])})} heads"
+    else:
+        found = {run["run"]: run for row in values["rows"] for run in row["runs"]}
+        seconds = statistics.fmean(run["train_seconds"] + run["evaluate_seconds"] for run in found.values())
+        runs = f"{len(found)} runs of {seconds / 60:.1f} min"
+    backbone = f"{recipe['backbone']}{' frozen' if frozen else ''}"
     parts = [
-        f"### {values['title']} ({values['data']}, {recipe['backbone']}, {recipe['image_size']} px)",
+        f"### {values['title']} ({values['data']}, {backbone}, {recipe['image_size']} px)",
         f"`{values['command']}`",
         f"Scored on {values['data']} {values['split']}, {values['images']:,} images; commit {values['commit']}; "
-        f"{len(runs)} runs of {seconds / 60:.1f} min; {machine['cores']} cores, {cpu}.",
+        f"{runs}; {machine['cores']} cores, {cpu}.",
         f"![{values['title']}]({drawing.relative_to(HERE).as_posix()})" if drawing.exists() else "",
-        comparison(values),
-        verdicts(values),
+        of.comparison(values),
+        of.verdicts(values),
+        frozen_tables.protocol(values) if frozen else "",
     ]
     return "\n\n".join(part for part in parts if part)

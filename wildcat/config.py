@@ -207,6 +207,13 @@ class TrainConfig:
         section="model",
         automatic=True,
     )
+    initial_scale: float = setting(
+        1.0,
+        "factor of the random weights that the transfer layer starts with; 0 starts it from zeros",
+        section="model",
+        at_least=0,
+        largest=1e6,
+    )
 
     # Sections 3.2 and 3.3: the maps of a class, and from maps to scores
     num_maps: int = setting(4, "M, maps per class", section="pooling", above=0, largest=1024)

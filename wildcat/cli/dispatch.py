@@ -14,6 +14,7 @@ from wildcat.errors import WildcatError, first_line, guess
 COMMANDS = {
     "quickstart": "train on synthetic images and look at the results; needs no files",
     "train": "train a model from image labels",
+    "tune": "find settings for your images on features of a frozen backbone",
     "evaluate": "score a run on a dataset",
     "report": "write an HTML page about a run: scores, curves, failures",
     "predict": "classify, localize and segment images",
@@ -30,6 +31,7 @@ COMMANDS = {
 _LESS_MEMORY = {
     "train": "lower --batch-size, --image-size or --workers",
     "quickstart": "give it a recipe with a smaller batch_size (--recipe)",
+    "tune": "lower --image-size",
     "evaluate": "lower --score-sizes and --map-sizes, or leave out --crf",
     "report": "lower --images",
     "predict": "predict fewer or smaller images at once, or leave out --crf",

@@ -42,6 +42,7 @@ def main(argv: Sequence[str]) -> int:
 wildcat reproduce table6 --data voc07:data --recipe voc07 --out runs/paper
 wildcat reproduce table5 table6 table7 figure4 --data voc07:data --recipe voc07-mini-tables --out runs/tables
 wildcat reproduce table7 --data voc07:data --recipe voc07 --out runs/paper --dry-run
+wildcat reproduce table5 table6 table7 figure4 --data voc07:data --recipe frozen-tables --out runs/frozen
 """,
         usage="wildcat reproduce NAME ... --data SPEC --out DIR [options]",
     )
@@ -50,7 +51,9 @@ wildcat reproduce table7 --data voc07:data --recipe voc07 --out runs/paper --dry
     groups["most used"].add_argument("--out", required=True, metavar="DIR", help="directory for runs, tables, figures")
     add_recipe(groups["most used"])
     group = parser.add_argument_group("experiments")
-    group.add_argument("--seeds", default="0,1", help="each row is trained once for each seed (default: 0,1)")
+    group.add_argument(
+        "--seeds", help="each row is trained once for each seed (default: 0,1; with --frozen 0,1,2,3,4,5,6,7,8,9)"
+    )
     shown = ",".join(map(str, MAPS))
     group.add_argument("--maps", default=shown, help=f"values of M in table6 (default: {shown})")
     shown = ",".join(f"{alpha:g}" for alpha in ALPHAS)
@@ -58,15 +61,46 @@ wildcat reproduce table7 --data voc07:data --recipe voc07 --out runs/paper --dry
     group.add_argument(
         "--scales", type=sizes, default=[], metavar="N,N,...", help="image sizes for the row that combines scales"
     )
+    group.add_argument(
+        "--rates",
+        metavar="X,X,...",
+        help="with --frozen: learning rates to choose from (default: the recipe's times 0.5, 1, 2, 4, 8, 16, 32, 64)",
+    )
+    group.add_argument(
+        "--held-out",
+        type=float,
+        metavar="X",
+        help="with --frozen: share of the training images on which the rates are chosen (default: 0.25)",
+    )
     group.add_argument("--dry-run", action="store_true", help="list the runs, and train nothing")
     arguments = parser.parse_args(argv)
     recipe = as_in_the_paper(config_of(arguments, without=("seed",)))
-    seeds = numbers(int, "--seeds", arguments.seeds)
+    seeds = numbers(int, "--seeds", arguments.seeds or ("0,1,2,3,4,5,6,7,8,9" if recipe.frozen else "0,1"))
     known = experiments(numbers(int, "--maps", arguments.maps), numbers(float, "--alphas", arguments.alphas))
     for name in arguments.names:
         if name not in known:
             raise WildcatError(f"no experiment {name!r}{guess(name, known)} (known: {', '.join(known)})")
     chosen = [known[name] for name in dict.fromkeys(arguments.names)]
+    command = shlex.join(["wildcat", "reproduce", *argv])
+
+    if recipe.frozen:
+        if arguments.scales:
+            raise WildcatError("--frozen trains heads at one image size; leave out --scales")
+        from wildcat.apps.reproduce import frozen
+
+        choice = frozen.RateChoice(
+            tuple(numbers(float, "--rates", arguments.rates) if arguments.rates else frozen.default_rates(recipe)),
+            frozen.HELD_OUT if arguments.held_out is None else arguments.held_out,
+        )
+        if arguments.dry_run:
+            print(frozen.describe_work(chosen, recipe, seeds, choice))
+            return 0
+        for page in frozen.reproduce_frozen(chosen, recipe, Path(arguments.out), seeds, command, choice):
+            print(f"written: {page}")
+        return 0
+    for option in ("rates", "held_out"):
+        if arguments[option] is not None:
+            raise WildcatError(f"--{option.replace('_', '-')} is for --frozen, which chooses a learning rate by row")
 
     if arguments.dry_run:
         runs = plan(chosen, recipe, seeds, arguments.scales)
@@ -79,7 +113,6 @@ wildcat reproduce table7 --data voc07:data --recipe voc07 --out runs/paper --dry
 
     from wildcat.apps.reproduce.run import reproduce
 
-    command = shlex.join(["wildcat", "reproduce", *argv])
     for page in reproduce(chosen, recipe, Path(arguments.out), seeds, command, arguments.scales):
         print(f"written: {page}")
     return 0

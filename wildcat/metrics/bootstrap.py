@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from wildcat.metrics._common import IntArray
+from wildcat.metrics._common import BoolArray, FloatArray, IntArray
 
 LEVEL = 0.95
 
@@ -41,3 +41,46 @@ def bootstrap_interval(
     tail = (1 - level) / 2
     low, high = np.quantile(scores, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def bootstrap_counts(images: int, *, samples: int = 400, seed: int = 0) -> IntArray:
+    """How often each image is in each of some random choices of as many images, with replacement: (samples, images).
+
+    Scores of several models over the same choices can be compared: their differences are paired.
+
+    >>> bootstrap_counts(5, samples=2).sum(axis=1).tolist()
+    [5, 5]
+    """
+    chosen = np.random.default_rng(seed).integers(images, size=(samples, images))
+    return np.stack([np.bincount(row, minlength=images) for row in chosen])
+
+
+def average_precision_samples(
+    scores: FloatArray, hits: BoolArray, positive: BoolArray, counted: BoolArray, counts: IntArray
+) -> FloatArray:
+    """Average precision (area) of one class for each choice of images.
+
+    Args:
+        scores: (N,), finite.
+        hits: (N,) whether the image counts as found: it has the class, or its point is in a box of it.
+        positive: (N,) whether the image has the class.
+        counted: (N,) whether the image is in the ranking.
+        counts: (S, N) of :func:`bootstrap_counts`.
+
+    Returns:
+        (S,) in [0, 1]; NaN for a choice without positives.
+
+    >>> everyone, has = np.ones(3, bool), np.array([True, False, True])
+    >>> average_precision_samples(np.array([0.9, 0.8, 0.7]), has, has, everyone, np.array([[1, 1, 1], [1, 2, 1]]))
+    array([0.83333333, 0.75      ])
+    """
+    order = np.flatnonzero(counted)[np.argsort(-scores[counted], kind="stable")]
+    order = order[: 1 + np.flatnonzero(hits[order]).max(initial=-1)]  # behind the last hit nothing is gained
+    weights = counts[:, order].astype(np.float64)
+    found = weights * hits[order]
+    precision = np.cumsum(found, axis=1) / np.maximum(np.cumsum(weights, axis=1), 1)
+    # Equal images stand side by side; the envelope of the last of them is that of all.
+    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    positives = counts @ positive.astype(np.int64)
+    gained = (found * envelope).sum(axis=1)
+    return np.where(positives > 0, gained / np.maximum(positives, 1), np.nan)

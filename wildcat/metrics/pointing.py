@@ -219,6 +219,22 @@ def pointing_average_precision(
     return truth.judge(tolerance).average_precision(truth.scores)
 
 
+def point_verdicts(
+    points: Any,
+    scores: Any,
+    boxes: Sequence[Any],
+    box_classes: Sequence[Any],
+    box_difficult: Sequence[Any],
+    tolerance: float = TOLERANCE,
+) -> "PointVerdicts":
+    """Whether the point of each image and class is correct; arguments and errors as `pointing_result`.
+
+    >>> point_verdicts([[[5, 5]]], [[0.9]], [[[0, 0, 10, 10]]], [[0]], [[False]]).correct.tolist()
+    [[True]]
+    """
+    return _Truth.check(points, scores, boxes, box_classes, box_difficult, None).judge(tolerance)
+
+
 class PointingAccumulator:
     """Collects points, scores and boxes image by image, and scores them at the end.
 
@@ -275,7 +291,7 @@ class PointingAccumulator:
 
 
 @dataclass(frozen=True, eq=False)
-class _Verdict:
+class PointVerdicts:
     """Whether each point is correct; all arrays are (N, C), and no pair is both positive and ignored."""
 
     positive: BoolArray
@@ -285,6 +301,7 @@ class _Verdict:
     ignored: BoolArray
 
     def average_precision(self, scores: FloatArray) -> FloatArray:
+        """Average precision (C,) of the points ranked by scores (N, C), in [0, 1]; NaN without positives."""
         values = []
         columns = zip(scores.T, self.positive.T, self.correct.T, self.ignored.T, strict=True)
         for score, positive, correct, ignored in columns:
@@ -345,13 +362,13 @@ class _Truth:
         image = np.repeat(np.arange(images), np.array([len(label) for label in labels[1:]], dtype=np.int64))
         return cls(points, scores, np.concatenate(all_boxes), image, np.concatenate(labels), np.concatenate(difficult))
 
-    def judge(self, tolerance: float) -> _Verdict:
+    def judge(self, tolerance: float) -> PointVerdicts:
         inside = points_in_boxes(self.points[self.image, self.label], self.boxes, tolerance)
         present = self._any(~self.difficult)
         in_normal = self._any(~self.difficult & inside)
         in_difficult = self._any(self.difficult & inside)
         ignored = (self._any(self.difficult) & ~present) | (in_difficult & ~in_normal)
-        return _Verdict(positive=present & ~ignored, correct=in_normal, ignored=ignored)
+        return PointVerdicts(positive=present & ~ignored, correct=in_normal, ignored=ignored)
 
     def _any(self, chosen: BoolArray) -> BoolArray:
         """(N, C): whether any of the `chosen` (T,) boxes belongs to the image and class."""

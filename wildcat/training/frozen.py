@@ -95,7 +95,7 @@ class FrozenFeatures:
         Raises:
             WildcatError: as :meth:`FeatureStore.compute`.
         """
-        progress.stage("features: ")
+        progress.stage("features")
         for store, work in self._stores:
             store.compute(lambda views, work=work: progress.add(work * views))  # type: ignore[misc]
 

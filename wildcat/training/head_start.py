@@ -6,11 +6,12 @@ steps than from a random head.
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wildcat.config import TrainConfig
 from wildcat.data import Dataset
@@ -20,6 +21,7 @@ from wildcat.training.feature_store import FeatureStore
 from wildcat.training.features import global_features
 from wildcat.training.linear_svm import counted_labels, fit_linear_svms
 from wildcat.training.progress import RunProgress
+from wildcat.transfer import MultiMapTransfer
 
 # Images that a head is fitted on at most: more take minutes, and the training has them all.
 MAX_IMAGES = 2000
@@ -72,12 +74,41 @@ def start_head(
         store = store.subset(chosen)
     features = global_features(group, model, part, config, lambda images: progress.add(images * group.count), store)
     progress.stage("head")
-    head = group.on_main(
-        lambda: fit_linear_head(
-            features.numpy(), counted_labels(part, config), multi_label=dataset.multi_label, seed=config.seed
-        )
-    )
+    head = group.on_main(lambda: _fitted(features, part, config))
     set_head(model, head)
+
+
+def fitted_head(dataset: Dataset, config: TrainConfig, store: FeatureStore) -> LinearHead:
+    """The classifier of :func:`start_head` for features that are computed already.
+
+    Args:
+        dataset: the training set.
+        config: the settings.
+        store: its features.
+    """
+    chosen = fitted_images(dataset.labels, config.seed)
+    return _fitted(store.subset(chosen).average(), dataset.subset(chosen), config)
+
+
+def _fitted(features: Tensor, part: Dataset, config: TrainConfig) -> LinearHead:
+    return fit_linear_head(
+        features.numpy(), counted_labels(part, config), multi_label=part.multi_label, seed=config.seed
+    )
+
+
+def scale_initial_weights(transfer: MultiMapTransfer, scale: float) -> None:
+    """Multiply the random weights of a new transfer layer; with 0, filters, maps and scores start at zero.
+
+    The M maps of a class whose filters start equal stay equal while Equation 1 averages them.
+
+    >>> layer = MultiMapTransfer(8, num_classes=3, num_maps=2)
+    >>> scale_initial_weights(layer, 0.0)
+    >>> float(layer.weight.abs().max()), float(layer.bias.abs().max())
+    (0.0, 0.0)
+    """
+    with torch.no_grad():
+        transfer.weight.mul_(scale)
+        transfer.bias.mul_(scale)
 
 
 def fitted_images(labels: npt.NDArray[np.int8], seed: int, limit: int = MAX_IMAGES) -> list[int]:
@@ -187,7 +218,23 @@ def calibration(scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int8]) -
     return scale, shift.detach().numpy() - scale * centre
 
 
-def set_head(model: Wildcat, head: LinearHead) -> None:
+class HeadParts(Protocol):
+    """What a classifier is set into: a model, or a head without its backbone."""
+
+    @property
+    def transfer(self) -> MultiMapTransfer:
+        """The transfer layer."""
+
+    @property
+    def pooling(self) -> nn.Module:
+        """The spatial pooling."""
+
+    @property
+    def architecture(self) -> str:
+        """Whether class maps are pooled, "a", or features, "b"."""
+
+
+def set_head(model: HeadParts, head: LinearHead) -> None:
     """Set the transfer layer so that an image with the same features everywhere has the scores of a linear classifier.
 
     With average pooling these are the scores of any image. The M maps of a class keep their random differences; their
@@ -211,9 +258,9 @@ def set_head(model: Wildcat, head: LinearHead) -> None:
         bias += shift[:, None] - bias.mean(dim=1, keepdim=True)
 
 
-def _gain(model: Wildcat) -> float:
+def _gain(model: HeadParts) -> float:
     """The score of a class map of ones: 1 + alpha for WILDCAT's pooling, 1 for an average."""
-    channels = model.num_classes if model.architecture == "a" else model.backbone.channels
+    channels = model.transfer.num_classes if model.architecture == "a" else model.transfer.in_channels
     weight = model.transfer.weight
     ones = torch.ones(1, channels, 7, 7, device=weight.device, dtype=weight.dtype)
     with torch.no_grad():

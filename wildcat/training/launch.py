@@ -24,7 +24,7 @@ from wildcat.training.diagnostics import LossMonitor, explain_failure
 from wildcat.training.distributed import ProcessGroup, create_accelerator
 from wildcat.training.engine import TrainContext, train_epochs
 from wildcat.training.frozen import FeatureBatches, FrozenFeatures
-from wildcat.training.head_start import MAX_IMAGES, start_head
+from wildcat.training.head_start import MAX_IMAGES, scale_initial_weights, start_head
 from wildcat.training.held_out import HeldOutImages, open_held_out, save_score, score_held_out
 from wildcat.training.linear_svm import train_linear_svms
 from wildcat.training.progress import FEATURES, IMAGES, RunProgress, Work, planned_work
@@ -125,6 +125,8 @@ def _train_in(
     torch.manual_seed(config.seed % 2**63)
     with accelerator.local_main_process_first():  # weights are downloaded once
         model = build_model(config, len(dataset.classes), pretrained=saved is None)
+    if saved is None:
+        scale_initial_weights(model.transfer, config.initial_scale)
     if run is not None:
         model.set_normalization(run.mean, run.std)
     stages = model.backbone.stages

@@ -18,13 +18,13 @@ COMMANDS = [
         "mistyped-command",
         "a mistyped command",
         "trian --data synthetic --out new",
-        "unknown command 'trian'; did you mean train? (known: quickstart, train, evaluate, report, predict, batch, export, push, convert, reproduce, serve, completion)",
+        "unknown command 'trian'; did you mean train? (known: quickstart, train, tune, evaluate, report, predict, batch, export, push, convert, reproduce, serve, completion)",
     ),
     command(
         "no-command",
         "options before a command",
         "--data synthetic train",
-        "unknown command '--data' (known: quickstart, train, evaluate, report, predict, batch, export, push, convert, reproduce, serve, completion)",
+        "unknown command '--data' (known: quickstart, train, tune, evaluate, report, predict, batch, export, push, convert, reproduce, serve, completion)",
     ),
     command(
         "no-out",
@@ -310,6 +310,30 @@ COMMANDS = [
         "another shell",
         "completion fish",
         "argument shell: invalid choice: 'fish' (choose from 'bash', 'zsh') (see wildcat completion --help)",
+    ),
+    command(
+        "tune-existing-file",
+        "a recipe that exists",
+        "tune --data synthetic --out .",
+        ". exists; give the name of a new file",
+    ),
+    command(
+        "frozen-masks",
+        "masks on frozen features",
+        "reproduce table9 --data synthetic --out new --recipe frozen-tables",
+        "table9 scores masks, which frozen features do not give; leave out one of the two",
+    ),
+    command(
+        "frozen-rates",
+        "a learning rate of zero",
+        "reproduce table5 --data synthetic --out new --recipe frozen-tables --rates 0,1",
+        "--rates must be numbers above 0; got 0",
+    ),
+    command(
+        "rates-without-frozen",
+        "learning rates to choose from, for whole runs",
+        "reproduce table5 --data synthetic --out new --rates 0.1,1",
+        "--rates is for --frozen, which chooses a learning rate by row",
     ),
     command(
         "mistyped-table",

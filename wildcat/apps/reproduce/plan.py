@@ -252,9 +252,13 @@ def as_in_the_paper(recipe: TrainConfig) -> TrainConfig:
     """The settings with nothing left to be chosen by the data: all rows of a table are trained alike.
 
     What the recipe does not say is as in :data:`wildcat.config.FORMER_DEFAULTS`: the whole network is trained from a
-    random head. Nothing is scored by the training itself, because each run is evaluated.
+    random head, or with ``frozen`` the head alone. Nothing is scored by the training itself, because each run is
+    evaluated.
     """
-    chosen = {name: FORMER_DEFAULTS[name] for name in AUTOMATIC_SETTINGS if getattr(recipe, name) is None}
+    usual = dict(FORMER_DEFAULTS)
+    if recipe.frozen:
+        usual |= {"freeze_stages": -1, "freeze_batch_norm": True, "freeze_depthwise": True}
+    chosen = {name: usual[name] for name in AUTOMATIC_SETTINGS if getattr(recipe, name) is None}
     return replace(recipe, **chosen, held_out_images=0)
 
 

@@ -65,7 +65,7 @@ def reproduce(
     for experiment in chosen:
         data.check(experiment, recipe)
     kinds = (".md", ".csv", ".json", ".svg", ".png")
-    recipe = _claim(out, recipe, [f"{experiment.name}{kind}" for experiment in chosen for kind in kinds])
+    recipe = claim(out, recipe, [f"{experiment.name}{kind}" for experiment in chosen for kind in kinds])
     runs = plan(chosen, recipe, seeds, scales)
 
     def runs_of(experiment: Experiment) -> dict[str, list[str]]:
@@ -96,7 +96,7 @@ def reproduce(
     return pages
 
 
-def _claim(out: Path, recipe: TrainConfig, pages: Sequence[str] = ()) -> TrainConfig:
+def claim(out: Path, recipe: TrainConfig, pages: Sequence[str] = ()) -> TrainConfig:
     """Record dataset and recipe in the folder, or check that the folder has the same.
 
     Args:

@@ -223,8 +223,8 @@ def describe_effect(effect: Mapping[str, Any]) -> str:
     if effect["verdict"] == "chance unknown":
         return f"{ours} over {effect['seeds']} seeds; too few runs share seeds to estimate the effect of chance."
     ends = {
-        "appears": f"**appears** (chance explains up to ±{effect['threshold']:.1f}).",
-        "reversed": f"**the opposite appears** (chance explains up to ±{effect['threshold']:.1f}).",
+        "appears": f"**appears** at this rate (chance explains up to ±{effect['threshold']:.1f}).",
+        "reversed": f"**the opposite appears** at this rate (chance explains up to ±{effect['threshold']:.1f}).",
         "unclear": f"**not significant** (chance explains up to ±{effect['threshold']:.1f}).",
     }
     return f"{ours}: {ends[effect['verdict']]}"
