@@ -128,7 +128,8 @@ def boundary_probability(colours: Floats, labels: npt.NDArray[np.int64]) -> Floa
     adjacent = at_border[:, None] & at_border[None]  # an object may cut the ground at the border in two
     for one, other in ((labels[:, :-1], labels[:, 1:]), (labels[:-1], labels[1:])):
         adjacent[one, other] = adjacent[other, one] = True
-    geodesic = floyd_warshall(np.where(adjacent, step, np.inf).astype(np.float64), directed=False)
+    # Masked: in a plain array a step of 0 would be none at all
+    geodesic = floyd_warshall(np.ma.masked_array(step.astype(np.float64), ~adjacent), directed=False)
     similarity = np.exp(-(geodesic**2) / (2 * COLOUR_RANGE**2))
     connectivity = similarity[:, at_border].sum(axis=1) / np.sqrt(similarity.sum(axis=1))
     return (1 - np.exp(-(connectivity**2) / 2)).astype(np.float32)
