@@ -103,5 +103,5 @@ def test_only_classes_of_the_labels_appear(tags: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("low", "high", "cue"), [(0, 0.1, 0), (0.2, 0.1, 0), (0.1, 2, 0), (0.1, 0.2, -1)])
 def test_other_settings_are_rejected(low: float, high: float, cue: float) -> None:
-    with pytest.raises(WildcatError, match="low <= high|cue_exponent must be"):
+    with pytest.raises(WildcatError, match=r"low <= high|cue_exponent must be"):
         PseudoMaskSettings(low, high, cue)
