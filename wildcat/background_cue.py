@@ -102,7 +102,7 @@ def superpixels(colours: Floats) -> npt.NDArray[np.int64]:
         distances = (candidates**2).sum(axis=2)[:, None] - 2 * cells @ candidates.swapaxes(1, 2)
         labels = np.take_along_axis(near, distances.argmin(axis=2), axis=1)
     grid = labels.reshape(rows, columns, CELL, CELL).swapaxes(1, 2).reshape(height, width)
-    return np.unique(grid, return_inverse=True)[1].reshape(height, width)
+    return np.unique(grid, return_inverse=True)[1].reshape(height, width).astype(np.int64)
 
 
 def boundary_probability(colours: Floats, labels: npt.NDArray[np.int64]) -> Floats:
