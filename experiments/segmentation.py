@@ -133,7 +133,7 @@ def fitted(predictor: Predictor, run: Path, count: int | None) -> Iterator[tuple
     split = config.train_split or default_splits(config.data)[0]
     dataset = first(with_masks(with_classes(open_dataset(config.data, split), predictor.settings.classes)), count)
     # Without the background cue: the table compares the class maps of methods and the modes of the background.
-    images = [replace(image, cue=None) for image in masked_images(predictor, dataset)]
+    images = list(masked_images(predictor, dataset, cue=False))
     for mode in MODES:
         if mode != "class" or predictor.settings.background_class:
             background, miou = fit_background(mode, images, len(dataset.classes))

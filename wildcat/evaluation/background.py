@@ -16,7 +16,7 @@ from wildcat.prediction.predictor import Predictor
 
 
 def fit_masks(
-    predictor: Predictor, data: str, split: str, mode: Mode, on_bad_image: str = "error"
+    predictor: Predictor, data: str, split: str, mode: Mode, on_bad_image: str = "error", *, cue: bool = True
 ) -> tuple[Background, float]:
     """Choose the constants of the background, the cue's exponent among them, on the true masks of a split.
 
@@ -28,6 +28,7 @@ def fit_masks(
         split: the split, usually the one of the training.
         mode: how the background arises: "threshold", "power" or "class".
         on_bad_image: "error", "skip" or "partial", as for :func:`wildcat.evaluation.scoring.open_scored`.
+        cue: fit the exponent of the background cue too; otherwise masks are made without it, as in the paper.
 
     Returns:
         The background, and its mIoU on these masks in per cent.
@@ -43,7 +44,7 @@ def fit_masks(
     dataset = with_masks(open_scored(data, split, predictor.settings.classes, on_bad_image))
     if (problem := truth_problem(dataset, "segmentation")) is not None:
         raise WildcatError(problem)
-    best, miou = fit_background(mode, masked_images(predictor, dataset), len(dataset.classes))
+    best, miou = fit_background(mode, masked_images(predictor, dataset, cue), len(dataset.classes))
     return best, 100 * miou
 
 
@@ -59,13 +60,13 @@ def with_masks(dataset: Dataset) -> Dataset:
     return dataset.subset([i for i, s in enumerate(dataset.samples) if s.path is None or dataset.has_mask(i)])
 
 
-def masked_images(predictor: Predictor, dataset: Dataset) -> Iterator[MaskedImage]:
-    """Maps, predicted classes, background cue and true mask of each image that has one."""
+def masked_images(predictor: Predictor, dataset: Dataset, cue: bool = True) -> Iterator[MaskedImage]:
+    """Maps, predicted classes, true mask and, if asked for, background cue of each image that has a true mask."""
     bar = tqdm(total=len(dataset), desc=f"predicting {dataset.split}", unit=" images", disable=None)
     for index, prediction in enumerate(predictor.stream(dataset_items(dataset), multi_maps=False)):
         truth = dataset.mask(index)
         if truth is not None:
-            cue = torch.from_numpy(prediction.background_cue)
-            yield MaskedImage(prediction.mask_maps, prediction.candidates(), truth, cue)
+            of_image = torch.from_numpy(prediction.background_cue) if cue else None
+            yield MaskedImage(prediction.mask_maps, prediction.candidates(), truth, of_image)
         bar.update()
     bar.close()
