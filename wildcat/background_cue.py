@@ -15,6 +15,7 @@ SUPERPIXELS = 196
 CELL = 8  # side in pixels of the cell in which a superpixel starts; the image is resized to whole cells
 COMPACTNESS = 12  # CIELAB distance that counts as much as the side of a cell
 ITERATIONS = 5
+NO_STEP = 1e-6  # CIELAB distance of a step without a change: SciPy takes 0 for no connection
 AROUND = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
 COLOUR_RANGE = 7.0  # CIELAB distance along a path at which superpixels stop being one region; as in the paper
 
@@ -122,17 +123,17 @@ def boundary_probability(colours: Floats, labels: npt.NDArray[np.int64]) -> Floa
     distance = np.sqrt(((means[:, None] - means[None]) ** 2).sum(axis=2))
     # Small differences between neighbours would add up along a path over a sky: the least ones count as none.
     least = np.where(np.eye(count, dtype=bool), np.inf, distance).min(axis=1) if count > 1 else np.zeros(1)
-    step = np.maximum(distance - least.mean(), 0)
+    step = np.maximum(distance - least.mean(), 0) + NO_STEP
     at_border = np.zeros(count, dtype=bool)
     at_border[np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])] = True
     adjacent = at_border[:, None] & at_border[None]  # an object may cut the ground at the border in two
     for one, other in ((labels[:, :-1], labels[:, 1:]), (labels[:-1], labels[1:])):
         adjacent[one, other] = adjacent[other, one] = True
-    # Masked: in a plain array a step of 0 would be none at all
-    geodesic = floyd_warshall(np.ma.masked_array(step.astype(np.float64), ~adjacent), directed=False)
+    geodesic = floyd_warshall(np.where(adjacent, step, np.inf).astype(np.float64), directed=False)
     similarity = np.exp(-(geodesic**2) / (2 * COLOUR_RANGE**2))
     connectivity = similarity[:, at_border].sum(axis=1) / np.sqrt(similarity.sum(axis=1))
-    return (1 - np.exp(-(connectivity**2) / 2)).astype(np.float32)
+    probability: Floats = (1 - np.exp(-(connectivity**2) / 2)).astype(np.float32)
+    return probability
 
 
 def _means(values: Floats, labels: npt.NDArray[np.int64], count: int) -> Floats:

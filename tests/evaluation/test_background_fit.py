@@ -13,7 +13,7 @@ from wildcat.metrics import ConfusionMatrix, mean_iou
 CLASSES = 3
 
 
-def masked_images(count=6, cue=True):
+def masked_images(count=4, cue=True):
     rng = np.random.default_rng(1)
     images = []
     for i in range(count):

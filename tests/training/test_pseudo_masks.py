@@ -24,7 +24,11 @@ def predictor(**changes: object) -> Predictor:
 @pytest.fixture
 def tags(tmp_path: Path) -> str:
     """Three images: red, red and blue, and one without tags."""
-    places = {"a": {0: (30, 20)}, "b": {0: (15, 20), 2: (60, 40)}, "none": {}}
+    places: dict[str, dict[int, tuple[float, float]]] = {
+        "a": {0: (30, 20)},
+        "b": {0: (15, 20), 2: (60, 40)},
+        "none": {},
+    }
     for name, spot in places.items():
         Image.fromarray(spots(80, 60, spot)).save(tmp_path / f"{name}.png")
     (tmp_path / "t.csv").write_text("image,tags,split\na.png,red,train\nb.png,red;blue,train\nnone.png,,train\n")
@@ -56,7 +60,7 @@ def test_large_images_are_masked_at_their_size() -> None:
 
 def test_masks_are_resumed_and_corrected_ones_stay(tags: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "pseudo"
-    calls = []
+    calls: list[list[int]] = []
 
     def stopped(prediction: object, allowed: list[int], settings: object) -> np.ndarray:
         if len(calls) == 1:
