@@ -5,10 +5,10 @@
 The constant of models that were trained with several labels per image gives masks that are too large for this
 classifier. There are no masks for its 1,000 classes, but many classes of VOC are groups of ImageNet's (dogs of 118
 breeds). An image is used if the group of its most probable class is among its true labels; its mask is then that of the
-class, and all other pixels are background. The constant is the one of `wildcat.masks.GRIDS` with the highest mean IoU
-of object and background on the training splits of all datasets together; the scoring splits only show its effect.
-`wildcat/prediction/loading.py` holds the constant; imagenet_background.md has the scores, and
-`python -m experiments.ledger` includes it in README.md of this folder.
+class, and all other pixels are background. The constants are fitted on the training splits of all datasets together
+(`wildcat.evaluation.background_fit`); the scoring splits only show their effect. `wildcat/prediction/loading.py` holds
+the constants; imagenet_background.md has the scores, and `python -m experiments.ledger` includes it in README.md of
+this folder.
 """
 
 import argparse
@@ -25,7 +25,8 @@ from experiments.ledger import RESULTS, label_of
 from wildcat.data import Dataset
 from wildcat.data.registry import default_splits, open_dataset
 from wildcat.evaluation.background import with_masks
-from wildcat.masks import Background, fit_background
+from wildcat.evaluation.background_fit import MaskedImage, fit_background
+from wildcat.masks import Background
 from wildcat.metrics import ConfusionMatrix, mean_iou
 from wildcat.prediction.items import dataset_items
 from wildcat.prediction.loading import load
@@ -72,10 +73,12 @@ def cases(predictor: Predictor, dataset: Dataset) -> Iterator[Case]:
             yield prediction.only([best]), np.where(truth == 255, 255, truth == 1 + label).astype(np.uint8)
 
 
-def as_fitted(images: Sequence[Case]) -> Iterator[tuple[torch.Tensor, list[int], npt.NDArray[np.uint8]]]:
-    """Maps, classes and true masks for :func:`wildcat.masks.fit_background`."""
+def as_fitted(images: Sequence[Case]) -> Iterator[MaskedImage]:
+    """The images for :func:`wildcat.evaluation.background_fit.fit_background`."""
     for prediction, truth in images:
-        yield torch.from_numpy(prediction.class_maps), [0], truth
+        yield MaskedImage(
+            torch.from_numpy(prediction.class_maps), [0], truth, torch.from_numpy(prediction.background_cue)
+        )
 
 
 def miou(images: Sequence[Case], background: Background, crf: bool) -> float:
@@ -94,7 +97,7 @@ def measure(specs: Sequence[str]) -> str:
         {label_of(s): list(cases(predictor, open_dataset(s, default_splits(s)[part]))) for s in specs}
         for part in (0, 1)
     )
-    best, score = fit_background("threshold", as_fitted([*chain(*fitted_on.values())]), 1, mean_iou)
+    best, score = fit_background("threshold", as_fitted([*chain(*fitted_on.values())]), 1)
     counts = ", ".join(f"{len(images)} of {name}" for name, images in fitted_on.items())
     lines = ["| scored on | images | background | mIoU | mIoU with CRF |", "|---|---|---|---|---|"]
     for name, images in scored_on.items():

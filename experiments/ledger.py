@@ -120,14 +120,20 @@ def machine_of(record: dict[str, Any]) -> str:
 
 
 def mean_scores(records: list[dict[str, Any]]) -> dict[str, str]:
-    """Metric name -> "mean" or "mean ± deviation" over seeds, for the metrics that all records have."""
+    """Metric name -> "mean" or "mean ± deviation" over seeds, and the 95 % interval over images where all records have
+    it, for the metrics that all records have.
+    """
     shown = {}
     sections = [Scores.from_dict(record["results"], record["label"]) for record in records]
     for metric in COLUMNS:
         values = [metric.value(scores) for scores in sections]
         if not any(map(math.isnan, values)):
             deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-            shown[metric.name] = f"{statistics.fmean(values):.1f}{deviation}"
+            bounds = [bounds for scores in sections if (bounds := metric.interval(scores)) is not None]
+            low, high = (statistics.fmean(side) for side in zip(*bounds, strict=True)) if bounds else (math.nan,) * 2
+            # Of a mean over seeds, the mean of their intervals: the images are the same.
+            interval = f" (95 %: {low:.1f} to {high:.1f})" if len(bounds) == len(values) else ""
+            shown[metric.name] = f"{statistics.fmean(values):.1f}{deviation}{interval}"
     return shown
 
 

@@ -42,11 +42,12 @@ from wildcat.data import Dataset
 from wildcat.data.registry import default_splits, open_dataset
 from wildcat.data.transforms import warp
 from wildcat.errors import WildcatError
-from wildcat.evaluation.background import predicted_and_true_masks, with_masks
+from wildcat.evaluation.background import masked_images, with_masks
+from wildcat.evaluation.background_fit import fit_background
 from wildcat.evaluation.classes import with_classes
 from wildcat.evaluation.scoring import MaskAccumulator
-from wildcat.masks import MODES, Background, fit_background
-from wildcat.metrics import SegmentationScores, mean_iou
+from wildcat.masks import MODES, Background
+from wildcat.metrics import SegmentationScores
 from wildcat.multiscale import fuse_maps
 from wildcat.prediction.items import Item, dataset_items
 from wildcat.prediction.loading import load
@@ -131,10 +132,11 @@ def fitted(predictor: Predictor, run: Path, count: int | None) -> Iterator[tuple
     config = read_run(run).config
     split = config.train_split or default_splits(config.data)[0]
     dataset = first(with_masks(with_classes(open_dataset(config.data, split), predictor.settings.classes)), count)
-    images = list(predicted_and_true_masks(predictor, dataset))
+    # Without the background cue: the table compares the class maps of methods and the modes of the background.
+    images = list(masked_images(predictor, dataset, cue=False))
     for mode in MODES:
         if mode != "class" or predictor.settings.background_class:
-            background, miou = fit_background(mode, images, len(dataset.classes), mean_iou)
+            background, miou = fit_background(mode, images, len(dataset.classes))
             yield background, 100 * miou, f"{label_of(config.data)} {split}, {len(dataset)} masks"
 
 

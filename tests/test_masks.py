@@ -5,16 +5,13 @@ import pytest
 import torch
 
 from wildcat.masks import (
-    GRIDS,
     MODES,
     Background,
-    fit_background,
     label_map,
     normalized_maps,
     pixel_probabilities,
     strengths,
 )
-from wildcat.metrics import ConfusionMatrix, mean_iou
 
 
 def bilinear(grid, height, width):
@@ -33,12 +30,16 @@ def bilinear(grid, height, width):
     return out
 
 
-def loop_mask(class_maps, allowed, height, width, background):
+def loop_mask(class_maps, allowed, height, width, background, cue):
     maps = {}
     channels = list(allowed) + ([len(class_maps) - 1] if background.mode == "class" else [])
+    object_like = np.maximum(1 - bilinear(cue, height, width), 0.02) ** background.cue_exponent
     for c in channels:
         fine = bilinear(class_maps[c], height, width)
         maps[c] = np.maximum(fine, 0) / max(fine.max(), 1e-30)
+        if c in allowed:  # not the map of the background itself
+            maps[c] = maps[c] * object_like
+            maps[c] /= max(maps[c].max(), 1e-30)
     mask = np.zeros((height, width), np.uint8)
     for i in range(height):
         for j in range(width):
@@ -56,13 +57,14 @@ def loop_mask(class_maps, allowed, height, width, background):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("shape", "size"), [((3, 5), (17, 23)), ((1, 4), (6, 9)), ((7, 7), (7, 7)), ((9, 8), (4, 5))])
-def test_masks_equal_the_loop(mode, shape, size):
+@pytest.mark.parametrize("exponent", [0, 0.75])
+def test_masks_equal_the_loop(mode, shape, size, exponent):
     rng = np.random.default_rng(0)
-    class_maps = rng.normal(size=(5, *shape))
-    background = Background(mode, 0.45)
-    strength = strengths(torch.from_numpy(class_maps).float(), [3, 1], size, background)
+    class_maps, cue = rng.normal(size=(5, *shape)), rng.uniform(size=(4, 6))
+    background = Background(mode, 0.45, exponent)
+    strength = strengths(torch.from_numpy(class_maps).float(), [3, 1], size, background, torch.from_numpy(cue))
     predicted = label_map(strength, [3, 1])
-    expected = loop_mask(class_maps, [3, 1], *size, background)
+    expected = loop_mask(class_maps, [3, 1], *size, background, cue)
     best, second = strength.topk(2, dim=0).values.numpy()
     clear = best - second > 1e-5
     assert predicted.dtype == np.uint8
@@ -106,39 +108,26 @@ def test_probabilities_sum_to_one_and_keep_the_order():
     )
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_the_fitted_constant_is_the_best_of_the_grid(mode):
-    rng = np.random.default_rng(1)
-    images = []
-    for _ in range(6):
-        truth = np.zeros((24, 30), np.uint8)
-        truth[5:18, 6:20] = 2
-        truth[0, :] = 255
-        maps = torch.from_numpy(rng.normal(size=(4, 6, 6)) * 0.3).float()
-        maps[1, 1:5, 1:4] += 2
-        images.append((maps, [1], truth))
-    best, score = fit_background(mode, images, 3, mean_iou)
-    expected = []
-    for constant in GRIDS[mode]:
-        confusion = ConfusionMatrix(4)
-        for maps, allowed, truth in images:
-            confusion.update(
-                label_map(strengths(maps, allowed, truth.shape, Background(mode, constant)), allowed), truth
-            )
-        expected.append(mean_iou(confusion))
-    assert score == pytest.approx(max(expected), abs=1e-12)
-    assert best == Background(mode, GRIDS[mode][int(np.argmax(expected))])
-    assert max(expected) > min(expected)
-
-
 def test_bad_values_are_rejected():
     with pytest.raises(ValueError, match="background mode must be one of threshold, power, class; got 'none'"):
         Background("none", 1)
     for constant in (0, -1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="above 0"):
             Background("power", constant)
-    with pytest.raises(ValueError, match="no images with masks"):
-        fit_background("threshold", [], 3, mean_iou)
+    for exponent in (-0.1, 11, float("nan"), "1"):
+        with pytest.raises(ValueError, match=r"the cue's exponent must be 0 to 10; got "):
+            Background("power", 1.0, exponent)
+    with pytest.raises(ValueError, match=r"threshold 0\.2, cue 0\.5 needs the cue of the image"):
+        strengths(torch.zeros(1, 2, 2), [0], (4, 4), Background("threshold", 0.2, 0.5))
+
+
+def test_a_cue_that_is_the_same_everywhere_changes_nothing():
+    """Also a cue of 1: the factor has a floor, and maps are divided by their maximum again."""
+    maps = torch.randn(3, 5, 5)
+    without = strengths(maps, [0, 2], (9, 9), Background("threshold", 0.3))
+    for value in (0.0, 0.6, 1.0):
+        background = Background("threshold", 0.3, 1.0)
+        torch.testing.assert_close(strengths(maps, [0, 2], (9, 9), background, torch.full((4, 4), value)), without)
 
 
 def test_inputs_are_not_modified():

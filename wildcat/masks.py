@@ -3,7 +3,7 @@
 The paper does not define the background; :class:`Background` has three modes. Maps are upsampled, not labels.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -15,13 +15,8 @@ from torch.nn import functional
 
 Mode: TypeAlias = Literal["threshold", "power", "class"]
 MODES: tuple[Mode, ...] = ("threshold", "power", "class")
-GRIDS: dict[Mode, tuple[float, ...]] = {
-    "threshold": (0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.18, 0.22, 0.26, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7),
-    "power": (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 16.0, 20.0, 25.0),
-    "class": tuple(round(0.1 * i, 1) for i in range(1, 21)),  # 0.1 ... 2
-}
-"""The constants that :func:`fit_background` tries."""
-
+MAX_CUE_EXPONENT = 10.0
+LEAST_CUE_FACTOR = 0.02  # the cue alone never removes a class: objects that the border cuts look like background
 # Strengths s are turned into probabilities for the CRF by (FLOOR + s) ** SHARPNESS. Without this they are too uniform,
 # so that the CRF's pairwise terms dominate, and 0 would exclude a class. Sharpness 3 to 6 is best on training masks.
 FLOOR, SHARPNESS = 0.1, 4
@@ -34,28 +29,41 @@ class Background:
     Attributes:
         mode: "threshold": ``constant`` everywhere. "power": (1 - max over classes) ** constant. "class": ``constant``
             times the normalised map of a background class, which is the last of the class maps.
-        constant: finite and above 0; fitted on training masks, see :func:`fit_background`.
+        constant: finite and above 0; fitted on training masks, see
+            :func:`wildcat.evaluation.background_fit.fit_background`.
+        cue_exponent: 0 to 10; class maps are multiplied by (1 - cue) ** cue_exponent, with the cue of
+            :func:`wildcat.background_cue.background_cue`. 0 does without it.
 
     Raises:
-        ValueError: another mode or constant.
+        ValueError: another mode, constant or exponent.
 
     >>> print(Background("power", 4.0))
     power 4
+    >>> print(Background("threshold", 0.06, 0.75))
+    threshold 0.06, cue 0.75
     """
 
     mode: Mode = "threshold"
     constant: float = 0.15
+    cue_exponent: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check mode and constant."""
+        """Check mode, constant and exponent."""
         if self.mode not in MODES:
             raise ValueError(f"background mode must be one of {', '.join(MODES)}; got {self.mode!r}")
         if not (isinstance(self.constant, int | float) and 0 < self.constant < float("inf")):
             raise ValueError(f"the background's constant must be a finite number above 0; got {self.constant!r}")
+        if not (isinstance(self.cue_exponent, int | float) and 0 <= self.cue_exponent <= MAX_CUE_EXPONENT):
+            raise ValueError(f"the cue's exponent must be 0 to {MAX_CUE_EXPONENT:g}; got {self.cue_exponent!r}")
 
     def __str__(self) -> str:
-        """Mode and constant, for results and logs."""
-        return f"{self.mode} {self.constant:g}"
+        """Mode and constants, for results and logs."""
+        return f"{self.mode} {self.constant:g}" + (f", cue {self.cue_exponent:g}" if self.cue_exponent else "")
+
+    @property
+    def uses_cue(self) -> bool:
+        """Whether masks need the background cue of the image."""
+        return self.cue_exponent > 0
 
 
 def normalized_maps(class_maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -79,32 +87,75 @@ def normalized_maps(class_maps: Tensor, size: tuple[int, int]) -> Tensor:
     return maps.div_(maps.amax(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny))
 
 
-def strengths(class_maps: Tensor, allowed: Sequence[int], size: tuple[int, int], background: Background) -> Tensor:
+def cue_factor(cue: Tensor, size: tuple[int, int], exponent: float) -> Tensor:
+    """The factor of class maps at every pixel, (H, W) in [0.02 ** exponent, 1].
+
+    Args:
+        cue: (h, w) in [0, 1], from :func:`wildcat.background_cue.background_cue`.
+        size: (H, W) in pixels.
+        exponent: 0 or more.
+
+    >>> cue_factor(torch.tensor([[0.0, 0.75, 1.0]]), (1, 3), 0.5).tolist()
+    [[1.0, 0.5, 0.1414...]]
+    """
+    fine = functional.interpolate(cue[None, None].float(), size, mode="bilinear", align_corners=False)[0, 0]
+    factor: Tensor = (1 - fine).clamp_(min=LEAST_CUE_FACTOR) ** exponent
+    return factor
+
+
+def with_factor(maps: Tensor, factor: Tensor | None) -> Tensor:
+    """Normalized maps (K, H, W) multiplied by a factor (H, W), each divided by its maximum again; in place."""
+    if factor is None:
+        return maps
+    maps.mul_(factor)
+    return maps.div_(maps.amax(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny))
+
+
+def strengths(
+    class_maps: Tensor,
+    allowed: Sequence[int],
+    size: tuple[int, int],
+    background: Background,
+    cue: Tensor | None = None,
+) -> Tensor:
     """The strength of the background and of each allowed class at every pixel.
 
     Args:
         class_maps: (C, h, w), any unit; (C + 1, h, w) with the background's map last for the mode "class".
         allowed: indices of the classes that may appear: the predicted ones, or those of the image labels.
         size: (H, W) of the original image.
-        background: mode and constant.
+        background: mode and constants.
+        cue: (h, w), the background cue of the image; needed if the background uses it.
 
     Returns:
         (1 + len(allowed), H, W), 0 or more; channel 0 is the background. Without allowed classes it is 1 everywhere.
+
+    Raises:
+        ValueError: if the background uses a cue and there is none.
 
     >>> class_maps = torch.tensor([[[-2.0, 4.0]], [[1.0, 0.5]]])
     >>> strengths(class_maps, [0], (1, 2), Background("threshold", 0.25)).tolist()
     [[[0.25, 0.25]], [[0.0, 1.0]]]
     """
-    return torch.stack(list(strength_maps(class_maps, allowed, size, background)))
+    return torch.stack(list(strength_maps(class_maps, allowed, size, background, cue)))
 
 
 def strength_maps(
-    class_maps: Tensor, allowed: Sequence[int], size: tuple[int, int], background: Background
+    class_maps: Tensor,
+    allowed: Sequence[int],
+    size: tuple[int, int],
+    background: Background,
+    cue: Tensor | None = None,
 ) -> Iterator[Tensor]:
     """The channels of :func:`strengths`, one after the other: all of them at the size of a photograph are gigabytes."""
     if not len(allowed):
         yield class_maps.new_ones(size)
         return
+    factor = None
+    if background.uses_cue:
+        if cue is None:
+            raise ValueError(f"the background {background} needs the cue of the image")
+        factor = cue_factor(cue.to(class_maps.device), size, background.cue_exponent)
     if background.mode == "class":
         yield background.constant * normalized_maps(class_maps[-1:], size)[0]
     elif background.mode == "threshold":
@@ -112,10 +163,10 @@ def strength_maps(
     else:
         highest = torch.zeros(size, device=class_maps.device)
         for c in allowed:
-            torch.maximum(highest, normalized_maps(class_maps[c : c + 1], size)[0], out=highest)
+            torch.maximum(highest, with_factor(normalized_maps(class_maps[c : c + 1], size), factor)[0], out=highest)
         yield (1 - highest) ** background.constant
     for c in allowed:
-        yield normalized_maps(class_maps[c : c + 1], size)[0]
+        yield with_factor(normalized_maps(class_maps[c : c + 1], size), factor)[0]
 
 
 def pixel_probabilities(strength: Tensor) -> Tensor:
@@ -158,55 +209,3 @@ def label_map(scores: Iterable[Tensor], allowed: Sequence[int]) -> npt.NDArray[n
         torch.maximum(best, score, out=best)
     result: npt.NDArray[np.unsignedinteger[Any]] = labels.cpu().numpy()
     return result.astype(np.uint16) if wide else result
-
-
-def fit_background(
-    mode: Mode,
-    images: Iterable[tuple[Tensor, Sequence[int], npt.NDArray[np.uint8]]],
-    num_classes: int,
-    mean_iou: Callable[[npt.NDArray[np.int64]], float],
-) -> tuple[Background, float]:
-    """Choose the constant of a background mode that gives the best masks of training images.
-
-    The images must not be among those that are scored afterwards.
-
-    Args:
-        mode: one of :data:`MODES`.
-        images: for each image, class maps as in :func:`strengths`, allowed classes, and the true mask (H, W) with 255
-            for void.
-        num_classes: C, without background.
-        mean_iou: computes the mean IoU of a confusion matrix (C + 1, C + 1) whose rows are the true labels.
-
-    Returns:
-        The best background out of :data:`GRIDS`, and its mean IoU as ``mean_iou`` returns it.
-
-    Raises:
-        ValueError: no images.
-
-    >>> from wildcat.metrics import mean_iou
-    >>> class_maps = torch.tensor([[[-2.0, 4.0]]])
-    >>> truth = np.array([[0, 1]], np.uint8)
-    >>> background, score = fit_background("threshold", [(class_maps, [0], truth)], 1, mean_iou)
-    >>> background.mode, float(score)
-    ('threshold', 1.0)
-    """
-    candidates = [Background(mode, constant) for constant in GRIDS[mode]]
-    labels = num_classes + 1
-    confusions = np.zeros((len(candidates), labels, labels), dtype=np.int64)
-    count = 0
-    for class_maps, allowed, truth in images:
-        count += 1
-        size = (truth.shape[0], truth.shape[1])
-        valid = truth != 255
-        rows = truth[valid].astype(np.int64) * labels
-        unit = strengths(class_maps, allowed, size, Background(mode, 1.0))
-        for candidate, confusion in zip(candidates, confusions, strict=True):
-            # Only the background's channel depends on the constant, so the maps are computed once.
-            base = unit[:1] ** candidate.constant if mode == "power" else unit[:1] * candidate.constant
-            predicted = label_map(torch.cat([base, unit[1:]]), allowed)[valid]
-            confusion += np.bincount(rows + predicted, minlength=labels * labels).reshape(labels, labels)
-    if not count:
-        raise ValueError("the background cannot be fitted: there are no images with masks")
-    scores = [mean_iou(confusion) for confusion in confusions]
-    best = int(np.argmax(scores))
-    return candidates[best], scores[best]

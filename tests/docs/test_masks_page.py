@@ -30,8 +30,10 @@ def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert main(shlex.split(command.replace("voc12:DIR", DATA))[1:]) == 0, command
     assert (tmp_path / "predictions" / "mask" / "dog.png").is_file()
     assert (tmp_path / "predictions" / "mask-overlay" / "dog.jpg").is_file()
-    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.S)
-    exec(compile(code.replace('{"dog"', '{"fish"'), "masks.md", "exec"), {"__name__": "__main__"})
+    for code in re.findall(r"```python\n(.*?)```", TEXT, re.S):
+        code = code.replace('{"dog"', '{"fish"').replace("voc12:DIR", DATA)
+        exec(compile(code, "masks.md", "exec"), {"__name__": "__main__"})
     assert (tmp_path / "dog-mask.jpg").is_file()
+    assert len(list((tmp_path / "pseudo").glob("*.png"))) == 8
     for image in re.findall(r"\(images/(.*?)\)", TEXT):
         assert (REPOSITORY / "docs" / "images" / image).is_file()

@@ -47,3 +47,16 @@ def test_each_scale_and_combination_has_a_record(tmp_path: Path, monkeypatch):
     assert [r["train_seconds"] for r in records] == [65, 97, 162]
     assert [r["results"]["classification"]["accuracy"] for r in records] == [90, 91, 93]
     assert all(r["data"] == "15-Scene" and "data" not in r["config"] for r in records)
+
+
+def test_an_interval_is_shown_where_all_seeds_have_one():
+    record = json.loads(next(ledger.RESULTS.glob("*.json")).read_text())
+    records = []
+    for seed, (miou, low, high) in enumerate(((40.0, 35.0, 46.0), (42.0, 37.0, 47.0))):
+        copied = json.loads(json.dumps(record)) | {"seed": seed}
+        copied["results"]["segmentation"] = {"miou": miou, "miou_interval": [low, high], "miou_crf": 43.0}
+        records.append(copied)
+    assert ledger.mean_scores(records)["mIoU"] == "41.0 ± 1.4 (95 %: 36.0 to 46.5)"
+    assert ledger.mean_scores(records)["mIoU with CRF"] == "43.0 ± 0.0"
+    del records[0]["results"]["segmentation"]["miou_interval"]
+    assert ledger.mean_scores(records)["mIoU"] == "41.0 ± 1.4"

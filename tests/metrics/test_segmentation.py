@@ -13,6 +13,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 
 from wildcat.errors import WildcatError
 from wildcat.metrics import ConfusionMatrix, class_iou, mean_iou, segmentation_result
+from wildcat.metrics.bootstrap import bootstrap_interval
 
 
 def masks(seed, num_classes=5, shape=(6, 13, 9)):
@@ -212,3 +213,26 @@ class TestIoU:
         assert any(line.split() == ["mean", "of", "all", "3", "51.7"] for line in table.splitlines())
         assert "pixel accuracy 87.5" in table
         assert "absent, 0 in the mean of all: dog" in table
+
+
+def test_the_interval_equals_a_bootstrap_of_whole_confusion_matrices():
+    rng = np.random.default_rng(5)
+    total, each = ConfusionMatrix(4), []
+    for i in range(12):
+        true = rng.choice([0, 1 + i % 2, 255], size=(6, 7), p=[0.6, 0.3, 0.1])
+        predicted = np.where(rng.uniform(size=true.shape) < 0.05 * i, rng.integers(0, 3, true.shape), true % 255)
+        total.update(predicted, true)
+        one = ConfusionMatrix(4)
+        one.update(predicted, true)
+        each.append(one.counts)
+    expected = bootstrap_interval(lambda rows: mean_iou(np.sum([each[row] for row in rows], axis=0)), len(each))
+    assert total.miou_interval() == pytest.approx(expected, abs=1e-12)
+    scores = total.result(("background", "a", "b", "c")).scores()
+    assert scores.miou_interval == pytest.approx((100 * expected[0], 100 * expected[1]))
+    assert expected[0] < scores.miou / 100 < expected[1]
+    assert scores.to_dict()["miou_interval"] == list(scores.miou_interval)
+
+
+def test_without_masks_there_is_no_interval():
+    assert np.isnan(ConfusionMatrix(2).miou_interval()).all()
+    assert ConfusionMatrix(2).result(("background", "a")).scores().miou_interval is None

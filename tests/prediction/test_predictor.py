@@ -16,10 +16,12 @@ from PIL import Image
 
 from tests import unusual
 from tests.tiny_runs import ColourModel, spots, tiny
+from wildcat.background_cue import background_cue
+from wildcat.crf.mean_field import dense_crf
 from wildcat.data.images import load_image
 from wildcat.data.transforms import warp
 from wildcat.errors import WildcatError
-from wildcat.masks import Background, label_map, strengths
+from wildcat.masks import Background, label_map, pixel_probabilities, strengths
 from wildcat.prediction.ensemble import Ensemble
 from wildcat.prediction.items import Failure, Item, image_items
 from wildcat.prediction.loading import load
@@ -184,6 +186,24 @@ def test_masks_use_the_maps_of_all_sizes_and_mirrored_images(trained: Predictor,
     assert np.array_equal(prediction.mask(allowed=[0, 3])[clear], label_map(strength, [0, 3])[clear])
     alone = strengths(views[0][0], [0, 3], (60, 90), settings.background)
     assert not np.array_equal(prediction.mask(allowed=[0, 3]), label_map(alone, [0, 3])), "not of one size alone"
+
+
+@pytest.mark.parametrize("crf", [False, True])
+def test_masks_use_the_cue_of_the_original_image(crf: bool) -> None:
+    predictor = colour_predictor()
+    image = spots(60, 40, {0: (30, 20)})
+    image[:, 45:, 0] = 200  # as red as the object, and connected to the border
+    settings = replace(predictor.settings, background=Background("threshold", 0.3, 1.0))
+    prediction = predictor.with_settings(settings)(image)
+    strength = strengths(
+        prediction.mask_maps, [0], (40, 60), settings.background, torch.from_numpy(background_cue(image))
+    )
+    scores = dense_crf(pixel_probabilities(strength), image) if crf else strength
+    assert np.array_equal(prediction.mask(crf=crf), label_map(scores, [0]))
+    without = replace(prediction, settings=replace(settings, background=Background("threshold", 0.3)))
+    assert crf or not np.array_equal(prediction.mask(), without.mask())
+    assert set(np.unique(prediction.reduced(30).mask(crf=crf))) <= {0, 1}
+    assert np.array_equal(prediction.only([0]).mask(crf=crf, allowed=[0]), prediction.mask(crf=crf, allowed=[0]))
 
 
 def test_exclusive_classes() -> None:

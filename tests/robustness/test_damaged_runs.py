@@ -177,7 +177,7 @@ def test_metadata_of_exported_files() -> None:
         "score_sizes": [64],
         "map_sizes": [64],
         "mirror": False,
-        "background": {"mode": "threshold", "constant": 0.5},
+        "background": {"mode": "threshold", "constant": 0.5, "cue_exponent": 0.75},
         "background_class": False,
         "mean": [0.5, 0.5, 0.5],
         "std": [0.5, 0.5, 0.5],

@@ -12,8 +12,18 @@ import torch
 
 from tests.tiny_runs import tiny
 from wildcat.errors import WildcatError
+from wildcat.masks import Background
 from wildcat.runs import folder as checkpoint
-from wildcat.runs.folder import Run, build_model, load_run, read_run, save_config, save_weights
+from wildcat.runs.folder import (
+    Run,
+    build_model,
+    load_run,
+    read_background,
+    read_run,
+    save_background,
+    save_config,
+    save_weights,
+)
 from wildcat.training.state import save_state
 
 RUN = Run(tiny(score_sizes=[64, 96]), ("cat", "dog"), True, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 24)
@@ -146,3 +156,13 @@ def test_unfinished_run(folder: Path) -> None:
             load_run(folder)
         if name == "state.pt":
             (folder / "state.pt").rename(folder / "state.previous.pt")
+
+
+def test_a_fitted_background_is_read_again(tmp_path: Path) -> None:
+    background = Background("power", 3.0, 0.75)
+    save_background(tmp_path, background, "voc12:x train", 40.0)
+    assert read_background(tmp_path) == background
+    values = json.loads((tmp_path / "background.json").read_text())
+    del values["cue_exponent"]  # as earlier versions wrote it
+    (tmp_path / "background.json").write_text(json.dumps(values))
+    assert read_background(tmp_path) == Background("power", 3.0)

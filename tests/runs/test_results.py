@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import REPOSITORY
+from wildcat.apps.report.contents import main_scores
 from wildcat.errors import WildcatError
+from wildcat.evaluation.summary import summary
 from wildcat.metrics.metric_table import CLASS_METRICS, METRICS, Detail, measured, metric_named, metrics_shown
 from wildcat.metrics.scores import Scores
 from wildcat.runs.results import Results, read_results, write_results
@@ -130,3 +132,21 @@ def test_values_of_each_class() -> None:
     assert by_name["Images"][0] == 5 and by_name["AP"][0] == pytest.approx(26.94444444444445)
     assert all(math.isnan(values[1]) for values in by_name.values())
     assert all(math.isnan(value) for value in by_name["Accuracy"])  # an image has several classes
+
+
+def test_intervals_of_masks_are_kept_and_shown() -> None:
+    masks = {"miou": 42.25, "miou_interval": [38.0, 46.5], "miou_crf": 43.0, "miou_crf_interval": [None, None]}
+    results = Results.from_dict({"data": "folder:x", "split": "test", "images": 3, "segmentation": masks})
+    assert results.to_dict()["segmentation"] | masks == results.to_dict()["segmentation"]
+    assert "mIoU 42.2 (95 %: 38.0 to 46.5), mIoU with CRF 43.0, " in summary(results)
+    (shown,) = [each for each in main_scores(results) if each["name"] == "mIoU"]
+    assert shown["value"] == "42.2" and shown["about"].endswith("; 95 % interval over images 38.0 to 46.5")
+
+
+@pytest.mark.parametrize("bounds", [[1.0], [1.0, 2.0, 3.0], 4.0, [1.0, "2"], [-1.0, 2.0], [1.0, 101.0]])
+def test_a_damaged_interval_is_named(bounds: Any) -> None:
+    with pytest.raises(WildcatError, match=r"results\.json.*segmentation\.miou_interval"):
+        Results.from_dict(
+            {"data": "folder:x", "split": "test", "images": 3, "segmentation": {"miou_interval": bounds}},
+            "results.json",
+        )

@@ -83,7 +83,8 @@ wildcat evaluate runs/voc12 --data voc12:data --tasks segmentation --fit-backgro
     parser.add_argument(
         "--fit-background",
         choices=["threshold", "power", "class"],
-        help="first fit how masks get their background on the run's training split, and save it in the run",
+        help="first fit how masks get their background, and how much the background cue of the image counts, on the "
+        "masks of the run's training split, and save it in the run",
     )
     return parser
 

@@ -2,27 +2,25 @@
 
 from collections.abc import Iterator
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from wildcat import metrics
 from wildcat.data import Dataset
 from wildcat.data.truth import truth_problem
 from wildcat.errors import WildcatError
+from wildcat.evaluation.background_fit import MaskedImage, fit_background
 from wildcat.evaluation.scoring import open_scored
-from wildcat.masks import Background, Mode, fit_background
+from wildcat.masks import Background, Mode
 from wildcat.prediction.items import dataset_items
 from wildcat.prediction.predictor import Predictor
 
 
 def fit_masks(
-    predictor: Predictor, data: str, split: str, mode: Mode, on_bad_image: str = "error"
+    predictor: Predictor, data: str, split: str, mode: Mode, on_bad_image: str = "error", *, cue: bool = True
 ) -> tuple[Background, float]:
-    """Choose the constant of the background that gives the highest mIoU on the true masks of a split.
+    """Choose the constants of the background, the cue's exponent among them, on the true masks of a split.
 
-    Masks hold the predicted classes. The constants of :data:`wildcat.masks.GRIDS` are tried.
+    Masks hold the predicted classes. :func:`wildcat.evaluation.background_fit.fit_background` says how they are chosen.
 
     Args:
         predictor: from :func:`wildcat.load`.
@@ -30,6 +28,7 @@ def fit_masks(
         split: the split, usually the one of the training.
         mode: how the background arises: "threshold", "power" or "class".
         on_bad_image: "error", "skip" or "partial", as for :func:`wildcat.evaluation.scoring.open_scored`.
+        cue: fit the exponent of the background cue too; otherwise masks are made without it, as in the paper.
 
     Returns:
         The background, and its mIoU on these masks in per cent.
@@ -39,15 +38,13 @@ def fit_masks(
 
     >>> import wildcat
     >>> fit_masks(wildcat.load("runs/mine"), "voc12:data", "seg-train", "threshold")  # doctest: +SKIP
-    (Background(mode='threshold', constant=0.22), 45.1)
+    (Background(mode='threshold', constant=0.06, cue_exponent=0.75), 45.1)
     """
     predictor.settings.check_background(mode)
     dataset = with_masks(open_scored(data, split, predictor.settings.classes, on_bad_image))
     if (problem := truth_problem(dataset, "segmentation")) is not None:
         raise WildcatError(problem)
-    best, miou = fit_background(
-        mode, predicted_and_true_masks(predictor, dataset), len(dataset.classes), metrics.mean_iou
-    )
+    best, miou = fit_background(mode, masked_images(predictor, dataset, cue), len(dataset.classes))
     return best, 100 * miou
 
 
@@ -63,14 +60,13 @@ def with_masks(dataset: Dataset) -> Dataset:
     return dataset.subset([i for i, s in enumerate(dataset.samples) if s.path is None or dataset.has_mask(i)])
 
 
-def predicted_and_true_masks(
-    predictor: Predictor, dataset: Dataset
-) -> Iterator[tuple[torch.Tensor, list[int], npt.NDArray[np.uint8]]]:
-    """Maps, predicted classes and true mask of each image, as :func:`wildcat.masks.fit_background` takes them."""
+def masked_images(predictor: Predictor, dataset: Dataset, cue: bool = True) -> Iterator[MaskedImage]:
+    """Maps, predicted classes, true mask and, if asked for, background cue of each image that has a true mask."""
     bar = tqdm(total=len(dataset), desc=f"predicting {dataset.split}", unit=" images", disable=None)
     for index, prediction in enumerate(predictor.stream(dataset_items(dataset), multi_maps=False)):
         truth = dataset.mask(index)
         if truth is not None:
-            yield prediction.mask_maps, prediction.candidates(), truth
+            of_image = torch.from_numpy(prediction.background_cue) if cue else None
+            yield MaskedImage(prediction.mask_maps, prediction.candidates(), truth, of_image)
         bar.update()
     bar.close()

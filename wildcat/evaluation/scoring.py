@@ -385,5 +385,7 @@ class MaskAccumulator:
             per_class = {
                 name: replace(each, iou_crf=refined.per_class[name].iou) for name, each in scores.per_class.items()
             }
-            scores = replace(scores, miou_crf=refined.miou, per_class=per_class)
+            scores = replace(
+                scores, miou_crf=refined.miou, miou_crf_interval=refined.miou_interval, per_class=per_class
+            )
         return replace(scores, background=str(background), labels=self.labels, images=self.images)

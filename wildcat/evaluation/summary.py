@@ -26,10 +26,10 @@ def summary(results: Results) -> str:
 
 
 def _task_lines(scores: Scores) -> list[str]:
-    values = measured(scores, Detail.SUMMARY)
+    metrics = [metric for metric, _ in measured(scores, Detail.SUMMARY)]
     lines = []
     for task in scores.tasks:
-        shown = [f"{metric.name} {value:.1f}" for metric, value in values if metric.task == task]
+        shown = [f"{metric.name} {metric.text(scores)}" for metric in metrics if metric.task == task]
         if not shown:
             shown = ["no class has a label here, so there is nothing to score"]
         elif task == "segmentation" and scores.segmentation is not None:

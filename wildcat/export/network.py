@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wildcat.errors import WildcatError
-from wildcat.masks import MODES
+from wildcat.masks import MAX_CUE_EXPONENT, MODES
 from wildcat.model import WildcatOutput
 from wildcat.system.json_object import JsonObject
 
@@ -142,6 +142,8 @@ def parse_metadata(text: str | None, file: Path) -> dict[str, Any]:
         raise background.error("mode", " or ".join(MODES))
     if not background.number("constant", low=0, high=1e6) > 0:
         raise background.error("constant", "a number above 0")
+    if not background.number("cue_exponent", 0.0, 0, MAX_CUE_EXPONENT) >= 0:
+        raise background.error("cue_exponent", f"a number from 0 to {MAX_CUE_EXPONENT:g}")
     if not values.count("size_multiple"):
         raise values.error("size_multiple", "a whole number above 0")
     values.text("fingerprint")

@@ -52,6 +52,22 @@ class Metric:
         value = None if section is None else getattr(section, self.key)
         return math.nan if value is None else float(value)
 
+    def interval(self, scores: Scores) -> tuple[float, float] | None:
+        """Bounds of the 95 % interval (bootstrap over images) in the metric's unit; None where it was not measured."""
+        bounds: tuple[float, float] | None = getattr(getattr(scores, self.task), f"{self.key}_interval", None)
+        return None if bounds is None or any(map(math.isnan, bounds)) else bounds
+
+    def text(self, scores: Scores) -> str:
+        """The score with one decimal, and its interval where there is one.
+
+        >>> scores = Scores.from_dict({"segmentation": {"miou": 42.25, "miou_interval": [38.1, 46.0]}})
+        >>> metric_named("mIoU").text(scores)
+        '42.2 (95 %: 38.1 to 46.0)'
+        """
+        bounds = self.interval(scores)
+        shown = "" if bounds is None else f" (95 %: {bounds[0]:.1f} to {bounds[1]:.1f})"
+        return f"{self.value(scores):.1f}{shown}"
+
 
 METRICS = (
     Metric("classification", "map_area", "mAP", "area under the precision-recall curve", Detail.TABLE),

@@ -22,6 +22,19 @@ def _percent(values: JsonObject, key: str) -> float:
     return values.number(key, math.nan, 0, 100 + 1e-9)
 
 
+def _interval(values: JsonObject, key: str) -> tuple[float, float] | None:
+    """Two bounds in per cent; None where there are none, NaN for null."""
+    if key not in values:
+        return None
+    bounds = values.any(key)
+    if not isinstance(bounds, list | tuple) or len(bounds) != 2:
+        raise values.error(key, "two numbers")
+    low, high = (
+        JsonObject({key: bound}, values.file, values.path).number(key, math.nan, 0, 100 + 1e-9) for bound in bounds
+    )
+    return low, high
+
+
 def _json(value: float) -> float | None:
     return None if math.isnan(value) else value
 
@@ -244,6 +257,8 @@ class SegmentationScores:
         background: mode and constant of the background of the masks, such as "threshold 0.15".
         labels: which classes a mask may hold: "predicted", or "image" for those of the true labels.
         images: how many images with a true mask were scored.
+        miou_interval: bounds of the 95 % interval of ``miou`` (bootstrap over images); None where it is not known.
+        miou_crf_interval: the same of ``miou_crf``.
     """
 
     miou: float = math.nan
@@ -255,6 +270,8 @@ class SegmentationScores:
     background: str | None = None
     labels: str | None = None
     images: int | None = None
+    miou_interval: tuple[float, float] | None = None
+    miou_crf_interval: tuple[float, float] | None = None
 
     @classmethod
     def read(cls, values: JsonObject) -> SegmentationScores:
@@ -273,6 +290,8 @@ class SegmentationScores:
             background=values.text("background") if "background" in values else None,
             labels=values.text("labels") if "labels" in values else None,
             images=values.count(images) if images in values else None,
+            miou_interval=_interval(values, "miou_interval"),
+            miou_crf_interval=_interval(values, "miou_crf_interval"),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -287,6 +306,9 @@ class SegmentationScores:
         if self.miou_crf is not None:
             content["miou_crf"] = _json(self.miou_crf)
             content["per_class_crf"] = {name: _json(each.iou_crf) for name, each in self.per_class.items()}
+        for name in ("miou_interval", "miou_crf_interval"):
+            if (interval := getattr(self, name)) is not None:
+                content[name] = [_json(bound) for bound in interval]
         known = {"background": self.background, "labels": self.labels, "images": self.images}
         return content | {key: value for key, value in known.items() if value is not None}
 

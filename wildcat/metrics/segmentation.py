@@ -1,7 +1,8 @@
 """Intersection over union from one confusion matrix over the whole dataset (never a mean over images)."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 
 from wildcat.errors import WildcatError
 from wildcat.metrics._common import FloatArray, IntArray, PerClassResult, check_classes, mean_defined, to_numpy
+from wildcat.metrics.bootstrap import bootstrap_interval
 from wildcat.metrics.scores import ClassSegmentation, SegmentationScores
 
 
@@ -37,6 +39,8 @@ class ConfusionMatrix:
         self.num_classes = num_classes
         self.void = void
         self.counts: IntArray = np.zeros((num_classes, num_classes), dtype=np.int64)
+        # Of each mask, the labels in it, and their pixels of intersection and union: a few numbers
+        self._masks: list[tuple[IntArray, IntArray, IntArray]] = []
 
     def update(self, prediction: Any, truth: Any, name: str = "") -> None:
         """Add one mask or a batch of masks.
@@ -64,11 +68,43 @@ class ConfusionMatrix:
         self._check_labels(predicted, f"predicted mask{where}", "")
         self._check_labels(true, f"ground-truth mask{where}", f" or {self.void} (void)")
         cells = true.astype(np.int64) * self.num_classes + predicted.astype(np.int64)
-        self.counts += np.bincount(cells, minlength=self.counts.size).reshape(self.counts.shape)
+        counts = np.bincount(cells, minlength=self.counts.size).reshape(self.counts.shape)
+        self.counts += counts
+        intersection, union = _overlap(counts)
+        labels = np.flatnonzero(union)
+        self._masks.append((labels, intersection[labels], union[labels]))
+
+    def miou_interval(self) -> tuple[float, float]:
+        """Bounds of the 95 % interval of the mean IoU, in [0, 1]: how much it varies with the choice of the masks.
+
+        Each call of :meth:`update` counts as one image of the bootstrap
+        (:func:`wildcat.metrics.bootstrap.bootstrap_interval`). NaN without masks.
+
+        >>> confusion = ConfusionMatrix(2)
+        >>> for predicted in ([0, 1], [1, 1], [0, 0], [0, 1]):
+        ...     confusion.update(predicted, [0, 1])
+        >>> low, high = confusion.miou_interval()
+        >>> low < mean_iou(confusion) < high
+        True
+        """
+        if not self._masks:
+            return math.nan, math.nan
+        from scipy.sparse import coo_matrix  # here, because few who import this module need it
+
+        rows = np.repeat(np.arange(len(self._masks)), [len(labels) for labels, _, _ in self._masks])
+        columns, both, either = (np.concatenate(parts) for parts in zip(*self._masks, strict=True))
+        shape = (len(self._masks), self.num_classes)
+        intersections, unions = (coo_matrix((pixels, (rows, columns)), shape).tocsr() for pixels in (both, either))
+
+        def score(images: IntArray) -> float:
+            weights = np.bincount(images, minlength=shape[0])
+            return mean_defined(_ratio(weights @ intersections, weights @ unions))
+
+        return bootstrap_interval(score, shape[0])
 
     def result(self, classes: Sequence[str]) -> "SegmentationResult":
-        """As :func:`segmentation_result`, of all masks so far."""
-        return segmentation_result(self, classes)
+        """As :func:`segmentation_result`, of all masks so far, with the interval of the mean IoU."""
+        return replace(segmentation_result(self, classes), interval=self.miou_interval() if self._masks else None)
 
     def __repr__(self) -> str:
         """Settings and the number of pixels so far."""
@@ -92,6 +128,8 @@ class SegmentationResult(PerClassResult):
     """(K, K) pixels; rows are true classes, columns predicted ones."""
     iou: FloatArray
     """(K,) TP / (TP + FP + FN); NaN for a class that is neither in the ground truth nor in any prediction."""
+    interval: tuple[float, float] | None = None
+    """Bounds of the 95 % interval of ``miou`` (bootstrap over masks); None for a mere confusion matrix."""
 
     @property
     def miou(self) -> float:
@@ -118,6 +156,7 @@ class SegmentationResult(PerClassResult):
         """The section "segmentation" of the results, in per cent."""
         return SegmentationScores(
             miou=100 * self.miou,
+            miou_interval=None if self.interval is None else (100 * self.interval[0], 100 * self.interval[1]),
             miou_all=100 * self.miou_all,
             pixel_accuracy=100 * self.pixel_accuracy,
             classes_absent=self.classes_absent,
@@ -152,9 +191,16 @@ def class_iou(confusion: Any) -> FloatArray:
     >>> class_iou([[3, 1], [0, 4]]).tolist()
     [0.75, 0.8]
     """
-    counts = _counts(confusion)
+    return _ratio(*_overlap(_counts(confusion)))
+
+
+def _overlap(counts: IntArray) -> tuple[IntArray, IntArray]:
+    """Pixels (K,) of intersection and union of each class, from counts (K, K)."""
     both = np.diag(counts)
-    either = counts.sum(axis=0) + counts.sum(axis=1) - both
+    return both, counts.sum(axis=0) + counts.sum(axis=1) - both
+
+
+def _ratio(both: IntArray, either: IntArray) -> FloatArray:
     return np.where(either > 0, both / np.maximum(either, 1), np.nan)
 
 

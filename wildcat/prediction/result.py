@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 
 from wildcat import render
+from wildcat.background_cue import background_cue
 from wildcat.crf.bounded import working_size
 from wildcat.crf.mean_field import dense_crf, refined_rows
 from wildcat.data.transforms import cell_centres
@@ -119,6 +121,13 @@ class Prediction:
         maps = torch.from_numpy(self.class_maps)
         return maps if self.background_map is None else torch.cat([maps, torch.from_numpy(self.background_map)[None]])
 
+    @cached_property
+    def background_cue(self) -> npt.NDArray[np.float32]:
+        """(h, w) in [0, 1]: where the image is probably background; decodes it again, see
+        :func:`wildcat.background_cue.background_cue`.
+        """
+        return background_cue(np.asarray(self.image))
+
     @property
     def image(self) -> Image.Image:
         """The upright RGB image, decoded again from its source."""
@@ -156,10 +165,12 @@ class Prediction:
         labels = allowed if len(self.settings.classes) <= MAX_BYTE_LABELS else range(len(allowed))
         width, height = self.size
         size = working_size(height, width, 1 + len(allowed)) if crf else (height, width)
+        background = self.settings.background
+        cue = torch.from_numpy(self.background_cue) if background.uses_cue and len(allowed) else None
         if not crf:
-            mask = label_map(strength_maps(self.mask_maps, allowed, size, self.settings.background), labels)
+            mask = label_map(strength_maps(self.mask_maps, allowed, size, background, cue), labels)
         else:
-            strength = strengths(self.mask_maps, allowed, size, self.settings.background)
+            strength = strengths(self.mask_maps, allowed, size, background, cue)
             probabilities, pixels = pixel_probabilities(strength), np.array(self.image)
             if size == (height, width):
                 mask = label_map(dense_crf(probabilities, pixels), labels)

@@ -9,7 +9,7 @@
     RUN/state.pt            checkpoint for resuming the training (see training/state.py)
     RUN/state.previous.pt   the checkpoint before it
     RUN/tensorboard/        the same curves for TensorBoard
-    RUN/background.json     mode and constant of the background of masks, if they were fitted
+    RUN/background.json     mode and constants of the background of masks, if they were fitted
     RUN/results.json        scores, if the run was evaluated (see results.py)
 
 A run at several scales holds instead::
@@ -279,7 +279,7 @@ def save_background(folder: Path, background: Background, fitted_on: str, miou: 
 
     Args:
         folder: the run directory.
-        background: mode and constant.
+        background: mode and constants.
         fitted_on: dataset and split whose masks they were fitted on.
         miou: mIoU on these masks, in per cent.
     """
@@ -299,7 +299,7 @@ def read_background(folder: Path) -> Background:
     if isinstance(values.get("mode"), str) and len(values["mode"]) > LONGEST_NAME:
         raise WildcatError(f"{file} is damaged: mode is {reprlib.repr(values['mode'])}")
     try:
-        background = Background(values["mode"], values["constant"])
+        background = Background(values["mode"], values["constant"], values.get("cue_exponent", 0.0))
     except (KeyError, ValueError, TypeError) as error:
         raise WildcatError(f"{file} is damaged: {error}") from error
     if background.constant > LARGEST_CONSTANT:

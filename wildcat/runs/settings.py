@@ -18,7 +18,7 @@ class InferenceSettings:
         score_sizes: sides in pixels to which images are resized for scores.
         map_sizes: sides to which they are resized for points and masks.
         mirror: whether the mirror image is processed too and averaged.
-        background: mode and constant of the background of masks.
+        background: mode and constants of the background of masks.
         background_class: whether the model has an additional last class, the background.
     """
 

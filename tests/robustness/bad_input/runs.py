@@ -184,6 +184,12 @@ RUNS = [
         "run/background.json is damaged: the background's constant must be a finite number above 0; got '1'",
     ),
     run_case(
+        "odd-cue",
+        "an exponent of the background cue that is too large",
+        text("run/background.json", '{"mode": "power", "constant": 1, "cue_exponent": 1e9}'),
+        "run/background.json is damaged: the cue's exponent must be 0 to 10; got 1000000000.0",
+    ),
+    run_case(
         "cut-state",
         "a truncated state to resume from, and no earlier one",
         in_order(cut("run/state.pt", 0.5), unfinished),

@@ -16,7 +16,7 @@ from wildcat.config import TrainConfig, default_settings
 from wildcat.data.registry import without_path
 from wildcat.evaluation.scoring import ScoreAccumulator
 from wildcat.metrics import precision_recall_curve
-from wildcat.metrics.metric_table import CLASS_METRICS, ClassMetric, Detail, measured
+from wildcat.metrics.metric_table import CLASS_METRICS, ClassMetric, Detail, Metric, measured
 from wildcat.runs.curves import read_curves
 from wildcat.runs.results import Results
 
@@ -27,9 +27,19 @@ FEW_POSITIVES = 5  # with fewer, a precision-recall curve is not reliable
 def main_scores(results: Results) -> list[dict[str, str]]:
     """The main scores, each with its name, its value and what it is."""
     return [
-        {"name": metric.name, "value": f"{value:.1f}", "unit": metric.unit, "about": metric.about}
+        {
+            "name": metric.name,
+            "value": f"{value:.1f}",
+            "unit": metric.unit,
+            "about": metric.about + _interval(metric, results),
+        }
         for metric, value in measured(results, Detail.HEADLINE)
     ]
+
+
+def _interval(metric: Metric, results: Results) -> str:
+    bounds = metric.interval(results)
+    return "" if bounds is None else f"; 95 % interval over images {bounds[0]:.1f} to {bounds[1]:.1f}"
 
 
 def learning_curves(file: Path) -> list[dict[str, Any]]:

@@ -74,7 +74,8 @@ def complete(run: PlannedRun, folder: Path) -> None:
     if masks and not (folder / BACKGROUND).exists():
         split = run.config.train_split or default_splits(data)[0]
         if open_dataset(data, split).has_masks:
-            background, miou = fit_masks(load(folder), data, split, "threshold", run.config.on_bad_image)
+            # Without the background cue, which the paper does not have
+            background, miou = fit_masks(load(folder), data, split, "threshold", run.config.on_bad_image, cue=False)
             save_background(folder, background, f"{data} {split}", miou)
     results = evaluate(load(folder), data, tasks=tasks, on_bad_image=run.config.on_bad_image, crf=masks)
     write_results(folder / RESULTS, results)
