@@ -45,11 +45,17 @@ def image(content: str, name: str = "one.png", more: str = "") -> str:
     return f'<image id="0" name="{name}" width="40" height="30"{more}>{content}</image>'
 
 
-def opened(tmp_path: Path, *images: str, meta: str = "", options: str = "") -> object:
+def within(*contents: str) -> str:
+    return f"<annotations>{''.join(map(image, contents))}</annotations>"
+
+
+def opened(tmp_path: Path, *images: str, meta: str = "") -> object:
     (tmp_path / "annotations.xml").write_text(
         f"<annotations><version>1.1</version><meta>{meta}</meta>{''.join(images)}</annotations>"
     )
-    return open_dataset(f"cvat:{tmp_path},images={IMAGES}{options}", "all" if "subset" not in "".join(images) else "val")
+    return open_dataset(
+        f"cvat:{tmp_path},images={IMAGES}{options}", "all" if "subset" not in "".join(images) else "val"
+    )
 
 
 @pytest.mark.parametrize(
@@ -109,25 +115,22 @@ def test_subsets_of_a_project_are_splits(tmp_path: Path) -> None:
         ('<annotations><track label="a"/></annotations>', '"CVAT for video"'),
         ("<annotations/>", "holds no image"),
         ("<annotations><image", "the annotation cannot be read"),
-        ('<!DOCTYPE a [<!ENTITY a SYSTEM "file:///etc/passwd">]><annotations>&a;</annotations>', "DOCTYPE is not allowed"),
+        (
+            '<!DOCTYPE a [<!ENTITY a SYSTEM "file:///etc/passwd">]><annotations>&a;</annotations>',
+            "DOCTYPE is not allowed",
+        ),
         ("<annotations><image id='3'/></annotations>", "image 3 has no name"),
         ("<annotations><image name='a.png' width='x' height='3'/></annotations>", "must be whole numbers"),
-        (f"<annotations>{image('<hexagon/>')}</annotations>", "'hexagon' is unknown; allowed: tag, box"),
-        (f"<annotations>{image('<tag/>')}</annotations>", "one.png: a tag has no label"),
-        (f"<annotations>{image('<box label=\"a\" xtl=\"1\"/>')}</annotations>", "a box has no 'ytl'"),
+        (within("<hexagon/>"), "'hexagon' is unknown; allowed: tag, box"),
+        (within("<tag/>"), "one.png: a tag has no label"),
+        (within('<box label="a" xtl="1"/>'), "a box has no 'ytl'"),
+        (within('<box label="a" xtl="9" ytl="1" xbr="2" ybr="3"/>'), "a box cannot be read: it ends before it begins"),
+        (within('<polygon label="a" points="1,2;inf,3"/>'), "a polygon cannot be read: a coordinate is out of range"),
         (
-            f"<annotations>{image('<box label=\"a\" xtl=\"9\" ytl=\"1\" xbr=\"2\" ybr=\"3\"/>')}</annotations>",
-            "a box cannot be read: it ends before it begins",
-        ),
-        (
-            f"<annotations>{image('<polygon label=\"a\" points=\"1,2;inf,3\"/>')}</annotations>",
-            "a polygon cannot be read: a coordinate is out of range",
-        ),
-        (
-            f"<annotations>{image('<mask label=\"a\" rle=\"1,2\" left=\"0\" top=\"0\" width=\"2\" height=\"2\"/>')}</annotations>",
+            within('<mask label="a" rle="1,2" left="0" top="0" width="2" height="2"/>'),
             "its run lengths are not those of 2 x 2 pixels",
         ),
-        (f"<annotations>{image('<tag label=\"a\"/>')}{image('<tag label=\"a\"/>')}</annotations>", "is listed twice"),
+        (within('<tag label="a"/>', '<tag label="a"/>'), "is listed twice"),
     ],
 )
 def test_broken_files(tmp_path: Path, content: str, message: str) -> None:

@@ -131,7 +131,11 @@ RECTANGLE = {"x": 10, "y": 20, "width": 50, "height": 40, "rotation": 0}
             {"cat"},
             [[4, 6, 24, 18]],
         ),
-        ([result("rectangle", RECTANGLE), result("choices", {**RECTANGLE, "choices": ["cat"]})], {"cat"}, [[4, 6, 24, 18]]),
+        (
+            [result("rectangle", RECTANGLE), result("choices", {**RECTANGLE, "choices": ["cat"]})],
+            {"cat"},
+            [[4, 6, 24, 18]],
+        ),
         # A rectangle that was turned by 90 degrees about its corner (4, 6).
         (
             [result("rectanglelabels", {**RECTANGLE, "rotation": 90, "rectanglelabels": ["cat"]})],
@@ -139,23 +143,37 @@ RECTANGLE = {"x": 10, "y": 20, "width": 50, "height": 40, "rotation": 0}
             [[-8, 6, 4, 26]],
         ),
         (
-            [result("ellipselabels", {"x": 50, "y": 50, "radiusX": 25, "radiusY": 50, "rotation": 0, "ellipselabels": ["cat"]})],
+            [
+                result(
+                    "ellipselabels",
+                    {"x": 50, "y": 50, "radiusX": 25, "radiusY": 50, "rotation": 0, "ellipselabels": ["cat"]},
+                )
+            ],
             {"cat"},
             [[10, 0, 30, 30]],
         ),
-        ([result("rectanglelabels", {**RECTANGLE, "rectanglelabels": ["cat", "dog"]})], {"cat", "dog"}, [[4, 6, 24, 18]] * 2),
+        (
+            [result("rectanglelabels", {**RECTANGLE, "rectanglelabels": ["cat", "dog"]})],
+            {"cat", "dog"},
+            [[4, 6, 24, 18]] * 2,
+        ),
         ([result("taxonomy", {"taxonomy": [["animal", "cat"], ["plant"]]})], {"cat", "plant"}, None),
         ([result("choices", {"choices": ["cat"]}), result("textarea", {"text": ["a cat"]}, "note")], {"cat"}, None),
         # A tag without an object: the objects are not all boxed.
         (
-            [result("choices", {"choices": ["dog"]}), result("rectanglelabels", {**RECTANGLE, "rectanglelabels": ["cat"]})],
+            [
+                result("choices", {"choices": ["dog"]}),
+                result("rectanglelabels", {**RECTANGLE, "rectanglelabels": ["cat"]}),
+            ],
             {"cat", "dog"},
             None,
         ),
         ([result("rectanglelabels", {**RECTANGLE, "rectanglelabels": ["cat"]}, image_rotation=90)], {"cat"}, None),
     ],
 )
-def test_results(tmp_path: Path, results: list[dict[str, Any]], labels: set[str], boxes: list[list[float]] | None) -> None:
+def test_results(
+    tmp_path: Path, results: list[dict[str, Any]], labels: set[str], boxes: list[list[float]] | None
+) -> None:
     data = opened(tmp_path, tasks(*results))
     (sample,) = data.samples
     assert {name for name, label in zip(data.classes, sample.labels, strict=True) if label == 1} == labels
@@ -167,7 +185,8 @@ def test_results(tmp_path: Path, results: list[dict[str, Any]], labels: set[str]
 
 def test_controls_are_chosen(tmp_path: Path) -> None:
     content = tasks(
-        result("choices", {"choices": ["cat"]}, "animal", id="b"), result("choices", {"choices": ["blurred"]}, "quality")
+        result("choices", {"choices": ["cat"]}, "animal", id="b"),
+        result("choices", {"choices": ["blurred"]}, "quality"),
     )
     assert opened(tmp_path, content).classes == ("blurred", "cat")
     data = opened(tmp_path, content, controls="animal")
@@ -222,7 +241,14 @@ def test_brushes_of_other_sizes_are_rejected() -> None:
     box, mask = read_brush(value, (40, 30))
     assert box == (2, 3, 7, 9) and mask.area == 30
     np.testing.assert_array_equal(mask.pixels(40, 30), inside)
-    for wrong in ({"rle": value["rle"][:-3]}, {"rle": [300]}, {"rle": []}, {"rle": "x"}, {}, {"imageDataURL": "data:x"}):
+    for wrong in (
+        {"rle": value["rle"][:-3]},
+        {"rle": [300]},
+        {"rle": []},
+        {"rle": "x"},
+        {},
+        {"imageDataURL": "data:x"},
+    ):
         with pytest.raises(ValueError, match="brush"):
             read_brush(wrong, (40, 30))
     for size in ((40, 31), (10**9, 10**9)):
@@ -243,14 +269,26 @@ def test_brushes_of_other_sizes_are_rejected() -> None:
         ([{"id": 1, "data": [], "annotations": []}], "task 1 has no data"),
         ([{"id": 1, "data": {"image": "one.png"}, "annotations": [17]}], "annotations holds only the number 17"),
         ([{"id": 1, "data": {"image": "one.png"}, "annotations": [{"id": 1}]}], "must have a list result"),
-        ([{"id": 7, "data": {"image": "one.png"}}, {"id": 8, "data": {"image": ""}}], "task 8 names no image in 'image'"),
+        (
+            [{"id": 7, "data": {"image": "one.png"}}, {"id": 8, "data": {"image": ""}}],
+            "task 8 names no image in 'image'",
+        ),
         ([{"id": 7, "data": {"left": "a.png", "right": "b.png"}, "annotations": []}], "left, right name images"),
-        (tasks(result("rectanglelabels", {"rectanglelabels": ["cat"], "x": "1", "y": 1, "width": 1, "height": 1})), "x of a region must be a number; got 1"),
+        (
+            tasks(result("rectanglelabels", {"rectanglelabels": ["cat"], "x": "1", "y": 1, "width": 1, "height": 1})),
+            "x of a region must be a number; got 1",
+        ),
         (tasks(result("polygonlabels", {"polygonlabels": ["cat"], "points": [[1], [2, 3]]})), "pairs of numbers"),
         (tasks(result("choices", {"choices": "cat"})), "choices must be a list; got cat"),
         (tasks(result("choices", {"choices": [7]})), "choices must hold names"),
-        (tasks(result("timeserieslabels", {"start": 1, "timeserieslabels": ["cat"]})), "which are not those of an image"),
-        (tasks(result("brushlabels", {"rle": [1, 2], "brushlabels": ["cat"]})), "a brush is not that of an image of 40 x 30"),
+        (
+            tasks(result("timeserieslabels", {"start": 1, "timeserieslabels": ["cat"]})),
+            "which are not those of an image",
+        ),
+        (
+            tasks(result("brushlabels", {"rle": [1, 2], "brushlabels": ["cat"]})),
+            "a brush is not that of an image of 40 x 30",
+        ),
         (tasks(result("brushlabels", {"rle": [1, 2], "brushlabels": ["cat"]}, original_width=-4)), "original_width"),
         (tasks(result("choices", {"choices": ["cat"]}), name="elsewhere.png"), "none of its 1 images is in"),
         (tasks(result("choices", {"choices": ["cat"]}), name="../../../etc/passwd"), "none of its 1 images is in"),

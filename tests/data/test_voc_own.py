@@ -1,4 +1,4 @@
-"""VOC's XML as datumaro (so CVAT), supervision and Label Studio write it, and beside images, as LabelImg and Roboflow."""
+"""VOC's XML as datumaro (so CVAT), supervision and Label Studio write it, and beside images as LabelImg does."""
 
 from pathlib import Path
 
@@ -24,7 +24,8 @@ def test_the_layout_of_voc_with_masks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("annotations", "images"), [("annotations", "images"), ("annotations", "annotations"), ("labels/train", "data/train")]
+    ("annotations", "images"),
+    [("annotations", "images"), ("annotations", "annotations"), ("labels/train", "data/train")],
 )
 def test_xml_beside_images(tmp_path: Path, annotations: str, images: str) -> None:
     """As supervision and Label Studio, LabelImg and Roboflow, FiftyOne write it."""
@@ -48,7 +49,9 @@ def test_images_elsewhere_and_label_studio(tmp_path: Path) -> None:
         open_dataset(f"voc:{root}", "all")
     for name in SCENES:
         number = list(SCENES).index(name) + 1
-        trees.image(tmp_path / "elsewhere" / f"0a1b2c3{number}-{name}.png").write_bytes((IMAGES / f"{name}.png").read_bytes())
+        trees.image(tmp_path / "elsewhere" / f"0a1b2c3{number}-{name}.png").write_bytes(
+            (IMAGES / f"{name}.png").read_bytes()
+        )
     data = open_dataset(f"voc:{root},images={tmp_path}/elsewhere", "all")
     assert {"cat", "dog"} <= set(data.classes) and len(data) >= 3
     listed = copy("voc-datumaro", tmp_path)

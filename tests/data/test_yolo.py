@@ -64,8 +64,16 @@ NAMES = "names: [cat, dog]\n"
     ("images", "labels", "yaml"),
     [
         ("images/train", "labels/train", "path: .\ntrain: images/train\nnames: {0: cat, 1: dog}\n"),
-        ("images/train", "labels/train", f"path: /home/somebody/dataset\ntrain: images/train\nval: images/train\n{NAMES}"),
-        ("train/images", "train/labels", f"train: ../train/images\nval: ../valid/images\ntest: ../test/images\n{NAMES}nc: 2\n"),
+        (
+            "images/train",
+            "labels/train",
+            f"path: /home/somebody/dataset\ntrain: images/train\nval: images/train\n{NAMES}",
+        ),
+        (
+            "train/images",
+            "train/labels",
+            f"train: ../train/images\nval: ../valid/images\ntest: ../test/images\n{NAMES}nc: 2\n",
+        ),
         ("data/images", "data/labels", f"train: [data/images]\n{NAMES}"),
         ("here", "here", f"train: here\n{NAMES}"),
         ("images", "labels", NAMES),
@@ -115,7 +123,7 @@ def test_classification_is_class_folders(tmp_path: Path) -> None:
 
 def test_a_list_of_classes(tmp_path: Path) -> None:
     put(tmp_path, "images", "labels", "")
-    with pytest.raises(WildcatError, match="holds no data.yaml, obj.data or classes.txt .* class_list=FILE"):
+    with pytest.raises(WildcatError, match=r"holds no data\.yaml, obj\.data or classes\.txt .* class_list=FILE"):
         open_dataset(f"yolo:{tmp_path}", "all")
     trees.write(tmp_path / "my.txt", "cat\ndog\n")
     check_labels(open_dataset(f"yolo:{tmp_path},class_list=my.txt", "all"))
@@ -126,7 +134,11 @@ def test_images_that_are_missing_have_labels_without_boxes(tmp_path: Path) -> No
     trees.write(tmp_path / "list.txt", "".join(f"./images/{name}.png\n" for name in SCENES) + "./images/gone.png\n")
     trees.write(tmp_path / "labels" / "gone.txt", "0 0.5 0.5 0.1 0.1\n")
     gone = open_dataset(f"yolo:{tmp_path}", "all").samples[-1]
-    assert gone.labels.tolist() == [1, -1] and gone.boxes is None and np.array_equal(gone.path, tmp_path / "images/gone.png")
+    assert (
+        gone.labels.tolist() == [1, -1]
+        and gone.boxes is None
+        and np.array_equal(gone.path, tmp_path / "images/gone.png")
+    )
 
 
 @pytest.mark.parametrize(
@@ -144,7 +156,7 @@ def test_images_that_are_missing_have_labels_without_boxes(tmp_path: Path) -> No
 def test_broken_lines(tmp_path: Path, line: str, message: str) -> None:
     put(tmp_path, "images", "labels", NAMES)
     trees.write(tmp_path / "labels" / "one.txt", line)
-    with pytest.raises(WildcatError, match="one.txt") as error:
+    with pytest.raises(WildcatError, match=r"one\.txt") as error:
         open_dataset(f"yolo:{tmp_path}", "all")
     assert message in str(error.value)
 
@@ -173,5 +185,5 @@ def test_no_labels_at_all(tmp_path: Path) -> None:
     with pytest.raises(WildcatError, match=r"none of the 4 images .* has a file of labels, such as .*labels/\w+\.txt"):
         open_dataset(f"yolo:{tmp_path}", "all")
     trees.write(tmp_path / "a.json", "{}")
-    with pytest.raises(WildcatError, match="is no YAML file; give a data.yaml"):
+    with pytest.raises(WildcatError, match=r"is no YAML file; give a data\.yaml"):
         open_dataset(f"yolo:{tmp_path / 'a.json'}", "all")

@@ -33,7 +33,7 @@ def copy(tool: str, to: Path, images: str | None = None) -> Path:
 
 def scene_of(name: str) -> str:
     """The scene of a sample, which tools name "0a1b2c31-one.png" or "images/train/one"."""
-    return name.rpartition("/")[2].rpartition(".png")[0].rpartition("-")[2] or name.rpartition("/")[2].rpartition("-")[2]
+    return name.rpartition("/")[2].removesuffix(".png").rpartition("-")[2]
 
 
 def check_labels(data: Dataset, scenes: dict[str, list] = SCENES) -> None:

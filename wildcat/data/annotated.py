@@ -10,11 +10,11 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from wildcat.data.class_list import read_class_list
+from wildcat.data.class_list import find_class_list, read_class_list
 from wildcat.data.hold_out import RANDOM_SPLITS, split_by_labels
 from wildcat.data.names import clean_name, usual_split
 from wildcat.data.outlines import Outline, OutlinedDataset, OutlinedObject, outline_area
-from wildcat.data.sample import Sample, require_path
+from wildcat.data.sample import Sample
 from wildcat.data.tool_images import ToolImages
 from wildcat.errors import WildcatError, check_choice
 
@@ -207,10 +207,7 @@ def _classes(content: Content, images: Sequence[AnnotatedImage], choices: Choice
     """The classes: those of the option class_list, those that the tool lists, or those of the images, sorted."""
     found = {label for image in images for label in (*image.labels, *image.unknown)}
     if choices.class_list is not None:
-        given = Path(choices.class_list).expanduser()
-        path = given if given.exists() else content.source.parent / given
-        require_path(path, "the option class_list names a file with the names of the classes")
-        classes = read_class_list(path)
+        classes = read_class_list(find_class_list(choices.class_list, content.source.parent))
         for label in sorted(found - set(classes)):
             check_choice(label, classes, f"{content.source}: class_list={choices.class_list} lacks a class; class")
     else:

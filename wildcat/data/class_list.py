@@ -8,6 +8,7 @@ from typing import Any
 
 from wildcat.data.names import clean_name
 from wildcat.data.safe_xml import read_xml
+from wildcat.data.sample import require_path
 from wildcat.errors import WildcatError, shorten
 
 _BACKGROUND = ("background", "__background__", "_background_", "__ignore__")
@@ -40,6 +41,18 @@ def read_class_list(path: Path) -> list[str]:
             lines = [line.strip() for line in text.splitlines()]
             names = [line for line in lines if line[:1] not in ("", "#") and line.lower() not in _BACKGROUND]
     return check_classes(path, names)
+
+
+def find_class_list(given: str, folder: Path) -> Path:
+    """The file that the option ``class_list`` names, relative to the current folder or to that of the dataset.
+
+    Raises:
+        WildcatError: if there is none.
+    """
+    own = Path(given).expanduser()
+    path = own if own.exists() else folder / own
+    require_path(path, "the option class_list names a file with the names of the classes")
+    return path
 
 
 def check_classes(path: Path, names: list[str]) -> list[str]:

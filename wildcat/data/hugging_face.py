@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from wildcat.data.annotated import AnnotatedImage, Box, Choices, Content, Shape, annotated_dataset, splits_of
-from wildcat.data.class_list import read_class_list
+from wildcat.data.class_list import find_class_list, read_class_list
 from wildcat.data.folders import folder_splits, open_folder
 from wildcat.data.names import clean_name, usual_split
 from wildcat.data.outlines import OutlinedDataset
@@ -232,10 +232,7 @@ def _with_objects(
     at = records.columns.index(column) if column in records.columns else None
     names = records.class_names.get(records.columns[objects])
     if names is None and choices.class_list is not None:
-        own = Path(choices.class_list).expanduser()
-        own = own if own.exists() else records.path.parent / own
-        require_path(own, "the option class_list names a file with the names of the classes")
-        names = read_class_list(own)
+        names = read_class_list(find_class_list(choices.class_list, records.path.parent))
     images = []
     for number, row in enumerate(records.rows, start=1):
         try:

@@ -22,6 +22,7 @@ A specification is ``kind:path``, with options behind: ``kind:path,key=value,key
 * ``yolo:`` a data.yaml of YOLO, or its folder; the options of all tools
 * ``voc:`` own images in the layouts of VOC, or beside XML files; ``images=DIR``, ``class_list=FILE``, ``test=0.2``,
   ``seed=0``
+* ``masks:`` a folder with images and label maps; ``images=DIR``, ``class_list=FILE``, ``test=0.2``, ``seed=0``
 * ``synthetic`` rendered on demand; ``synthetic:count=200,seed=3,size=256``
 
 :func:`register_dataset` adds a kind.
@@ -37,7 +38,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wildcat.data import coco, cvat, folders, hugging_face, label_studio, scenes, tags, voc, voc_own, yolo
+from wildcat.data import coco, cvat, folders, hugging_face, label_studio, mask_folder, scenes, tags, voc, voc_own, yolo
 from wildcat.data.coco_layouts import YEARS
 from wildcat.data.options import Converter, choice, number, whole_number, yes_no
 from wildcat.data.sample import Dataset
@@ -422,6 +423,12 @@ register_dataset(
 )
 register_dataset("cvat", cvat.open_cvat, cvat.cvat_splits, options=_OF_TOOLS)
 register_dataset("yolo", yolo.open_yolo, yolo.yolo_splits, options=_OF_TOOLS)
+register_dataset(
+    "masks",
+    mask_folder.open_masks,
+    mask_folder.masks_splits,
+    options={**_RANDOM_SPLIT, "images": str, "class_list": str},
+)
 register_dataset(
     "voc", voc_own.open_own, voc_own.own_splits, options={**_RANDOM_SPLIT, "images": str, "class_list": str}
 )

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from wildcat.data.class_list import read_class_list
+from wildcat.data.class_list import find_class_list, read_class_list
 from wildcat.data.finder import FileFinder
 from wildcat.data.hold_out import RANDOM_SPLITS, random_split, split_by_labels
 from wildcat.data.names import brief, clean_name, is_missing, usual_split
-from wildcat.data.sample import Dataset, Sample, require_path
+from wildcat.data.sample import Dataset, Sample
 from wildcat.data.table import Columns, Table, find_columns, read_binary, read_table, with_threshold
 from wildcat.data.tag_cells import read_tags
 from wildcat.data.tool_images import ToolImages
@@ -304,10 +304,7 @@ def _in_given_classes(path: Path, labels: _Labels, class_list: str) -> _Labels:
     Raises:
         WildcatError: for a tag that the list lacks.
     """
-    own = Path(class_list).expanduser()
-    own = own if own.exists() else path.parent / own
-    require_path(own, "the option class_list names a file with the names of the classes")
-    given = read_class_list(own)
+    given = read_class_list(find_class_list(class_list, path.parent))
     names = labels.classes
     if not set(names) <= set(given) and all(name.isdecimal() and int(name) < len(given) for name in names):
         names = [given[int(name)] for name in names]

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path, PureWindowsPath
 
 from wildcat.data.annotated import AnnotatedImage, Choices, Content, Shape, annotated_dataset, splits_of
-from wildcat.data.class_list import read_class_list
+from wildcat.data.class_list import find_class_list, read_class_list
 from wildcat.data.files import image_files_below, is_user_path
 from wildcat.data.names import usual_split
 from wildcat.data.sample import Dataset, require_path
@@ -144,10 +144,7 @@ def open_own(
     folder = _image_folder(path, images)
     names = None
     if class_list is not None:
-        own = Path(class_list).expanduser()
-        own = own if own.exists() else path / own
-        require_path(own, "the option class_list names a file with the names of the classes")
-        names = read_class_list(own)
+        names = read_class_list(find_class_list(class_list, path))
     if _listed_root(path) is not None:
         return open_voc(spec, path, split, year=None, test=test, seed=seed, image_folder=folder, class_names=names)
     content = _one_split(_read_folder(path, folder))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from wildcat.data.class_list import check_classes, names_in, read_class_list
+from wildcat.data.class_list import check_classes, find_class_list, names_in, read_class_list
 from wildcat.data.files import image_files_below, is_user_folder
 from wildcat.data.hold_out import RANDOM_SPLITS
 from wildcat.data.sample import require_path
@@ -153,10 +153,7 @@ def find_yolo(path: Path, class_list: str | None = None) -> YoloFiles:
         source = _description(path) or path
     given = None
     if class_list is not None:
-        own = Path(class_list).expanduser()
-        own = own if own.exists() else (source if source.is_dir() else source.parent) / own
-        require_path(own, "the option class_list names a file with the names of the classes")
-        given = read_class_list(own)
+        given = read_class_list(find_class_list(class_list, source if source.is_dir() else source.parent))
     if source.is_dir():
         return _from_folders(source, given)
     if source.suffix.lower() in _YAML:

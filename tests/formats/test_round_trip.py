@@ -1,0 +1,64 @@
+"""What predictions are written as can be read back as a dataset, and trained on, without loss of labels."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.formats.test_formats import CLASSES, NAMES, expected_boxes, expected_mask, predictions, root, write
+from tests.tiny_runs import tiny
+from wildcat.data.registry import open_dataset
+from wildcat.formats.write import FORMATS
+
+__all__ = ["root"]  # a fixture
+
+SPECS = {
+    "json": "tags:{out}/predictions.jsonl",
+    "csv": "tags:{out}/scores.csv,threshold=0.5",
+    "coco": "coco:{out}/coco/dataset.json,images={root}",
+    "yolo": "yolo:{out}/yolo",
+    "voc": "voc:{out}/voc",
+    "label-studio": "labelstudio:{out}/label-studio/tasks.json,images={root},class_list={out}/label-studio/labels.xml",
+    "cvat": "cvat:{out}/cvat,images={root}",
+    "mask": "masks:{out},images={root}",
+}
+IMAGES_ONLY = {"overlay"}  # for people
+
+
+def test_every_format_is_here() -> None:
+    assert set(SPECS) | IMAGES_ONLY == set(FORMATS)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_labels_come_back(name: str, root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write(root, out, name)
+    data = open_dataset(SPECS[name].format(out=out, root=root), "all")
+    assert set(data.classes) <= set(CLASSES) and len(data) == len(NAMES)
+    known = predictions(root)
+    by_file = {path.resolve(): prediction for path, prediction in zip((root / n for n in NAMES), known, strict=True)}
+    for index, sample in enumerate(data.samples):
+        prediction = by_file[sample.path.resolve()]
+        found = {data.classes[c] for c in np.flatnonzero(sample.labels == 1)}
+        assert found == {CLASSES[c] for c in prediction.present(0.5)}, sample.name
+        assert set(sample.labels.tolist()) <= {1, -1}
+        if name in ("coco", "yolo", "voc"):
+            boxes = [
+                (CLASSES.index(data.classes[c]), *np.round(box, 2).tolist())
+                for c, box in zip(sample.box_classes, sample.boxes, strict=True)
+            ]
+            assert sorted(boxes) == expected_boxes(prediction)
+        if name in ("coco", "voc", "label-studio", "cvat", "mask"):
+            labels = np.array([0, *(1 + data.classes.index(c) if c in data.classes else 255 for c in CLASSES)])
+            np.testing.assert_array_equal(data.mask(index), labels[expected_mask(prediction)])
+
+
+@pytest.mark.slow
+def test_a_model_is_trained_on_what_comes_back(root: Path, tmp_path: Path) -> None:
+    from wildcat.training.launch import train
+
+    out = tmp_path / "out"
+    write(root, out, "label-studio")
+    spec = SPECS["label-studio"].format(out=out, root=root)
+    train(tiny(data=spec, train_split="all", epochs=1), tmp_path / "run")
+    assert (tmp_path / "run" / "model.safetensors").is_file()
