@@ -53,9 +53,8 @@ def opened(tmp_path: Path, *images: str, meta: str = "") -> object:
     (tmp_path / "annotations.xml").write_text(
         f"<annotations><version>1.1</version><meta>{meta}</meta>{''.join(images)}</annotations>"
     )
-    return open_dataset(
-        f"cvat:{tmp_path},images={IMAGES}{options}", "all" if "subset" not in "".join(images) else "val"
-    )
+    split = "val" if "subset" in "".join(images) else "all"
+    return open_dataset(f"cvat:{tmp_path},images={IMAGES}", split)
 
 
 @pytest.mark.parametrize(
