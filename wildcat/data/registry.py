@@ -40,6 +40,7 @@ from typing import Any
 
 from wildcat.data import coco, cvat, folders, hugging_face, label_studio, mask_folder, scenes, tags, voc, voc_own, yolo
 from wildcat.data.coco_layouts import YEARS
+from wildcat.data.likely_kind import likely_kind
 from wildcat.data.options import Converter, choice, number, whole_number, yes_no
 from wildcat.data.sample import Dataset
 from wildcat.data.synthetic import COUNTS as _SYNTHETIC_SPLITS
@@ -175,7 +176,7 @@ def _specification(spec: str) -> _Specification:
     """Take a specification apart and check it."""
     name, path, written = _parts_of(spec)
     if spec and name not in _KINDS and Path(spec).exists():
-        meant = "tags" if Path(spec).is_file() else "folder"
+        meant = likely_kind(Path(spec))
         raise WildcatError(f"data {spec!r} has no kind; did you mean '{meant}:{spec}'? Kinds: {', '.join(_KINDS)}")
     check_choice(name, _KINDS, f"data {spec!r}: kind")
     kind = _KINDS[name]

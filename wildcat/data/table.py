@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wildcat.data.files import IMAGE_SUFFIXES
+from wildcat.data.likely_kind import likely_kind
 from wildcat.data.names import brief, clean_name, is_missing, usual_split
 from wildcat.data.records import RECORD_SUFFIXES, read_records
 from wildcat.data.sample import require_path
@@ -26,6 +27,7 @@ _ENCODINGS = {  # by byte order mark; that of UTF-32 begins as that of UTF-16
     b"\xfe\xff": "utf-16",
 }
 
+_OTHER_SUFFIXES = (".json", ".xml", ".yaml", ".yml")  # of annotation tools
 _IMAGE_COLUMNS = ("picture", "image", "path", "file", "filename", "file_name")
 _TAG_COLUMNS = ("tags", "labels", "tag", "label", "predicted")
 _CLASS_COLUMNS = ("class", "classes", "category", "categories", "target", "targets")
@@ -109,6 +111,8 @@ def read_table(path: Path) -> Table:
     if path.suffix.lower() in RECORD_SUFFIXES:
         records = read_records(path)
         return Table(path, records.columns, records.cells(), ",")
+    if path.is_file() and path.suffix.lower() in _OTHER_SUFFIXES:
+        raise WildcatError(f"{path}: is no CSV; did you mean {likely_kind(path)}:{path}?")
     text = _text_of(path)
     named = _SEP_LINE.match(text)
     if named is not None:
