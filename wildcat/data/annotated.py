@@ -168,7 +168,7 @@ def annotated_dataset(spec: str, split: str, content: Content, choices: Choices)
     files = content.files
     if files is None or choices.images is not None:
         files = ToolImages(spec.partition(":")[0], source, choices.images, _USUAL).find([i.file for i in images])
-    has_shapes = any(image.shapes for image in images)
+    has_boxes = any(shape.box is not None for image in images for shape in image.shapes)
     outlined: dict[str, list[OutlinedObject]] = {}
     samples: dict[str, Sample] = {}
     in_split: set[str] = set()
@@ -176,8 +176,8 @@ def annotated_dataset(spec: str, split: str, content: Content, choices: Choices)
         name, path = files[image.file]
         if name in samples:
             raise WildcatError(f"{source}: {image.file} is listed twice")
-        samples[name] = _sample(name, path, image, classes, has_shapes)
-        if (objects := _outlined(image, classes)) is not None and has_shapes:
+        samples[name] = _sample(name, path, image, classes, has_boxes)
+        if (objects := _outlined(image, classes)) is not None:
             outlined[name] = objects
         if _split_name(image.split) == split:
             in_split.add(name)
@@ -227,7 +227,7 @@ def _check_exclusive(source: Path, images: Iterable[AnnotatedImage]) -> None:
             )
 
 
-def _sample(name: str, path: Path, image: AnnotatedImage, classes: Sequence[str], has_shapes: bool) -> Sample:
+def _sample(name: str, path: Path, image: AnnotatedImage, classes: Sequence[str], has_boxes: bool) -> Sample:
     column: Mapping[str, int] = {label: index for index, label in enumerate(classes)}
     row = np.full(len(classes), -1, np.int8)
     unsure = [*image.unknown, *(shape.label for shape in image.shapes)]
@@ -235,7 +235,7 @@ def _sample(name: str, path: Path, image: AnnotatedImage, classes: Sequence[str]
     sure = [*image.tags, *(shape.label for shape in image.shapes if not shape.difficult)]
     row[[column[label] for label in sure]] = 1
     boxed = [shape for shape in image.shapes if shape.box is not None]
-    if not has_shapes or image.labels != {shape.label for shape in boxed}:
+    if not has_boxes or image.labels != {shape.label for shape in boxed}:
         return Sample(name, path, row, stated_size=image.size)
     return Sample(
         name,

@@ -156,6 +156,13 @@ def _check_range(values: Sequence[float]) -> None:
         raise ValueError("a coordinate is out of range")
 
 
+def _rotation(item: ElementTree.Element) -> float:
+    """Radians, clockwise."""
+    degrees = float(item.get("rotation", "0"))
+    _check_range([degrees])
+    return float(np.deg2rad(degrees))
+
+
 def _points(item: ElementTree.Element) -> npt.NDArray[np.float64]:
     """The points (P, 2) of "x,y;x,y"."""
     pairs = [pair.split(",") for pair in item.attrib["points"].split(";")]
@@ -168,7 +175,7 @@ def _box(item: ElementTree.Element, label: str) -> Shape:
     x1, y1, x2, y2 = _numbers(item, "xtl", "ytl", "xbr", "ybr")
     if x1 > x2 or y1 > y2:
         raise ValueError("it ends before it begins")
-    angle = np.deg2rad(float(item.get("rotation", "0")))
+    angle = _rotation(item)
     if angle:  # about its centre
         dx, dy = (x2 - x1) / 2, (y2 - y1) / 2
         half_width = abs(dx * np.cos(angle)) + abs(dy * np.sin(angle))
@@ -185,7 +192,7 @@ def _polygon(item: ElementTree.Element, label: str) -> Shape:
 
 def _ellipse(item: ElementTree.Element, label: str) -> Shape:
     x, y, a, b = _numbers(item, "cx", "cy", "rx", "ry")
-    turn = np.deg2rad(float(item.get("rotation", "0")))
+    turn = _rotation(item)
     angles = np.linspace(0, 2 * np.pi, _ELLIPSE, endpoint=False)
     along, across = a * np.cos(angles), b * np.sin(angles)
     points = np.stack(
@@ -198,7 +205,7 @@ def _mask(item: ElementTree.Element, label: str) -> Shape:
     left, top, width, height = (int(item.attrib[name]) for name in ("left", "top", "width", "height"))
     _check_range([left, top, width, height])
     runs = np.array([int(run) for run in item.attrib["rle"].split(",")], np.int64)
-    if width < 1 or height < 1 or (runs < 0).any() or runs.sum() != width * height:
+    if width < 1 or height < 1 or ((runs < 0) | (runs > width * height)).any() or runs.sum() != width * height:
         raise ValueError(f"its run lengths are not those of {height} x {width} pixels")
     return Shape(label, (left, top, left + width, top + height), RowMask(left, top, width, height, runs))
 

@@ -16,7 +16,7 @@ from wildcat.data.names import clean_name, usual_split
 from wildcat.data.outlines import OutlinedDataset
 from wildcat.data.records import Records, joined, read_records
 from wildcat.data.sample import MAX_COORDINATE, Dataset, require_path
-from wildcat.data.table import Table, find_columns, read_table
+from wildcat.data.table import find_columns, read_table, table_of
 from wildcat.data.tags import open_table
 from wildcat.errors import WildcatError, shorten
 
@@ -100,11 +100,7 @@ def _image_column(records: Records, given: str | None) -> int:
         for name in ("file_name", "image", "image_file_name", "img"):
             if name in records.columns:
                 return records.columns.index(name)
-    return find_columns(_table(records), given, records.columns[-1]).image
-
-
-def _table(records: Records) -> Table:
-    return Table(records.path, [clean_name(name) for name in records.columns], records.cells(), ",")
+    return find_columns(table_of(records), given, records.columns[-1]).image
 
 
 def _is_folders(path: Path) -> bool:
@@ -184,7 +180,7 @@ def open_hf(
         split_column = _SPLIT
     return open_table(
         spec,
-        _table(records),
+        table_of(records),
         split,
         test=test,
         seed=seed,
@@ -239,6 +235,8 @@ def _with_objects(
             shapes = [Shape(label, box) for label, box in _read_objects(row[objects], names, boxes)]
         except (ValueError, TypeError, KeyError, IndexError) as error:
             raise WildcatError(f"{records.path}: row {number}: {error}") from None
+        if not isinstance(row[image], str) or not row[image].strip():
+            raise WildcatError(f"{records.path}: row {number} names no image in {records.columns[image]!r}")
         part = "" if at is None else str(row[at] or "")
         images.append(
             AnnotatedImage(str(row[image]), None, shapes=shapes, split=part, is_complete=row[objects] is not None)

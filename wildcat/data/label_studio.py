@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
 
 from wildcat.data.annotated import AnnotatedImage, Choices, Content, annotated_dataset, splits_of
 from wildcat.data.files import IMAGE_SUFFIXES
@@ -73,7 +72,7 @@ def _load(path: Path) -> list[dict[str, Any]]:
 def _names_image(value: object) -> bool:
     if not isinstance(value, str):
         return False
-    text = urlsplit(value).query if "?d=" in value else value.partition("?")[0]
+    text = value.partition("?d=")[2] if "?d=" in value else value.partition("?")[0]
     return PurePosixPath(text).suffix.lower() in IMAGE_SUFFIXES
 
 

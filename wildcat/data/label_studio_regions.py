@@ -132,7 +132,7 @@ def _labels(value: dict[str, Any], kind: str) -> list[str]:
         raise ValueError(f"{kind} must be a list; got {brief(str(given), 80)}")
     if kind == "taxonomy":
         given = [path[-1] for path in given if isinstance(path, list) and path]
-    if not all(isinstance(label, str) and label.strip() for label in given):
+    if not all(isinstance(label, str) and clean_name(label) for label in given):
         raise ValueError(f"{kind} must hold names; got {brief(str(given), 80)}")
     return [clean_name(label) for label in given]
 
@@ -205,6 +205,7 @@ def _array(points: Any) -> npt.NDArray[np.float64]:
     except (TypeError, ValueError):
         values = np.empty(0)
         points = None
-    if points is None or (values.size and (values.ndim != 2 or values.shape[1] != 2)) or not np.isfinite(values).all():
+    is_pairs = points is not None and (not values.size or (values.ndim == 2 and values.shape[1] == 2))
+    if not is_pairs or not (np.abs(values) < MAX_COORDINATE).all():
         raise ValueError("points of a polygon must be pairs of numbers")
     return values

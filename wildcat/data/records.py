@@ -52,13 +52,13 @@ class Records:
 
 
 def _named(value: Any, names: Sequence[str] | None) -> Any:
-    """A value, or the values of a list, with the names of classes for their numbers; -1 is none."""
+    """A value, or the values of a list, with the names of classes for their numbers; -1 stays as it is."""
     if names is None:
         return value
     if isinstance(value, list):
         return [_named(item, names) for item in value]
     if isinstance(value, int) and not isinstance(value, bool):
-        return names[value] if 0 <= value < len(names) else None
+        return names[value] if 0 <= value < len(names) else value
     return value
 
 
@@ -158,13 +158,13 @@ def _class_names(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
 
 
 def _names_of(feature: Any) -> list[str]:
-    """The names of a feature ClassLabel, or of that inside of a list."""
+    """The names of a feature ClassLabel, or of that inside of a list or of an object."""
     if isinstance(feature, list):
-        return _names_of(feature[0]) if feature else []
+        return _names_of(feature[0]) if feature and isinstance(feature[0], dict) else []
     if feature.get("_type") == "ClassLabel":
         return [str(name) for name in feature["names"]]
-    inner = feature.get("feature")
-    return _names_of(inner) if isinstance(inner, dict) else []
+    inner = (_names_of(value) for value in feature.values() if isinstance(value, dict | list))
+    return next((names for names in inner if names), [])
 
 
 def _unpacked(path: Path, value: Any, number: int) -> Any:

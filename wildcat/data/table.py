@@ -14,7 +14,7 @@ from pathlib import Path
 from wildcat.data.files import IMAGE_SUFFIXES
 from wildcat.data.likely_kind import likely_kind
 from wildcat.data.names import brief, clean_name, is_missing, usual_split
-from wildcat.data.records import RECORD_SUFFIXES, read_records
+from wildcat.data.records import RECORD_SUFFIXES, Records, read_records
 from wildcat.data.sample import require_path
 from wildcat.errors import WildcatError, check_choice, shorten
 
@@ -48,6 +48,7 @@ class Table:
         rows: cells, as many in each row as there are columns.
         delimiter: what separates the columns.
         left_out: descriptions of the columns that are left out.
+        are_numbers: the tags were numbers, for which the file has names: -1 is none.
     """
 
     path: Path
@@ -55,6 +56,7 @@ class Table:
     rows: list[list[str]]
     delimiter: str
     left_out: list[str] = field(default_factory=list)
+    are_numbers: bool = False
 
     def column(self, index: int) -> list[str]:
         """The cells of a column."""
@@ -110,7 +112,7 @@ def read_table(path: Path) -> Table:
     """
     if path.suffix.lower() in RECORD_SUFFIXES:
         records = read_records(path)
-        return Table(path, records.columns, records.cells(), ",")
+        return table_of(records)
     if path.is_file() and path.suffix.lower() in _OTHER_SUFFIXES:
         raise WildcatError(f"{path}: is no CSV; did you mean {likely_kind(path)}:{path}?")
     text = _text_of(path)
@@ -146,6 +148,12 @@ def read_table(path: Path) -> Table:
         if any(cells):
             body.append(cells)
     return _without_empty_columns(path, header, body, delimiter)
+
+
+def table_of(records: Records) -> Table:
+    """The table of records, with all values as text."""
+    header = [clean_name(name) for name in records.columns]
+    return Table(records.path, header, records.cells(), ",", are_numbers=bool(records.class_names))
 
 
 def _without_empty_columns(path: Path, header: list[str], rows: list[list[str]], delimiter: str) -> Table:
@@ -363,7 +371,7 @@ def with_threshold(table: Table, threshold: float) -> Table:
     if header == table.header and columns == [table.column(index) for index in range(len(header))]:
         raise WildcatError(f"{table.path}: no column holds probabilities, to which threshold={threshold:g} applies")
     rows = [list(row) for row in zip(*columns, strict=True)]
-    return Table(table.path, header, rows, table.delimiter, table.left_out)
+    return Table(table.path, header, rows, table.delimiter, table.left_out, table.are_numbers)
 
 
 def _probability(cell: str) -> float | None:

@@ -20,10 +20,10 @@ from wildcat.data.names import brief, clean_name, is_missing, usual_split
 from wildcat.data.sample import Dataset, Sample
 from wildcat.data.table import Columns, Table, find_columns, read_binary, read_table, with_threshold
 from wildcat.data.tag_cells import read_tags
-from wildcat.data.tool_images import ToolImages
+from wildcat.data.tool_images import ToolImages, is_foreign
 from wildcat.errors import WildcatError, check_choice, guess, shorten
 
-_UNKNOWN = "-1"  # among tags that are numbers
+_UNKNOWN = "-1"  # among tags that are numbers, or were before they got names
 _LIKE_METADATA = re.compile(r"(?:is|has)_.*|.*_id|id|index|valid|validation|test|fold", re.IGNORECASE)
 _USUAL_SPLITS = ("train", "val", "test")
 
@@ -33,9 +33,12 @@ def tags_splits(
     image_column: str | None = None,
     label_column: str | None = None,
     split_column: str | None = None,
+    threshold: float | None = None,
 ) -> tuple[str, ...]:
     """The splits of a CSV: the values of its split column, else those of a random split."""
     table = read_table(path)
+    if threshold is not None:
+        table = with_threshold(table, threshold)
     return _splits(table, find_columns(table, image_column, label_column, split_column))
 
 
@@ -172,11 +175,17 @@ def open_table(
     folder = _image_folder(path, images)
     finder, elsewhere = FileFinder(folder), ToolImages(spec.partition(":")[0], folder / path.name, None)
     samples = []
+    foreign: dict[Path, str] = {}
     for name, row in rows.labels.items():
         if name in chosen:
             file = finder.find(name)
-            if not file.exists():  # a URL, or a path of another machine
-                file = elsewhere.file(name) or file
+            if not os.path.exists(file):  # noqa: PTH110 - False also for what cannot be a name
+                if is_foreign(name) and (found := elsewhere.file(name)) is not None:
+                    file = found
+                    if foreign.setdefault(file, name) != name:
+                        raise WildcatError(f"{path}: {brief(foreign[file])} and {brief(name)} are both found as {file}")
+                elif images is None and os.path.isfile(name):  # noqa: PTH113 - relative to the current folder
+                    file = Path(name)
             samples.append(Sample(name, file, row))
     notes, warnings = _findings(table, columns, labels, rows, finder.others)
     return Dataset(
@@ -235,7 +244,8 @@ def _read_labels(table: Table, columns: Columns, sep: str | None, exclusive: boo
     tags = read_tags(table.column(columns.tags), usual, sep, keep_none=exclusive)
     classes = sorted(set().union(*tags.rows)) if tags.rows else []
     unknown = np.zeros(len(tags.rows), np.bool_)
-    if _UNKNOWN in classes and len(classes) > 1 and all(name == _UNKNOWN or name.isdecimal() for name in classes):
+    is_number = table.are_numbers or all(name == _UNKNOWN or name.isdecimal() for name in classes)
+    if _UNKNOWN in classes and len(classes) > 1 and is_number:
         classes.remove(_UNKNOWN)
         unknown = np.array([_UNKNOWN in names for names in tags.rows])
         tags.notes.append(f"-1 is no tag: the tags of {int(unknown.sum())} rows are unknown")

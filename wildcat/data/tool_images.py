@@ -34,8 +34,11 @@ def local_names(name: str) -> list[str]:
     """
     texts = [name]
     if _URL.match(name):
-        parts = urlsplit(name)
-        texts = [*parse_qs(parts.query).get("d", []), unquote(parts.path)]
+        try:
+            parts = urlsplit(name)
+            texts = [*parse_qs(parts.query).get("d", []), unquote(parts.path)]
+        except ValueError:  # no valid URL
+            pass
     elif "%" in name:
         texts.append(unquote(name))
     found: dict[str, None] = {}
@@ -49,6 +52,15 @@ def local_names(name: str) -> list[str]:
         if steps and _UPLOAD.match(steps[-1]):
             shortened[_UPLOAD.sub("", steps[-1], count=1)] = None
     return list({**found, **shortened})
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a name is a URL or an absolute path, perhaps one of another machine.
+
+    >>> [is_foreign(name) for name in ("s3://bucket/a.jpg", "C:\\\\a.jpg", "/data/a.jpg", "photos/a.jpg")]
+    [True, True, True, False]
+    """
+    return name.startswith(("/", "\\")) or bool(_URL.match(name) or _DRIVE.match(name))
 
 
 class _Folder:
@@ -142,7 +154,7 @@ class ToolImages:
             inside = folder.by_last_part.get(local, [])
             if len(inside) == 1:
                 return inside[0], folder.path / inside[0]
-        if not self._is_given and _is_file(Path(name)):  # relative to the current folder
+        if not self._is_given and ".." not in name and _is_file(Path(name)):  # relative to the current folder
             return name, Path(name)
         return None
 

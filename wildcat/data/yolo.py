@@ -99,9 +99,9 @@ def read_yolo(found: YoloFiles, split: str) -> Content:
         files[name] = (name, path)
     if content.images and missing == len(content.images):
         first = next(iter(files.values()))[1]
+        which = f"{missing} images of {split}" if split else f"{missing} images"
         raise WildcatError(
-            f"{found.source}: none of the {missing} images of {split} has a file of labels, such as "
-            f"{found.expected_labels(first)}"
+            f"{found.source}: none of the {which} has a file of labels, such as {found.expected_labels(first)}"
         )
     return content
 
