@@ -43,7 +43,8 @@ The examples are for one image, `in/park/rex.jpg`, 60 x 40 pixels, and a model o
 - **Scores** are probabilities from 0 to 1 in every file.
 - **Classes** in annotations are the predicted ones: those whose probability reaches `--threshold` (0.5). An image may
   have none.
-- **Boxes** enclose the regions of masks: connected components of at least 0.1 % of the image. `--crf` refines masks.
+- **Boxes** enclose the regions of masks: connected components of at least 0.1 % of the image. A predicted class without
+  one has its largest component, or the pixel of its point, so that no label is lost. `--crf` refines masks.
 - **Points** are in pixels of the image in its upright orientation; pixel i covers the range from i to i + 1.
 """
 

@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.data import trees
 from tests.formats.test_formats import CLASSES, NAMES, expected_boxes, expected_mask, root, stream, write
 from tests.tiny_runs import tiny
 from wildcat.data.registry import open_dataset
 from wildcat.formats.write import FORMATS, write_predictions
 from wildcat.prediction.result import Prediction
+from wildcat.runs.settings import InferenceSettings
 
 __all__ = ["root"]  # a fixture
 
@@ -55,6 +57,25 @@ def test_labels_come_back(name: str, root: Path, tmp_path: Path) -> None:
         if name in ("coco", "voc", "label-studio", "cvat", "mask"):
             labels = np.array([0, *(1 + data.classes.index(c) if c in data.classes else 255 for c in CLASSES)])
             np.testing.assert_array_equal(data.mask(index), labels[expected_mask(prediction)])
+
+
+@pytest.mark.parametrize("name", ["coco", "yolo", "voc"])
+def test_a_class_without_a_region_comes_back(name: str, tmp_path: Path) -> None:
+    """A class that is predicted but wins no pixel of the mask has a box at its point."""
+    trees.image(tmp_path / "in" / "a.png")
+    settings = InferenceSettings(CLASSES, True, (8,), (8,))
+    maps = np.zeros((3, 3, 4), np.float32)
+    maps[0], maps[2, 1, 2] = 5, 1
+    probabilities = np.array([0.9, 0.1, 0.8], np.float32)
+    prediction = Prediction(str(tmp_path / "in" / "a.png"), (40, 30), settings, probabilities, maps, None, None)
+    out, root = tmp_path / "out", tmp_path / "in"
+    write_predictions([prediction], out, [name], CLASSES, root=root)
+    data = open_dataset(SPECS[name].format(out=out, root=root), "all")
+    (sample,) = data.samples
+    assert {data.classes[c] for c in np.flatnonzero(sample.labels == 1)} == {"red", "blue"}
+    (box,) = sample.boxes[[data.classes[c] == "blue" for c in sample.box_classes]]
+    x, y = prediction.points["blue"]
+    assert box[0] <= x <= box[2] and box[1] <= y <= box[3] and np.allclose(box[2:] - box[:2], 1, atol=0.01)
 
 
 @pytest.mark.slow
