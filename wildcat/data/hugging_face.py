@@ -73,7 +73,7 @@ def _read(path: Path, image_column: str | None) -> tuple[Records, int]:
         records = _records(file)
         image = _image_column(records, image_column)
         inside = file.parent.relative_to(top).as_posix()
-        if inside != ".":
+        if inside != "." and records.image_root is None:
             for row in records.rows:
                 if isinstance(row[image], str):
                     row[image] = f"{inside}/{row[image]}" if not Path(row[image]).is_absolute() else row[image]
@@ -86,6 +86,7 @@ def _read(path: Path, image_column: str | None) -> tuple[Records, int]:
                     for row in records.rows
                 ],
                 records.class_names,
+                records.image_root,
             )
         parts.append(records)
     source = next(iter(files)) if len(files) == 1 else top / "metadata"
@@ -172,6 +173,8 @@ def open_hf(
     records, image = _read(path, image_column)
     objects = _objects_column(records, label_column)
     if objects is not None:
+        if images is None and records.image_root is not None:
+            images = str(records.image_root)
         choices = Choices(images, class_list, exclusive, empty, test, seed)
         return _with_objects(spec, records, image, objects, split, split_column, boxes, choices)
     if image_column is None:

@@ -34,12 +34,14 @@ class Records:
         columns: names of the columns.
         rows: values, as many in each row as there are columns; None where there is none.
         class_names: column -> names of the classes that its numbers mean.
+        image_root: the folder to which names of images are relative, if the table held them; else that of the file.
     """
 
     path: Path
     columns: list[str]
     rows: list[list[Any]]
     class_names: dict[str, list[str]] = field(default_factory=dict)
+    image_root: Path | None = None
 
     def cells(self) -> list[list[str]]:
         """The rows as text: lists as JSON, numbers of classes as their names."""
@@ -139,7 +141,7 @@ def _read_parquet(path: Path) -> Records:
         raise WildcatError(
             f"{path}: must have a column of images and one of tags; it has {', '.join(columns) or 'none'}"
         )
-    return Records(path, columns, rows, names)
+    return Records(path, columns, rows, names, cache_folder() if stored else None)
 
 
 def _holds_bytes(pa: Any, kind: Any) -> bool:
@@ -168,7 +170,10 @@ def _names_of(feature: Any) -> list[str]:
 
 
 def _unpacked(path: Path, value: Any, number: int) -> Any:
-    """The file of an image that is stored in a row; its path, if only that is stored."""
+    """The name, below the cache, of the file of an image that is stored in a row; its path, if only that is stored.
+
+    The name is the same on every machine, because random splits depend on it.
+    """
     content = value.get("bytes") if isinstance(value, dict) else value
     if content is None:
         return value
@@ -185,7 +190,7 @@ def _unpacked(path: Path, value: Any, number: int) -> Any:
         unfinished = file.with_name(f"{file.name}.{os.getpid()}.tmp")
         unfinished.write_bytes(content)
         unfinished.replace(file)
-    return str(file)
+    return file.relative_to(cache_folder()).as_posix()
 
 
 def cache_folder() -> Path:
@@ -202,4 +207,5 @@ def joined(parts: Iterator[Records] | Sequence[Records], path: Path) -> Records:
         at = {column: index for index, column in enumerate(table.columns)}
         rows += [[row[at[column]] if column in at else None for column in columns] for row in table.rows]
     names = {column: known for table in tables for column, known in table.class_names.items()}
-    return Records(path, columns, rows, names)
+    root = next((table.image_root for table in tables if table.image_root is not None), None)
+    return Records(path, columns, rows, names, root)

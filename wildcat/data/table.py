@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import itertools
 import re
@@ -49,6 +50,7 @@ class Table:
         delimiter: what separates the columns.
         left_out: descriptions of the columns that are left out.
         are_numbers: the tags were numbers, for which the file has names: -1 is none.
+        image_root: the folder to which names of images are relative, if it is not that of the file.
     """
 
     path: Path
@@ -57,6 +59,7 @@ class Table:
     delimiter: str
     left_out: list[str] = field(default_factory=list)
     are_numbers: bool = False
+    image_root: Path | None = None
 
     def column(self, index: int) -> list[str]:
         """The cells of a column."""
@@ -153,7 +156,9 @@ def read_table(path: Path) -> Table:
 def table_of(records: Records) -> Table:
     """The table of records, with all values as text."""
     header = [clean_name(name) for name in records.columns]
-    return Table(records.path, header, records.cells(), ",", are_numbers=bool(records.class_names))
+    return Table(
+        records.path, header, records.cells(), ",", are_numbers=bool(records.class_names), image_root=records.image_root
+    )
 
 
 def _without_empty_columns(path: Path, header: list[str], rows: list[list[str]], delimiter: str) -> Table:
@@ -371,7 +376,7 @@ def with_threshold(table: Table, threshold: float) -> Table:
     if header == table.header and columns == [table.column(index) for index in range(len(header))]:
         raise WildcatError(f"{table.path}: no column holds probabilities, to which threshold={threshold:g} applies")
     rows = [list(row) for row in zip(*columns, strict=True)]
-    return Table(table.path, header, rows, table.delimiter, table.left_out, table.are_numbers)
+    return dataclasses.replace(table, header=header, rows=rows)
 
 
 def _probability(cell: str) -> float | None:

@@ -172,7 +172,7 @@ def open_table(
         chosen = {name for name, part in rows.splits.items() if part == split}
     if exclusive:
         _check_exclusive(path, rows, chosen)
-    folder = _image_folder(path, images)
+    folder = table.image_root if images is None and table.image_root else _image_folder(path, images)
     finder, elsewhere = FileFinder(folder), ToolImages(spec.partition(":")[0], folder / path.name, None)
     samples = []
     foreign: dict[Path, str] = {}
