@@ -191,12 +191,16 @@ def open_voc(
             "a line from background (0) on"
         )
     samples: list[Sample] = []
+    missing: list[str] = []  # own images without an annotation
     for number, name in enumerate(names):
         image, mask = images.get(name, root / "JPEGImages" / f"{name}.jpg"), masks.get(name)
         if unlabelled:
             samples.append(Sample(name, image, np.zeros(len(classes), dtype=np.int8), mask_path=mask))
             continue
         file = annotation_file(root, name)
+        if year is None and file not in annotations and not file.exists():
+            missing.append(name)
+            annotations[file] = (None, [])
         size, objects = annotations.get(file) or read_annotation(file)
         for item in objects:
             check_choice(item.name, classes, f"{file}: class")
@@ -218,6 +222,13 @@ def open_voc(
     if masks:
         warnings += _mask_warnings(root, samples, masks, images, bool(task))
     notes = [] if tuple(classes) == CLASSES else [f"{spec}: the classes are its own: {shorten(classes, 8)}"]
+    if missing:
+        if len(missing) == len(names):
+            raise WildcatError(f"{annotation_file(root, missing[0])}: the annotation is missing, as are all others")
+        notes.append(
+            f"{spec}: {len(missing)} of {len(names)} listed images have no XML file, as CVAT writes none for images "
+            f"without objects, and are negatives of all classes: {shorten(missing)}"
+        )
     # Annotations refer to the pixels as stored.
     return Dataset(
         spec, split, classes, samples, upright=False, zeros_unknown=unlabelled, notes=notes, warnings=warnings
