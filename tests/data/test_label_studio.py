@@ -87,6 +87,14 @@ def test_which_annotation_counts() -> None:
     assert predicted["later.png"] == {"cat": -1, "dog": 1} and "three.png" not in predicted
 
 
+def test_choices_among_texts_in_the_small_form() -> None:
+    """In JSON_MIN a choice is a text: beside regions only the user knows which one it is."""
+    file = LS / "mixed-json_min" / "result.json"
+    assert "controls=NAME names the control of choices" in open_dataset(spec(file), "all").notes[0]
+    data = by_scene(open_dataset(spec(file, controls="animal"), "all"))
+    assert data["two.png"] == {"dog": 1} and data["one.png"] == {"dog": -1}
+
+
 def test_ground_truth_is_before_later_annotations(tmp_path: Path) -> None:
     tasks = json.loads((LS / "mixed.json").read_text())
     tasks[0]["annotations"][0]["ground_truth"] = True

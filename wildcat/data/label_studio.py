@@ -98,14 +98,16 @@ def _image_key(path: Path, data: Sequence[dict[str, Any]], given: str | None) ->
     raise WildcatError(f"{path}: no key of its tasks names an image; they are {shorten(keys, 8)}; image_column=KEY")
 
 
-def _tasks(path: Path, items: list[dict[str, Any]], image_column: str | None) -> dict[str, _Task]:
+def _tasks(
+    path: Path, items: list[dict[str, Any]], image_column: str | None, controls: Sequence[str] = ()
+) -> dict[str, _Task]:
     """Image -> its task; tasks of the same image are one.
 
     Raises:
         WildcatError: for a task without an image or with values of other kinds.
     """
     if not any(key in item for item in items for key in ("data", "annotations", "completions", "predictions")):
-        return _min_tasks(path, items, image_column)
+        return _min_tasks(path, items, image_column, controls)
     data = [item.get("data") for item in items]
     for number, values in enumerate(data, start=1):
         if not isinstance(values, dict):
@@ -145,31 +147,54 @@ def _entries(path: Path, item: dict[str, Any], kind: str) -> Iterable[dict[str, 
         yield entry
 
 
-def _min_tasks(path: Path, items: list[dict[str, Any]], image_column: str | None) -> dict[str, _Task]:
+def _min_tasks(
+    path: Path, items: list[dict[str, Any]], image_column: str | None, controls: Sequence[str]
+) -> dict[str, _Task]:
     """The same for JSON_MIN, an object for each annotation: the data, and the results by the name of their control."""
     rows = [{key: value for key, value in item.items() if key not in _MIN_KEYS} for item in items]
     if not any(key in item for item in items for key in ("annotator", "annotation_id", "lead_time")):
         raise WildcatError(f"{path}: is no export of Label Studio; {_WHAT}")
     key = _image_key(path, rows, image_column)
+    choices = {*controls, *_choice_controls(rows, key)}
     tasks: dict[str, _Task] = {}
     for number, (item, row) in enumerate(zip(items, rows, strict=True), start=1):
         name = row.pop(key, None)
         if not isinstance(name, str) or not name.strip():
             raise WildcatError(f"{path}: task {item.get('id', number)} names no image in {key!r}")
         date = str(item.get("updated_at") or item.get("created_at") or "")
-        results = [result for control, value in row.items() for result in _min_results(control, value)]
+        results = [result for control, value in row.items() for result in _min_results(control, value, choices)]
         task = tasks.setdefault(name, _Task(name))
         if item.get("annotation_id") is not None or item.get("created_at") is not None:  # else it is not annotated
             task.annotations.append(_Annotation(results, date=date))
     return tasks
 
 
-def _min_results(control: str, value: Any) -> Iterable[dict[str, Any]]:
-    """Results of JSON from those of JSON_MIN: a choice is a text, other results are values."""
+def _choice_controls(rows: Sequence[dict[str, Any]], image_key: str) -> set[str]:
+    """The controls of choices in a JSON_MIN, where one choice is a text, as are texts and the data of tasks.
+
+    They are those with several choices at once somewhere, else the only key with texts if there are no regions.
+    """
+    several, texts, has_regions = set(), set(), False
+    for row in rows:
+        for control, value in row.items():
+            for part in value if isinstance(value, list) else [value]:
+                if isinstance(part, dict):
+                    is_choice = "choices" in part and len(part.keys() - {"original_width", "original_height"}) == 1
+                    several |= {control} if is_choice else set()
+                    has_regions |= not is_choice
+                elif isinstance(part, str) and control != image_key:
+                    texts.add(control)
+    if several or has_regions or len(texts) != 1:
+        return several
+    return texts
+
+
+def _min_results(control: str, value: Any, choices: set[str]) -> Iterable[dict[str, Any]]:
+    """Results of JSON from those of JSON_MIN."""
     for part in value if isinstance(value, list) else [value]:
-        if isinstance(part, str):
-            # A choice, a text that was written, or data of the task: only the name of the control tells.
-            yield {"type": "text or choices", "from_name": control, "value": {"choices": [part]}}
+        if isinstance(part, str) and part.strip():
+            kind = "choices" if control in choices else "text"
+            yield {"type": kind, "from_name": control, "value": {"choices": [part]}}
         elif isinstance(part, dict):
             kind = next((key for key in part if key == "choices" or key.endswith("labels") or key == "taxonomy"), "")
             frame = {key: part[key] for key in ("original_width", "original_height", "image_rotation") if key in part}
@@ -202,7 +227,7 @@ def read_label_studio(
         WildcatError: for another file, and for results that cannot be read; the message names the image.
     """
     items = _load(path)
-    tasks = _tasks(path, items, image_column)
+    tasks = _tasks(path, items, image_column, controls)
     content = Content(path, [])
     only_predictions = not any(key in item for item in items for key in ("annotations", "completions")) and any(
         task.predictions for task in tasks.values()

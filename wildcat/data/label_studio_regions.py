@@ -66,7 +66,6 @@ def read_results(results: Sequence[Any], controls: Sequence[str], found: Counter
     """
     labelled = Labelled()
     regions: dict[str, _Region] = {}
-    texts: list[dict[str, Any]] = []
     for number, item in enumerate(results):
         if not isinstance(item, dict):
             raise ValueError("a result must be an object")
@@ -78,8 +77,8 @@ def read_results(results: Sequence[Any], controls: Sequence[str], found: Counter
         if kind in _NO_IMAGES:
             raise ValueError(f"it has results of the type {kind}, which are not those of an image")
         labelled.size = labelled.size or _size(item)
-        if kind == "text or choices":
-            texts.append(item)
+        if kind == "text":
+            found["text"] += 1
             continue
         carries = kind in _TAGS or kind in _REGION_LABELS
         if carries:
@@ -97,7 +96,6 @@ def read_results(results: Sequence[Any], controls: Sequence[str], found: Counter
             region.place, region.frame = value, item
         if carries and controls and control not in controls:
             found["left out"] += 1
-    _read_texts(texts, controls, found, labelled, bool(regions))
     for region in regions.values():
         if region.labels and region.attributes:
             found["attributes"] += len(region.attributes)
@@ -109,20 +107,6 @@ def read_results(results: Sequence[Any], controls: Sequence[str], found: Counter
         labelled.shapes += [Shape(name, box, outline) for name in names]
     labelled.tags = list(dict.fromkeys(labelled.tags))
     return labelled
-
-
-def _read_texts(
-    texts: Sequence[dict[str, Any]], controls: Sequence[str], found: Counter[str], labelled: Labelled, has_more: bool
-) -> None:
-    """Take the texts of JSON_MIN for choices: those of the named controls, or those of the only control."""
-    names = {item["from_name"] for item in texts}
-    if not controls and (has_more or labelled.tags or len(names) > 1):
-        found["text"] += len(texts)
-        return
-    for item in texts:
-        found[f"control {item['from_name']}"] += 1
-        if not controls or item["from_name"] in controls:
-            labelled.tags += _labels(item["value"], "choices")
 
 
 def _labels(value: dict[str, Any], kind: str) -> list[str]:
