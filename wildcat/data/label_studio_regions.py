@@ -94,8 +94,6 @@ def read_results(results: Sequence[Any], controls: Sequence[str], found: Counter
         (region.attributes if kind in _TAGS else region.labels).update(dict.fromkeys(labels))
         if region.place is None or kind not in _TAGS:
             region.place, region.frame = value, item
-        if carries and controls and control not in controls:
-            found["left out"] += 1
     for region in regions.values():
         if region.labels and region.attributes:
             found["attributes"] += len(region.attributes)
