@@ -43,8 +43,27 @@ The examples are for one image, `in/park/rex.jpg`, 60 x 40 pixels, and a model o
 - **Scores** are probabilities from 0 to 1 in every file.
 - **Classes** in annotations are the predicted ones: those whose probability reaches `--threshold` (0.5). An image may
   have none.
-- **Boxes** enclose the regions of masks: connected components of at least 0.1 % of the image. `--crf` refines masks.
+- **Boxes** enclose the regions of masks: connected components of at least 0.1 % of the image. A predicted class without
+  one has its largest component, or the pixel of its point, so that no label is lost. `--crf` refines masks.
 - **Points** are in pixels of the image in its upright orientation; pixel i covers the range from i to i + 1.
+"""
+
+READ_BACK = """\
+## Read them back
+
+Corrected predictions are training data: `wildcat train --data KIND:...` reads what `predict --out predictions` has
+written, and what the tools write after the correction ([own data](own_data.md#annotations-of-other-tools)).
+
+| Format | `--data` |
+|---|---|
+| `json` | `tags:predictions/predictions.jsonl` |
+| `csv` | `tags:predictions/scores.csv,threshold=0.5` |
+| `mask` | `masks:predictions,images=in`; an image without a predicted class has the most probable one |
+| `coco` | `coco:predictions/coco/dataset.json,images=in` |
+| `yolo` | `yolo:predictions/yolo` |
+| `voc` | `voc:predictions/voc` |
+| `label-studio` | `labelstudio:predictions/label-studio/tasks.json,images=in`; all classes: `class_list=labels.xml` |
+| `cvat` | `cvat:predictions/cvat,images=in` |
 """
 
 # Advice for annotators.
@@ -147,7 +166,7 @@ def _shorten(text: str) -> str:
 
 
 def page() -> str:
-    parts = [HEAD]
+    parts = [HEAD, f"\n{READ_BACK}"]
     for name in FORMATS:
         title, about = SECTIONS[name]
         parts.append(f"\n## {title}\n\n`--formats {name}`\n\n{about}\n")

@@ -124,7 +124,10 @@ class TrainConfig:
     data: str = field(
         metadata={
             "about": About(
-                "dataset, kind:path (voc07:DIR, folder:DIR, tags:FILE.csv, synthetic, ...)", "data", common=True
+                "dataset, kind:path (folder:DIR, tags:FILE.csv, labelstudio:FILE.json, cvat:FILE.xml, yolo:DIR, "
+                "coco:DIR, voc:DIR, hf:DIR, voc07:DIR, synthetic, ...)",
+                "data",
+                common=True,
             )
         }
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.data import trees
+from tests.data.tool_scenes import IMAGES, TOOLS, check_boxes, check_labels, check_masks
 from wildcat.data import check_dataset
 from wildcat.data.registry import available_splits, default_splits, open_dataset
 from wildcat.errors import WildcatError
@@ -139,3 +140,22 @@ def test_names_that_look_the_same_are_found(tmp_path: Path, written: str) -> Non
     trees.image(tmp_path / "data" / "caf\u00e9.png")
     trees.write(tmp_path / "labels.json", content([written]))
     assert not check_dataset(open_dataset(f"coco:{tmp_path}", "all"))[1].has_bad_images
+
+
+@pytest.mark.parametrize("tool", ["datumaro-box", "datumaro-mask", "supervision"])
+def test_exports_of_tools(tool: str) -> None:
+    """CVAT writes COCO with datumaro, and marks masks as crowds."""
+    if tool == "supervision":
+        parts = [open_dataset(f"coco:{TOOLS}/coco/supervision.json,images={IMAGES}", "all")]
+    else:
+        spec = f"coco:{TOOLS}/coco/{tool},crowds=objects"
+        assert available_splits(spec) == ("train", "val")
+        parts = [open_dataset(spec, split) for split in ("train", "val")]
+    data = parts[0].subset(range(len(parts[0])))
+    data.samples = [sample for part in parts for sample in part.samples]
+    data.outlined = {name: objects for part in parts for name, objects in part.outlined.items()}
+    assert data.classes == ("cat", "dog", "bird")
+    check_labels(data)
+    check_boxes(data)
+    if tool == "datumaro-mask":
+        check_masks(data)

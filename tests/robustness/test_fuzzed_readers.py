@@ -86,6 +86,83 @@ def test_tags(tmp_path: Path, content: bytes) -> None:
     clear(read)
 
 
+LABEL_STUDIO = [
+    {
+        "id": 1,
+        "data": {"image": "a.png"},
+        "annotations": [
+            {
+                "result": [
+                    {
+                        "type": kind,
+                        "from_name": "x",
+                        "id": kind,
+                        "original_width": 40,
+                        "original_height": 30,
+                        "value": v,
+                    }
+                    for kind, v in {
+                        "choices": {"choices": ["cat"]},
+                        "rectanglelabels": {"x": 1, "y": 2, "width": 3, "height": 4, "rectanglelabels": ["cat"]},
+                        "polygonlabels": {"points": [[1, 2], [3, 4], [5, 9]], "polygonlabels": ["dog"]},
+                        "brushlabels": {"rle": [0, 0, 18, 192, 0, 0], "brushlabels": ["dog"]},
+                    }.items()
+                ][:size],
+                "updated_at": "2026",
+            }
+        ],
+    }
+    for size in (3, 4)
+]
+CVAT = b"""<annotations><meta><task><labels><label><name>cat</name></label></labels></task></meta>
+<image id="0" name="a.png" width="40" height="30"><tag label="cat"/><box label="cat" xtl="1" ytl="2" xbr="3" ybr="4"/>
+<mask label="cat" rle="1, 2, 1" left="3" top="4" width="2" height="2"/><polygon label="cat" points="1,2;3,4;5,1"/>
+</image></annotations>"""
+JSON_LINES = b"""{"file_name": "a.png", "objects": {"bbox": [[1, 2, 3, 4]], "categories": ["cat"]}}
+{"file_name": "b.png", "objects": {"bbox": [], "categories": []}}
+"""
+YOLO = b"0 0.5 0.5 0.25 0.25\n1 0.1 0.1 0.2 0.2 0.3 0.1\n"
+
+
+@pytest.fixture(scope="module")
+def beside(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with images and a data.yaml."""
+    folder = tmp_path_factory.mktemp("tools")
+    for name in ("a.png", "b.png"):
+        trees.image(folder / name)
+    trees.write(folder / "data.yaml", "names: [cat, dog]\n")
+    return folder
+
+
+@pytest.mark.slow
+@fuzzed
+@given(st.data())
+@pytest.mark.parametrize(
+    ("kind", "name", "good"),
+    [
+        ("labelstudio", "a.json", altered(LABEL_STUDIO[:1])),
+        ("labelstudio", "a.json", altered(LABEL_STUDIO)),
+        ("cvat", "a.xml", mutated(CVAT)),
+        ("hf", "a.jsonl", mutated(JSON_LINES)),
+        ("yolo", "a.txt", mutated(YOLO)),
+    ],
+)
+def test_tools(beside: Path, kind: str, name: str, good: st.SearchStrategy[bytes], data: st.DataObject) -> None:
+    file = beside / name
+    file.write_bytes(data.draw(good))
+    spec = f"{kind}:{beside if kind == 'yolo' else file}"
+
+    def read() -> None:
+        found = open_dataset(spec, "all")
+        assert found.labels.ndim == 2
+        assert all(sample.boxes is None or np.isfinite(sample.boxes).all() for sample in found.samples)
+        for index in range(len(found)):
+            if found.has_mask(index):
+                found.mask(index)
+
+    clear(read)
+
+
 @pytest.fixture(scope="module")
 def voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trees.voc(tmp_path_factory.mktemp("voc"))

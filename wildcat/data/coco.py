@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from wildcat.data.coco_json import CocoContent, CocoObject, check_polygons, read_coco
+from wildcat.data.coco_json import CocoContent, read_coco
 from wildcat.data.coco_layouts import (
     OFFICIAL_SPLITS,
     YEARS,
@@ -22,7 +20,8 @@ from wildcat.data.coco_layouts import (
     official_year,
 )
 from wildcat.data.hold_out import RANDOM_SPLITS, split_by_labels
-from wildcat.data.sample import Dataset, Sample, require_path
+from wildcat.data.outlines import OutlinedDataset, OutlinedObject
+from wildcat.data.sample import Sample, require_path
 from wildcat.errors import WildcatError, check_choice
 
 _HOST = "http://images.cocodataset.org"
@@ -36,63 +35,13 @@ _MD5 = {
 }
 
 
-class CocoDataset(Dataset):
-    """COCO images; masks are rendered from the annotations when they are read.
-
-    Attributes:
-        objects: name of an image -> its annotations.
-    """
-
-    objects: dict[str, list[CocoObject]]
+class CocoDataset(OutlinedDataset):
+    """COCO images; masks are rendered from the annotations when they are read."""
 
     @property
     def has_boxes(self) -> bool:
         """Whether every object has a box, or an outline from which it follows."""
         return bool(self.samples) and all(sample.boxes is not None for sample in self.samples)
-
-    @property
-    def has_masks(self) -> bool:
-        """Whether any image has the outlines of all of its objects."""
-        return any(map(self.has_mask, range(len(self))))
-
-    def has_mask(self, index: int) -> bool:
-        """Whether all objects of an image have outlines."""
-        return all(item.outline is not None for item in self.objects[self.samples[index].name])
-
-    def mask(self, index: int) -> npt.NDArray[np.uint8] | None:
-        """Label map (H, W): crowds are void (255); where objects overlap, the smaller one is in front.
-
-        None if an object of the image has a box but no outline.
-        """
-        try:
-            from pycocotools import mask as coco_mask
-        except ImportError:
-            raise WildcatError("COCO masks need pycocotools: pip install 'wildcat-wsl[coco]'") from None
-        sample = self.samples[index]
-        if not self.has_mask(index):
-            return None
-        width, height = sample.stated_size or self.image(index).size
-        out = np.zeros((height, width), dtype=np.uint8)
-        for item in sorted(self.objects[sample.name], key=lambda item: (not item.crowd, -item.area)):
-            if item.outline is None or len(item.outline) == 0:
-                continue
-            if isinstance(item.outline, np.ndarray):
-                if item.outline.sum() != height * width:
-                    raise WildcatError(f"{sample.path}: run lengths are not those of {height} x {width} pixels")
-                inside = np.arange(len(item.outline)) % 2 == 1
-                pixels = np.repeat(inside, item.outline).reshape(width, height).T
-            else:
-                try:
-                    check_polygons(item.outline, (width, height))
-                except ValueError as error:
-                    raise WildcatError(f"{sample.path}: {error}") from None
-                runs = coco_mask.merge(coco_mask.frPyObjects(item.outline, height, width))
-                with warnings.catch_warnings():
-                    # pycocotools 2.0 makes arrays in a way that NumPy 2 deprecates.
-                    warnings.simplefilter("ignore", DeprecationWarning)
-                    pixels = coco_mask.decode(runs) > 0
-            out[pixels] = 255 if item.crowd else item.category + 1
-        return out
 
 
 def _official(path: Path, year: str | None) -> str | None:
@@ -198,13 +147,14 @@ def open_coco(
         files = find_images(location, [image.file for image in content.images], images)
 
     samples: list[Sample] = []
-    objects: dict[str, list[CocoObject]] = {}
+    outlined: dict[str, list[OutlinedObject]] = {}
     for image in listed:
         name = names[image.file]
         items = image.objects
         if crowds == "objects":
             items = [item._replace(crowd=False) for item in items]
-        objects[name] = items
+        if all(item.outline is not None for item in items):
+            outlined[name] = items
         classes = np.array([item.category for item in items], dtype=np.int64)
         crowd = np.array([item.crowd for item in items], dtype=bool)
         labels = np.full(len(content.classes), -1, dtype=np.int8)
@@ -224,7 +174,7 @@ def open_coco(
                 f"{spec}: no image is held out: there is one; give the images to score a JSON of their own"
             )
     dataset = CocoDataset(spec, split, content.classes, samples, upright=upright)
-    dataset.objects = objects
+    dataset.outlined = outlined
     return dataset
 
 

@@ -10,36 +10,16 @@ import json
 import reprlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from wildcat.data.outlines import OutlinedObject, check_polygons, outline_area, polygon_box
 from wildcat.data.sample import MAX_COORDINATE
 from wildcat.errors import WildcatError
 
-Outline: TypeAlias = "list[npt.NDArray[np.float64]] | npt.NDArray[np.int64]"
-"""Polygons, each (2 P,) of x and y; or run lengths down the columns, of which the first is outside."""
-
 _TRUTH = {"": False, "0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
-
-
-class CocoObject(NamedTuple):
-    """An annotation.
-
-    Attributes:
-        category: column of its class.
-        box: x, y, width, height; None if it is not annotated and follows from no outline.
-        area: in pixels.
-        crowd: whether it is a group of objects.
-        outline: None if it is not annotated.
-    """
-
-    category: int
-    box: tuple[float, float, float, float] | None
-    area: float
-    crowd: bool
-    outline: Outline | None
 
 
 class CocoImage(NamedTuple):
@@ -47,7 +27,7 @@ class CocoImage(NamedTuple):
 
     file: str
     size: tuple[int, int] | None
-    objects: list[CocoObject]
+    objects: list[OutlinedObject]
 
 
 class CocoContent(NamedTuple):
@@ -225,7 +205,7 @@ def _categories(path: Path, categories: list[dict[str, Any]], used: set[str]) ->
     return [(str(key), name) for key, name in entries]
 
 
-def _object(item: dict[str, Any], category: int, size: tuple[int, int] | None) -> CocoObject:
+def _object(item: dict[str, Any], category: int, size: tuple[int, int] | None) -> OutlinedObject:
     """Read an annotation.
 
     Raises:
@@ -245,11 +225,11 @@ def _object(item: dict[str, Any], category: int, size: tuple[int, int] | None) -
         x, y, width, height = _bounds(outline, size)
         has_box = True
     if area is None:
-        area = _area(outline) if outline is not None else width * height
-    return CocoObject(category, (x, y, width, height) if has_box else None, float(area), crowd, outline)
+        area = outline_area(outline) if outline is not None else width * height
+    return OutlinedObject(category, (x, y, width, height) if has_box else None, float(area), crowd, outline)
 
 
-def _outline(shape: Any, size: tuple[int, int] | None) -> Outline | None:
+def _outline(shape: Any, size: tuple[int, int] | None) -> list[npt.NDArray[np.float64]] | npt.NDArray[np.int64] | None:
     """Check an outline, because the tools that render it do not."""
     if shape is None:
         return None
@@ -270,12 +250,6 @@ def _outline(shape: Any, size: tuple[int, int] | None) -> Outline | None:
     return polygons
 
 
-def check_polygons(polygons: list[npt.NDArray[np.float64]], size: tuple[int, int]) -> None:
-    """Raise a ValueError for polygons that extend far outside an image of (width, height)."""
-    if any(np.abs(polygon).max() > 10 * max(size) for polygon in polygons):
-        raise ValueError(f"a polygon extends far outside the image of {size[1]} x {size[0]} pixels")
-
-
 def _rle_size(size: Any) -> tuple[int, int]:
     is_valid = isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)
     if not is_valid or size[0] * size[1] > MAX_COORDINATE:
@@ -283,12 +257,13 @@ def _rle_size(size: Any) -> tuple[int, int]:
     return size[1], size[0]
 
 
-def _bounds(outline: Outline, size: tuple[int, int] | None) -> tuple[float, float, float, float]:
+def _bounds(
+    outline: list[npt.NDArray[np.float64]] | npt.NDArray[np.int64], size: tuple[int, int] | None
+) -> tuple[float, float, float, float]:
     """The box around an outline: x, y, width, height."""
     if isinstance(outline, list):
-        points = np.concatenate(outline).reshape(-1, 2)
-        low, high = points.min(axis=0), points.max(axis=0)
-        return float(low[0]), float(low[1]), float(high[0] - low[0]), float(high[1] - low[1])
+        x1, y1, x2, y2 = polygon_box(outline)
+        return x1, y1, x2 - x1, y2 - y1
     height = size[1] if size is not None else 0
     ends = np.cumsum(outline)
     starts = (ends - outline)[1::2]
@@ -297,17 +272,6 @@ def _bounds(outline: Outline, size: tuple[int, int] | None) -> tuple[float, floa
         return 0.0, 0.0, 0.0, 0.0
     columns, rows = pixels // height, pixels % height
     return float(columns.min()), float(rows.min()), float(np.ptp(columns) + 1), float(np.ptp(rows) + 1)
-
-
-def _area(outline: Outline) -> float:
-    """The pixels of an outline, roughly: it only says which of two objects is in front."""
-    if isinstance(outline, np.ndarray):
-        return float(outline[1::2].sum())
-    area = 0.0
-    for polygon in outline:
-        x, y = polygon[::2], polygon[1::2]
-        area += abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
-    return area
 
 
 def _unpack(text: str) -> list[int]:

@@ -9,8 +9,20 @@ A specification is ``kind:path``, with options behind: ``kind:path,key=value,key
   ``crowds=difficult|objects``, ``unlisted=error|drop``, ``upright=yes|no``, ``test=0.2``, ``seed=0``
 * ``mit67:``, ``scene15:`` the folder that holds the class folders (scene15: ``seed=0`` for a random split)
 * ``folder:`` a folder per class; ``test=0.2``, ``seed=0``, ``splits=yes|no`` whether the top folders are splits
-* ``tags:`` a CSV of images and tags; ``test=0.2``, ``seed=0``, ``exclusive=yes|no``, ``sep=comma|space|pipe|...|none``,
-  ``image_column=NAME``, ``label_column=NAME+NAME``, ``split_column=NAME``, ``images=DIR``, ``balanced=yes|no``
+* ``tags:`` a CSV (or JSON lines, or Parquet) of images and tags; ``test=0.2``, ``seed=0``, ``exclusive=yes|no``,
+  ``sep=comma|space|pipe|...|none``,
+  ``image_column=NAME``, ``label_column=NAME+NAME``, ``split_column=NAME``, ``images=DIR``, ``balanced=yes|no``,
+  ``class_list=FILE``, ``empty=keep|drop``, ``blank=absent|unknown``, ``threshold=P``
+* ``hf:`` a folder of images with metadata.csv, .jsonl or .parquet, or Parquet tables, as Hugging Face datasets has
+  them; the options of ``tags:``, and ``boxes=xywh|xyxy``
+* ``labelstudio:`` an export of Label Studio as JSON or JSON_MIN; the options of all tools, which are ``images=DIR``,
+  ``class_list=FILE``, ``exclusive=yes|no``, ``empty=keep|drop``, ``test=0.2``, ``seed=0``; and
+  ``annotations=latest|union|agreed``, ``predictions=yes|no``, ``controls=NAME+NAME``, ``image_column=KEY``
+* ``cvat:`` the annotations.xml of CVAT, or its folder; the options of all tools
+* ``yolo:`` a data.yaml of YOLO, or its folder; the options of all tools
+* ``voc:`` own images in the layouts of VOC, or beside XML files; ``images=DIR``, ``class_list=FILE``, ``test=0.2``,
+  ``seed=0``
+* ``masks:`` a folder with images and label maps; ``images=DIR``, ``class_list=FILE``, ``test=0.2``, ``seed=0``
 * ``synthetic`` rendered on demand; ``synthetic:count=200,seed=3,size=256``
 
 :func:`register_dataset` adds a kind.
@@ -26,8 +38,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wildcat.data import coco, folders, scenes, tags, voc
+from wildcat.data import coco, cvat, folders, hugging_face, label_studio, mask_folder, scenes, tags, voc, voc_own, yolo
 from wildcat.data.coco_layouts import YEARS
+from wildcat.data.likely_kind import likely_kind
 from wildcat.data.options import Converter, choice, number, whole_number, yes_no
 from wildcat.data.sample import Dataset
 from wildcat.data.synthetic import COUNTS as _SYNTHETIC_SPLITS
@@ -163,7 +176,7 @@ def _specification(spec: str) -> _Specification:
     """Take a specification apart and check it."""
     name, path, written = _parts_of(spec)
     if spec and name not in _KINDS and Path(spec).exists():
-        meant = "tags" if Path(spec).is_file() else "folder"
+        meant = likely_kind(Path(spec))
         raise WildcatError(f"data {spec!r} has no kind; did you mean '{meant}:{spec}'? Kinds: {', '.join(_KINDS)}")
     check_choice(name, _KINDS, f"data {spec!r}: kind")
     kind = _KINDS[name]
@@ -371,17 +384,54 @@ register_dataset(
     downloaded=("train", "test"),
 )
 register_dataset("folder", folders.open_folder, folders.folder_splits, options={**_RANDOM_SPLIT, "splits": yes_no})
+_OF_TABLES: dict[str, Converter] = {
+    **_RANDOM_SPLIT,
+    "exclusive": yes_no,
+    "balanced": yes_no,
+    "sep": separator,
+    "empty": choice("keep", "drop"),
+    "blank": choice("absent", "unknown"),
+    "threshold": number,
+    **dict.fromkeys(["image_column", "label_column", "split_column", "images", "class_list"], str),
+}
 register_dataset(
     "tags",
     tags.open_tags,
     tags.tags_splits,
+    options=_OF_TABLES,
+)
+register_dataset(
+    "hf", hugging_face.open_hf, hugging_face.hf_splits, options={**_OF_TABLES, "boxes": choice("xywh", "xyxy")}
+)
+_OF_TOOLS: dict[str, Converter] = {
+    **_RANDOM_SPLIT,
+    "images": str,
+    "class_list": str,
+    "exclusive": yes_no,
+    "empty": choice("keep", "drop"),
+}
+register_dataset(
+    "labelstudio",
+    label_studio.open_label_studio,
+    label_studio.label_studio_splits,
     options={
-        **_RANDOM_SPLIT,
-        "exclusive": yes_no,
-        "balanced": yes_no,
-        "sep": separator,
-        **dict.fromkeys(["image_column", "label_column", "split_column", "images"], str),
+        **_OF_TOOLS,
+        "annotations": choice(*label_studio.SEVERAL),
+        "predictions": yes_no,
+        "controls": str,
+        "image_column": str,
     },
+)
+register_dataset("cvat", cvat.open_cvat, cvat.cvat_splits, options=_OF_TOOLS)
+register_dataset("yolo", yolo.open_yolo, yolo.yolo_splits, options=_OF_TOOLS)
+register_dataset(
+    "masks",
+    mask_folder.open_masks,
+    mask_folder.masks_splits,
+    options={**_RANDOM_SPLIT, "images": str, "class_list": str},
+)
+register_dataset(
+    "voc", voc_own.open_own, voc_own.own_splits, options={**_RANDOM_SPLIT, "images": str, "class_list": str}
 )
 register_dataset(
     "synthetic",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import itertools
 import re
@@ -12,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wildcat.data.files import IMAGE_SUFFIXES
+from wildcat.data.likely_kind import likely_kind
 from wildcat.data.names import brief, clean_name, is_missing, usual_split
+from wildcat.data.records import RECORD_SUFFIXES, Records, read_records
 from wildcat.data.sample import require_path
 from wildcat.errors import WildcatError, check_choice, shorten
 
@@ -25,8 +28,9 @@ _ENCODINGS = {  # by byte order mark; that of UTF-32 begins as that of UTF-16
     b"\xfe\xff": "utf-16",
 }
 
-_IMAGE_COLUMNS = ("picture", "image", "path", "file", "filename")
-_TAG_COLUMNS = ("tags", "labels", "tag", "label")
+_OTHER_SUFFIXES = (".json", ".xml", ".yaml", ".yml")  # of annotation tools
+_IMAGE_COLUMNS = ("picture", "image", "path", "file", "filename", "file_name")
+_TAG_COLUMNS = ("tags", "labels", "tag", "label", "predicted")
 _CLASS_COLUMNS = ("class", "classes", "category", "categories", "target", "targets")
 _TAG_WORDS = frozenset([*_TAG_COLUMNS, *_CLASS_COLUMNS])
 _INDEX_NAMES = re.compile(r"(?:unnamed: \d+)?", re.IGNORECASE)  # that of pandas.read_csv and to_csv
@@ -45,6 +49,8 @@ class Table:
         rows: cells, as many in each row as there are columns.
         delimiter: what separates the columns.
         left_out: descriptions of the columns that are left out.
+        are_numbers: the tags were numbers, for which the file has names: -1 is none.
+        image_root: the folder to which names of images are relative, if it is not that of the file.
     """
 
     path: Path
@@ -52,6 +58,8 @@ class Table:
     rows: list[list[str]]
     delimiter: str
     left_out: list[str] = field(default_factory=list)
+    are_numbers: bool = False
+    image_root: Path | None = None
 
     def column(self, index: int) -> list[str]:
         """The cells of a column."""
@@ -97,13 +105,19 @@ def _text_of(path: Path) -> str:
 
 
 def read_table(path: Path) -> Table:
-    """Read a CSV whose first line names its columns, separated by comma, tab or semicolon.
+    """Read a table: a CSV, or a file of JSON lines or Parquet (:mod:`wildcat.data.records`).
 
-    Columns without a name are left out if they hold nothing, or if the first one numbers the rows.
+    The first line of a CSV names its columns, separated by comma, tab or semicolon. Columns without a name are left out
+    if they hold nothing, or if the first one numbers the rows.
 
     Raises:
         WildcatError: for a file that is no such table; the message names the line.
     """
+    if path.suffix.lower() in RECORD_SUFFIXES:
+        records = read_records(path)
+        return table_of(records)
+    if path.is_file() and path.suffix.lower() in _OTHER_SUFFIXES:
+        raise WildcatError(f"{path}: is no CSV; did you mean {likely_kind(path)}:{path}?")
     text = _text_of(path)
     named = _SEP_LINE.match(text)
     if named is not None:
@@ -137,6 +151,14 @@ def read_table(path: Path) -> Table:
         if any(cells):
             body.append(cells)
     return _without_empty_columns(path, header, body, delimiter)
+
+
+def table_of(records: Records) -> Table:
+    """The table of records, with all values as text."""
+    header = [clean_name(name) for name in records.columns]
+    return Table(
+        records.path, header, records.cells(), ",", are_numbers=bool(records.class_names), image_root=records.image_root
+    )
 
 
 def _without_empty_columns(path: Path, header: list[str], rows: list[list[str]], delimiter: str) -> Table:
@@ -327,3 +349,39 @@ def read_binary(cell: str) -> int | None:
     except ValueError:
         return None
     return int(value) if value in (1.0, 0.0, -1.0) else None
+
+
+_ESCAPED = re.compile(r"'(?='*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20])")  # so that no spreadsheet takes it for a formula
+
+
+def with_threshold(table: Table, threshold: float) -> Table:
+    """The table with 0/1 columns instead of columns of probabilities, as those of scores.csv.
+
+    Raises:
+        WildcatError: for a threshold outside of 0 to 1, and if no column holds probabilities.
+    """
+    if not 0 <= threshold <= 1:
+        raise WildcatError(f"{table.path}: threshold must be a probability, from 0 to 1; got {threshold:g}")
+    header = [_ESCAPED.sub("", name, count=1) for name in table.header]
+    columns = []
+    for index, name in enumerate(header):
+        cells = table.column(index)
+        numbers = [_probability(cell) for cell in cells]
+        if cells and all(number is not None for number in numbers) and name.lower() not in _IMAGE_COLUMNS:
+            cells = [str(int(number >= threshold)) for number in numbers if number is not None]
+            header[index] = name.removeprefix("class:")
+        else:
+            cells = [_ESCAPED.sub("", cell, count=1) for cell in cells]
+        columns.append(cells)
+    if header == table.header and columns == [table.column(index) for index in range(len(header))]:
+        raise WildcatError(f"{table.path}: no column holds probabilities, to which threshold={threshold:g} applies")
+    rows = [list(row) for row in zip(*columns, strict=True)]
+    return dataclasses.replace(table, header=header, rows=rows)
+
+
+def _probability(cell: str) -> float | None:
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if 0 <= value <= 1 else None

@@ -118,6 +118,8 @@ def _list_items(cell: str) -> list[str]:
             items = parse(cell)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
+        if isinstance(items, dict) and len(items) == 1:  # {"choices": ["cat", "dog"]}, as Label Studio writes it
+            items = next(iter(items.values()))
         # Python reads 'cat' 'dog', as NumPy writes it, as one word.
         if isinstance(items, list | tuple | set) and not re.search(r"['\"]\s+['\"]", cell):
             return [str(item) for item in items if item is not None]

@@ -13,14 +13,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from wildcat.data.class_list import find_class_list, read_class_list
 from wildcat.data.finder import FileFinder
 from wildcat.data.hold_out import RANDOM_SPLITS, random_split, split_by_labels
 from wildcat.data.names import brief, clean_name, is_missing, usual_split
 from wildcat.data.sample import Dataset, Sample
-from wildcat.data.table import Columns, Table, find_columns, read_binary, read_table
+from wildcat.data.table import Columns, Table, find_columns, read_binary, read_table, with_threshold
 from wildcat.data.tag_cells import read_tags
+from wildcat.data.tool_images import ToolImages, is_foreign
 from wildcat.errors import WildcatError, check_choice, guess, shorten
 
+_UNKNOWN = "-1"  # among tags that are numbers, or were before they got names
 _LIKE_METADATA = re.compile(r"(?:is|has)_.*|.*_id|id|index|valid|validation|test|fold", re.IGNORECASE)
 _USUAL_SPLITS = ("train", "val", "test")
 
@@ -30,9 +33,12 @@ def tags_splits(
     image_column: str | None = None,
     label_column: str | None = None,
     split_column: str | None = None,
+    threshold: float | None = None,
 ) -> tuple[str, ...]:
     """The splits of a CSV: the values of its split column, else those of a random split."""
     table = read_table(path)
+    if threshold is not None:
+        table = with_threshold(table, threshold)
     return _splits(table, find_columns(table, image_column, label_column, split_column))
 
 
@@ -61,6 +67,10 @@ def open_tags(
     split_column: str | None = None,
     images: str | None = None,
     balanced: bool = True,
+    class_list: str | None = None,
+    empty: str = "keep",
+    blank: str = "absent",
+    threshold: float | None = None,
 ) -> Dataset:
     """A CSV whose first line names its columns: image and tags ("cat;dog"), or image and one 0/1 column per class.
 
@@ -73,7 +83,10 @@ def open_tags(
     for all classes. Classes are those of the whole file, whatever the split.
 
     In 0/1 columns, -1 means unknown (label 0: neither trained on nor scored) if the table has zeros as well, else
-    absent; blank cells are 0.
+    absent; blank cells are 0, or unknown with ``blank=unknown``. If tags are whole numbers, -1 is no tag, but says that
+    the tag is not known: such images are left out.
+
+    A file of JSON lines or a Parquet table is read in the same way; lists in it are tags.
 
     Args:
         spec: the specification, as given.
@@ -88,17 +101,66 @@ def open_tags(
         split_column: name of the split column; found unless given.
         images: the folder that paths are relative to, instead of the CSV's.
         balanced: off to hold out without regard to the tags, as earlier versions did.
+        class_list: a file with the names of the classes, in their order; if tags are numbers, they count its names.
+        empty: "drop" leaves out images without tags, which nobody may have tagged; "keep" takes them as negatives.
+        blank: what a blank cell of a 0/1 column says of its class: "absent" or "unknown".
+        threshold: columns of probabilities are read as 0/1 columns: 1 from this value on.
 
     Raises:
         WildcatError: for a file that is no such table, and where it is not clear which columns are the classes.
     """
-    table = read_table(path)
+    return open_table(
+        spec,
+        read_table(path),
+        split,
+        test=test,
+        seed=seed,
+        exclusive=exclusive,
+        sep=sep,
+        image_column=image_column,
+        label_column=label_column,
+        split_column=split_column,
+        images=images,
+        balanced=balanced,
+        class_list=class_list,
+        empty=empty,
+        blank=blank,
+        threshold=threshold,
+    )
+
+
+def open_table(
+    spec: str,
+    table: Table,
+    split: str,
+    *,
+    test: float,
+    seed: int,
+    exclusive: bool,
+    sep: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    images: str | None = None,
+    balanced: bool = True,
+    class_list: str | None = None,
+    empty: str = "keep",
+    blank: str = "absent",
+    threshold: float | None = None,
+) -> Dataset:
+    """The dataset of a table, as :func:`open_tags` makes it of a file."""
+    path = table.path
+    if threshold is not None:
+        table = with_threshold(table, threshold)
     columns = find_columns(table, image_column, label_column, split_column)
     splits = _splits(table, columns)
     split = split if split in splits else _split_of(split)
     check_choice(split, splits, f"{spec}: split")
-    labels = _read_labels(table, columns, sep, exclusive)
+    labels = _read_labels(table, columns, sep, exclusive, blank)
+    if class_list is not None:
+        labels = _in_given_classes(path, labels, class_list)
     rows = _merge_rows(table, columns, labels)
+    _leave_out(rows, labels, empty == "drop")
     if columns.split is None:
         if balanced:
             chosen = split_by_labels(rows.labels, split, test, seed, spec)
@@ -110,8 +172,21 @@ def open_tags(
         chosen = {name for name, part in rows.splits.items() if part == split}
     if exclusive:
         _check_exclusive(path, rows, chosen)
-    finder = FileFinder(_image_folder(path, images))
-    samples = [Sample(name, finder.find(name), row) for name, row in rows.labels.items() if name in chosen]
+    folder = table.image_root if images is None and table.image_root else _image_folder(path, images)
+    finder, elsewhere = FileFinder(folder), ToolImages(spec.partition(":")[0], folder / path.name, None)
+    samples = []
+    foreign: dict[Path, str] = {}
+    for name, row in rows.labels.items():
+        if name in chosen:
+            file = finder.find(name)
+            if not os.path.exists(file):  # noqa: PTH110 - False also for what cannot be a name
+                if is_foreign(name) and (found := elsewhere.file(name)) is not None:
+                    file = found
+                    if foreign.setdefault(file, name) != name:
+                        raise WildcatError(f"{path}: {brief(foreign[file])} and {brief(name)} are both found as {file}")
+                elif images is None and os.path.isfile(name):  # noqa: PTH113 - relative to the current folder
+                    file = Path(name)
+            samples.append(Sample(name, file, row))
     notes, warnings = _findings(table, columns, labels, rows, finder.others)
     return Dataset(
         spec,
@@ -157,30 +232,37 @@ class _Labels:
     warnings: list[str] = field(default_factory=list)
 
 
-def _read_labels(table: Table, columns: Columns, sep: str | None, exclusive: bool) -> _Labels:
+def _read_labels(table: Table, columns: Columns, sep: str | None, exclusive: bool, blank: str) -> _Labels:
     """The labels of every row, from the tags column or from 0/1 columns.
 
     Raises:
         WildcatError: if no row has a tag, or a 0/1 column holds another value.
     """
     if columns.tags is None:
-        return _read_binary_columns(table, columns)
+        return _read_binary_columns(table, columns, blank)
     usual = "," if table.delimiter == ";" else ";"
     tags = read_tags(table.column(columns.tags), usual, sep, keep_none=exclusive)
     classes = sorted(set().union(*tags.rows)) if tags.rows else []
+    unknown = np.zeros(len(tags.rows), np.bool_)
+    is_number = table.are_numbers or all(name == _UNKNOWN or name.isdecimal() for name in classes)
+    if _UNKNOWN in classes and len(classes) > 1 and is_number:
+        classes.remove(_UNKNOWN)
+        unknown = np.array([_UNKNOWN in names for names in tags.rows])
+        tags.notes.append(f"-1 is no tag: the tags of {int(unknown.sum())} rows are unknown")
     if not classes:
         raise WildcatError(f"{table.path}: no row has a tag")
     index_of = {name: index for index, name in enumerate(classes)}
     labels = np.full((len(table.rows), len(classes)), -1, np.int8)
     for row, names in zip(labels, tags.rows, strict=True):
-        row[[index_of[name] for name in names]] = 1
+        row[[index_of[name] for name in names if name in index_of]] = 1
+    labels[unknown & (labels == -1).all(axis=1)] = 0
     notes = [f"classes are the values of column {table.header[columns.tags]!r}"]
     if not exclusive and len(classes) > 1 and all(len(names) == 1 for names in tags.rows):
         notes.append("each image has one tag; exclusive=yes trains one class out of all, as for folders")
     return _Labels(classes, labels, [*notes, *tags.notes], tags.warnings)
 
 
-def _read_binary_columns(table: Table, columns: Columns) -> _Labels:
+def _read_binary_columns(table: Table, columns: Columns, blank_means: str) -> _Labels:
     header, path = table.header, table.path
     classes = [header[index] for index in columns.classes]
     if not classes or not table.rows:
@@ -200,7 +282,11 @@ def _read_binary_columns(table: Table, columns: Columns) -> _Labels:
         labels[:, column] = [values[cell] for cell in cells]
         blank += sum(count for cell, count in counts.items() if is_missing(cell))
     notes = [f"classes are the 0/1 columns {shorten(classes, 8)}; others are chosen with label_column=NAME+NAME"]
-    unknown, absent = labels == -1, labels == 0
+    is_blank = np.zeros_like(labels, np.bool_)
+    if blank and blank_means == "unknown":
+        is_blank = np.array([[is_missing(row[index]) for index in columns.classes] for row in table.rows])
+        notes.append(f"{blank} blank cells of them are unknown: they are neither trained on nor scored")
+    unknown, absent = labels == -1, (labels == 0) & ~is_blank
     if unknown.any() and absent.any():
         notes.append(f"{int(unknown.sum())} cells of -1 are unknown: they are neither trained on nor scored")
         labels[unknown], labels[absent] = 0, -1
@@ -208,8 +294,9 @@ def _read_binary_columns(table: Table, columns: Columns) -> _Labels:
         if unknown.any():
             notes.append("-1 means absent, as no cell holds 0")
         labels[absent] = -1
-    if blank:
-        notes.append(f"{blank} blank cells of them mean 0")
+    labels[is_blank] = 0
+    if blank and blank_means == "absent":
+        notes.append(f"{blank} blank cells of them mean 0; blank=unknown leaves them out of training and scores")
     doubtful = [name for name in classes if _LIKE_METADATA.fullmatch(name)]
     warnings = []
     if doubtful and len(doubtful) < len(classes):
@@ -219,6 +306,38 @@ def _read_binary_columns(table: Table, columns: Columns) -> _Labels:
             f" {'a class' if len(doubtful) == 1 else 'classes'} too; if not: label_column={rest}"
         )
     return _Labels(classes, labels, notes, warnings)
+
+
+def _in_given_classes(path: Path, labels: _Labels, class_list: str) -> _Labels:
+    """The labels with the classes of the option class_list, in its order; tags that are numbers count its names.
+
+    Raises:
+        WildcatError: for a tag that the list lacks.
+    """
+    given = read_class_list(find_class_list(class_list, path.parent))
+    names = labels.classes
+    if not set(names) <= set(given) and all(name.isdecimal() and int(name) < len(given) for name in names):
+        names = [given[int(name)] for name in names]
+    for name in names:
+        check_choice(name, given, f"{path}: class_list={class_list} lacks a tag; tag")
+    rows = np.full((len(labels.rows), len(given)), -1, np.int8)
+    # A row of which nothing is known, as with the tag -1, stays so.
+    rows[(labels.rows == 0).all(axis=1)] = 0
+    rows[:, [given.index(name) for name in names]] = labels.rows
+    return _Labels(given, rows, labels.notes, labels.warnings)
+
+
+def _leave_out(rows: _Rows, labels: _Labels, drop_empty: bool) -> None:
+    """Remove images of which no label is known, and those without a tag if the user wants it."""
+    unknown = [name for name, row in rows.labels.items() if not row.any()]
+    bare = [name for name, row in rows.labels.items() if drop_empty and row.any() and not (row == 1).any()]
+    for name in (*unknown, *bare):
+        del rows.labels[name]
+        rows.splits.pop(name, None)
+    if unknown:
+        labels.notes.append(f"{len(unknown)} images without a known label are left out")
+    if bare:
+        labels.notes.append(f"{len(bare)} images without a tag are left out")
 
 
 @dataclass

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from wildcat.data.voc_folder import (
     find_images,
     find_lists,
     find_masks,
+    find_own_root,
     label_files,
     listed_classes,
     listed_names,
@@ -42,8 +44,10 @@ ACTIONS = (
 _LAYOUT = "give the folder that holds VOCdevkit, or VOCdevkit, or VOC{year} itself"
 
 
-def find_root(path: Path, year: int) -> Path:
-    """Find the folder VOC<year>: at the given path, or below it."""
+def find_root(path: Path, year: int | None) -> Path:
+    """Find the folder VOC<year>: at the given path, or below it; without a year, the only one."""
+    if year is None:
+        return find_own_root(path)
     layout = _LAYOUT.format(year=year)
     require_path(path, layout)
     for root in (path / "VOCdevkit" / f"VOC{year}", path / f"VOC{year}"):
@@ -109,25 +113,27 @@ def _parts_of(objects: Sequence[VocObject]) -> Parts | None:
     return Parts(np.array(boxes, np.float32), kinds, np.array(numbers, np.int64))
 
 
-def splits(path: Path, year: int) -> tuple[str, ...]:
+def splits(path: Path, year: int | None) -> tuple[str, ...]:
     """The splits that the folder has; "seg-train" and so on are those of ImageSets/Segmentation.
 
-    Those of a random split if all lists have other names, as CVAT's default.txt.
+    Those of a random split if all lists have other names, as CVAT's default.txt; and, without a year, if there is one
+    list alone.
     """
     root = find_root(path, year)
     lists = find_lists(root)
     main = tuple(split for split in SPLITS if split in lists or label_files(root, split))
-    if not main and lists:
+    if (not main and lists) or (year is None and len(main) == 1):
         return RANDOM_SPLITS
     segmentation = find_lists(root, "Segmentation")
     return (*main, *(f"seg-{split}" for split in SPLITS if split in segmentation))
 
 
-def _classes_of(root: Path, annotations: dict[Path, Annotation]) -> tuple[Sequence[str], bool]:
+def _classes_of(root: Path, annotations: dict[Path, Annotation], is_own: bool) -> tuple[Sequence[str], bool]:
     """(the classes, whether the order of the values of masks is known).
 
     They are those of a file labels.txt or labelmap.txt; those of the label files; or those of all annotations, which
-    are added to `annotations`. If the latter are all out of the 20 classes of VOC, they are these 20.
+    are added to `annotations`. If the latter are all out of the 20 classes of VOC, they are these 20; of own images,
+    only if most of the 20 are there.
     """
     listed = listed_classes(root)
     if listed is not None:
@@ -137,10 +143,21 @@ def _classes_of(root: Path, annotations: dict[Path, Annotation]) -> tuple[Sequen
         return (CLASSES, True) if len(labelled & set(CLASSES)) > len(CLASSES) // 2 else (sorted(labelled), False)
     annotations |= {file: read_annotation(file) for file in (root / "Annotations").rglob("*.xml")}
     found = {item.name for _, objects in annotations.values() for item in objects}
-    return (CLASSES, True) if found <= set(CLASSES) else (sorted(found), False)
+    is_voc = found <= set(CLASSES) and (not is_own or len(found) > len(CLASSES) // 2)
+    return (CLASSES, True) if is_voc else (sorted(found), False)
 
 
-def open_voc(spec: str, path: Path, split: str, *, year: int, test: float = 0.2, seed: int = 0) -> Dataset:
+def open_voc(
+    spec: str,
+    path: Path,
+    split: str,
+    *,
+    year: int | None,
+    test: float = 0.2,
+    seed: int = 0,
+    image_folder: Path | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Dataset:
     """Classification, pointing and segmentation data of VOC, or of own classes in its layout.
 
     Labels come from the label files of ImageSets/Main if the split has them, else from the objects of the annotations;
@@ -148,6 +165,16 @@ def open_voc(spec: str, path: Path, split: str, *, year: int, test: float = 0.2,
     folders. A test split without label files and annotations (VOC 2012) has labels of 0 throughout, `zeros_unknown`,
     and no boxes. If the lists of ImageSets/Main have other names than those of splits, all their images are split at
     random into train and test.
+
+    Args:
+        spec: the specification, as given.
+        path: the folder that holds VOCdevkit, or VOC<year> itself.
+        split: one of :func:`splits`.
+        year: of the challenge; None for own images in its layout.
+        test: fraction to hold out where there are no splits.
+        seed: of the random split.
+        image_folder: the folder of the images, instead of JPEGImages.
+        class_names: the classes, in the order of the values of masks, instead of those that are found.
     """
     root = find_root(path, year)
     allowed = splits(path, year)
@@ -155,16 +182,18 @@ def open_voc(spec: str, path: Path, split: str, *, year: int, test: float = 0.2,
     task, _, part = split.rpartition("-")
     is_random = "all" in allowed
     annotations: dict[Path, Annotation] = {}
-    classes, masks_are_known = _classes_of(root, annotations)
+    classes, masks_are_known = _classes_of(root, annotations, year is None)
+    if class_names is not None:
+        classes, masks_are_known = class_names, True
     labels: npt.NDArray[np.int8] | None = None
     if not task and not is_random and label_files(root, part):
         names, labels = read_label_files(root / "ImageSets" / "Main", part, classes)
     else:
         lists = find_lists(root, "Segmentation" if task else "Main")
-        names = listed_names(root, lists["" if is_random else part])
+        names = listed_names(root, chain.from_iterable(lists.values()) if is_random else lists[part])
     is_test = labels is None and part == "test" and not is_random
     unlabelled = is_test and not any(is_file(annotation_file(root, name)) for name in names)
-    images, masks, warnings = find_images(root), find_masks(root), []
+    images, masks, warnings = find_images(root, image_folder), find_masks(root), []
     if masks and not masks_are_known:
         masks = {}
         warnings.append(
@@ -172,12 +201,16 @@ def open_voc(spec: str, path: Path, split: str, *, year: int, test: float = 0.2,
             "a line from background (0) on"
         )
     samples: list[Sample] = []
+    missing: list[str] = []  # own images without an annotation
     for number, name in enumerate(names):
         image, mask = images.get(name, root / "JPEGImages" / f"{name}.jpg"), masks.get(name)
         if unlabelled:
             samples.append(Sample(name, image, np.zeros(len(classes), dtype=np.int8), mask_path=mask))
             continue
         file = annotation_file(root, name)
+        if year is None and file not in annotations and not file.exists():
+            missing.append(name)
+            annotations[file] = (None, [])
         size, objects = annotations.get(file) or read_annotation(file)
         for item in objects:
             check_choice(item.name, classes, f"{file}: class")
@@ -200,6 +233,13 @@ def open_voc(spec: str, path: Path, split: str, *, year: int, test: float = 0.2,
     if masks:
         warnings += _mask_warnings(root, samples, masks, images, bool(task))
     notes = [] if tuple(classes) == CLASSES else [f"{spec}: the classes are its own: {shorten(classes, 8)}"]
+    if missing:
+        if len(missing) == len(names):
+            raise WildcatError(f"{annotation_file(root, missing[0])}: the annotation is missing, as are all others")
+        notes.append(
+            f"{spec}: {len(missing)} of {len(names)} listed images have no XML file, as CVAT writes none for images "
+            f"without objects, and are negatives of all classes: {shorten(missing)}"
+        )
     # Annotations refer to the pixels as stored.
     return Dataset(
         spec, split, classes, samples, upright=False, zeros_unknown=unlabelled, notes=notes, warnings=warnings

@@ -9,8 +9,9 @@ from __future__ import annotations
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, TypeAlias
+from typing import TypeAlias
 
+from wildcat.data.safe_xml import read_xml
 from wildcat.data.sample import MAX_COORDINATE
 from wildcat.data.voc_folder import read_lines
 from wildcat.errors import WildcatError
@@ -35,13 +36,6 @@ Annotation: TypeAlias = "tuple[tuple[int, int] | None, list[VocObject]]"
 """(width, height) of the image, if the file says it, and all objects in the file's order."""
 
 
-class _NoDoctype(ElementTree.TreeBuilder):
-    """Rejects files with a DOCTYPE, where entities could be declared; no VOC file has one."""
-
-    def doctype(self, name: str, pubid: str | None, system: str | None) -> NoReturn:
-        raise WildcatError("a DOCTYPE is not allowed")
-
-
 def _bad_entry(path: Path, number: int, allowed: str) -> WildcatError:
     return WildcatError(f"{path}: entry {number + 1} cannot be read; it must be {allowed}")
 
@@ -56,23 +50,28 @@ def read_column(path: Path, keys: int) -> dict[tuple[str, ...], int]:
     return column
 
 
-def _read_xml(path: Path) -> ElementTree.Element:
-    try:
-        parser = ElementTree.XMLParser(target=_NoDoctype())
-        return ElementTree.parse(path, parser).getroot()
-    except FileNotFoundError:
-        raise WildcatError(f"{path}: the annotation is missing") from None
-    except (WildcatError, ElementTree.ParseError, OSError, ValueError, LookupError) as error:  # LookupError: encodings
-        raise WildcatError(f"{path}: the annotation cannot be read: {error}") from None
-
-
 def read_annotation(path: Path) -> Annotation:
     """Read the annotation of an image.
 
     Raises:
         WildcatError: for a file that is missing or broken, or holds a value that is not allowed.
     """
-    root = _read_xml(path)
+    return _annotation(path, read_xml(path, "the annotation"))
+
+
+def read_named_annotation(path: Path) -> tuple[str, Annotation] | None:
+    """(name of the image, its annotation); None if the file is XML of another kind.
+
+    Raises:
+        WildcatError: as :func:`read_annotation` does.
+    """
+    root = read_xml(path, "the annotation")
+    if root.tag != "annotation":
+        return None
+    return root.findtext("filename", "").strip(), _annotation(path, root)
+
+
+def _annotation(path: Path, root: ElementTree.Element) -> Annotation:
     try:
         # Values are floats in a few files of VOC 2012; some tools write sizes of 0.
         sides = [

@@ -75,9 +75,24 @@ def _by_name(folder: Path, preferred: str) -> dict[str, Path]:
     return files
 
 
-def find_images(root: Path) -> dict[str, Path]:
-    """Name -> image."""
-    return _by_name(root / "JPEGImages", ".jpg")
+def find_images(root: Path, folder: Path | None = None) -> dict[str, Path]:
+    """Name -> image, in JPEGImages or in another folder."""
+    return _by_name(folder or root / "JPEGImages", ".jpg")
+
+
+def find_own_root(path: Path) -> Path:
+    """The folder with ImageSets at or below a path: itself, VOC<year>, or VOCdevkit/VOC<year>.
+
+    Raises:
+        WildcatError: if there is none, or several.
+    """
+    for pattern in (".", "VOC*", "VOCdevkit/VOC*"):
+        roots = sorted(root for root in path.glob(pattern) if (root / "ImageSets").is_dir())
+        if len(roots) > 1:
+            raise WildcatError(f"{path}: holds {len(roots)} folders of VOC; give one of them: voc:{roots[0]}")
+        if roots:
+            return roots[0]
+    raise WildcatError(f"{path}: holds no folder with ImageSets")
 
 
 def find_masks(root: Path) -> dict[str, Path]:

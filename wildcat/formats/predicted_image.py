@@ -14,7 +14,7 @@ import numpy.typing as npt
 from wildcat.formats.names import safe_suffix
 from wildcat.prediction.result import SCORE_DIGITS, Labels, Prediction, Threshold, class_labels
 
-SMALLEST_REGION = 0.001  # of the image's area; smaller connected parts of a mask get no box
+SMALLEST_REGION = 0.001  # of the image's area; smaller connected parts of a mask get no box if there are larger ones
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,25 @@ class PredictedImage:
 
     @cached_property
     def regions(self) -> list[Region]:
-        """The regions of the mask, class by class; regions smaller than 0.1 % of the image are omitted."""
+        """The regions of the mask, class by class; regions smaller than 0.1 % of the image are omitted.
+
+        A class that has no other region has its largest one, or the pixel of its point: every predicted class has one.
+        """
         smallest = SMALLEST_REGION * self._ranks.size
-        return [r for c in self.present for r in _connected(self.inside(c), c) if r.area >= smallest]
+        found: list[Region] = []
+        for label in self.present:
+            parts = list(_connected(self.inside(label), label))
+            large = [region for region in parts if region.area >= smallest]
+            found += large or [max(parts, key=lambda region: region.area, default=self._point_region(label))]
+        return found
+
+    def _point_region(self, label: int) -> Region:
+        """The pixel of the point of a class."""
+        width, height = self.prediction.size
+        x, y = (
+            int(min(max(value, 0), side - 1)) for value, side in zip(self.point_of(label), (width, height), strict=True)
+        )
+        return Region(label, (x, y, x + 1, y + 1), np.ones((1, 1), np.bool_))
 
     def class_of(self, label: int) -> str:
         """The name of a class."""

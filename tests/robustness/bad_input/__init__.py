@@ -14,6 +14,7 @@ from tests.robustness.bad_input.images import IMAGES
 from tests.robustness.bad_input.recipes import RECIPES
 from tests.robustness.bad_input.runs import RUNS
 from tests.robustness.bad_input.tables import TABLES
+from tests.robustness.bad_input.tools import TOOLS
 from tests.robustness.bad_input.web import REQUESTS
 
 PAGE = REPOSITORY / "tests" / "robustness" / "TABLE.md"
@@ -25,6 +26,7 @@ CASES: dict[str, list[Case]] = {
     "Tables of tags (CSV)": TABLES,
     "PASCAL VOC (XML and text)": VOC,
     "COCO (JSON)": COCO,
+    "Annotation tools": TOOLS,
     "Runs and checkpoints": RUNS,
     "Recipes (YAML)": RECIPES,
 }

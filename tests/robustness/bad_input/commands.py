@@ -149,13 +149,13 @@ COMMANDS = [
         "mistyped-kind",
         "a mistyped kind of data",
         "train --data voc7:. --out new",
-        "data 'voc7:.': kind 'voc7' is unknown; allowed: voc07, voc12, action12, coco, mit67, scene15, folder, tags, synthetic; did you mean voc07?",
+        "data 'voc7:.': kind 'voc7' is unknown; allowed: voc07, voc12, action12, coco, mit67, scene15, folder, tags, hf, labelstudio, cvat, yolo, masks, voc, synthetic; did you mean voc07?",
     ),
     command(
         "bare-data",
         "data without their kind",
         "train --data cat.png --out new",
-        "data 'cat.png' has no kind; did you mean 'tags:cat.png'? Kinds: voc07, voc12, action12, coco, mit67, scene15, folder, tags, synthetic",
+        "data 'cat.png' has no kind; did you mean 'tags:cat.png'? Kinds: voc07, voc12, action12, coco, mit67, scene15, folder, tags, hf, labelstudio, cvat, yolo, masks, voc, synthetic",
     ),
     command(
         "data-option",
