@@ -125,10 +125,13 @@ class Wildcat(nn.Module):
     def on_features(self) -> "Wildcat":
         """A model that shares the head, and whose inputs are features (N, D, h, w) instead of images.
 
-        Its multi-maps are its class maps, as those of a merged model, but the M * C filters learn through it.
+        Where the mean pools the M maps of a class, its multi-maps are its class maps, as those of a merged model, and
+        the M * C filters learn through their means.
         """
         model = copy.copy(self)
-        model._modules = {**self._modules, "backbone": nn.Identity(), "transfer": MergedTransfer(self.transfer)}
+        model._modules = {**self._modules, "backbone": nn.Identity()}
+        if getattr(self, "class_pooling", "mean") == "mean" and not getattr(self, "map_dropout", 0.0):
+            model._modules["transfer"] = MergedTransfer(self.transfer)
         return model
 
     def merged(self) -> "Wildcat":
