@@ -144,13 +144,13 @@ class Wildcat(nn.Module):
     def on_features(self) -> "Wildcat":
         """A model that shares the head, and whose inputs are features (N, D, h, w) instead of images.
 
-        Where the filters of a class can be merged, its multi-maps are its class maps, as those of a merged model, but
-        the M * C filters learn through it.
+        Where the mean pools the M maps of a class, its multi-maps are its class maps, as those of a merged model, and
+        the M * C filters learn through their means.
         """
         model = copy.copy(self)
-        merges = self.class_pooling == "mean" and not self.map_dropout
-        transfer = MergedTransfer(self.transfer) if merges else self.transfer
-        model._modules = {**self._modules, "backbone": nn.Identity(), "transfer": transfer}
+        model._modules = {**self._modules, "backbone": nn.Identity()}
+        if self.class_pooling == "mean" and not self.map_dropout:
+            model._modules["transfer"] = MergedTransfer(self.transfer)
         return model
 
     def merged(self) -> "Wildcat":

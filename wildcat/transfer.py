@@ -73,8 +73,8 @@ class MergedTransfer(nn.Module):
         """(N, D, h, w) -> (N, C, h, w)."""
         weight, bias = class_filters(self.whole)
         # A product instead of a convolution, which would bring the features into another order first.
-        maps = weight @ features.flatten(2) + bias[:, None]
-        return maps.unflatten(2, features.shape[2:])
+        maps: Tensor = (weight @ features.flatten(2) + bias[:, None]).unflatten(2, features.shape[2:])
+        return maps
 
 
 def class_filters(transfer: MultiMapTransfer) -> tuple[Tensor, Tensor]:

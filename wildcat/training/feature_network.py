@@ -68,7 +68,8 @@ def _torch_network(model: Wildcat) -> FeatureNetwork:
 
     def compute(pixels: Tensor) -> Tensor:
         with torch.inference_mode():
-            return backbone(model.normalize(pixels.to(device))).float().cpu()
+            features: Tensor = backbone(model.normalize(pixels.to(device)))
+            return features.float().cpu()
 
     return compute
 

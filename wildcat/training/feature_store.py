@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -102,7 +103,7 @@ class FeatureStore:
         """How many views of images are not computed yet; equal images count once."""
         return sum(len(views) for _, views in self._todo())
 
-    def read(self, images: Sequence[int], view: int = WHOLE) -> Tensor:
+    def read(self, images: Sequence[int] | npt.NDArray[np.int64], view: int = WHOLE) -> Tensor:
         """Features (n, channels, h, w), float32, of n images by their numbers in the dataset.
 
         Args:
@@ -198,7 +199,7 @@ class FeatureStore:
         loader = iter(
             DataLoader(
                 _ViewPixels(self._dataset, self._keys, self.size, config.crop_area),
-                batch_sampler=parts,  # type: ignore[arg-type]
+                batch_sampler=parts,
                 collate_fn=torch.cat,
                 num_workers=workers,
                 timeout=60 * config.stall_minutes if workers else 0,
@@ -244,7 +245,7 @@ class FeatureStore:
         about = self._folder / ABOUT
         if about.exists():
             values = read_json(about)
-            shape = values.get("shape")
+            shape: Any = values.get("shape")
             known = values.get("format") == FORMAT and isinstance(shape, list) and len(shape) == 3
             if not known or not all(type(side) is int and side > 0 for side in shape):
                 raise WildcatError(f"{about} is damaged: delete the folder {self._folder}")
