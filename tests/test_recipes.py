@@ -78,7 +78,9 @@ def test_recipes_train_as_the_authors_code_does(name, head, backbone):
 def test_recipes_are_valid_and_say_how_to_run_them(name):
     TrainConfig(**{"data": "synthetic", **read_recipe(name)})
     header = (resources.files("wildcat") / "recipes" / f"{name}.yaml").read_text().split("\n\n")[0]
-    command = {"quickstart": "quickstart", "voc07-mini-tables": "reproduce"}.get(name, "train")
+    command = {"quickstart": "quickstart", "voc07-mini-tables": "reproduce", "frozen-tables": "reproduce"}.get(
+        name, "train"
+    )
     assert header.startswith("#") and f"wildcat {command}" in header
 
 
@@ -119,4 +121,4 @@ def test_recipes_start_on_their_data(name, tmp_path):
 
 
 def test_every_recipe_of_a_data_set_is_started_above():
-    assert set(recipe_names()) - set(DATA_OF) <= {"quickstart", "voc07-mini-tables"}
+    assert set(recipe_names()) - set(DATA_OF) <= {"quickstart", "voc07-mini-tables", "frozen-tables"}

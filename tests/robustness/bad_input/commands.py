@@ -143,7 +143,7 @@ COMMANDS = [
         "mistyped-recipe",
         "a mistyped recipe",
         f"{TRAIN} --recipe voc70",
-        "no recipe or file 'voc70'; did you mean voc07? (recipes: action12, coco, coco-mini, mit67, quickstart, scene15, scene15-mini, voc07, voc07-mini, voc07-mini-tables, voc12)",
+        "no recipe or file 'voc70'; did you mean voc07? (recipes: action12, coco, coco-mini, frozen-tables, mit67, quickstart, scene15, scene15-mini, voc07, voc07-mini, voc07-mini-tables, voc12)",
     ),
     command(
         "mistyped-kind",
