@@ -26,7 +26,9 @@ def _listed_root(path: Path) -> Path | None:
     require_path(path, _WHAT)
     if not path.is_dir():
         raise WildcatError(f"{path}: is a file; {_WHAT}")
-    if not any(folder for pattern in (".", "VOC*", "VOCdevkit/VOC*") for folder in path.glob(f"{pattern}/ImageSets")):
+    if not any(
+        next(path.glob(pattern), None) for pattern in ("ImageSets", "VOC*/ImageSets", "VOCdevkit/VOC*/ImageSets")
+    ):
         return None
     root = find_own_root(path)
     return root if find_lists(root) or find_lists(root, "Segmentation") else None
