@@ -170,10 +170,11 @@ def read_mask(
     try:
         with Image.open(path) as image:
             if colours is not None and image.mode in ("RGB", "RGBA"):
-                return _by_colours(path, np.asarray(image.convert("RGB")), colours)
-            if image.mode not in ("P", "L"):
+                mask: npt.NDArray[Any] = _by_colours(path, np.asarray(image.convert("RGB")), colours)
+            elif image.mode not in ("P", "L"):
                 raise WildcatError(f"{path}: a mask must be a palette or grey PNG; got one of mode {image.mode}")
-            mask: npt.NDArray[Any] = np.array(image)
+            else:
+                mask = np.array(image)
     except OSError as error:
         raise WildcatError(f"{path}: the mask cannot be read: {error}") from error
     wrong = mask[(mask > num_classes) & (mask < 255)]
