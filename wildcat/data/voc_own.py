@@ -64,8 +64,8 @@ def _read_folder(path: Path, image_folder: Path | None) -> Content:
     for image in files:
         for key in {image.name, image.stem, image.relative_to(top).with_suffix("").as_posix()}:
             by_key.setdefault(key, []).append(image)
-    content = Content(path, [], files={})
-    places = content.files = {}
+    places: dict[str, tuple[str, Path]] = {}
+    content = Content(path, [], files=places)
     for file, (name, (size, objects)) in found.items():
         image = _image_of(file, PureWindowsPath(name).name, by_key, path)
         inside = file.relative_to(path).with_suffix("").as_posix()
