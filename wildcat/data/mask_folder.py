@@ -67,7 +67,8 @@ def open_masks(
         elif not found:
             missing.append(name)
         else:
-            samples.append(Sample(name, found[0], _labels(masks[0], len(classes)), mask_path=masks[0]))
+            stored = masks[0] if len(classes) < VOID else None  # label maps of a dataset have 8 bits
+            samples.append(Sample(name, found[0], _labels(masks[0], len(classes)), mask_path=stored))
     if ambiguous:
         raise WildcatError(
             f"{path}: images or masks that differ only in suffix cannot be told apart: {shorten(ambiguous)}"
