@@ -114,7 +114,7 @@ def _image(file: Path, element: ElementTree.Element, used: Counter[str]) -> Anno
     name = element.get("name", "")
     if not name:
         raise WildcatError(f"{file}: image {element.get('id', '?')} has no name")
-    size = None
+    size: tuple[int, int] | None = None
     if "width" in element.attrib and "height" in element.attrib:
         try:
             size = (int(element.attrib["width"]), int(element.attrib["height"]))
