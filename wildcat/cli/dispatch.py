@@ -15,6 +15,7 @@ COMMANDS = {
     "quickstart": "train on synthetic images and look at the results; needs no files",
     "train": "train a model from image labels",
     "evaluate": "score a run on a dataset",
+    "compare": "compare runs on the same images",
     "runs": "list runs: their data, settings that differ, scores",
     "report": "write an HTML page about a run: scores, curves, failures",
     "predict": "classify, localize and segment images",
