@@ -71,7 +71,8 @@ def compare_runs(
         raise WildcatError(f"{shorten(names)} have no class in common")
     chosen = choose_scored_data(predictors[0].run, data, split)
     datasets = [open_scored(chosen.data, chosen.split, p.settings.classes, on_bad_image) for p in predictors]
-    common = set.intersection(*({sample.name for sample in dataset.samples} for dataset in datasets))
+    names_of = [{sample.name for sample in dataset.samples} for dataset in datasets]
+    common = names_of[0].intersection(*names_of[1:])
     notes = []
     left_out = [
         name for name in dict.fromkeys(c for p in predictors for c in p.settings.classes) if name not in classes
