@@ -20,7 +20,11 @@ def test_the_layout_of_voc_with_masks(tmp_path: Path) -> None:
     check_labels(data)
     check_boxes(data, tolerance=1)
     assert "1 of 2 listed images have no XML file" in parts[1].notes[-1] and "empty" in parts[1].notes[-1]
-    check_masks(open_dataset(f"voc:{root}", "seg-train"))
+    check_masks(open_dataset(f"voc:{root}", "seg-train"))  # in colour
+    lines = ["background:0,0,0::", "cat:128,0,0::", "dog:1,2,3::", "bird:::"]
+    trees.write(root / "labelmap.txt", "\n".join(lines))
+    with pytest.raises(WildcatError, match=r"holds the colour \(0, 128, 0\), which is of no class in labelmap\.txt"):
+        open_dataset(f"voc:{root}", "seg-train").mask(1)
 
 
 @pytest.mark.parametrize(

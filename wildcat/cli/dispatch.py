@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "train a model from image labels",
     "tune": "find settings for your images on features of a frozen backbone",
     "evaluate": "score a run on a dataset",
+    "compare": "compare runs on the same images",
     "runs": "list runs: their data, settings that differ, scores",
     "report": "write an HTML page about a run: scores, curves, failures",
     "predict": "classify, localize and segment images",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wildcat.cli.parser import command_parser
-from wildcat.cli.terminal import printable_line
+from wildcat.cli.terminal import aligned
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ wildcat runs runs --sort epochs --json
         ]
         for run in runs
     ]
-    for line in _aligned([head, *rows], right=len(metrics)):
+    for line in aligned([head, *rows], right=len(metrics)):
         print(line)
     return 0
 
@@ -69,18 +69,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ",".join(map(str, value))
     return "" if value is None else str(value)
-
-
-def _aligned(rows: Sequence[Sequence[str]], right: int) -> list[str]:
-    """Lines with columns of equal width; the last ones are aligned at the right."""
-    cells = [[printable_line(cell) for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    first = len(widths) - right
-    lines = []
-    for row in cells:
-        padded = [
-            cell.rjust(width) if column >= first else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(padded).rstrip())
-    return lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -33,6 +33,21 @@ def printable_line(text: str) -> str:
     'new\\nline.png'
     """
     return printable(text).replace("\n", "\\n")
+
+
+def aligned(rows: Sequence[Sequence[str]], right: int) -> list[str]:
+    """Lines with columns of equal width; the last ones are aligned at the right."""
+    cells = [[printable_line(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    first = len(widths) - right
+    lines = []
+    for row in cells:
+        padded = [
+            cell.rjust(width) if column >= first else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(padded).rstrip())
+    return lines
 
 
 def _escape(code: int) -> str:

@@ -114,12 +114,14 @@ def _image(file: Path, element: ElementTree.Element, used: Counter[str]) -> Anno
     name = element.get("name", "")
     if not name:
         raise WildcatError(f"{file}: image {element.get('id', '?')} has no name")
-    size = None
+    size: tuple[int, int] | None = None
     if "width" in element.attrib and "height" in element.attrib:
         try:
             size = (int(element.attrib["width"]), int(element.attrib["height"]))
         except ValueError:
-            raise WildcatError(f"{file}: {name}: width and height must be whole numbers") from None
+            size = (0, 0)
+        if not all(0 < side < MAX_COORDINATE for side in size):
+            raise WildcatError(f"{file}: {name}: width and height must be whole numbers above 0")
     tags: dict[str, None] = {}
     shapes = []
     for item in element:

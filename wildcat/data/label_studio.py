@@ -174,7 +174,9 @@ def _choice_controls(rows: Sequence[dict[str, Any]], image_key: str) -> set[str]
 
     They are those with several choices at once somewhere, else the only key with texts if there are no regions.
     """
-    several, texts, has_regions = set(), set(), False
+    several: set[str] = set()
+    texts: set[str] = set()
+    has_regions = False
     for row in rows:
         for control, value in row.items():
             for part in value if isinstance(value, list) else [value]:
@@ -268,8 +270,8 @@ def _joined(name: str, read: Sequence[Labelled], annotations: str) -> tuple[Anno
     first, *others = read
     agree = all(other.labels == first.labels for other in others)
     if annotations == "agreed":
-        common = set.intersection(*(labelled.labels for labelled in read))
-        unknown = set.union(*(labelled.labels for labelled in read)) - common
+        common = first.labels.intersection(*(other.labels for other in others))
+        unknown = first.labels.union(*(other.labels for other in others)) - common
         tags = [tag for tag in first.tags if tag in common]
         shapes = [shape for shape in first.shapes if shape.label in common]
         return AnnotatedImage(name, first.size, tags, shapes, unknown, is_complete=True), agree

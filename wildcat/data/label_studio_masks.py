@@ -12,8 +12,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from wildcat.data.annotated import Box
+from wildcat.data.outlines import MOST_PIXELS
 
-_MOST_PIXELS = 2**28  # of a mask; a damaged file may state any size
 _CHANNELS = 4
 
 
@@ -60,7 +60,7 @@ class Bitmask:
 
 def _unpack(data: bytes, width: int, height: int) -> npt.NDArray[np.bool_]:
     count = width * height * _CHANNELS
-    if not 0 < count <= _MOST_PIXELS * _CHANNELS:
+    if not 0 < count <= MOST_PIXELS * _CHANNELS:
         raise ValueError(f"a brush of {width} x {height} pixels is too large")
     bits = "".join(f"{byte:08b}" for byte in data)
     try:

@@ -12,6 +12,7 @@ from PIL import Image
 from wildcat.data.class_list import find_class_list, read_class_list
 from wildcat.data.files import image_files_below
 from wildcat.data.hold_out import RANDOM_SPLITS, split_by_labels
+from wildcat.data.outlines import VOID
 from wildcat.data.sample import Dataset, Sample, read_mask, require_path
 from wildcat.errors import WildcatError, check_choice, shorten
 
@@ -66,7 +67,8 @@ def open_masks(
         elif not found:
             missing.append(name)
         else:
-            samples.append(Sample(name, found[0], _labels(masks[0], len(classes)), mask_path=masks[0]))
+            stored = masks[0] if len(classes) < VOID else None  # label maps of a dataset have 8 bits
+            samples.append(Sample(name, found[0], _labels(masks[0], len(classes)), mask_path=stored))
     if ambiguous:
         raise WildcatError(
             f"{path}: images or masks that differ only in suffix cannot be told apart: {shorten(ambiguous)}"
@@ -129,11 +131,13 @@ def _labels(mask: Path, num_classes: int) -> npt.NDArray[np.int8]:
 
 
 def _values(mask: Path, num_classes: int) -> Sequence[int]:
-    if num_classes < 255:
-        return np.unique(read_mask(mask, num_classes)).tolist()
+    values: list[int]
+    if num_classes < VOID:
+        values = np.unique(read_mask(mask, num_classes)).tolist()
+        return values
     try:
         with Image.open(mask) as image:  # of 16 bits, without void
-            values: list[int] = np.unique(np.asarray(image)).tolist()
+            values = np.unique(np.asarray(image)).tolist()
     except OSError as error:
         raise WildcatError(f"{mask}: the mask cannot be read: {error}") from error
     if values[-1] > num_classes:

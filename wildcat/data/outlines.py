@@ -13,6 +13,7 @@ from wildcat.data.sample import Dataset
 from wildcat.errors import WildcatError
 
 VOID = 255  # of a label map: neither background nor a class
+MOST_PIXELS = 2**28  # of a mask; a damaged file may state any size
 
 
 class StoredMask(Protocol):
@@ -75,6 +76,8 @@ class OutlinedDataset(Dataset):
             return None
         sample = self.samples[index]
         width, height = sample.stated_size or self.image(index).size
+        if width * height > MOST_PIXELS:
+            raise WildcatError(f"{sample.path}: a mask of {width} x {height} pixels is too large")
         out = np.zeros((height, width), dtype=np.uint8)
         for item in sorted(self.outlined[sample.name], key=lambda item: (not item.crowd, -item.area)):
             if item.outline is None:

@@ -202,7 +202,7 @@ def joined(parts: Iterator[Records] | Sequence[Records], path: Path) -> Records:
     """The rows of several tables, with all of their columns."""
     tables = list(parts)
     columns = list(dict.fromkeys(column for table in tables for column in table.columns))
-    rows = []
+    rows: list[list[Any]] = []
     for table in tables:
         at = {column: index for index, column in enumerate(table.columns)}
         rows += [[row[at[column]] if column in at else None for column in columns] for row in table.rows]

@@ -191,6 +191,8 @@ def _specification(spec: str) -> _Specification:
             raise WildcatError(f"data {spec!r}: option {key}={text} is not allowed; it must be {error}") from None
     if kind.has_path and not path:
         raise WildcatError(f"data {spec!r}: the path is missing; write {name}:PATH")
+    if name in _BUILT_IN and path.lower().endswith(".zip") and Path(path).is_file():
+        raise WildcatError(f"data {spec!r}: {path} is a ZIP archive; unpack it, and give the folder or a file of it")
     if path and not kind.has_path:
         raise WildcatError(f"data {spec!r}: {path!r} is not an option; write {name}:key=value,key=value")
     return _Specification(kind, Path(path).expanduser(), options)

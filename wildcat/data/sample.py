@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -80,6 +80,7 @@ class Dataset:
 
     Attributes:
         partial: read JPEGs that were cut as far as they go; :func:`check_dataset` sets it.
+        mask_colours: red, green, blue -> label, for masks that are colour images; None where they are not read.
 
     >>> import numpy as np
     >>> labels = np.array([1, -1], dtype=np.int8)
@@ -89,6 +90,7 @@ class Dataset:
     """
 
     partial: bool = False
+    mask_colours: Mapping[tuple[int, int, int], int] | None = None
 
     def __init__(
         self,
@@ -160,7 +162,7 @@ class Dataset:
     def mask(self, index: int) -> npt.NDArray[np.uint8] | None:
         """Label map (H, W): 0 background, 1 ... C classes, 255 void; None if the sample has none."""
         path = self.samples[index].mask_path
-        return None if path is None else read_mask(path, len(self.classes))
+        return None if path is None else read_mask(path, len(self.classes), self.mask_colours)
 
     def subset(self: Self, indices: Iterable[int]) -> Self:
         """Return a copy of the dataset with only these samples, in this order."""
@@ -169,19 +171,47 @@ class Dataset:
         return part
 
 
-def read_mask(path: Path, num_classes: int) -> npt.NDArray[np.uint8]:
-    """Read a label map from a palette or grey PNG: its pixel values are the labels."""
+def read_mask(
+    path: Path, num_classes: int, colours: Mapping[tuple[int, int, int], int] | None = None
+) -> npt.NDArray[np.uint8]:
+    """Read a label map from a palette or grey PNG, whose pixel values are the labels.
+
+    Args:
+        path: the file.
+        num_classes: labels are 0 ... num_classes, and 255.
+        colours: red, green, blue -> label; a PNG in colour is read by them.
+
+    Raises:
+        WildcatError: for another file, another label, or another colour.
+    """
     try:
         with Image.open(path) as image:
-            if image.mode not in ("P", "L"):
+            if colours is not None and image.mode in ("RGB", "RGBA"):
+                mask: npt.NDArray[Any] = _by_colours(path, np.asarray(image.convert("RGB")), colours)
+            elif image.mode not in ("P", "L"):
                 raise WildcatError(f"{path}: a mask must be a palette or grey PNG; got one of mode {image.mode}")
-            mask: npt.NDArray[Any] = np.array(image)
+            else:
+                mask = np.array(image)
     except OSError as error:
         raise WildcatError(f"{path}: the mask cannot be read: {error}") from error
     wrong = mask[(mask > num_classes) & (mask < 255)]
     if wrong.size:
         raise WildcatError(f"{path}: the mask holds {wrong[0]}; allowed are 0 (background), 1...{num_classes} and 255")
     return mask
+
+
+def _by_colours(
+    path: Path, pixels: npt.NDArray[np.uint8], colours: Mapping[tuple[int, int, int], int]
+) -> npt.NDArray[np.uint8]:
+    """The label of each pixel (H, W, 3) by its colour."""
+    keys = pixels.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+    out = np.empty(keys.shape, np.uint8)
+    for key in np.unique(keys).tolist():
+        colour = (key >> 16, key >> 8 & 255, key & 255)
+        if colour not in colours:
+            raise WildcatError(f"{path}: the mask holds the colour {colour}, which is of no class in labelmap.txt")
+        out[keys == key] = colours[colour]
+    return out
 
 
 def one_label(index: int, num_classes: int) -> npt.NDArray[np.int8]:

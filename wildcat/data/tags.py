@@ -160,7 +160,8 @@ def open_table(
     if class_list is not None:
         labels = _in_given_classes(path, labels, class_list)
     rows = _merge_rows(table, columns, labels)
-    _leave_out(rows, labels, empty == "drop")
+    # Of 0/1 columns with -1, images of which nothing is known stay: earlier runs have them.
+    _leave_out(rows, labels, empty == "drop", columns.tags is not None or blank == "unknown")
     if columns.split is None:
         if balanced:
             chosen = split_by_labels(rows.labels, split, test, seed, spec)
@@ -327,9 +328,9 @@ def _in_given_classes(path: Path, labels: _Labels, class_list: str) -> _Labels:
     return _Labels(given, rows, labels.notes, labels.warnings)
 
 
-def _leave_out(rows: _Rows, labels: _Labels, drop_empty: bool) -> None:
-    """Remove images of which no label is known, and those without a tag if the user wants it."""
-    unknown = [name for name, row in rows.labels.items() if not row.any()]
+def _leave_out(rows: _Rows, labels: _Labels, drop_empty: bool, drop_unknown: bool) -> None:
+    """Remove images without a tag, and those of which no label is known."""
+    unknown = [name for name, row in rows.labels.items() if drop_unknown and not row.any()]
     bare = [name for name, row in rows.labels.items() if drop_empty and row.any() and not (row == 1).any()]
     for name in (*unknown, *bare):
         del rows.labels[name]

@@ -64,7 +64,7 @@ def is_foreign(name: str) -> bool:
 
 
 class _Folder:
-    """A folder that may hold images, and all of its images by their last part."""
+    """A folder that may hold images, and all of its images by their last part in lower case."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -74,7 +74,7 @@ class _Folder:
     def by_last_part(self) -> dict[str, list[str]]:
         names: dict[str, list[str]] = {}
         for name in walk_images(self.path):
-            names.setdefault(name.rpartition("/")[2], []).append(name)
+            names.setdefault(name.rpartition("/")[2].lower(), []).append(name)
         return names
 
 
@@ -151,7 +151,7 @@ class ToolImages:
             if _is_file(path):
                 return local, path
         for local, folder in self._places([local for local in wanted if "/" not in local]):
-            inside = folder.by_last_part.get(local, [])
+            inside = folder.by_last_part.get(local.lower(), [])
             if len(inside) == 1:
                 return inside[0], folder.path / inside[0]
         if not self._is_given and ".." not in name and _is_file(Path(name)):  # relative to the current folder

@@ -29,6 +29,7 @@ from wildcat.data.voc_folder import (
     label_files,
     listed_classes,
     listed_names,
+    mask_colours,
     read_lines,
 )
 from wildcat.errors import WildcatError, check_choice, shorten
@@ -241,9 +242,12 @@ def open_voc(
             f"without objects, and are negatives of all classes: {shorten(missing)}"
         )
     # Annotations refer to the pixels as stored.
-    return Dataset(
+    dataset = Dataset(
         spec, split, classes, samples, upright=False, zeros_unknown=unlabelled, notes=notes, warnings=warnings
     )
+    if year is None and masks:
+        dataset.mask_colours = mask_colours(root)
+    return dataset
 
 
 def _mask_warnings(

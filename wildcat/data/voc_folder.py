@@ -86,8 +86,8 @@ def find_own_root(path: Path) -> Path:
     Raises:
         WildcatError: if there is none, or several.
     """
-    for pattern in (".", "VOC*", "VOCdevkit/VOC*"):
-        roots = sorted(root for root in path.glob(pattern) if (root / "ImageSets").is_dir())
+    for places in ([path], path.glob("VOC*"), path.glob("VOCdevkit/VOC*")):
+        roots = sorted(place for place in places if (place / "ImageSets").is_dir())
         if len(roots) > 1:
             raise WildcatError(f"{path}: holds {len(roots)} folders of VOC; give one of them: voc:{roots[0]}")
         if roots:
@@ -98,6 +98,34 @@ def find_own_root(path: Path) -> Path:
 def find_masks(root: Path) -> dict[str, Path]:
     """Name -> mask of classes."""
     return _by_name(root / "SegmentationClass", ".png")
+
+
+def mask_colours(root: Path) -> dict[tuple[int, int, int], int]:
+    """Red, green, blue -> label of masks in colour, as CVAT writes them: those of labelmap.txt, else VOC's own colours.
+
+    Raises:
+        WildcatError: for a colour that is not three numbers.
+    """
+    from wildcat.render.masks import voc_palette
+
+    palette: list[list[int]] = voc_palette().tolist()
+    colours = {(red, green, blue): label for label, (red, green, blue) in enumerate(palette)}
+    file = root / "labelmap.txt"
+    if not file.is_file():
+        return colours
+    lines = [line.strip().split(":") for line in _read_text(file).splitlines() if line.strip()[:1] not in ("", "#")]
+    given: dict[tuple[int, int, int], int] = {}
+    label = 0
+    for fields in lines:
+        if fields[0].lower() not in _BACKGROUND:
+            label += 1
+        if len(fields) > 1 and fields[1]:
+            try:
+                red, green, blue = map(int, fields[1].split(","))
+            except ValueError:
+                raise WildcatError(f"{file}: {fields[0]}: a colour must be red,green,blue; got {fields[1]!r}") from None
+            given[red, green, blue] = 0 if fields[0].lower() in _BACKGROUND else label
+    return given | {colour: label for colour, label in colours.items() if label == 255} if given else colours
 
 
 def listed_classes(root: Path) -> list[str] | None:

@@ -26,7 +26,9 @@ def _listed_root(path: Path) -> Path | None:
     require_path(path, _WHAT)
     if not path.is_dir():
         raise WildcatError(f"{path}: is a file; {_WHAT}")
-    if not any(folder for pattern in (".", "VOC*", "VOCdevkit/VOC*") for folder in path.glob(f"{pattern}/ImageSets")):
+    if not any(
+        next(path.glob(pattern), None) for pattern in ("ImageSets", "VOC*/ImageSets", "VOCdevkit/VOC*/ImageSets")
+    ):
         return None
     root = find_own_root(path)
     return root if find_lists(root) or find_lists(root, "Segmentation") else None
@@ -62,8 +64,8 @@ def _read_folder(path: Path, image_folder: Path | None) -> Content:
     for image in files:
         for key in {image.name, image.stem, image.relative_to(top).with_suffix("").as_posix()}:
             by_key.setdefault(key, []).append(image)
-    content = Content(path, [], files={})
-    places = content.files = {}
+    places: dict[str, tuple[str, Path]] = {}
+    content = Content(path, [], files=places)
     for file, (name, (size, objects)) in found.items():
         image = _image_of(file, PureWindowsPath(name).name, by_key, path)
         inside = file.relative_to(path).with_suffix("").as_posix()

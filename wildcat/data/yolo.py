@@ -73,10 +73,10 @@ def read_yolo(found: YoloFiles, split: str) -> Content:
         WildcatError: for a broken line, and if no image has a file of labels.
     """
     classes = found.classes
-    content = Content(found.source, [], classes, files={})
+    files: dict[str, tuple[str, Path]] = {}
+    content = Content(found.source, [], classes, files=files)
     if found.note:
         content.notes.append(found.note)
-    files = content.files = {}
     missing = 0
     for name, path in found.images(split).items():
         labels = found.labels_of(path)

@@ -177,7 +177,7 @@ def _from_yaml(file: Path, classes: list[str] | None) -> YoloFiles:
         if not classes:
             raise WildcatError(f"{file}: has no list of names, which are its classes; class_list=FILE names them")
         classes = check_classes(file, classes)
-    by_split = {}
+    by_split: dict[str, list[str]] = {}
     for split, keys in _KEYS.items():
         entries = next((values[key] for key in keys if values.get(key)), None)
         if entries is None:

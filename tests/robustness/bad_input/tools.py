@@ -217,6 +217,14 @@ TOOLS = [
         tasks(CAT),
         "a.json: is no CSV; did you mean labelstudio:a.json?",
     ),
+    tool_case(
+        "zipped",
+        "an export that is still packed",
+        "yolo",
+        "a.zip",
+        b"PK\x03\x04",
+        "data 'yolo:a.zip': a.zip is a ZIP archive; unpack it, and give the folder or a file of it",
+    ),
     Case(
         "no-masks",
         "no masks in the folder",

@@ -1,0 +1,6 @@
+"""Compares runs on the same images: :func:`compare_runs`, :func:`comparison_page`."""
+
+from wildcat.apps.compare.page import comparison_page
+from wildcat.apps.compare.runs import compare_runs
+
+__all__ = ["compare_runs", "comparison_page"]
