@@ -130,7 +130,7 @@ def tune(config: TrainConfig) -> Tuned:
     torch.manual_seed(config.seed % 2**63)
     start = resolve_defaults(replace(config, fit_head=False), images, multi_label)
     model = build_model(start, len(dataset.classes), pretrained=True)
-    starts = [(start, RATES)]
+    starts: list[tuple[TrainConfig, Sequence[float]]] = [(start, RATES)]
     if not multi_label:
         starts.append((resolve_defaults(replace(config, fit_head=True), images, multi_label), FITTED_RATES))
     with tqdm(desc="features", unit=" images", disable=None) as bar:

@@ -277,7 +277,8 @@ class Synthetic(Dataset):
         placed = _layout(self._stream(number, _LAYOUT))
         front, visible = _instances(placed, self.size)
         labels = np.full(len(CLASSES), -1, np.int8)
-        boxes, box_classes, box_difficult = [], [], []
+        boxes: list[tuple[float, float, float, float]] = []
+        box_classes, box_difficult = [], []
         kinds, part_boxes, part_objects = [], [], []
         for index, (item, fraction) in enumerate(zip(placed, visible, strict=True)):
             if item.label == 0 or fraction == 0:

@@ -61,9 +61,9 @@ def _read_folder(path: Path, image_folder: Path | None) -> Content:
     top = image_folder or path
     files = [top / name for name in image_files_below(top)]
     by_key: dict[str, list[Path]] = {}
-    for image in files:
-        for key in {image.name, image.stem, image.relative_to(top).with_suffix("").as_posix()}:
-            by_key.setdefault(key, []).append(image)
+    for each in files:
+        for key in {each.name, each.stem, each.relative_to(top).with_suffix("").as_posix()}:
+            by_key.setdefault(key, []).append(each)
     places: dict[str, tuple[str, Path]] = {}
     content = Content(path, [], files=places)
     for file, (name, (size, objects)) in found.items():

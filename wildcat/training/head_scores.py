@@ -103,7 +103,7 @@ def predict_heads(
             after_step(len(batch) * len(heads))
     predictions = []
     for head in heads:
-        values, flat = (np.concatenate(part) for part in found[id(head)])
-        cells_of = np.stack(np.unravel_index(flat, (height, width)), axis=-1)
-        predictions.append(HeadPredictions(values, cells_of, (height, width)))
+        scores_of, cells_of = found[id(head)]
+        places = np.stack(np.unravel_index(np.concatenate(cells_of), (height, width)), axis=-1)
+        predictions.append(HeadPredictions(np.concatenate(scores_of), places, (height, width)))
     return predictions

@@ -173,7 +173,8 @@ def stacked_class_maps(heads: Sequence[Head], batch: Tensor) -> Tensor:
     weight, bias = (torch.cat(part) for part in zip(*filters, strict=True))
     columns = batch.transpose(0, 1).reshape(channels, -1)  # (D, n * h * w)
     maps = torch.addmm(bias[:, None], weight, columns)
-    return maps.unflatten(1, (count, height, width))
+    placed: Tensor = maps.unflatten(1, (count, height, width))
+    return placed
 
 
 def blocks_of(heads: Sequence[Head]) -> list[list[Head]]:

@@ -67,8 +67,9 @@ def curve(values: Mapping[str, Any], file: Path) -> list[Path]:
         axes.lines[-1].set_label("each seed")
         deviations = [statistics.stdev(group) if len(group) > 1 else 0.0 for _, group in points]
         axes.errorbar(x, means, deviations, color=BLUE, marker="o", capsize=3, label="mean ± deviation", zorder=3)
-        fixed = [(row["x"], scores({"runs": row["fixed_runs"]}, name)) for row in values["rows"] if "fixed_runs" in row]
-        if fixed := [(place, statistics.fmean(group)) for place, group in fixed if group]:
+        with_fixed = [row for row in values["rows"] if "fixed_runs" in row]
+        at_fixed = [(row["x"], scores({"runs": row["fixed_runs"]}, name)) for row in with_fixed]
+        if fixed := [(place, statistics.fmean(group)) for place, group in at_fixed if group]:
             label = f"all at rate {values['frozen']['fixed_rate']:g}"
             axes.plot(*zip(*fixed, strict=True), color=BLUE, linestyle="--", label=label, zorder=3)
         axes.set(xlabel="alpha", ylabel=f"{metric_named(name).name} (%)", xticks=[row["x"] for row in values["rows"]])

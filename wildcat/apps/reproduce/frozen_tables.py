@@ -39,7 +39,7 @@ def save_predictions(
     file: Path, predictions: Predictions, dataset: Dataset, sizes: Sequence[tuple[int, int]] | None
 ) -> None:
     """Write what intervals over images need: probabilities, and which points are correct."""
-    arrays: dict[str, npt.NDArray[Any]] = {"probabilities": predictions.probabilities}
+    arrays: dict[str, Any] = {"probabilities": predictions.probabilities}
     if sizes is not None:
         verdicts = predictions.verdicts(dataset, sizes)
         arrays |= {"positive": verdicts.positive, "correct": verdicts.correct, "ignored": verdicts.ignored}
@@ -63,7 +63,8 @@ class ImageIntervals:
 
     def samples(self, runs: Sequence[Mapping[str, Any]], name: str) -> npt.NDArray[np.float64]:
         """The score in per cent, averaged over heads, for each choice of images."""
-        return np.mean([self._samples_of(run["run"], name) for run in runs], axis=0)
+        mean: npt.NDArray[np.float64] = np.mean([self._samples_of(run["run"], name) for run in runs], axis=0)
+        return mean
 
     def _samples_of(self, run: str, name: str) -> npt.NDArray[np.float64]:
         if (run, name) not in self._known:
