@@ -73,12 +73,11 @@ def cases(predictor: Predictor, dataset: Dataset) -> Iterator[Case]:
             yield prediction.only([best]), np.where(truth == 255, 255, truth == 1 + label).astype(np.uint8)
 
 
-def as_fitted(images: Sequence[Case]) -> Iterator[MaskedImage]:
-    """The images for :func:`wildcat.evaluation.background_fit.fit_background`."""
+def as_fitted(images: Sequence[Case], cue: bool) -> Iterator[MaskedImage]:
+    """The images for :func:`wildcat.evaluation.background_fit.fit_background`, with or without their background cue."""
     for prediction, truth in images:
-        yield MaskedImage(
-            torch.from_numpy(prediction.class_maps), [0], truth, torch.from_numpy(prediction.background_cue)
-        )
+        of_image = torch.from_numpy(prediction.background_cue) if cue else None
+        yield MaskedImage(torch.from_numpy(prediction.class_maps), [0], truth, of_image)
 
 
 def miou(images: Sequence[Case], background: Background, crf: bool) -> float:
@@ -97,11 +96,13 @@ def measure(specs: Sequence[str]) -> str:
         {label_of(s): list(cases(predictor, open_dataset(s, default_splits(s)[part]))) for s in specs}
         for part in (0, 1)
     )
-    best, score = fit_background("threshold", as_fitted([*chain(*fitted_on.values())]), 1)
+    masks = [*chain(*fitted_on.values())]
+    without_cue, _ = fit_background("threshold", as_fitted(masks, cue=False), 1)
+    best, score = fit_background("threshold", as_fitted(masks, cue=True), 1)
     counts = ", ".join(f"{len(images)} of {name}" for name, images in fitted_on.items())
     lines = ["| scored on | images | background | mIoU | mIoU with CRF |", "|---|---|---|---|---|"]
     for name, images in scored_on.items():
-        for background in (Background(), best):
+        for background in dict.fromkeys((Background(), without_cue, best)):
             plain, refined = (100 * miou(images, background, crf) for crf in (False, True))
             lines.append(f"| {name} | {len(images)} | {background} | {plain:.1f} | {refined:.1f} |")
     given = " ".join(f"{spec.partition(':')[0]}:DIR/{label_of(spec)}" for spec in specs)
