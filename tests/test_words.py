@@ -41,6 +41,7 @@ ALLOWED = {
     "tests/test_old_runs.py": "pictures",
     "wildcat/apps/batch/parquet.py": "picture",
     "wildcat/apps/serve/viewer.py": "drawn",
+    "wildcat/data/label_studio.py": "picture",
     "wildcat/data/table.py": "picture",
     "wildcat/metrics/scores.py": "pictures",
     "wildcat/render/canvas.py": "drawn",

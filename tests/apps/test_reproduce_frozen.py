@@ -161,7 +161,7 @@ def test_each_row_has_its_rate_and_both_columns(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_finished_heads_are_not_trained_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stopped command goes on where it was; test images are scored once for each head."""
+    """A stopped command continues where it was; test images are scored once for each head."""
     known = experiments(maps=(1, 2))
     before = {file: file.stat().st_mtime_ns for file in (folder / "heads").iterdir()}
     trained: list[str] = []

@@ -71,7 +71,7 @@ def open_masks(
             samples.append(Sample(name, found[0], _labels(masks[0], len(classes)), mask_path=stored))
     if ambiguous:
         raise WildcatError(
-            f"{path}: images or masks that differ only in suffix cannot be told apart: {shorten(ambiguous)}"
+            f"{path}: images or masks that differ only in suffix cannot be distinguished: {shorten(ambiguous)}"
         )
     if not samples:
         raise WildcatError(
