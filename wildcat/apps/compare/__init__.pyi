@@ -1,4 +1,2 @@
-from wildcat.apps.compare.page import comparison_page
-from wildcat.apps.compare.runs import compare_runs
-
-__all__ = ["compare_runs", "comparison_page"]
+from .page import comparison_page as comparison_page
+from .runs import compare_runs as compare_runs
