@@ -99,7 +99,7 @@ def test_ground_truth_is_before_later_annotations(tmp_path: Path) -> None:
     tasks = json.loads((LS / "mixed.json").read_text())
     tasks[0]["annotations"][0]["ground_truth"] = True
     (tmp_path / "a.json").write_text(json.dumps(tasks))
-    assert by_scene(open_dataset(spec(tmp_path / "a.json"), "all"))["one.png"] == {"cat": -1, "dog": 1}
+    assert by_scene(open_dataset(spec(tmp_path / "a.json"), "all"))["one.png"] == {"dog": 1}
 
 
 FRAME = {"original_width": 40, "original_height": 30, "image_rotation": 0, "to_name": "image"}

@@ -182,7 +182,7 @@ def test_broken_descriptions(tmp_path: Path, yaml: str, message: str) -> None:
 
 def test_no_labels_at_all(tmp_path: Path) -> None:
     put(tmp_path, "images", "elsewhere", NAMES)
-    with pytest.raises(WildcatError, match=r"none of the 4 images .* has a file of labels, such as .*labels/\w+\.txt"):
+    with pytest.raises(WildcatError, match=r"none of the 4 images has a file of labels, such as .*labels/\w+\.txt"):
         open_dataset(f"yolo:{tmp_path}", "all")
     trees.write(tmp_path / "a.json", "{}")
     with pytest.raises(WildcatError, match=r"is no YAML file; give a data\.yaml"):

@@ -22,7 +22,7 @@ from wildcat.data.annotated import (
     splits_of,
 )
 from wildcat.data.names import clean_name
-from wildcat.data.outlines import OutlinedDataset, polygon_box
+from wildcat.data.outlines import MOST_PIXELS, OutlinedDataset, polygon_box
 from wildcat.data.safe_xml import read_xml
 from wildcat.data.sample import MAX_COORDINATE, require_path
 from wildcat.errors import WildcatError, shorten
@@ -52,9 +52,13 @@ class RowMask:
         if self.left < 0 or self.top < 0 or right > width or bottom > height:
             raise ValueError(f"a mask extends outside the image of {height} x {width} pixels")
         out = np.zeros((height, width), np.bool_)
-        inside = np.repeat(np.arange(len(self.runs)) % 2 == 1, self.runs)
-        out[self.top : bottom, self.left : right] = inside.reshape(self.height, self.width)
+        out[self.top : bottom, self.left : right] = self.part()
         return out
+
+    def part(self) -> npt.NDArray[np.bool_]:
+        """The pixels of its box."""
+        inside: npt.NDArray[np.bool_] = np.repeat(np.arange(len(self.runs)) % 2 == 1, self.runs)
+        return inside.reshape(self.height, self.width)
 
 
 def find_xml(path: Path) -> Path:
@@ -209,7 +213,16 @@ def _mask(item: ElementTree.Element, label: str) -> Shape:
     runs = np.array([int(run) for run in item.attrib["rle"].split(",")], np.int64)
     if width < 1 or height < 1 or ((runs < 0) | (runs > width * height)).any() or runs.sum() != width * height:
         raise ValueError(f"its run lengths are not those of {height} x {width} pixels")
-    return Shape(label, (left, top, left + width, top + height), RowMask(left, top, width, height, runs))
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"a mask of {width} x {height} pixels is too large")
+    mask = RowMask(left, top, width, height, runs)
+    inside = mask.part()
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    if not len(rows):
+        return Shape(label, None, mask)
+    # The box of the pixels: some programs store the whole image.
+    box = (left + columns[0], top + rows[0], left + columns[-1] + 1, top + rows[-1] + 1)
+    return Shape(label, (float(box[0]), float(box[1]), float(box[2]), float(box[3])), mask)
 
 
 def _point(item: ElementTree.Element, label: str) -> Shape:

@@ -129,11 +129,14 @@ def _read_parquet(path: Path) -> Records:
         columns, names = list(table.schema_arrow.names), _class_names(table.schema_arrow.metadata or {})
         stored = [index for index, field_ in enumerate(table.schema_arrow) if _holds_bytes(pa, field_.type)]
         rows: list[list[Any]] = []
+        has_images = False
         for batch in table.iter_batches(batch_size=256):
             for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 values = list(row)
                 for index in stored:
-                    values[index] = _unpacked(path, values[index], len(rows))
+                    content, name = _stored(values[index])
+                    has_images |= content is not None
+                    values[index] = name if content is None else _unpacked(path, content, name, len(rows))
                 rows.append(values)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise WildcatError(f"{path}: cannot be read as Parquet: {first_line(error)}") from None
@@ -141,7 +144,7 @@ def _read_parquet(path: Path) -> Records:
         raise WildcatError(
             f"{path}: must have a column of images and one of tags; it has {', '.join(columns) or 'none'}"
         )
-    return Records(path, columns, rows, names, cache_folder() if stored else None)
+    return Records(path, columns, rows, names, cache_folder() if has_images else None)
 
 
 def _holds_bytes(pa: Any, kind: Any) -> bool:
@@ -169,18 +172,20 @@ def _names_of(feature: Any) -> list[str]:
     return next((names for names in inner if names), [])
 
 
-def _unpacked(path: Path, value: Any, number: int) -> Any:
-    """The name, below the cache, of the file of an image that is stored in a row; its path, if only that is stored.
+def _stored(value: Any) -> tuple[bytes | None, str | None]:
+    """(content, path) of an image of a row: either may be missing."""
+    if isinstance(value, dict):
+        return value.get("bytes"), value.get("path")
+    return value, None
+
+
+def _unpacked(path: Path, content: bytes, name: str | None, number: int) -> str:
+    """The name, below the cache, of the file of an image that is stored in a row.
 
     The name is the same on every machine, because random splits depend on it.
     """
-    content = value.get("bytes") if isinstance(value, dict) else value
-    if content is None:
-        return value
-    name = str(value.get("path") or "") if isinstance(value, dict) else ""
-    suffix = next(
-        (suffix for mark, suffix in _SUFFIXES.items() if content.startswith(mark)), Path(name).suffix or ".png"
-    )
+    known = next((suffix for mark, suffix in _SUFFIXES.items() if content.startswith(mark)), None)
+    suffix = known or Path(name or "").suffix or ".png"
     # By content, so that a table that was written again brings its new images.
     digest = hashlib.blake2b(content, digest_size=12).hexdigest()
     folder = cache_folder() / path.stem

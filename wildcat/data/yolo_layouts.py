@@ -80,8 +80,12 @@ class YoloFiles:
         steps = [part for part in PurePath(plain).parts if part != ".."]
         bases = (self.root, self.source if self.source.is_dir() else self.source.parent)
         candidates = [Path(plain) if PurePath(plain).is_absolute() else base / plain for base in bases]
-        candidates += [base.joinpath(*steps[start:]) for start in range(len(steps)) for base in bases]
+        candidates += [base.joinpath(*steps) for base in bases]
         found = next((path for path in candidates if path.exists()), None)
+        # Without its first folders, a relative path to a folder could be that of another split.
+        shorter = [base.joinpath(*steps[start:]) for start in range(1, len(steps)) for base in bases]
+        is_elsewhere = PurePath(plain).is_absolute()
+        found = found or next((path for path in shorter if path.is_file() or (is_elsewhere and path.is_dir())), None)
         if found is None:
             raise WildcatError(f"{self.source}: {entry!r} is not there; looked for {shorten([str(candidates[0])])}")
         return found

@@ -1,6 +1,5 @@
-"""Compares runs on the same images: :func:`compare_runs`, :func:`comparison_page`."""
+"""Compares runs on the same images: `compare_runs`, and a page about it: `comparison_page`."""
 
-from wildcat.apps.compare.page import comparison_page
-from wildcat.apps.compare.runs import compare_runs
+import lazy_loader
 
-__all__ = ["compare_runs", "comparison_page"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
