@@ -1,4 +1,4 @@
-"""The paper's recipe, on two images of VOC 2007 and random weights of the true ResNet-101."""
+"""The paper's recipe, on a few images of VOC 2007 and random weights of the true ResNet-101."""
 
 from pathlib import Path
 
@@ -16,18 +16,22 @@ from wildcat.training.launch import train
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def devkit(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Two real images in VOC's layout."""
+def real_images(real_data: Path, folder: Path, count: int) -> str:
+    """Some real images in VOC's layout."""
     theirs = real_data / "voc07-mini" / "VOCdevkit" / "VOC2007"
-    ours = tmp_path_factory.mktemp("data") / "VOCdevkit" / "VOC2007"
+    ours = folder / "VOCdevkit" / "VOC2007"
     (ours / "ImageSets" / "Main").mkdir(parents=True)
     for part in ("JPEGImages", "Annotations"):
         (ours / part).symlink_to(theirs / part)
     for lists in (theirs / "ImageSets" / "Main").glob("*_trainval.txt"):
-        lines = lists.read_text().splitlines()[:2]
+        lines = lists.read_text().splitlines()[:count]
         trees.write(ours / "ImageSets" / "Main" / lists.name, "\n".join(lines) + "\n")
-    return f"voc07:{ours.parent.parent}"
+    return f"voc07:{folder}"
+
+
+@pytest.fixture(scope="module")
+def devkit(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return real_images(real_data, tmp_path_factory.mktemp("data"), 4)
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +71,13 @@ def test_recipe_voc07_trains_a_few_steps_and_resumes(
 
 
 def test_recipe_voc07_takes_a_step_at_its_own_size(
-    devkit: str, torch_home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    real_data: Path, torch_home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(torch_home[0]))
     # The recipe with two images per step, without the measurement of bf16 and without workers.
     short = ["--epochs", "1", "--batch-size", "2", "--precision", "fp32", "--workers", "0"]
-    arguments = ["--data", devkit, "--train-split", "trainval", "--recipe", "voc07", *short]
+    data = real_images(real_data, tmp_path, 2)
+    arguments = ["--data", data, "--train-split", "trainval", "--recipe", "voc07", *short]
     assert main(["train", *arguments, "--out", str(tmp_path / "run")]) == 0
     assert read_run(tmp_path / "run").config.image_size == 448
     (row,) = rows(tmp_path / "run")
