@@ -52,13 +52,14 @@ def start(*arguments: str | Path, **environment: str) -> ForkedProcess:
     return ForkedProcess(wildcat_command, [*map(str, arguments)], {**os.environ, **environment})
 
 
-def start_python(*arguments: str | Path) -> subprocess.Popen[str]:
+def start_python(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
     """A `wildcat` process in a new Python, for tests of its start and end."""
     return subprocess.Popen(
         [sys.executable, "-m", "wildcat", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, **environment},
     )
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from tests import unusual
 from tests.conftest import REPOSITORY
-from tests.tiny_runs import start
+from tests.tiny_runs import start, start_python
 from wildcat.apps.batch.attempts import MAX_CRASHES_PER_PART, AttemptLog
 from wildcat.apps.batch.driver import predict_all
 from wildcat.apps.batch.inputs import InputPart
@@ -202,7 +202,7 @@ def test_killed_workers_and_an_image_that_kills(place: Path, tmp_path: Path) -> 
     (tmp_path / "sitecustomize.py").write_text(KILLED_BY_AN_IMAGE)
     out = tmp_path / "out"
     command = ["batch", place / "run", tmp_path / "images", "--out", out, "--part-size", "5", "--workers", "2"]
-    process = start(*command, PYTHONPATH=os.pathsep.join([str(tmp_path), str(REPOSITORY)]))
+    process = start_python(*command, PYTHONPATH=os.pathsep.join([str(tmp_path), str(REPOSITORY)]))
     killed = 0
     while not killed and process.poll() is None:
         time.sleep(0.01)
