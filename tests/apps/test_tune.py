@@ -43,7 +43,8 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuning.Tuned:
 @pytest.mark.slow
 def test_the_best_of_all_candidates_becomes_a_recipe(tuned: tuning.Tuned, tmp_path: Path) -> None:
     means = [each.score for each in tuned.candidates]
-    assert means == sorted(means, reverse=True) and len(means) == 2 * 3 * 2 + 5  # k, alpha, rates; finer ones, M = 1
+    assert means == sorted(means, reverse=True)
+    assert len(means) == 2 * 3 * 2 + 6  # k, alpha, rates; then finer rates, M = 1, log-sum-exp
     assert all(len(each.scores) == 3 for each in tuned.candidates) and tuned.images == 4
     assert {each.config.alpha for each in tuned.candidates} == {0.0, 0.7, 1.0}
     assert {each.config.num_maps for each in tuned.candidates} == {1, 4}

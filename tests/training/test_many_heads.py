@@ -38,6 +38,9 @@ HEADS: dict[str, dict[str, Any]] = {
     "b": {"architecture": "b", "num_maps": 1, "pooling": "average"},
     "own": {"pooling": "learned", "num_maps": 3},
     "background": {"background_class": True},
+    "max": {"class_pooling": "max", "num_maps": 3, "kmax": 2},
+    "lse": {"class_pooling": "lse", "num_maps": 4, "map_dropout": 0.5},
+    "dropout": {"map_dropout": 0.5, "num_maps": 4},
     "fitted": {"fit_head": True, "initial_scale": 2.0},
 }
 
@@ -123,7 +126,7 @@ def test_each_head_is_the_one_of_a_training_of_its_own(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["plain", "b", "background"])
+@pytest.mark.parametrize("name", ["b", "background", "lse"])
 def test_scores_and_points_are_those_of_evaluate(
     name: str, configs: dict[str, TrainConfig], found: dict[str, many_heads.Head], run_of: Callable[[str], Path]
 ) -> None:

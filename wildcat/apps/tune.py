@@ -44,7 +44,10 @@ FEW_IMAGES, FEW_SPLITS = 1000, 3
 SHOWN = 5
 """Lines of the result."""
 
-SETTINGS = ("backbone", "image_size", "frozen", "fit_head", "epochs", "lr", "num_maps", "kmax", "alpha", "drop_last")
+SETTINGS = (
+    *("backbone", "image_size", "frozen", "fit_head", "epochs", "lr", "drop_last"),
+    *("num_maps", "class_pooling", "map_dropout", "kmax", "alpha"),
+)
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +75,7 @@ class Candidate:
         config, spread = self.config, statistics.stdev(self.scores) if len(self.scores) > 1 else 0.0
         score = f"{self.score:5.1f}{f' ± {spread:.1f}' if spread else ''}" if math.isfinite(self.score) else "diverged"
         head = f"k {config.kmax}, alpha {config.alpha:g}, M {config.num_maps}"
+        head += "" if config.class_pooling == "mean" else f" by {config.class_pooling} with map dropout"
         start = ", starts from a fitted classifier" if config.fit_head else ""
         return f"{score}  {head}, learning rate {config.lr:g}, {config.epochs} epochs{start}"
 
@@ -108,8 +112,9 @@ class Tuned:
 def tune(config: TrainConfig) -> Tuned:
     """Find pooling, number of maps and learning rate for a dataset with a frozen backbone.
 
-    First k and alpha with coarse learning rates, then for the best of them finer rates, and one map per class instead
-    of M. All are trained on one part of the training images and judged by the other; the test images are not used.
+    First k and alpha with coarse learning rates, then for the best of them finer rates, one map per class instead of M,
+    and log-sum-exp with map dropout as class-wise pooling. All are trained on one part of the training images and
+    judged by the other; the test images are not used.
 
     Args:
         config: dataset, backbone, image size, and what else all candidates share.
@@ -149,6 +154,8 @@ def tune(config: TrainConfig) -> Tuned:
     # The M filters of a class share its gradient, so their mean learns like one filter at an M-th of the rate.
     finer = [replace(best, lr=_rounded(best.lr * factor)) for factor in (0.5, 2.0)]
     finer += [replace(best, num_maps=1, lr=_rounded(best.lr / best.num_maps * factor)) for factor in (0.5, 1.0, 2.0)]
+    # What lets the maps of a class specialize
+    finer.append(replace(best, class_pooling="lse", map_dropout=0.5))
     tried += _judge(finer, features, dataset, splits)
     tried.sort(key=lambda each: -each.score)
     if not math.isfinite(tried[0].score):

@@ -114,7 +114,7 @@ def train_one_epoch(context: TrainContext, state: TrainState) -> Row:
     parts = batches.read(state.epoch, state.step)
     while state.step < batches.steps:
         set_learning_rates(strategy.optimizer, context.learning_rate_factor(state.epoch, state.step))
-        _seed_step(config.seed, state, context.group.rank)
+        seed_step(config.seed, state.epoch, state.step, context.group.rank)
         step_loss, images_read = 0.0, 0
         for part in range(config.accumulate):
             batch, labels = (tensor.to(strategy.device, non_blocking=True) for tensor in next(parts))
@@ -201,9 +201,16 @@ def check_weights(context: TrainContext, state: TrainState) -> None:
         raise _divergence(context, state, "the weights became NaN or infinite", state.step - 1, place)
 
 
-def _seed_step(seed: int, state: TrainState, rank: int) -> None:
-    """Seed the random numbers of dropout and drop path, so that a resumed run repeats them."""
-    number = (seed * 1_000_003 + state.epoch) * 1_000_003 + state.step
+def seed_step(seed: int, epoch: int, step: int, rank: int = 0) -> None:
+    """Seed the random numbers of dropout, drop path and map dropout, so that a resumed run repeats them.
+
+    Args:
+        seed: of the run.
+        epoch: from 0.
+        step: of the epoch, from 0.
+        rank: of this process.
+    """
+    number = (seed * 1_000_003 + epoch) * 1_000_003 + step
     torch.manual_seed((number + 1_000_033 * rank) % 2**63)
 
 

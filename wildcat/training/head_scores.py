@@ -14,7 +14,7 @@ from wildcat.data.transforms import cell_centres
 from wildcat.losses import probabilities
 from wildcat.metrics import PointVerdicts, Scores
 from wildcat.training.feature_store import FeatureStore
-from wildcat.training.many_heads import Head, blocks_of, stacked_class_maps, training_scores
+from wildcat.training.many_heads import Head, batch_scores, blocks_of, stacked_class_maps
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +96,7 @@ def predict_heads(
             for block in blocks:
                 maps = stacked_class_maps(block, batch).flatten(2)  # (F, n, h * w)
                 cells = maps.argmax(dim=2).split([head.transfer.num_classes for head in block])
-                for head, scores, cell in zip(block, training_scores(block, batch), cells, strict=True):
+                for head, scores, cell in zip(block, batch_scores(block, batch), cells, strict=True):
                     values = probabilities(scores, dataset.multi_label)
                     found[id(head)][0].append(values[:, :classes].numpy())
                     found[id(head)][1].append(cell[:classes].T.numpy())

@@ -14,10 +14,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
+from wildcat.class_pooling import choose_kept_maps, class_wise_pool
 from wildcat.config import TrainConfig
 from wildcat.data import Dataset
 from wildcat.pooling import POOLINGS, create_pooling
 from wildcat.runs.folder import build_model
+from wildcat.training.engine import seed_step
 from wildcat.training.feature_store import FeatureStore
 from wildcat.training.frozen import FeatureBatches
 from wildcat.training.head_start import fitted_head, scale_initial_weights, set_head
@@ -47,6 +49,37 @@ class Head:
     def architecture(self) -> str:
         """Whether class maps are pooled, "a", or features, "b"."""
         return self.config.architecture
+
+    @property
+    def merges(self) -> bool:
+        """Whether the M filters of a class learn through their mean, whose map is the class map."""
+        return self.config.class_pooling == "mean" and not self.config.map_dropout
+
+    @property
+    def rows(self) -> int:
+        """Number of filters that are applied: C, or C * M."""
+        return self.transfer.num_classes * (1 if self.merges else self.transfer.num_maps)
+
+    def filters(self) -> tuple[Tensor, Tensor]:
+        """Weights (rows, D) and biases (rows,) of the filters that are applied."""
+        if self.merges:
+            return class_filters(self.transfer)
+        return self.transfer.weight.flatten(1), self.transfer.bias
+
+    def class_maps(self, maps: Tensor, step: tuple[int, int] | None) -> Tensor:
+        """Class maps (C, n, h, w) of what the filters give, (rows, n, h, w).
+
+        Args:
+            maps: of n images.
+            step: epoch and step of a training, which leaves out the same maps as a training of its own.
+        """
+        if self.merges:
+            return maps
+        config, kept = self.config, None
+        if step is not None and config.map_dropout and config.num_maps > 1:
+            seed_step(config.seed, *step)
+            kept = choose_kept_maps((maps.shape[1], self.transfer.num_classes, config.num_maps), config.map_dropout)
+        return class_wise_pool(maps.transpose(0, 1), config.num_maps, config.class_pooling, kept=kept).transpose(0, 1)
 
     @property
     def diverged(self) -> bool:
@@ -118,13 +151,15 @@ def train_heads(
         batches = FeatureBatches(dataset, config, 0, 1, features)
         blocks = [(block, _optimizer(block)) for block in blocks_of(group)]
         for epoch in range(config.epochs):
-            for step, (batch, labels) in enumerate(batches.read(epoch, 0), epoch * batches.steps):
+            for step, (batch, labels) in enumerate(batches.read(epoch, 0)):
                 for block, optimizer in blocks:
                     for parameters, head in zip(optimizer.param_groups, block, strict=True):
-                        parameters["lr"] = head.config.lr * learning_rate_factor(head.config, step, batches.steps)
+                        parameters["lr"] = head.config.lr * learning_rate_factor(
+                            head.config, epoch * batches.steps + step, batches.steps
+                        )
                     losses = [
                         criterion_for(dataset, head.config)(scores, labels)
-                        for head, scores in zip(block, training_scores(block, batch), strict=True)
+                        for head, scores in zip(block, batch_scores(block, batch, (epoch, step)), strict=True)
                     ]
                     torch.stack(losses).sum().backward()
                     optimizer.step()
@@ -133,9 +168,15 @@ def train_heads(
     return heads
 
 
-def training_scores(block: Sequence[Head], batch: Tensor) -> list[Tensor]:
-    """The scores (n, C) of each head for features (n, D, h, w)."""
-    found = _scores_of_regions([head for head in block if head.architecture == "a"], batch)
+def batch_scores(block: Sequence[Head], batch: Tensor, step: tuple[int, int] | None = None) -> list[Tensor]:
+    """The scores (n, C) of each head for features (n, D, h, w).
+
+    Args:
+        block: the heads.
+        batch: the features.
+        step: epoch and step of a training, for map dropout; without it all maps are used.
+    """
+    found = _scores_of_regions([head for head in block if head.architecture == "a"], batch, step)
     pooled: dict[Hashable, Tensor] = {}
     scores = []
     for head in block:
@@ -150,11 +191,11 @@ def training_scores(block: Sequence[Head], batch: Tensor) -> list[Tensor]:
     return scores
 
 
-def _scores_of_regions(heads: Sequence[Head], batch: Tensor) -> Iterator[Tensor]:
+def _scores_of_regions(heads: Sequence[Head], batch: Tensor, step: tuple[int, int] | None) -> Iterator[Tensor]:
     """The scores of heads that pool class maps, in their order."""
     if not heads:
         return iter(())
-    maps = stacked_class_maps(heads, batch)
+    maps = stacked_class_maps(heads, batch, step)
     scores: list[Tensor] = []
     runs = [list(run) for _, run in itertools.groupby(heads, _pooling_key)]
     widths = [[head.transfer.num_classes for head in run] for run in runs]
@@ -163,18 +204,22 @@ def _scores_of_regions(heads: Sequence[Head], batch: Tensor) -> Iterator[Tensor]
     return iter(scores)
 
 
-def stacked_class_maps(heads: Sequence[Head], batch: Tensor) -> Tensor:
+def stacked_class_maps(heads: Sequence[Head], batch: Tensor, step: tuple[int, int] | None = None) -> Tensor:
     """The class maps of all heads, one below the other: (C_1 + C_2 + ..., n, h, w).
 
-    The mean of the M maps of a class is the map of the mean filter, so M takes no time.
+    The mean of the M maps of a class is the map of the mean filter, so M takes no time. With other kinds of class-wise
+    pooling and with map dropout, all filters are applied.
     """
     count, channels, height, width = batch.shape
-    filters = [class_filters(head.transfer) for head in heads]
+    filters = [head.filters() for head in heads]
     weight, bias = (torch.cat(part) for part in zip(*filters, strict=True))
     columns = batch.transpose(0, 1).reshape(channels, -1)  # (D, n * h * w)
     maps = torch.addmm(bias[:, None], weight, columns)
     placed: Tensor = maps.unflatten(1, (count, height, width))
-    return placed
+    if all(head.merges for head in heads):
+        return placed
+    parts = placed.split([head.rows for head in heads])
+    return torch.cat([head.class_maps(part, step) for head, part in zip(heads, parts, strict=True)])
 
 
 def blocks_of(heads: Sequence[Head]) -> list[list[Head]]:
@@ -183,10 +228,10 @@ def blocks_of(heads: Sequence[Head]) -> list[list[Head]]:
     filters = MAX_FILTERS
     for same in _grouped(heads, _pooling_key):
         for head in same:
-            filters += head.transfer.num_classes
+            filters += head.rows
             if filters > MAX_FILTERS:
                 blocks.append([])
-                filters = head.transfer.num_classes
+                filters = head.rows
             blocks[-1].append(head)
     return blocks
 
