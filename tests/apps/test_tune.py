@@ -108,7 +108,13 @@ def test_with_one_label_each_a_fitted_start_is_tried_too(tmp_path: Path, monkeyp
     for label, colour in {"a": (250, 0, 0), "b": (0, 0, 250)}.items():
         for number in range(6):
             trees.image(tmp_path / "data" / label / f"{number}.png", colour=colour)
-    for name, value in {"KMAX": (1,), "ALPHA": (0.7,), "RATES": (1.0,), "FITTED_RATES": (1.0,)}.items():
+    for name, value in {
+        "KMAX": (1,),
+        "ALPHA": (0.7,),
+        "RATES": (1.0,),
+        "FITTED_RATES": (1.0,),
+        "FEW_IMAGES": 0,
+    }.items():
         monkeypatch.setattr(tuning, name, value)
     found = tuning.tune(small(tmp_path / "cache", data=f"folder:{tmp_path / 'data'}", train_split="all"))
     assert {each.config.fit_head for each in found.candidates} == {True, False} and found.metric == "accuracy"

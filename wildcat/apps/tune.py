@@ -72,8 +72,10 @@ class Candidate:
 
     def __str__(self) -> str:
         """Return the settings and the score in one line."""
-        config, spread = self.config, statistics.stdev(self.scores) if len(self.scores) > 1 else 0.0
-        score = f"{self.score:5.1f}{f' ± {spread:.1f}' if spread else ''}" if math.isfinite(self.score) else "diverged"
+        config, score = self.config, "diverged"
+        if math.isfinite(self.score):
+            spread = f" ± {statistics.stdev(self.scores):.1f}" if len(self.scores) > 1 else ""
+            score = f"{self.score:5.1f}{spread}"
         head = f"k {config.kmax}, alpha {config.alpha:g}, M {config.num_maps}"
         head += "" if config.class_pooling == "mean" else f" by {config.class_pooling} with map dropout"
         start = ", starts from a fitted classifier" if config.fit_head else ""
