@@ -40,7 +40,6 @@ HEADS: dict[str, dict[str, Any]] = {
     "background": {"background_class": True},
     "max": {"class_pooling": "max", "num_maps": 3, "kmax": 2},
     "lse": {"class_pooling": "lse", "num_maps": 4, "map_dropout": 0.5},
-    "dropout": {"map_dropout": 0.5, "num_maps": 4},
     "fitted": {"fit_head": True, "initial_scale": 2.0},
 }
 
