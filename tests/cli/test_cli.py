@@ -124,7 +124,7 @@ TRAIN = ["train", "--out", "new", *flags(epochs=1)]
     ("arguments", "message"),
     [
         (["trian"], "did you mean train?"),
-        (["segment"], "known: quickstart, train, evaluate, "),
+        (["segment"], "known: quickstart, train, tune, evaluate, "),
         (["--data", "x"], "unknown command '--data'"),
         (["train"], "required: --data, --out, for example --data folder:my_images"),
         ([*TRAIN, "--epoch", "3"], "--epoch 3; did you mean --epochs?"),
