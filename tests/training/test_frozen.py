@@ -206,6 +206,8 @@ def test_damaged_features_are_computed_again(tmp_path: Path, small: Wildcat, cap
     content[len(content) // 2 + 3] ^= 64
     values_file(tmp_path).write_bytes(content)
     store = FeatureStore(dataset, small, frozen(tmp_path))
+    with pytest.raises(WildcatError, match="1 of 4 images have no features in"):
+        store.read(range(4))
     assert store.missing == 1 and "features of 1 images in" in caplog.text and "are damaged" in caplog.text
     store.compute()
     assert torch.equal(store.read(range(4)), before)
@@ -235,6 +237,19 @@ def test_limits_of_the_disk(tmp_path: Path, small: Wildcat, monkeypatch: pytest.
     with pytest.raises(WildcatError, match="where 0 GB are free"):
         open_feature_store(dataset, small, frozen(tmp_path))
     assert not list(tmp_path.rglob("*.values"))
+
+
+def test_a_backbone_of_one_size(tmp_path: Path) -> None:
+    class Picky(torch.nn.Conv2d):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            assert images.shape[2] in (96, 544), "I take other sizes"
+            return super().forward(images)
+
+    model = create_model(Picky(3, 4, 8, 8), num_classes=3)
+    dataset = open_dataset("synthetic:count=2,size=64", "train")
+    assert open_feature_store(dataset, model, frozen(tmp_path), size=96).shape == (2, 1, 4, 12, 12)
+    with pytest.raises(WildcatError, match="custom fails for an image of 64 x 64 pixels: I take other sizes; image"):
+        FeatureStore(dataset, model, frozen(tmp_path))
 
 
 def test_a_damaged_description(tmp_path: Path, small: Wildcat) -> None:

@@ -37,7 +37,7 @@ from wildcat.config import TrainConfig
 from wildcat.data import Dataset
 from wildcat.data.checks import map_in_threads
 from wildcat.data.transforms import View, random_view
-from wildcat.errors import WildcatError
+from wildcat.errors import WildcatError, first_line
 from wildcat.export.open import model_fingerprint
 from wildcat.model import Wildcat
 from wildcat.prediction.exported import user_cache
@@ -109,8 +109,14 @@ class FeatureStore:
         Args:
             images: their numbers, from 0.
             view: 0 is the image, 1 its mirror image, further ones are random crops.
+
+        Raises:
+            WildcatError: if they are not computed yet.
         """
-        found = torch.from_numpy(self._files[view].read(self._rows[view][np.asarray(images, np.int64)]))
+        rows = self._rows[view][np.asarray(images, np.int64)]
+        if (rows < 0).any():
+            raise WildcatError(f"{(rows < 0).sum()} of {len(rows)} images have no features in {self._folder} yet")
+        found = torch.from_numpy(self._files[view].read(rows))
         return found.view(torch.bfloat16).float() if self._bf16 else found
 
     def average(self) -> Tensor:
@@ -250,11 +256,14 @@ class FeatureStore:
             if not known or not all(type(side) is int and side > 0 for side in shape):
                 raise WildcatError(f"{about} is damaged: delete the folder {self._folder}")
             return (shape[0], shape[1], shape[2])
-        self._model.eval()
-        weight = self._model.transfer.weight
-        with torch.inference_mode():
-            blank = torch.zeros(1, 3, self.size, self.size, device=weight.device)
-            _, *features = self._model.backbone(blank).shape
+        backbone, size = self._model.eval().backbone, self.size
+        blank = torch.zeros(1, 3, size, size, device=self._model.transfer.weight.device)
+        try:
+            with torch.inference_mode():
+                _, *features = backbone(blank).shape
+        except (AssertionError, RuntimeError) as error:
+            message = f"{backbone.name} fails for an image of {size} x {size} pixels: {first_line(error)}"
+            raise WildcatError(f"{message}; image_size {backbone.native_size} is its own") from error
         return (features[0], features[1], features[2])
 
 
