@@ -86,7 +86,9 @@ def _openvino_network(model: Wildcat, size: int) -> FeatureNetwork:
     with torch.no_grad(), warnings.catch_warnings(), keep_signal_stack():
         warnings.simplefilter("ignore")  # the exporters warn of their own deprecations
         program = torch.export.export(net, (example,), strict=False)
-        compiled = openvino.Core().compile_model(openvino.convert_model(program), "CPU", settings)
+        converted = openvino.convert_model(program)
+        converted.reshape(list(example.shape))
+        compiled = openvino.Core().compile_model(converted, "CPU", settings)
         queue = openvino.AsyncInferQueue(compiled, threads)
     shape = tuple(compiled.output(0).shape)[1:]
 
