@@ -125,7 +125,7 @@ COMMANDS = [
         "file-cache",
         "a file for the folder of features",
         "train --data synthetic:count=4,size=64 --frozen --image-size 64 --cache-dir cat.png --out new",
-        "cache_dir: cat.png/features/lite0-64px-bf16-... cannot be made: Not a directory",
+        "cache_dir: cat.png/features/... cannot be made: Not a directory",
     ),
     command(
         "small-cache",
