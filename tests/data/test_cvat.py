@@ -106,6 +106,16 @@ def test_subsets_of_a_project_are_splits(tmp_path: Path) -> None:
     assert [sample.name for sample in data.samples] == ["three.png"] and data.classes == ("cat", "dog")
 
 
+def test_one_name_in_several_subsets(tmp_path: Path) -> None:
+    for subset, name in (("Train", "one"), ("Validation", "three")):
+        (tmp_path / "images" / subset).mkdir(parents=True)
+        (tmp_path / "images" / subset / "a.png").write_bytes((IMAGES / f"{name}.png").read_bytes())
+    parts = [image(f'<tag label="{subset}"/>', "a.png", f' subset="{subset}"') for subset in ("Train", "Validation")]
+    (tmp_path / "annotations.xml").write_text(f"<annotations>{''.join(parts)}</annotations>")
+    data = open_dataset(f"cvat:{tmp_path}", "val")
+    assert [sample.path for sample in data.samples] == [tmp_path / "images" / "Validation" / "a.png"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

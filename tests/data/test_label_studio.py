@@ -242,6 +242,16 @@ def test_images_are_found_by_the_names_of_the_tool(tmp_path: Path, name: str) ->
     assert near.samples[0].path is not None and near.samples[0].path.name == "one.png"
 
 
+def test_names_as_the_server_stores_them(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "My cat (1).png").write_bytes((IMAGES / "one.png").read_bytes())
+    (tmp_path / "a.json").write_text(
+        json.dumps(tasks(result("choices", {"choices": ["cat"]}), name="/data/upload/1/0a1b2c3d-My_cat_1.png"))
+    )
+    data = open_dataset(f"labelstudio:{tmp_path}/a.json,images={tmp_path}/photos", "all")
+    assert data.samples[0].path == tmp_path / "photos" / "My cat (1).png"
+
+
 def test_brushes_of_other_sizes_are_rejected() -> None:
     inside = np.zeros((30, 40), bool)
     inside[3:9, 2:7] = True

@@ -6,7 +6,7 @@ import itertools
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +94,7 @@ def read_cvat(path: Path) -> Content:
     classes = list(dict.fromkeys(_label_names(root)))
     used: Counter[str] = Counter()
     images = [_image(file, element, used) for element in elements]
+    images = _by_subset(images)
     content = Content(file, images, classes or None)
     if classes:
         strangers = sorted({label for image in images for label in image.labels} - set(classes))
@@ -102,6 +103,15 @@ def read_cvat(path: Path) -> Content:
     if used["polyline"] or used["cuboid"]:
         content.notes.append("of polylines and cuboids only the label is read")
     return content
+
+
+def _by_subset(images: list[AnnotatedImage]) -> list[AnnotatedImage]:
+    """Images of one name in several subsets of a project have the subset before it, as in the folder of images."""
+    counts = Counter(image.file for image in images)
+    return [
+        replace(image, file=f"{image.split}/{image.file}") if image.split and counts[image.file] > 1 else image
+        for image in images
+    ]
 
 
 def _label_names(root: ElementTree.Element) -> list[str]:

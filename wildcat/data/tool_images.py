@@ -64,7 +64,7 @@ def is_foreign(name: str) -> bool:
 
 
 class _Folder:
-    """A folder that may hold images, and all of its images by their last part in lower case."""
+    """A folder that may hold images, and all of its images by their last part, as :func:`_plain` writes it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -74,8 +74,17 @@ class _Folder:
     def by_last_part(self) -> dict[str, list[str]]:
         names: dict[str, list[str]] = {}
         for name in walk_images(self.path):
-            names.setdefault(name.rpartition("/")[2].lower(), []).append(name)
+            names.setdefault(_plain(name.rpartition("/")[2]), []).append(name)
         return names
+
+
+def _plain(name: str) -> str:
+    """A name as web servers store it: blanks are underscores, and other characters are left out; in lower case.
+
+    >>> _plain("My cat (1).JPG")
+    'my_cat_1.jpg'
+    """
+    return re.sub(r"[^\w.-]", "", name.strip().replace(" ", "_")).lower()
 
 
 class ToolImages:
@@ -151,7 +160,7 @@ class ToolImages:
             if _is_file(path):
                 return local, path
         for local, folder in self._places([local for local in wanted if "/" not in local]):
-            inside = folder.by_last_part.get(local.lower(), [])
+            inside = folder.by_last_part.get(_plain(local), [])
             if len(inside) == 1:
                 return inside[0], folder.path / inside[0]
         if not self._is_given and ".." not in name and _is_file(Path(name)):  # relative to the current folder
