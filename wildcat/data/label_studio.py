@@ -18,7 +18,7 @@ from wildcat.data.sample import require_path
 from wildcat.errors import WildcatError, check_choice, shorten
 
 _WHAT = "give an export of Label Studio as JSON or JSON_MIN"
-_IMAGE_KEYS = ("image", "img", "picture", "photo", "url")
+_IMAGE_KEYS = ("image", "img", "photo", "url")
 # Keys of JSON_MIN that are neither data nor results.
 _MIN_KEYS = ("id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time", "agreement", "history")
 SEVERAL = ("latest", "union", "agreed")
