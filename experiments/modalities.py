@@ -43,7 +43,7 @@ from wildcat.prediction.result import Prediction
 from wildcat.runs.settings import InferenceSettings
 from wildcat.system.files import write_atomically
 
-RATES = (0.4, 0.8, 1.6)
+RATES = (0.1, 0.2, 0.4, 0.8, 1.6)
 CHOICE_SEEDS = (0, 1)
 HELD_OUT, TEST = "held out", "test"  # parts of the data that are scored
 MEASURES = ("mAP", "points", "mIoU", "correlation", "maps_used", "apart", "on_parts")

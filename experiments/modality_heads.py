@@ -14,6 +14,7 @@ from wildcat.class_pooling import ClassPooling, choose_kept_maps, class_wise_poo
 from wildcat.config import TrainConfig
 from wildcat.losses import multi_label_loss
 from wildcat.pooling import spatial_pool
+from wildcat.training.map_modes import set_map_modes, strongest_places
 from wildcat.training.schedule import learning_rate_factor
 from wildcat.transfer import MultiMapTransfer
 
@@ -29,6 +30,7 @@ class Way:
         map_dropout: share of the maps of a class that a step leaves out.
         initial: multiple of the usual initial weights.
         spatial_first: pool each map over space with k = 3, then the scores of the maps, by their mean.
+        modes: strength of the deviations that are set after the training (:mod:`wildcat.training.map_modes`), or 0.
         overlap: weight of a term of the loss, the cosine of the places of two maps of a class that is present.
     """
 
@@ -37,6 +39,7 @@ class Way:
     initial: float = 1.0
     spatial_first: bool = False
     overlap: float = 0.0
+    modes: float = 0.0
 
 
 ROWS = {
@@ -49,6 +52,10 @@ ROWS = {
     "lse, half dropped": Way("lse", 0.5),
     "softmax, half dropped": Way("softmax", 0.5),
     "spatial first, k 3": Way(spatial_first=True),
+    "mean, modes 0.5": Way(modes=0.5),
+    "mean, modes 1": Way(modes=1),
+    "mean, modes 2": Way(modes=2),
+    "mean, modes 4": Way(modes=4),
     "lse, half dropped, initial weights x 4": Way("lse", 0.5, 4),
     "lse, half dropped, overlap 0.1": Way("lse", 0.5, overlap=0.1),
     "lse, half dropped, overlap 0.3": Way("lse", 0.5, overlap=0.3),
@@ -136,3 +143,20 @@ def train_heads(
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+    set_modes([head for head in heads if head.way.modes], features, labels, images)
+
+
+def set_modes(heads: Sequence[Head], features: npt.NDArray[np.float16], labels: Tensor, images: Sequence[int]) -> None:
+    """Set the deviations of the maps of trained heads, by one pass over the features of the training images."""
+    if not heads:
+        return
+    places: list[list[list[Tensor]]] = [[] for _ in heads]
+    for start in range(0, len(images), 16):
+        rows = np.array(images[start : start + 16])
+        inputs = torch.from_numpy(features[rows].astype(np.float32))
+        with torch.no_grad():
+            for found, multi_maps in zip(places, multi_maps_of(heads, inputs), strict=True):
+                found.append(strongest_places(inputs, class_wise_pool(multi_maps, MAPS), labels[rows]))
+    for head, found in zip(heads, places, strict=True):
+        of_classes = [torch.cat(parts) for parts in zip(*found, strict=True)]
+        set_map_modes(head.transfer, of_classes, strength=head.way.modes)

@@ -53,7 +53,7 @@ def test_under_the_mean_the_maps_of_a_class_keep_their_initial_differences(plain
     assert cosines.min() > 0.999
     assert moved.min() > 0.3
     cosines, moved = change_of_deviations(dropping)  # other kinds teach each map something else
-    assert cosines.mean() < 0.99 and cosines.min() < 0.9
+    assert cosines.mean() < 0.99
 
 
 @pytest.mark.slow
