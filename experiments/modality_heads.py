@@ -14,7 +14,7 @@ from wildcat.class_pooling import ClassPooling, choose_kept_maps, class_wise_poo
 from wildcat.config import TrainConfig
 from wildcat.losses import multi_label_loss
 from wildcat.pooling import spatial_pool
-from wildcat.training.map_modes import set_map_modes, strongest_places
+from wildcat.training.map_modes import MAX_PLACES, set_map_modes, strongest_places
 from wildcat.training.schedule import learning_rate_factor
 from wildcat.transfer import MultiMapTransfer
 
@@ -158,5 +158,5 @@ def set_modes(heads: Sequence[Head], features: npt.NDArray[np.float16], labels: 
             for found, multi_maps in zip(places, multi_maps_of(heads, inputs), strict=True):
                 found.append(strongest_places(inputs, class_wise_pool(multi_maps, MAPS), labels[rows]))
     for head, found in zip(heads, places, strict=True):
-        of_classes = [torch.cat(parts) for parts in zip(*found, strict=True)]
+        of_classes = [torch.cat(parts)[:MAX_PLACES] for parts in zip(*found, strict=True)]
         set_map_modes(head.transfer, of_classes, strength=head.way.modes)

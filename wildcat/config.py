@@ -233,6 +233,12 @@ class TrainConfig:
         at_least=0,
         below=1,
     )
+    fit_maps: bool = setting(
+        False,
+        "after the training, let the maps of a class show the kinds of places where its evidence is; scores stay as "
+        "they are",
+        section="pooling",
+    )
     pooling: str = setting(
         "wildcat",
         "spatial pooling: wildcat, weldon, top, llp, max, average, lse (Table 1)",
@@ -402,6 +408,10 @@ class TrainConfig:
             raise WildcatError(
                 "solver svm needs pooling average, num_maps 1 and no background_class (--method features); "
                 f"got {self.pooling}, {self.num_maps}, {self.background_class}"
+            )
+        if self.fit_maps and self.class_pooling != "mean":
+            raise WildcatError(
+                f"fit_maps needs class_pooling mean, under which it changes no score; got {self.class_pooling}"
             )
         if self.frozen:
             self._freeze()

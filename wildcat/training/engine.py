@@ -66,6 +66,7 @@ class TrainContext:
         stop: whether a signal asked to stop.
         progress: the bar of the whole run.
         work: of an image in an epoch.
+        finish: what the main process does to the weights after the last epoch, before it writes them.
     """
 
     config: TrainConfig
@@ -78,6 +79,7 @@ class TrainContext:
     stop: StopRequest = field(default_factory=StopRequest)
     progress: RunProgress = field(default_factory=lambda: RunProgress(0, shown=False))
     work: Work = IMAGES
+    finish: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
 
     @property
     def folder(self) -> Path:
@@ -177,6 +179,7 @@ def train_epochs(
             context.batches.close()
     weights = strategy.weights()
     if group.is_main:
+        weights = context.finish(weights)
         context.lock.check()
         save_weights(context.folder, weights)
 

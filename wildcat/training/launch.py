@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from wildcat.backbones.factory import check_backbone_name
 from wildcat.config import TrainConfig
@@ -27,6 +28,7 @@ from wildcat.training.frozen import FeatureBatches, FrozenFeatures
 from wildcat.training.head_start import MAX_IMAGES, scale_initial_weights, start_head
 from wildcat.training.held_out import HeldOutImages, open_held_out, save_score, score_held_out
 from wildcat.training.linear_svm import train_linear_svms
+from wildcat.training.map_modes import with_fitted_maps
 from wildcat.training.progress import FEATURES, IMAGES, RunProgress, Work, planned_work
 from wildcat.training.resume import check_same_data, find_run, missing_data_hint, warn_of_other_threads
 from wildcat.training.setup import freeze_and_move, start_run
@@ -214,6 +216,15 @@ def _train_by_sgd(
             f"{lock.folder / STATE} is of another run: it is in epoch {state.epoch + 1}, step {state.step} of "
             f"{config.epochs} epochs of {batches.steps} steps"
         )
+
+    def finish(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        if not config.fit_maps:
+            return weights
+        progress.stage("maps")
+        whole = build_model(config, len(dataset.classes), pretrained=False).to(accelerator.device)
+        whole.set_normalization(model.backbone.mean, model.backbone.std)
+        return with_fitted_maps(weights, whole, dataset, config, None if frozen is None else frozen.training)
+
     guessing = math.log(2 if dataset.multi_label else len(dataset.classes))  # the loss of scores that are all 0
     context = TrainContext(
         config=config,
@@ -225,6 +236,7 @@ def _train_by_sgd(
         loss_monitor=LossMonitor(guessing, state.first_loss),
         progress=progress,
         work=IMAGES if frozen is None else FEATURES,
+        finish=finish,
     )
     train_epochs(context, state, validation, None if frozen is None else frozen.validation)
 

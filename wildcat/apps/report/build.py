@@ -225,6 +225,8 @@ def _about_maps(config: TrainConfig) -> str:
     """The text below the maps of a class: why they are alike, or differ."""
     if config.class_pooling != "mean":
         return f"At each position the class map is pooled from them by {config.class_pooling}."
+    if config.fit_maps:
+        return "The class map is their mean. They were fitted to the kinds of places where the class has its evidence."
     return (
         "The class map is their mean, so that training gave each of them the same gradient: they differ only by their "
         "random initial filters, not because they learned different parts."
