@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
@@ -33,15 +32,14 @@ from wildcat import metrics
 from wildcat.config import TrainConfig
 from wildcat.data import Dataset
 from wildcat.data.registry import default_splits, open_dataset
-from wildcat.data.transforms import warp
 from wildcat.errors import WildcatError
 from wildcat.evaluation.scoring import ScoreAccumulator
 from wildcat.losses import probabilities
 from wildcat.model import create_model
-from wildcat.prediction.network import optimize_for_inference
 from wildcat.prediction.result import Prediction
 from wildcat.runs.settings import InferenceSettings
 from wildcat.system.files import write_atomically
+from wildcat.training.feature_store import FeatureStore, open_feature_store
 
 RATES = (0.1, 0.2, 0.4, 0.8, 1.6)
 CHOICE_SEEDS = (0, 1)
@@ -54,12 +52,12 @@ class Scored:
     """Images that heads are scored on.
 
     Attributes:
-        features: (N, D, h, w) of all images of the dataset.
+        features: of all images of the dataset.
         dataset: N images.
         images: numbers of those that are scored.
     """
 
-    features: npt.NDArray[np.float16]
+    features: FeatureStore
     dataset: Dataset
     images: Sequence[int]
     _sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -76,26 +74,13 @@ def data_name(spec: str) -> str:
     return "synthetic" if spec.startswith("synthetic") else label_of(spec)
 
 
-def features_of(spec: str, split: str, size: int, out: Path) -> npt.NDArray[np.float16]:
-    """Features (N, D, h, w) of the embedded backbone for the images of a split; kept in a file for the next call."""
-    file = out / f"features-{data_name(spec)}-{split}-{size}.npy"
-    if file.exists():
-        return np.load(file, mmap_mode="r")
-    dataset = open_dataset(spec, split)
-    model = create_model("lite0", num_classes=1).eval()
-    backbone = optimize_for_inference(model).backbone
-    parts = []
-    with torch.inference_mode():
-        for start in tqdm(range(0, len(dataset), 8), f"features {split}", disable=None):
-            rows = range(start, min(start + 8, len(dataset)))
-            pixels = np.stack([warp(dataset.image(index, draft_size=size), size) for index in rows])
-            images = model.normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2))
-            parts.append(backbone(images).half().numpy())
-    out.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".tmp.npy")
-    np.save(temporary, np.concatenate(parts))
-    temporary.rename(file)
-    return np.load(file, mmap_mode="r")
+def features_of(spec: str, split: str, size: int, out: Path) -> FeatureStore:
+    """Features of the embedded backbone for the images of a split, kept in a folder for the next call."""
+    config = TrainConfig(spec, image_size=size, cache_dir=str(out), workers=0)
+    with tqdm(desc=f"features {split}", unit=" images", disable=None) as bar:
+        return open_feature_store(
+            open_dataset(spec, split), create_model("lite0", num_classes=1), config, views=1, progress=bar.update
+        )
 
 
 def score_heads(
@@ -109,7 +94,7 @@ def score_heads(
     settings = InferenceSettings(part.classes, True, (config.image_size,), (config.image_size,))
     for start in tqdm(range(0, len(part), 16), "scoring", disable=None):
         rows = range(start, min(start + 16, len(part)))
-        inputs = torch.from_numpy(scored.features[[images[i] for i in rows]].astype(np.float32))
+        inputs = scored.features.read([images[i] for i in rows])
         with torch.inference_mode():
             of_heads = multi_maps_of(heads, inputs)
             outputs = [
@@ -258,7 +243,7 @@ def compute(options: argparse.Namespace, file: Path) -> None:
             options.data, image_size=options.image_size, epochs=options.epochs, seed=seed, kmax=0.2, alpha=0.7
         )
         for start in range(0, len(missing), options.together):
-            heads = create_heads(missing[start : start + options.together], seen.shape[1], labels.shape[1], seed)
+            heads = create_heads(missing[start : start + options.together], seen.shape[2], labels.shape[1], seed)
             train_heads(heads, seen, labels, rest if scored == HELD_OUT else sorted(order), config)
             found = score_heads(heads, scored_on[scored], config, with_masks=scored == TEST)
             lines = [_line(head, values, scored, config) for head, values in zip(heads, found, strict=True)]

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -14,7 +13,8 @@ from wildcat.class_pooling import ClassPooling, choose_kept_maps, class_wise_poo
 from wildcat.config import TrainConfig
 from wildcat.losses import multi_label_loss
 from wildcat.pooling import spatial_pool
-from wildcat.training.map_modes import MAX_PLACES, set_map_modes, strongest_places
+from wildcat.training.feature_store import FeatureStore
+from wildcat.training.map_modes import MAX_PLACES, STRENGTH, set_map_modes, strongest_places
 from wildcat.training.schedule import learning_rate_factor
 from wildcat.transfer import MultiMapTransfer
 
@@ -44,21 +44,15 @@ class Way:
 
 ROWS = {
     "mean": Way(),
-    "mean, initial weights x 4": Way(initial=4),
+    "mean, fitted maps": Way(modes=STRENGTH),
     "mean, initial weights x 8": Way(initial=8),
     "max": Way("max"),
     "max, half dropped": Way("max", 0.5),
     "lse": Way("lse"),
     "lse, half dropped": Way("lse", 0.5),
+    "lse, half dropped, overlap 0.3": Way("lse", 0.5, overlap=0.3),
     "softmax, half dropped": Way("softmax", 0.5),
     "spatial first, k 3": Way(spatial_first=True),
-    "mean, modes 0.5": Way(modes=0.5),
-    "mean, modes 1": Way(modes=1),
-    "mean, modes 2": Way(modes=2),
-    "mean, modes 4": Way(modes=4),
-    "lse, half dropped, initial weights x 4": Way("lse", 0.5, 4),
-    "lse, half dropped, overlap 0.1": Way("lse", 0.5, overlap=0.1),
-    "lse, half dropped, overlap 0.3": Way("lse", 0.5, overlap=0.3),
 }
 
 
@@ -119,7 +113,7 @@ def overlap_of(multi_maps: Tensor, labels: Tensor) -> Tensor:
 
 
 def train_heads(
-    heads: Sequence[Head], features: npt.NDArray[np.float16], labels: Tensor, images: Sequence[int], config: TrainConfig
+    heads: Sequence[Head], features: FeatureStore, labels: Tensor, images: Sequence[int], config: TrainConfig
 ) -> None:
     """Train heads as `wildcat train` trains them, in one pass over the features of some images."""
     steps = -(-len(images) // config.batch_size)
@@ -133,7 +127,7 @@ def train_heads(
                 group["lr"] = head.rate * factor
             torch.manual_seed((config.seed * 1_000_003 + epoch) * 1_000_003 + step)
             rows = np.sort(batch)  # as they lie in the file
-            inputs, own = torch.from_numpy(features[rows].astype(np.float32)), labels[rows]
+            inputs, own = features.read(rows), labels[rows]
             loss = torch.zeros(())
             for head, multi_maps in zip(heads, multi_maps_of(heads, inputs), strict=True):
                 scores, _ = pooled(head.way, multi_maps, config, training=True)
@@ -146,14 +140,14 @@ def train_heads(
     set_modes([head for head in heads if head.way.modes], features, labels, images)
 
 
-def set_modes(heads: Sequence[Head], features: npt.NDArray[np.float16], labels: Tensor, images: Sequence[int]) -> None:
+def set_modes(heads: Sequence[Head], features: FeatureStore, labels: Tensor, images: Sequence[int]) -> None:
     """Set the deviations of the maps of trained heads, by one pass over the features of the training images."""
     if not heads:
         return
     places: list[list[list[Tensor]]] = [[] for _ in heads]
     for start in range(0, len(images), 16):
         rows = np.array(images[start : start + 16])
-        inputs = torch.from_numpy(features[rows].astype(np.float32))
+        inputs = features.read(rows)
         with torch.no_grad():
             for found, multi_maps in zip(places, multi_maps_of(heads, inputs), strict=True):
                 found.append(strongest_places(inputs, class_wise_pool(multi_maps, MAPS), labels[rows]))
