@@ -12,10 +12,8 @@ from tests.tiny_runs import tiny
 from tests.training.runs import stopped, tensors, weights
 from wildcat.class_pooling import class_wise_pool
 from wildcat.config import TrainConfig
-from wildcat.errors import WildcatError
 from wildcat.runs.folder import build_model, read_run
 from wildcat.training.launch import train
-from wildcat.training.many_heads import create_head
 
 DROPPING = {"class_pooling": "lse", "map_dropout": 0.5, "num_maps": 4}
 
@@ -74,10 +72,3 @@ def test_a_stopped_run_drops_the_same_maps(dropping: Path, tmp_path: Path, monke
     settings = {**DROPPING, "save_minutes": 1e-9}
     broken = stopped(tmp_path / "broken", monkeypatch, **settings)
     assert weights(train(tiny(**settings), broken, resume=True)) == weights(dropping)
-
-
-@pytest.mark.parametrize("settings", [{"class_pooling": "max"}, {"map_dropout": 0.5}])
-def test_heads_that_are_trained_together_have_the_mean(settings: dict[str, object]) -> None:
-    """Their maps are computed by the mean filters alone, so another kind would be ignored."""
-    with pytest.raises(WildcatError, match="trained together need class_pooling mean and map_dropout 0; got"):
-        create_head(tiny(**settings), channels=4, classes=2)

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from wildcat.class_pooling import choose_kept_maps, class_wise_pool
 from wildcat.config import TrainConfig
 from wildcat.data import Dataset
-from wildcat.errors import WildcatError
 from wildcat.pooling import POOLINGS, create_pooling
 from wildcat.runs.folder import build_model
 from wildcat.training.engine import seed_step
@@ -95,15 +94,7 @@ def create_head(config: TrainConfig, channels: int, classes: int) -> Head:
         config: with every automatic setting resolved; a head of ``fit_head`` is fitted later.
         channels: D of the features.
         classes: C of the dataset, without a background class.
-
-    Raises:
-        WildcatError: for another class-wise pooling than the mean, or map dropout.
     """
-    if config.class_pooling != "mean" or config.map_dropout:
-        raise WildcatError(
-            "heads that are trained together need class_pooling mean and map_dropout 0; got "
-            f"{config.class_pooling} and {config.map_dropout:g}"
-        )
     if config.pooling not in POOLINGS:  # it may have random parameters
         transfer, pooling = _first_head(config, classes)
     else:
