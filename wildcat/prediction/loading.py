@@ -21,7 +21,7 @@ IMAGENET = "imagenet"
 # Scores at the classifier's native size; maps at twice that, 14 x 14 cells instead of 7 x 7.
 IMAGENET_SCORE_SIZES = (224,)
 IMAGENET_MAP_SIZES = (448,)
-IMAGENET_BACKGROUND = Background("threshold", 0.22)  # fitted by experiments/imagenet_background.py
+IMAGENET_BACKGROUND = Background("threshold", 0.18, 0.25)  # fitted by experiments/imagenet_background.py
 
 
 def load(
