@@ -106,7 +106,9 @@ def test_commands_of_a_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_examples_of_the_help(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examples_of_the_help(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.yaml").touch()  # a recipe that an example writes before the next one reads it
+    monkeypatch.chdir(tmp_path)
     epilog = parser_of(import_module(f"wildcat.cli.{command}").main).epilog
     examples = [words for words in commands_of(epilog.splitlines()[1:]) if words and words[0] == "wildcat"]
     for words in examples:
