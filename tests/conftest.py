@@ -32,7 +32,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 PROCESS_EVENTS = {"subprocess.Popen", "os.fork", "os.posix_spawn"}
 _started: list[str] = []
-sys.addaudithook(lambda event, _: _started.append(event) if event in PROCESS_EVENTS else None)
+# Its own names, because it is called until Python ends, when those of the module are gone.
+sys.addaudithook(
+    lambda event, _, kinds=PROCESS_EVENTS, started=_started: started.append(event) if event in kinds else None
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
