@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from multiprocessing import current_process, get_context
+from multiprocessing import current_process, get_context, set_start_method
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -125,6 +125,8 @@ def _call(
         connection.close()
     sys.stdout, sys.stderr = (open(number, "w", 1, encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
     current_process()._config["daemon"] = False  # type: ignore[attr-defined] # it may start processes
+    # Its own processes start as in a new Python: workers of a DataLoader that come from a server survive its kill.
+    set_start_method(None, force=True)
     os.environ.clear()
     os.environ.update(environment)
     code: Any = 1

@@ -327,8 +327,12 @@ def test_errors(ray: Any, place: Path, tmp_path: Path) -> None:
     with pytest.raises(WildcatError, match="absent does not exist"):
         predict_all(str(place / "run"), [str(tmp_path / "absent")], tmp_path)
     (tmp_path / "mine").mkdir()
-    for content in ("[]", '{"batch": 8}'):
+    foreign = {
+        "[]": "must hold a JSON object; got list",
+        '{"batch": 8}': "is not of a batch, .*: choose another folder",
+    }
+    for content, message in foreign.items():
         (tmp_path / "mine" / "batch.json").write_text(content)
-        with pytest.raises(WildcatError, match=r"batch\.json is not of a batch, .*: choose another folder"):
+        with pytest.raises(WildcatError, match=rf"batch\.json {message}"):
             predict_all(str(place / "run"), [str(place / "images")], tmp_path / "mine")
         assert (tmp_path / "mine" / "batch.json").read_text() == content

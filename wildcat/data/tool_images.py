@@ -36,7 +36,9 @@ def local_names(name: str) -> list[str]:
     if _URL.match(name):
         try:
             parts = urlsplit(name)
-            texts = [*parse_qs(parts.query).get("d", []), unquote(parts.path)]
+            texts = parse_qs(parts.query).get("d", [])
+            if not (texts and parts.path.rstrip("/").endswith("/local-files")):  # Label Studio's address of local files
+                texts.append(unquote(parts.path))
         except ValueError:  # no valid URL
             pass
     elif "%" in name:

@@ -150,8 +150,8 @@ def mean_correlation(maps: Any) -> float:
 
     NaN for a single map.
 
-    >>> mean_correlation([[[0, 1]], [[0, 2]], [[3, 0]]])  # of 1, -1 and -1
-    -0.3333333333333333
+    >>> round(mean_correlation([[[0, 1]], [[0, 2]], [[3, 0]]]), 4)  # of 1, -1 and -1
+    -0.3333
     """
     flat = to_float(maps).reshape(len(maps), -1)
     if len(flat) < 2:

@@ -46,6 +46,7 @@ class ArrayFile:
     ...     append([b"0123456789abcdef"], np.array([[3, 4]], np.uint16))
     >>> file.rows([b"0123456789abcdef", b"fedcba9876543210"]).tolist(), file.read([0]).tolist()
     ([0, -1], [[3, 4]])
+    >>> folder.cleanup()
     """
 
     def __init__(self, file: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

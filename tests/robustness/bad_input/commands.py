@@ -18,13 +18,13 @@ COMMANDS = [
         "mistyped-command",
         "a mistyped command",
         "trian --data synthetic --out new",
-        "unknown command 'trian'; did you mean train? (known: quickstart, train, tune, evaluate, report, predict, batch, export, push, convert, reproduce, serve, completion)",
+        "unknown command 'trian'; did you mean train? (known: quickstart, train, tune, evaluate, compare, runs, report, predict, batch, export, push, convert, reproduce, serve, completion)",
     ),
     command(
         "no-command",
         "options before a command",
         "--data synthetic train",
-        "unknown command '--data' (known: quickstart, train, tune, evaluate, report, predict, batch, export, push, convert, reproduce, serve, completion)",
+        "unknown command '--data' (known: quickstart, train, tune, evaluate, compare, runs, report, predict, batch, export, push, convert, reproduce, serve, completion)",
     ),
     command(
         "no-out",

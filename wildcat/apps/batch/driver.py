@@ -146,7 +146,7 @@ def _check_settings(file: Path, settings: dict[str, Any]) -> None:
         write_json(file, settings)
         return
     before = read_json(file)
-    if not isinstance(before, dict) or "model" not in before:
+    if "model" not in before:
         raise WildcatError(f"{file} is not of a batch, which writes a file of that name: choose another folder")
     if "scores" not in before:
         raise WildcatError(
