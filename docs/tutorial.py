@@ -54,7 +54,7 @@ wildcat train --data tags:shapes.csv --recipe quickstart --epochs 15 --out runs/
 
 One image in five is held out for the evaluation, always the same ones. The recipe `quickstart` is for small synthetic
 images: 192 pixels, and a backbone whose first layers keep their ImageNet weights. For photographs, omit `--recipe` and
-`--epochs`: the default is 10 epochs at 320 pixels.
+`--epochs`: the default is 320 pixels, and [the number of images decides](settings.md#chosen-by-the-data) on the epochs.
 
 The run directory `runs/shapes` contains the settings (`config.json`), the weights (`model.safetensors`) and the
 training curve (`metrics.csv`).
