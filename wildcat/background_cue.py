@@ -116,7 +116,7 @@ def boundary_probability(colours: Floats, labels: npt.NDArray[np.int64]) -> Floa
     Returns:
         (K,) in [0, 1].
     """
-    from scipy.sparse.csgraph import floyd_warshall  # importing it takes longer than predicting an image
+    from scipy.sparse.csgraph import floyd_warshall  # slow to import
 
     count = int(labels.max()) + 1
     means = _means(colours.reshape(-1, 3), labels.ravel(), count)

@@ -66,7 +66,7 @@ class Background:
         return self.cue_exponent > 0
 
 
-def normalized_maps(class_maps: Tensor, size: tuple[int, int]) -> Tensor:
+def normalized_maps(class_maps: Tensor, size: tuple[int, int], factor: Tensor | None = None) -> Tensor:
     """Upsample maps bilinearly, set negative values to 0, and divide each map by its maximum.
 
     Class maps are logits: scores are their means, and 0 is a probability of one half. Scaling from the minimum instead
@@ -75,6 +75,7 @@ def normalized_maps(class_maps: Tensor, size: tuple[int, int]) -> Tensor:
     Args:
         class_maps: (K, h, w), any unit.
         size: (H, W) in pixels.
+        factor: (H, W), 0 or more; multiplies each map before the division.
 
     Returns:
         (K, H, W) in [0, 1], float32; a map without positive values becomes 0.
@@ -84,6 +85,8 @@ def normalized_maps(class_maps: Tensor, size: tuple[int, int]) -> Tensor:
     """
     maps = functional.interpolate(class_maps[None].float(), size, mode="bilinear", align_corners=False)[0]
     maps = maps.relu_()
+    if factor is not None:
+        maps.mul_(factor)
     return maps.div_(maps.amax(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny))
 
 
@@ -101,14 +104,6 @@ def cue_factor(cue: Tensor, size: tuple[int, int], exponent: float) -> Tensor:
     fine = functional.interpolate(cue[None, None].float(), size, mode="bilinear", align_corners=False)[0, 0]
     factor: Tensor = (1 - fine).clamp_(min=LEAST_CUE_FACTOR) ** exponent
     return factor
-
-
-def with_factor(maps: Tensor, factor: Tensor | None) -> Tensor:
-    """Normalized maps (K, H, W) multiplied by a factor (H, W), each divided by its maximum again; in place."""
-    if factor is None:
-        return maps
-    maps.mul_(factor)
-    return maps.div_(maps.amax(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny))
 
 
 def strengths(
@@ -163,10 +158,10 @@ def strength_maps(
     else:
         highest = torch.zeros(size, device=class_maps.device)
         for c in allowed:
-            torch.maximum(highest, with_factor(normalized_maps(class_maps[c : c + 1], size), factor)[0], out=highest)
+            torch.maximum(highest, normalized_maps(class_maps[c : c + 1], size, factor)[0], out=highest)
         yield (1 - highest) ** background.constant
     for c in allowed:
-        yield with_factor(normalized_maps(class_maps[c : c + 1], size), factor)[0]
+        yield normalized_maps(class_maps[c : c + 1], size, factor)[0]
 
 
 def pixel_probabilities(strength: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -268,18 +269,7 @@ def cvat_splits(path: Path) -> tuple[str, ...]:
     return splits_of(read_cvat(path))
 
 
-def open_cvat(
-    spec: str,
-    path: Path,
-    split: str,
-    *,
-    images: str | None = None,
-    class_list: str | None = None,
-    exclusive: bool = False,
-    empty: str = "keep",
-    test: float = 0.2,
-    seed: int = 0,
-) -> OutlinedDataset:
+def open_cvat(spec: str, path: Path, split: str, **options: Any) -> OutlinedDataset:
     """The annotations.xml of CVAT, with its images beside it or in the folder that `images` names.
 
     Labels are those of tags and of shapes of all kinds. Classes are those of the task, in its order. CVAT lists images
@@ -289,12 +279,6 @@ def open_cvat(
         spec: the specification, as given.
         path: the file, or the folder that holds it.
         split: a subset of a project; or train, test, all.
-        images: as in :class:`wildcat.data.annotated.Choices`, as are the others.
-        class_list: a file of classes.
-        exclusive: one class per image.
-        empty: keep or drop.
-        test: fraction to hold out.
-        seed: of the random split.
+        options: those of :class:`wildcat.data.annotated.Choices`.
     """
-    choices = Choices(images, class_list, exclusive, empty, test, seed)
-    return annotated_dataset(spec, split, read_cvat(path), choices)
+    return annotated_dataset(spec, split, read_cvat(path), Choices(**options))

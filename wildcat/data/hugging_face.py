@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from wildcat.data.outlines import OutlinedDataset
 from wildcat.data.records import Records, joined, read_records
 from wildcat.data.sample import MAX_COORDINATE, Dataset, require_path
 from wildcat.data.table import find_columns, read_table, table_of
-from wildcat.data.tags import open_table
+from wildcat.data.tags import TableOptions, open_table
 from wildcat.errors import WildcatError, shorten
 
 _WHAT = "give a folder with images and metadata.csv, metadata.jsonl or metadata.parquet, or with Parquet tables"
@@ -122,83 +123,37 @@ def hf_splits(path: Path, image_column: str | None = None, split_column: str | N
     return splits_of(Content(records.path, images))
 
 
-def open_hf(
-    spec: str,
-    path: Path,
-    split: str,
-    *,
-    test: float = 0.2,
-    seed: int = 0,
-    exclusive: bool = False,
-    sep: str | None = None,
-    image_column: str | None = None,
-    label_column: str | None = None,
-    split_column: str | None = None,
-    images: str | None = None,
-    balanced: bool = True,
-    class_list: str | None = None,
-    empty: str = "keep",
-    blank: str = "absent",
-    threshold: float | None = None,
-    boxes: str = "xywh",
-) -> Dataset:
+def open_hf(spec: str, path: Path, split: str, *, boxes: str = "xywh", **options: Any) -> Dataset:
     """A folder of images with metadata, Parquet tables, or class folders, as Hugging Face datasets has them.
 
-    The options are those of :func:`wildcat.data.tags.open_tags`, which reads the tags. A column of objects, each with
-    bbox and category, gives labels and boxes. Images that a Parquet table holds are unpacked into the user's cache.
+    The options are those of :class:`wildcat.data.tags.TableOptions`. A column of objects, each with bbox and category,
+    gives labels and boxes. Images that a Parquet table holds are unpacked into the user's cache.
 
     Args:
         spec: the specification, as given.
         path: the folder, or a table.
         split: one of :func:`hf_splits`.
-        test: fraction to hold out.
-        seed: of the random split.
-        exclusive: one class per image.
-        sep: what separates tags.
-        image_column: name of the image column.
-        label_column: name of the column of tags, or of objects.
-        split_column: name of the split column.
-        images: the folder of the images.
-        balanced: whether every class is in both parts.
-        class_list: a file of classes.
-        empty: keep or drop.
-        blank: absent or unknown.
-        threshold: of probabilities.
-        boxes: how boxes are given, in pixels: corner and size, or two corners.
+        boxes: how boxes are given, in pixels: "xywh", corner and size, or "xyxy", two corners.
+        options: of the table.
     """
+    given = TableOptions(**options)
     if _is_folders(path):
-        return open_folder(spec, path, split, test=test, seed=seed)
+        return open_folder(spec, path, split, test=given.test, seed=given.seed)
     if path.is_dir() and not _files(path):
         raise WildcatError(f"{path}: holds no metadata and no Parquet table; {_WHAT}")
-    records, image = _read(path, image_column)
-    objects = _objects_column(records, label_column)
+    records, image = _read(path, given.image_column)
+    objects = _objects_column(records, given.label_column)
     if objects is not None:
-        if images is None and records.image_root is not None:
-            images = str(records.image_root)
-        choices = Choices(images, class_list, exclusive, empty, test, seed)
-        return _with_objects(spec, records, image, objects, split, split_column, boxes, choices)
-    if image_column is None:
-        image_column = records.columns[image]
-    if split_column is None and _SPLIT in records.columns:
-        split_column = _SPLIT
-    return open_table(
-        spec,
-        table_of(records),
-        split,
-        test=test,
-        seed=seed,
-        exclusive=exclusive,
-        sep=sep,
-        image_column=image_column,
-        label_column=label_column,
-        split_column=split_column,
-        images=images,
-        balanced=balanced,
-        class_list=class_list,
-        empty=empty,
-        blank=blank,
-        threshold=threshold,
-    )
+        root = given.images
+        if root is None and records.image_root is not None:
+            root = str(records.image_root)
+        choices = Choices(root, given.class_list, given.exclusive, given.empty, given.test, given.seed)
+        return _with_objects(spec, records, image, objects, split, given.split_column, boxes, choices)
+    if given.image_column is None:
+        given = replace(given, image_column=records.columns[image])
+    if given.split_column is None and _SPLIT in records.columns:
+        given = replace(given, split_column=_SPLIT)
+    return open_table(spec, table_of(records), split, given)
 
 
 def _objects_column(records: Records, label_column: str | None) -> int | None:

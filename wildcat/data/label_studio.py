@@ -344,16 +344,11 @@ def open_label_studio(
     path: Path,
     split: str,
     *,
-    images: str | None = None,
-    class_list: str | None = None,
-    exclusive: bool = False,
-    empty: str = "keep",
-    test: float = 0.2,
-    seed: int = 0,
     annotations: str = "latest",
     predictions: bool = False,
     controls: str = "",
     image_column: str | None = None,
+    **options: Any,
 ) -> OutlinedDataset:
     """An export of Label Studio, with its images in the folder that `images` names, or near it.
 
@@ -361,16 +356,12 @@ def open_label_studio(
         spec: the specification, as given.
         path: the JSON.
         split: train, test or all.
-        images: as in :class:`wildcat.data.annotated.Choices`, as are the next ones.
-        class_list: a file of classes; the labelling interface, as XML, is one.
-        exclusive: one class per image.
-        empty: keep or drop; tasks without an annotation are left out in any case.
-        test: fraction to hold out.
-        seed: of the random split.
-        annotations: as :func:`read_label_studio` has it, as are the others.
+        annotations: as :func:`read_label_studio` has it, as are the next ones.
         predictions: take those of tasks without an annotation.
         controls: names of controls, joined by "+".
         image_column: key of the data.
+        options: those of :class:`wildcat.data.annotated.Choices`. The labelling interface, as XML, is a `class_list`;
+            tasks without an annotation are left out whatever `empty` is.
     """
     content = read_label_studio(
         path,
@@ -379,5 +370,4 @@ def open_label_studio(
         controls=[name for name in controls.split("+") if name],
         image_column=image_column,
     )
-    choices = Choices(images, class_list, exclusive, empty, test, seed)
-    return annotated_dataset(spec, split, content, choices)
+    return annotated_dataset(spec, split, content, Choices(**options))

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,25 +54,42 @@ def _split_of(cell: str) -> str:
     return "" if is_missing(cell) else usual_split(cell) or clean_name(cell)
 
 
-def open_tags(
-    spec: str,
-    path: Path,
-    split: str,
-    *,
-    test: float = 0.2,
-    seed: int = 0,
-    exclusive: bool = False,
-    sep: str | None = None,
-    image_column: str | None = None,
-    label_column: str | None = None,
-    split_column: str | None = None,
-    images: str | None = None,
-    balanced: bool = True,
-    class_list: str | None = None,
-    empty: str = "keep",
-    blank: str = "absent",
-    threshold: float | None = None,
-) -> Dataset:
+@dataclass(frozen=True)
+class TableOptions:
+    """The options of tables of images and tags.
+
+    Attributes:
+        test: fraction to hold out where there is no split column.
+        seed: of the random split.
+        exclusive: each image has exactly one tag: train and score as one class out of C.
+        sep: what separates tags, or "none" for one tag in a cell; found unless given.
+        image_column: name of the image column; found unless given.
+        label_column: name of the tags column, or of 0/1 columns joined by "+"; found unless given.
+        split_column: name of the split column; found unless given.
+        images: the folder that paths are relative to, instead of the table's.
+        balanced: off to hold out without regard to the tags, as earlier versions did.
+        class_list: a file with the names of the classes, in their order; if tags are numbers, they count its names.
+        empty: "drop" leaves out images without tags, which nobody may have tagged; "keep" takes them as negatives.
+        blank: what a blank cell of a 0/1 column says of its class: "absent" or "unknown".
+        threshold: columns of probabilities are read as 0/1 columns: 1 from this value on.
+    """
+
+    test: float = 0.2
+    seed: int = 0
+    exclusive: bool = False
+    sep: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    split_column: str | None = None
+    images: str | None = None
+    balanced: bool = True
+    class_list: str | None = None
+    empty: str = "keep"
+    blank: str = "absent"
+    threshold: float | None = None
+
+
+def open_tags(spec: str, path: Path, split: str, **options: Any) -> Dataset:
     """A CSV whose first line names its columns: image and tags ("cat;dog"), or image and one 0/1 column per class.
 
     Columns are separated by comma or tab; or by semicolon, and tags by comma. An image in several lines has the tags
@@ -92,88 +110,41 @@ def open_tags(
         spec: the specification, as given.
         path: the CSV file.
         split: a value of the split column, or train, test, all.
-        test: fraction to hold out where there is no split column.
-        seed: of the random split.
-        exclusive: each image has exactly one tag: train and score as one class out of C.
-        sep: what separates tags, or "none" for one tag in a cell; found unless given.
-        image_column: name of the image column; found unless given.
-        label_column: name of the tags column, or of 0/1 columns joined by "+"; found unless given.
-        split_column: name of the split column; found unless given.
-        images: the folder that paths are relative to, instead of the CSV's.
-        balanced: off to hold out without regard to the tags, as earlier versions did.
-        class_list: a file with the names of the classes, in their order; if tags are numbers, they count its names.
-        empty: "drop" leaves out images without tags, which nobody may have tagged; "keep" takes them as negatives.
-        blank: what a blank cell of a 0/1 column says of its class: "absent" or "unknown".
-        threshold: columns of probabilities are read as 0/1 columns: 1 from this value on.
+        options: those of :class:`TableOptions`.
 
     Raises:
         WildcatError: for a file that is no such table, and where it is not clear which columns are the classes.
     """
-    return open_table(
-        spec,
-        read_table(path),
-        split,
-        test=test,
-        seed=seed,
-        exclusive=exclusive,
-        sep=sep,
-        image_column=image_column,
-        label_column=label_column,
-        split_column=split_column,
-        images=images,
-        balanced=balanced,
-        class_list=class_list,
-        empty=empty,
-        blank=blank,
-        threshold=threshold,
-    )
+    return open_table(spec, read_table(path), split, TableOptions(**options))
 
 
-def open_table(
-    spec: str,
-    table: Table,
-    split: str,
-    *,
-    test: float,
-    seed: int,
-    exclusive: bool,
-    sep: str | None = None,
-    image_column: str | None = None,
-    label_column: str | None = None,
-    split_column: str | None = None,
-    images: str | None = None,
-    balanced: bool = True,
-    class_list: str | None = None,
-    empty: str = "keep",
-    blank: str = "absent",
-    threshold: float | None = None,
-) -> Dataset:
+def open_table(spec: str, table: Table, split: str, options: TableOptions) -> Dataset:
     """The dataset of a table, as :func:`open_tags` makes it of a file."""
     path = table.path
-    if threshold is not None:
-        table = with_threshold(table, threshold)
-    columns = find_columns(table, image_column, label_column, split_column)
+    if options.threshold is not None:
+        table = with_threshold(table, options.threshold)
+    columns = find_columns(table, options.image_column, options.label_column, options.split_column)
     splits = _splits(table, columns)
     split = split if split in splits else _split_of(split)
     check_choice(split, splits, f"{spec}: split")
-    labels = _read_labels(table, columns, sep, exclusive, blank)
-    if class_list is not None:
-        labels = _in_given_classes(path, labels, class_list)
+    labels = _read_labels(table, columns, options.sep, options.exclusive, options.blank)
+    if options.class_list is not None:
+        labels = _in_given_classes(path, labels, options.class_list)
     rows = _merge_rows(table, columns, labels)
     # Of 0/1 columns with -1, images of which nothing is known stay: earlier runs have them.
-    _leave_out(rows, labels, empty == "drop", columns.tags is not None or blank == "unknown")
+    _leave_out(rows, labels, options.empty == "drop", columns.tags is not None or options.blank == "unknown")
     if columns.split is None:
-        if balanced:
-            chosen = split_by_labels(rows.labels, split, test, seed, spec)
+        if options.balanced:
+            chosen = split_by_labels(rows.labels, split, options.test, options.seed, spec)
         else:
-            chosen = set(random_split(list(rows.labels), split, test, seed, spec))
+            chosen = set(random_split(list(rows.labels), split, options.test, options.seed, spec))
         if not chosen:
             raise WildcatError(f"{spec}: no image is held out: there is one; give test images in a column split")
     else:
         chosen = {name for name, part in rows.splits.items() if part == split}
-    if exclusive:
+    if options.exclusive:
         _check_exclusive(path, rows, chosen)
-    folder = table.image_root if images is None and table.image_root else _image_folder(path, images)
+    folder = table.image_root if options.images is None and table.image_root else _image_folder(path, options.images)
     finder, elsewhere = FileFinder(folder), ToolImages(spec.partition(":")[0], folder / path.name, None)
     samples = []
     foreign: dict[Path, str] = {}
@@ -185,7 +156,7 @@ def open_table(
                     file = found
                     if foreign.setdefault(file, name) != name:
                         raise WildcatError(f"{path}: {brief(foreign[file])} and {brief(name)} are both found as {file}")
-                elif images is None and os.path.isfile(name):  # noqa: PTH113 - relative to the current folder
+                elif options.images is None and os.path.isfile(name):  # noqa: PTH113 - relative to the current folder
                     file = Path(name)
             samples.append(Sample(name, file, row))
     notes, warnings = _findings(table, columns, labels, rows, finder.others)
@@ -194,7 +165,7 @@ def open_table(
         split,
         labels.classes,
         samples,
-        multi_label=not exclusive,
+        multi_label=not options.exclusive,
         zeros_unknown=any((sample.labels == 0).any() for sample in samples),
         notes=notes,
         warnings=warnings,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -113,37 +115,22 @@ def yolo_splits(path: Path, class_list: str | None = None) -> tuple[str, ...]:
     return find_yolo(path, class_list).splits
 
 
-def open_yolo(
-    spec: str,
-    path: Path,
-    split: str,
-    *,
-    images: str | None = None,
-    class_list: str | None = None,
-    exclusive: bool = False,
-    empty: str = "keep",
-    test: float = 0.2,
-    seed: int = 0,
-) -> Dataset:
+def open_yolo(spec: str, path: Path, split: str, **options: Any) -> Dataset:
     """A data.yaml of YOLO, a folder that holds one, or folders of images and labels; or class folders.
 
     As in YOLO, an image without a file of labels shows no object; ``empty=drop`` leaves such images out, but keeps
-    those whose file is empty.
+    those whose file is empty. ``class_list`` names the classes where no other file does.
 
     Args:
         spec: the specification, as given.
         path: data.yaml, obj.data, or a folder.
         split: train, val or test; without splits, train, test or all.
-        images: as in :class:`wildcat.data.annotated.Choices`, as are the others.
-        class_list: a file of classes, where no other file names them.
-        exclusive: one class per image.
-        empty: keep or drop.
-        test: fraction to hold out.
-        seed: of the random split.
+        options: those of :class:`wildcat.data.annotated.Choices`.
     """
+    choices = Choices(**options)
     if is_class_folders(path):
-        return open_folder(spec, path, split, test=test, seed=seed)
-    found = find_yolo(path, class_list)
+        return open_folder(spec, path, split, test=choices.test, seed=choices.seed)
+    found = find_yolo(path, choices.class_list)
     check_choice(split, found.splits, f"{spec}: split")
     if found.splits == RANDOM_SPLITS:
         content = read_yolo(found, "")
@@ -151,4 +138,4 @@ def open_yolo(
         content = read_yolo(found, split)
         if not content.images:
             raise WildcatError(f"{found.source}: {split} names no images: {shorten(found.entries(split))}")
-    return annotated_dataset(spec, split, content, Choices(images, None, exclusive, empty, test, seed))
+    return annotated_dataset(spec, split, content, replace(choices, class_list=None))

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from wildcat.masks import Background, Mode, cue_factor, label_map, normalized_maps, with_factor
+from wildcat.masks import Background, Mode, cue_factor, label_map, normalized_maps
 
 GRIDS: dict[Mode, tuple[float, ...]] = {
     "threshold": (0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.18, 0.22, 0.26, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7),
@@ -107,7 +107,7 @@ def _overlaps(
     strength = torch.zeros(0, *size)
     if len(image.allowed):
         factor = cue_factor(image.cue, size, exponent) if exponent and image.cue is not None else None
-        strength = with_factor(normalized_maps(image.class_maps[list(image.allowed)], size), factor)
+        strength = normalized_maps(image.class_maps[list(image.allowed)], size, factor)
     # Only the strength of the background depends on the constant: the strongest class is found once.
     foreground = label_map([torch.zeros(size), *strength], image.allowed)[valid]
     strongest = strength.amax(dim=0).numpy()[valid] if len(image.allowed) else np.zeros(len(truth), np.float32)
