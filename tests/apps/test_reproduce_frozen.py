@@ -19,6 +19,7 @@ from wildcat.config import TrainConfig
 from wildcat.data import open_dataset
 from wildcat.errors import WildcatError
 from wildcat.metrics import average_precision, pointing_average_precision
+from wildcat.training import head_scores
 from wildcat.training.head_scores import HeadPredictions, boxes_of, image_sizes
 
 FROZEN: dict[str, Any] = {"frozen": True, "freeze_stages": -1, "freeze_batch_norm": True, "freeze_depthwise": True}
@@ -180,7 +181,8 @@ def test_finished_heads_are_not_trained_again(folder: Path, monkeypatch: pytest.
         trained.extend(run_name(config) for config in configs)
         return real(features, dataset, configs, **options)
 
-    monkeypatch.setattr(frozen, "train_heads", spy)
+    for module in (frozen, head_scores):  # for the test images, and to choose rates
+        monkeypatch.setattr(module, "train_heads", spy)
     settings = recipe(folder.parent / "cache")
     choice = frozen.RateChoice((0.1, 0.8))
     frozen.reproduce_frozen([known["table5"]], settings, folder, [0, 1], "wildcat reproduce ...", choice)

@@ -13,6 +13,7 @@ from wildcat.config import TrainConfig, read_recipe
 from wildcat.data import open_dataset
 from wildcat.errors import WildcatError
 from wildcat.runs.folder import read_run
+from wildcat.training import head_scores
 
 IMAGES = {"data": "synthetic:count=16,size=64", "backbone": "timm:test_resnet", "image_size": 64}
 
@@ -88,13 +89,13 @@ def test_the_recipe_trains(tuned: tuning.Tuned, tmp_path: Path) -> None:
 def test_only_training_images_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The split of the images that judge never holds a test image, whatever the seed."""
     seen: list[str] = []
-    real = tuning.train_heads
+    real = head_scores.train_heads
 
     def spy(features: Any, dataset: Any, configs: Any, **options: Any) -> Any:
         seen.extend(sample.name for sample in dataset.samples)
         return real(features, dataset, configs, **options)
 
-    monkeypatch.setattr(tuning, "train_heads", spy)
+    monkeypatch.setattr(head_scores, "train_heads", spy)
     for name, value in {"KMAX": (1,), "ALPHA": (0.7,), "RATES": (1.0,), "FEW_IMAGES": 0}.items():
         monkeypatch.setattr(tuning, name, value)
     found = tuning.tune(small(tmp_path))

@@ -12,24 +12,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 from tqdm import tqdm
 
-from wildcat.apps.reproduce.frozen import advance
 from wildcat.config import TrainConfig, read_recipe
 from wildcat.data import Dataset
 from wildcat.errors import WildcatError
-from wildcat.evaluation.scoring import headline
 from wildcat.runs.folder import build_model
-from wildcat.runs.training_set import split_off
 from wildcat.system.files import write_atomically
 from wildcat.training.data import open_training_data
 from wildcat.training.defaults import resolve_defaults
 from wildcat.training.feature_store import FeatureStore, open_feature_store
-from wildcat.training.head_scores import predict_heads
-from wildcat.training.many_heads import train_heads
+from wildcat.training.head_scores import held_out_scores
 
 KMAX = (1, 0.1, 0.2, 0.4)
 ALPHA = (0.0, 0.7, 1.0)
@@ -141,7 +136,7 @@ def tune(config: TrainConfig) -> Tuned:
     if not multi_label:
         starts.append((resolve_defaults(replace(config, fit_head=True), images, multi_label), FITTED_RATES))
     with tqdm(desc="features", unit=" images", disable=None) as bar:
-        features = open_feature_store(dataset, model, start, progress=advance(bar))
+        features = open_feature_store(dataset, model, start, progress=bar.update)
 
     splits = FEW_SPLITS if len(dataset) <= FEW_IMAGES else 1
     coarse = [
@@ -174,19 +169,14 @@ def _rounded(rate: float) -> float:
 def _judge(configs: Sequence[TrainConfig], features: FeatureStore, dataset: Dataset, splits: int) -> list[Candidate]:
     """Train each of some heads on the rest of each split, and score the images that the split holds out."""
     scores: list[list[float]] = [[] for _ in configs]
-    place = {sample.name: index for index, sample in enumerate(dataset.samples)}
-    work = splits * len(configs) * configs[0].epochs * (len(dataset) - round(HELD_OUT * len(dataset)))
+    held = round(HELD_OUT * len(dataset))
+    work = splits * len(configs) * (configs[0].epochs * (len(dataset) - held) + held)
     with tqdm(total=work, desc=f"{len(configs)} heads", unit=" heads x images", unit_scale=True, disable=None) as bar:
         for seed in range(splits):
-            parts = split_off(dataset, HELD_OUT, seed)
-            rest, judge = parts
-            stores = [features.subset([place[sample.name] for sample in part.samples]) for part in parts]
-            heads = train_heads(
-                stores[0], rest, [replace(config, seed=seed) for config in configs], after_step=advance(bar)
-            )
-            for found, predicted in zip(scores, predict_heads(stores[1], judge, heads), strict=True):
-                defined = bool(np.isfinite(predicted.probabilities).all())
-                found.append(headline(predicted.probabilities, judge) if defined else math.nan)
+            seeded = [replace(config, seed=seed) for config in configs]
+            judged = held_out_scores(features, dataset, seeded, share=HELD_OUT, seed=seed, after_step=bar.update)
+            for found, score in zip(scores, judged, strict=True):
+                found.append(score)
     return [Candidate(config, tuple(found)) for config, found in zip(configs, scores, strict=True)]
 
 

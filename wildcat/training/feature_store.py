@@ -133,7 +133,7 @@ class FeatureStore:
         part.shape = (len(part._keys), *self.shape[1:])
         return part
 
-    def compute(self, progress: Callable[[int], None] = lambda views: None) -> None:
+    def compute(self, progress: Callable[[int], object] = lambda views: None) -> None:
         """Compute what is missing; a second process that wants to write in the same folder waits.
 
         What was computed is kept if this is interrupted or killed.
@@ -274,7 +274,7 @@ def open_feature_store(
     *,
     size: int | None = None,
     views: int | None = None,
-    progress: Callable[[int], None] = lambda views: None,
+    progress: Callable[[int], object] = lambda views: None,
 ) -> FeatureStore:
     """The features of a dataset's images: those that are in the cache, and the others computed now.
 

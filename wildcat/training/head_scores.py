@@ -1,5 +1,6 @@
 """Scores of heads on cached features: the probabilities and points of ``wildcat evaluate``, without the backbone."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -8,13 +9,16 @@ import numpy.typing as npt
 import torch
 
 from wildcat import metrics
+from wildcat.config import TrainConfig
 from wildcat.data import Dataset
 from wildcat.data.images import original_size
 from wildcat.data.transforms import cell_centres
+from wildcat.evaluation.scoring import headline
 from wildcat.losses import probabilities
 from wildcat.metrics import PointVerdicts, Scores
+from wildcat.runs.training_set import split_off
 from wildcat.training.feature_store import FeatureStore
-from wildcat.training.many_heads import Head, batch_scores, blocks_of, stacked_class_maps
+from wildcat.training.many_heads import Head, batch_scores, blocks_of, stacked_class_maps, train_heads
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +34,11 @@ class HeadPredictions:
     probabilities: npt.NDArray[np.float32]
     cells: npt.NDArray[np.int64]
     map_size: tuple[int, int]
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the head's weights became NaN or infinite."""
+        return not bool(np.isfinite(self.probabilities).all())
 
     def points(self, sizes: Sequence[tuple[int, int]]) -> npt.NDArray[np.float64]:
         """(N, C, 2): x, y in pixels of the original images, whose sizes are (width, height)."""
@@ -72,7 +81,7 @@ def predict_heads(
     heads: Sequence[Head],
     *,
     batch_size: int = 16,
-    after_step: Callable[[int], None] = lambda work: None,
+    after_step: Callable[[int], object] = lambda work: None,
 ) -> list[HeadPredictions]:
     """Predict images with each of some heads, from their features.
 
@@ -107,3 +116,35 @@ def predict_heads(
         places = np.stack(np.unravel_index(np.concatenate(cells_of), (height, width)), axis=-1)
         predictions.append(HeadPredictions(np.concatenate(scores_of), places, (height, width)))
     return predictions
+
+
+def held_out_scores(
+    features: FeatureStore,
+    dataset: Dataset,
+    configs: Sequence[TrainConfig],
+    *,
+    share: float,
+    seed: int,
+    after_step: Callable[[int], object] = lambda work: None,
+) -> list[float]:
+    """Train heads on a part of the training images, and score them on the rest.
+
+    Args:
+        features: of the training images.
+        dataset: the training images.
+        configs: the settings of each head, with every automatic setting resolved.
+        share: of the images that are held out, chosen at random.
+        seed: of that choice.
+        after_step: called after each step and batch with its number of images times heads.
+
+    Returns:
+        mAP or accuracy of each head, in per cent; NaN where it diverged.
+    """
+    place = {sample.name: index for index, sample in enumerate(dataset.samples)}
+    (seen, rest), (unseen, held_out) = (
+        (features.subset([place[sample.name] for sample in part.samples]), part)
+        for part in split_off(dataset, share, seed)
+    )
+    heads = train_heads(seen, rest, configs, after_step=after_step)
+    found = predict_heads(unseen, held_out, heads, after_step=after_step)
+    return [math.nan if each.diverged else headline(each.probabilities, held_out) for each in found]

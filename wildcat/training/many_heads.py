@@ -126,7 +126,7 @@ def train_heads(
     dataset: Dataset,
     configs: Sequence[TrainConfig],
     *,
-    after_step: Callable[[int], None] = lambda work: None,
+    after_step: Callable[[int], object] = lambda work: None,
 ) -> list[Head]:
     """Train heads on frozen features, as ``wildcat train`` would train each of them.
 

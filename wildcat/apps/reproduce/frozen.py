@@ -14,12 +14,11 @@ held-out training images; then the heads of all seeds are trained on all trainin
 import logging
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -30,14 +29,13 @@ from wildcat.config import TrainConfig
 from wildcat.data import Dataset
 from wildcat.data.registry import default_splits
 from wildcat.errors import WildcatError
-from wildcat.evaluation.scoring import headline, open_scored, scorable_tasks
+from wildcat.evaluation.scoring import open_scored, scorable_tasks
 from wildcat.metrics.metric_table import Detail, measured
 from wildcat.runs.folder import build_model
-from wildcat.runs.training_set import split_off
 from wildcat.system.files import read_json, write_json
 from wildcat.training.data import open_training_data
 from wildcat.training.feature_store import FeatureStore
-from wildcat.training.head_scores import HeadPredictions, image_sizes, predict_heads
+from wildcat.training.head_scores import held_out_scores, image_sizes, predict_heads
 from wildcat.training.many_heads import train_heads
 
 RATE_FACTORS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
@@ -298,13 +296,9 @@ def choose_rates(
     """
     known: dict[str, float | None] = read_json(file) if file.exists() else {}
     found: dict[str, dict[float, list[float]]] = {name: {rate: [] for rate in choice.rates} for name in rows}
+    images, epochs = len(data.train), recipe.epochs
+    held = round(choice.held_out * images)
     for split in range(SPLITS):
-        rest, judge = split_off(data.train, choice.held_out, split)
-        place = {sample.name: index for index, sample in enumerate(data.train.samples)}
-        parts = [
-            (data.train_features.subset([place[sample.name] for sample in part.samples]), part)
-            for part in (rest, judge)
-        ]
         configs = {}
         for name, row in rows.items():
             for rate in choice.rates:
@@ -313,40 +307,22 @@ def choose_rates(
         missing = [config for config in configs.values() if run_name(config) not in known]
         for start in range(0, len(missing), MOST_AT_ONCE):
             part = missing[start : start + MOST_AT_ONCE]
-            what = f"learning rates, split {split + 1} of {SPLITS}"
-            predictions = _trained_and_predicted(part, *parts[0], *parts[1], what)
-            for config, predicted in zip(part, predictions, strict=True):
-                defined = bool(np.isfinite(predicted.probabilities).all())
-                known[run_name(config)] = headline(predicted.probabilities, judge) if defined else None
+            work = len(part) * (epochs * (images - held) + held)
+            with _bar(work, f"learning rates, split {split + 1} of {SPLITS}") as bar:
+                scores = held_out_scores(
+                    data.train_features, data.train, part, share=choice.held_out, seed=split, after_step=bar.update
+                )
+            for config, score in zip(part, scores, strict=True):
+                known[run_name(config)] = None if math.isnan(score) else score
             write_json(file, known)
         for (name, rate), config in configs.items():
-            score = known[run_name(config)]
-            found[name][rate].append(math.nan if score is None else score)
+            kept = known[run_name(config)]
+            found[name][rate].append(math.nan if kept is None else kept)
     return found
 
 
-def _trained_and_predicted(
-    configs: Sequence[TrainConfig],
-    features: FeatureStore,
-    dataset: Dataset,
-    scored_features: FeatureStore,
-    scored: Dataset,
-    what: str,
-) -> list[HeadPredictions]:
-    """Train heads on some images, and predict others."""
-    work = len(configs) * (configs[0].epochs * len(dataset) + len(scored))
-    with tqdm(total=work, desc=what, unit=" heads x images", unit_scale=True, disable=None) as bar:
-        heads = train_heads(features, dataset, configs, after_step=advance(bar))
-        return predict_heads(scored_features, scored, heads, after_step=advance(bar))
-
-
-def advance(bar: "tqdm[Any]") -> Callable[[int], None]:
-    """A function that advances a progress bar."""
-
-    def update(done: int) -> None:
-        bar.update(done)
-
-    return update
+def _bar(work: int, what: str) -> "tqdm[Any]":
+    return tqdm(total=work, desc=what, unit=" heads x images", unit_scale=True, disable=None)
 
 
 def _train_and_score(configs: Sequence[TrainConfig], data: FrozenData, folder: Path, what: str) -> None:
@@ -354,7 +330,9 @@ def _train_and_score(configs: Sequence[TrainConfig], data: FrozenData, folder: P
     folder.mkdir(parents=True, exist_ok=True)
     for start in range(0, len(configs), MOST_AT_ONCE):
         part = configs[start : start + MOST_AT_ONCE]
-        predictions = _trained_and_predicted(part, data.train_features, data.train, data.test_features, data.test, what)
+        with _bar(len(part) * (part[0].epochs * len(data.train) + len(data.test)), what) as bar:
+            heads = train_heads(data.train_features, data.train, part, after_step=bar.update)
+            predictions = predict_heads(data.test_features, data.test, heads, after_step=bar.update)
         for config, predicted in zip(part, predictions, strict=True):
             entry: dict[str, Any] = {
                 "run": run_name(config),
@@ -363,7 +341,7 @@ def _train_and_score(configs: Sequence[TrainConfig], data: FrozenData, folder: P
                 "rate": config.lr,
                 "scores": {},
             }
-            if np.isfinite(predicted.probabilities).all():
+            if not predicted.diverged:
                 scores = predicted.scores(data.test, data.sizes)
                 entry["scores"] = {metric.name: value for metric, value in measured(scores, Detail.TABLE)}
                 frozen_tables.save_predictions(folder / f"{entry['run']}.npz", predicted, data.test, data.sizes)
@@ -395,7 +373,7 @@ class _DataOfSeeds:
         stores = [FeatureStore(train, model, config), FeatureStore(test, model, config, views=1)]
         for store, dataset in zip(stores, (train, test), strict=True):
             with tqdm(total=store.missing, desc=f"features of {dataset.split}", unit=" images", disable=None) as bar:
-                store.compute(advance(bar))
+                store.compute(bar.update)
         return FrozenData(train, test, stores[0], stores[1], image_sizes(test) if points else None)
 
 
